@@ -1,0 +1,1 @@
+//! Small agents and a swarm file to learn from.
