@@ -1,1 +1,42 @@
-//! What is in memory.
+//! What is in Shoal's shared memory, and the protocol over it.
+//!
+//! ```text
+//!  producer ── claim ─ write ─ finish ─┬─ commit ── publish ──▶ ring ──▶ poll ── lease ── ack ── consumer
+//!  (own segment, read-write)           │                                 (peers' segments, read-only)
+//!                                      └ tail mark, or the record of a step
+//!  supervisor ── board: generations, verdicts, requests ──▶ everybody (read-only)
+//! ```
+//! Data goes one way. Every segment has one writer. Visible means committed.
+
+pub mod board;
+#[cfg(not(loom))]
+pub mod bootstrap;
+#[cfg(not(loom))]
+pub mod clock;
+pub mod commit;
+pub mod consumer;
+pub mod cursor;
+pub mod desk;
+pub mod doorbell;
+pub mod frame;
+pub mod incarnation;
+pub mod layout;
+pub mod links;
+pub mod mark;
+pub mod producer;
+mod region;
+#[cfg(not(loom))]
+pub mod segment;
+pub mod sync;
+#[cfg(not(loom))]
+pub mod wire;
+
+pub use incarnation::{Incarnation, PeerFault};
+pub use region::Region;
+
+/// FNV-1a over words: tells layouts apart.
+pub(crate) fn fingerprint_of_words(words: impl Iterator<Item = u64>) -> u64 {
+    words.flat_map(u64::to_le_bytes).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}

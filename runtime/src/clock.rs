@@ -1,0 +1,20 @@
+//! CLOCK_MONOTONIC, exact and coarse, in nanoseconds.
+
+use rustix::time::{ClockId, clock_gettime};
+
+fn ns(clock: ClockId) -> u64 {
+    let now = clock_gettime(clock);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+/// Now.
+#[inline]
+pub fn now_ns() -> u64 {
+    ns(ClockId::Monotonic)
+}
+
+/// Now, to the kernel's tick (1 to 4 ms), at a fraction of the price.
+#[inline]
+pub fn coarse_ns() -> u64 {
+    ns(ClockId::MonotonicCoarse)
+}

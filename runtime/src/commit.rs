@@ -1,0 +1,277 @@
+//! The commit record: what a step changes on any number of lanes becomes real with one store.
+//!
+//! A step writes its frames past the tails, then a record slot naming the new tail of every lane it sent on and the new
+//! cursor of the input it took, then `commit.store(n)`. Marks and frame headers follow, as the fast path. The truth about a
+//! lane or an input is the later of its mark and the last record, whoever asks and whenever.
+
+use crate::layout::{RECORD_SLOTS, SegmentShape, desk, record};
+use crate::mark::{self, Place};
+use crate::region::Region;
+use crate::sync::{Ordering, fence};
+
+/// What an entry of a record moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Key {
+    /// The tail of a lane that the incarnation writes.
+    Lane(usize),
+    /// The cursor of a lane that it reads.
+    Input(usize),
+}
+
+impl Key {
+    fn pack(self) -> u64 {
+        match self {
+            Key::Lane(i) => (i as u64) << 1,
+            Key::Input(i) => (i as u64) << 1 | 1,
+        }
+    }
+
+    fn offset(self, shape: &SegmentShape) -> usize {
+        match self {
+            Key::Lane(i) => shape.lane_offset(i) + crate::layout::lane::TAIL,
+            Key::Input(i) => shape.input_offset(i) + crate::layout::input::CURSOR,
+        }
+    }
+}
+
+/// Writes the commit records of its own incarnation.
+pub struct Committer {
+    region: Region,
+    records_offset: usize,
+    record_bytes: usize,
+    entries_max: usize,
+    generation: u64,
+    number: u64,
+    entries: Vec<(Key, Place)>,
+}
+
+impl Committer {
+    /// Begins the records of a fresh segment.
+    pub fn new(region: Region, shape: &SegmentShape, generation: u32) -> Self {
+        Committer {
+            region,
+            records_offset: shape.records_offset(),
+            record_bytes: shape.record_bytes(),
+            entries_max: shape.record_entries(),
+            generation: u64::from(generation),
+            number: 0,
+            entries: Vec::with_capacity(shape.record_entries()),
+        }
+    }
+
+    /// Steps committed by this incarnation.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Adds an entry to the record that the next commit writes.
+    ///
+    /// # Panics
+    /// With more entries than the segment has lanes and inputs: that is our own bug.
+    #[inline]
+    pub fn add(&mut self, key: Key, place: Place) {
+        assert!(self.entries.len() < self.entries_max);
+        self.entries.push((key, place));
+    }
+
+    /// Writes the record and commits it. The caller publishes marks and headers afterwards.
+    ///
+    /// # If we die here
+    /// Before the store of the number nothing of the step exists; after it all of it does, marks and headers or not.
+    #[inline]
+    pub fn commit(&mut self) {
+        let number = self.number + 1;
+        let at = self.records_offset + (number % RECORD_SLOTS) as usize * self.record_bytes;
+        let word = |offset: usize| self.region.word(at + offset);
+        // Release fence: pairs with the Acquire fence in `read`. A reader that sees any word of this slot change also
+        // sees, when it looks again, the number of the step before, and does not take the mixture for a record.
+        fence(Ordering::Release);
+        let mut sum = Checksum::new(number, self.generation, self.entries.len() as u64);
+        // Relaxed: published by the Release of the number below.
+        word(record::NUMBER).store(number, Ordering::Relaxed);
+        word(record::GENERATION).store(self.generation, Ordering::Relaxed);
+        word(record::COUNT).store(self.entries.len() as u64, Ordering::Relaxed);
+        for (i, (key, place)) in self.entries.iter().enumerate() {
+            let entry = record::ENTRIES + i * record::ENTRY_BYTES;
+            let words = [key.pack(), place.position, place.sequence];
+            for (j, value) in words.into_iter().enumerate() {
+                word(entry + j * 8).store(value, Ordering::Relaxed);
+                sum.add(value);
+            }
+        }
+        word(record::CHECKSUM).store(sum.0, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `read` (peers before they sleep, supervisor after a death); publishes the
+        // slot, and every frame, fact and payload that the step wrote. This store is the commit.
+        self.region.word(desk::COMMIT).store(number, Ordering::Release);
+        self.number = number;
+        self.entries.clear();
+    }
+}
+
+/// A multiply-rotate sum: it catches a slot that is torn or scribbled over, not a liar.
+struct Checksum(u64);
+
+impl Checksum {
+    fn new(number: u64, generation: u64, count: u64) -> Self {
+        let mut sum = Checksum(0x5348_4f41_4c31_0001);
+        [number, generation, count].into_iter().for_each(|w| sum.add(w));
+        sum
+    }
+
+    #[inline]
+    fn add(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    }
+}
+
+/// The last record of a segment could not be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecordError {
+    /// Its writer commits faster than this reader reads.
+    Busy,
+    /// Its words contradict each other: its writer scribbled over its own memory.
+    Corrupt,
+}
+
+/// The last committed record of a segment.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Record {
+    /// Number of the step; 0 when none was committed.
+    pub number: u64,
+    entries: Vec<(u64, Place)>,
+}
+
+impl Record {
+    /// Where the record puts a lane or an input, if it touches it.
+    pub fn place(&self, key: Key) -> Option<Place> {
+        self.entries.iter().find(|(packed, _)| *packed == key.pack()).map(|(_, place)| *place)
+    }
+}
+
+/// Reads the last committed record, from a living or a dead segment.
+///
+/// # Errors
+/// [`RecordError`]
+pub fn read(region: &Region, shape: &SegmentShape) -> Result<Record, RecordError> {
+    let mut record = Record::default();
+    read_into(region, shape, &mut record).map(|()| record)
+}
+
+fn read_into(region: &Region, shape: &SegmentShape, into: &mut Record) -> Result<(), RecordError> {
+    const TRIES: usize = 8;
+    for _ in 0..TRIES {
+        into.entries.clear();
+        // Acquire: pairs with the Release in `commit`.
+        into.number = region.word(desk::COMMIT).load(Ordering::Acquire);
+        if into.number == 0 {
+            return Ok(());
+        }
+        let sound = slot_into(region, shape, into);
+        // Acquire fence: pairs with the Release fence in `commit`; the words above were read before the number is
+        // read again.
+        fence(Ordering::Acquire);
+        // Relaxed: only compared; the fence orders it.
+        let now = region.word(desk::COMMIT).load(Ordering::Relaxed);
+        if now.wrapping_sub(into.number) < RECORD_SLOTS - 2 {
+            return if sound { Ok(()) } else { Err(RecordError::Corrupt) };
+        }
+    }
+    Err(RecordError::Busy)
+}
+
+/// Reads the slot of `into.number`; false when its words contradict each other.
+fn slot_into(region: &Region, shape: &SegmentShape, into: &mut Record) -> bool {
+    let at = shape.records_offset() + (into.number % RECORD_SLOTS) as usize * shape.record_bytes();
+    // Relaxed: ordered by the Acquire of the number before and the fence after.
+    let word = |offset: usize| region.word(at + offset).load(Ordering::Relaxed);
+    let count = word(record::COUNT);
+    if word(record::NUMBER) != into.number || count > shape.record_entries() as u64 {
+        return false;
+    }
+    let mut sum = Checksum::new(into.number, word(record::GENERATION), count);
+    for i in 0..count as usize {
+        let entry = record::ENTRIES + i * record::ENTRY_BYTES;
+        let [key, position, sequence] = [0, 8, 16].map(|o| word(entry + o));
+        [key, position, sequence].into_iter().for_each(|w| sum.add(w));
+        into.entries.push((key, Place { position, sequence }));
+    }
+    sum.0 == word(record::CHECKSUM)
+}
+
+/// The committed place of a lane or an input: the later of its mark and the last record.
+///
+/// # Errors
+/// [`RecordError`]; `Busy` also when the mark moved under the reader.
+pub fn committed(region: &Region, shape: &SegmentShape, key: Key) -> Result<Place, RecordError> {
+    let record = read(region, shape)?;
+    committed_with(&record, region, shape, key)
+}
+
+/// As [`committed`], with a record that was already read.
+///
+/// # Errors
+/// [`RecordError::Busy`] when the mark moved under the reader, or nothing in it belongs together.
+pub fn committed_with(
+    record: &Record,
+    region: &Region,
+    shape: &SegmentShape,
+    key: Key,
+) -> Result<Place, RecordError> {
+    let mark = mark::read(region, key.offset(shape)).ok_or(RecordError::Busy)?;
+    Ok(match record.place(key) {
+        Some(place) if place.position > mark.position => place,
+        _ => mark,
+    })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::layout::{LaneShape, WhenFull};
+    use proptest::prelude::*;
+
+    fn shape() -> SegmentShape {
+        let lane = LaneShape { capacity_bytes: 4096, when_full: WhenFull::Block, channel: 0 };
+        SegmentShape { lanes: vec![lane; 2], input_count: 2 }
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_record_reads_as_it_was_written(steps in proptest::collection::vec(
+            proptest::collection::vec((0usize..4, 1u64..1 << 40, 0u64..1 << 32), 0..4), 1..20)) {
+            let region = Region::heap(shape().ring_offset(0));
+            let mut committer = Committer::new(region.clone(), &shape(), 3);
+            for (n, entries) in steps.iter().enumerate() {
+                let mut expected = std::collections::HashMap::new();
+                for &(key, position, sequence) in entries {
+                    let key_of = if key < 2 { Key::Lane(key) } else { Key::Input(key - 2) };
+                    if let std::collections::hash_map::Entry::Vacant(entry) = expected.entry(key) {
+                        entry.insert(Place { position, sequence });
+                        committer.add(key_of, Place { position, sequence });
+                    }
+                }
+                committer.commit();
+                let record = read(&region, &shape()).expect("nobody writes now");
+                prop_assert_eq!(record.number, n as u64 + 1);
+                for key in 0..4 {
+                    let key_of = if key < 2 { Key::Lane(key) } else { Key::Input(key - 2) };
+                    prop_assert_eq!(record.place(key_of), expected.get(&key).copied());
+                }
+            }
+        }
+
+        #[test]
+        fn a_record_with_one_flipped_bit_is_corrupt_or_another_number(bit in 0usize..8 * 88) {
+            let region = Region::heap(shape().ring_offset(0));
+            let mut committer = Committer::new(region.clone(), &shape(), 3);
+            committer.add(Key::Lane(1), Place { position: 4112, sequence: 1 });
+            committer.add(Key::Input(0), Place { position: 4128, sequence: 2 });
+            committer.commit();
+            let at = shape().records_offset() + shape().record_bytes() + bit / 64 * 8;
+            let old = region.word(at).load(Ordering::Relaxed);
+            region.word(at).store(old ^ 1 << (bit % 64), Ordering::Relaxed);
+            let inert = bit / 64 * 8 == record::STATE_SLOT;
+            prop_assert_eq!(read(&region, &shape()).is_err(), !inert);
+        }
+    }
+}

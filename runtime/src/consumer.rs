@@ -1,0 +1,495 @@
+//! The reading end of a lane: poll, lease, ack, through a producer's whole lineage.
+//!
+//! A consumer reads the ring of one incarnation up to its verdict, then the next one's; positions go on. It believes a
+//! frame when its commit word names its position, or when it lies before what the producer's mark and record, or its
+//! verdict, say is committed. Every fact is read once, checked, and only the local is used.
+
+use crate::board::Board;
+use crate::commit::{self, Key, RecordError};
+use crate::cursor::HEADER_BYTES;
+use crate::frame::{self, EXTENSION_BYTES, Facts, Kind};
+use crate::incarnation::{Incarnation, PeerFault};
+use crate::layout::{SegmentShape, WhenFull, input, lane};
+use crate::links::Links;
+use crate::mark::{self, MarkWriter, Place};
+use crate::region::Region;
+use crate::sync::Ordering;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Which lane a consumer reads, and which of its messages.
+#[derive(Clone, Debug)]
+pub struct InputEnd {
+    /// The producer's place among the neighbours.
+    pub neighbour: usize,
+    /// The producer's lane.
+    pub lane: usize,
+    /// It takes the messages whose number is `share.0` modulo `share.1`.
+    pub share: (u32, u32),
+}
+
+/// One incarnation's ring.
+struct Source {
+    incarnation: Incarnation,
+    region: Region,
+    /// The end that its verdict gave it.
+    end: Option<Place>,
+    /// What its mark and record were last seen to say.
+    confirmed: u64,
+    /// It wrote something impossible; nothing more of it is read.
+    cut: bool,
+}
+
+/// A frame that was polled and believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Where it begins.
+    pub at: Place,
+    next: Place,
+    offset: usize,
+    len: usize,
+    /// When it was published, CLOCK_MONOTONIC ns, for the sampled frames that say so.
+    pub stamp_ns: Option<u64>,
+    /// Who wrote it.
+    pub from: Incarnation,
+}
+
+impl Frame {
+    /// Place of the cursor once the frame is acknowledged.
+    pub fn next(&self) -> Place {
+        self.next
+    }
+
+    /// Bytes of its payload.
+    pub fn len_bytes(&self) -> usize {
+        self.len
+    }
+}
+
+/// What came of a poll.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Polled {
+    /// A message.
+    Frame(Frame),
+    /// Nothing yet.
+    Empty,
+    /// The producer wrote something impossible. It is cut off until its next incarnation.
+    Fault(PeerFault),
+}
+
+/// The reading end of one lane.
+pub struct Consumer {
+    sources: Sources,
+    cursor: Cursor,
+    end: InputEnd,
+    version: u64,
+}
+
+/// The part of a consumer that a lease borrows.
+pub struct Sources {
+    shape: Arc<SegmentShape>,
+    rings: VecDeque<Source>,
+    lane_offset: usize,
+    ring_offset: usize,
+    capacity: u64,
+    when_full: WhenFull,
+    lane: usize,
+    #[cfg(not(loom))]
+    copy: rkyv::util::AlignedVec<16>,
+}
+
+/// The part of a consumer that an ack moves.
+pub struct Cursor {
+    region: Region,
+    offset: usize,
+    at: Place,
+    published: u64,
+    mark: MarkWriter,
+    missed: u64,
+    neighbour: usize,
+    want_offset: usize,
+    rung_want: u64,
+}
+
+impl Consumer {
+    /// Opens an input of the own, fresh segment.
+    pub fn open(
+        region: Region,
+        shape: &SegmentShape,
+        index: usize,
+        end: InputEnd,
+        producer: Arc<SegmentShape>,
+    ) -> Self {
+        let offset = shape.input_offset(index);
+        let at = mark::read(&region, offset + input::CURSOR).unwrap_or_default();
+        let mark = MarkWriter::new(offset + input::CURSOR);
+        let sources = Sources {
+            lane_offset: producer.lane_offset(end.lane),
+            ring_offset: producer.ring_offset(end.lane),
+            capacity: producer.lanes[end.lane].capacity_bytes,
+            when_full: producer.lanes[end.lane].when_full,
+            shape: producer,
+            rings: VecDeque::new(),
+            lane: end.lane,
+            #[cfg(not(loom))]
+            copy: rkyv::util::AlignedVec::new(),
+        };
+        let cursor = Cursor {
+            region,
+            offset,
+            at,
+            published: at.position,
+            mark,
+            missed: 0,
+            neighbour: end.neighbour,
+            want_offset: sources.lane_offset + lane::WANT,
+            rung_want: 0,
+        };
+        Consumer { sources, cursor, end, version: u64::MAX }
+    }
+
+    /// Which lane this is.
+    pub fn end(&self) -> &InputEnd {
+        &self.end
+    }
+
+    /// Everything before this was acknowledged or was not for this consumer.
+    pub fn at(&self) -> Place {
+        self.cursor.at
+    }
+
+    /// Messages missed on a drop-oldest lane, exactly.
+    pub fn missed(&self) -> u64 {
+        self.cursor.missed
+    }
+
+    /// Whether links or verdicts changed since [`Consumer::sync`].
+    #[inline]
+    pub fn stale(&self, links: &Links) -> bool {
+        self.version != links.version()
+    }
+
+    /// Takes over new incarnations and verdicts from the links.
+    pub fn sync(&mut self, links: &mut Links) {
+        let neighbour = links.neighbour(self.end.neighbour);
+        let newest = self.sources.rings.back().map_or(0, |s| s.incarnation.generation);
+        for link in neighbour.links().filter(|l| l.incarnation.generation > newest) {
+            self.sources.rings.push_back(Source {
+                incarnation: link.incarnation,
+                region: link.region.clone(),
+                end: None,
+                confirmed: 0,
+                cut: false,
+            });
+        }
+        for source in &mut self.sources.rings {
+            if source.end.is_none() {
+                let verdict = links.board.verdict(source.incarnation);
+                source.end = verdict.and_then(|v| v.lanes.get(self.end.lane).copied());
+            }
+        }
+        self.version = links.version();
+    }
+
+    /// The oldest incarnation that is still needed; older ones may be let go.
+    pub fn oldest_needed(&self) -> u32 {
+        self.sources.rings.front().map_or(0, |s| s.incarnation.generation)
+    }
+
+    /// Whether everything that the lane's last known incarnation committed was taken, and it is dead.
+    pub fn drained(&self, board: &Board, agent: u32) -> bool {
+        match self.sources.rings.back() {
+            None => board.generation(agent) == 0 || board.last_verdict(agent) >= board.generation(agent),
+            Some(last) => last.end.is_some_and(|end| self.cursor.at.position >= end.position),
+        }
+    }
+
+    /// The fingerprint that the lane's producer declared; 0 when it did not yet.
+    pub fn fingerprint(&self) -> u64 {
+        self.sources.rings.front().map_or(0, |source| {
+            // Acquire: pairs with the Release in `Producer::declare`.
+            source.region.word(self.sources.lane_offset + lane::FINGERPRINT).load(Ordering::Acquire)
+        })
+    }
+
+    /// Looks for the next message for this consumer. Skips padding, other members' messages, and exhausted incarnations.
+    #[inline]
+    pub fn poll(&mut self) -> Polled {
+        loop {
+            match self.sources.look(self.cursor.at) {
+                Look::Message(frame) if self.takes(frame.at.sequence) => return Polled::Frame(frame),
+                Look::Message(frame) => self.cursor.at = frame.next,
+                Look::Skip(next) => self.cursor.at = next,
+                Look::Exhausted => {
+                    self.sources.rings.pop_front();
+                }
+                Look::Gap(to, missed) => self.cursor.miss(to, missed),
+                Look::Empty => return Polled::Empty,
+                Look::Fault(fault) => return Polled::Fault(fault),
+            }
+        }
+    }
+
+    fn takes(&self, sequence: u64) -> bool {
+        let (k, n) = self.end.share;
+        n == 1 || sequence % u64::from(n) == u64::from(k)
+    }
+
+    /// Looks at the producer's mark and record for frames that were committed but whose commit words are missing; before a
+    /// sleep and after a death. True when there is something to poll.
+    ///
+    /// # Errors
+    /// What is impossible about them.
+    pub fn confirm(&mut self) -> Result<bool, PeerFault> {
+        self.sources.confirm(self.cursor.at)
+    }
+
+    /// Publishes the cursor if polling moved it over what was not for this consumer; true if so. The caller then looks at
+    /// the producer's want.
+    ///
+    /// # If we die here
+    /// The successor skips the same frames again.
+    pub fn publish_skipped(&mut self) -> bool {
+        let moved = self.cursor.at.position != self.cursor.published;
+        if moved {
+            self.cursor.publish();
+        }
+        moved
+    }
+
+    /// The consumer's two parts: what a lease borrows, and what an ack moves.
+    #[inline]
+    pub fn split(&mut self) -> (&mut Sources, &mut Cursor) {
+        (&mut self.sources, &mut self.cursor)
+    }
+
+    /// Acknowledges a frame by itself: the plain form, without a step.
+    ///
+    /// # If we die here
+    /// As in [`Cursor::publish`].
+    pub fn ack(&mut self, frame: &Frame) {
+        self.cursor.advance(frame);
+        self.cursor.publish();
+    }
+}
+
+impl Cursor {
+    /// Moves over a frame, privately.
+    #[inline]
+    pub fn advance(&mut self, frame: &Frame) {
+        assert!(frame.at == self.at, "a frame is acknowledged once, in order");
+        self.at = frame.next;
+    }
+
+    /// Publishes the cursor.
+    ///
+    /// # If we die here
+    /// Before the store the message comes again, unless a record named the cursor before; after it, it does not.
+    #[inline]
+    pub fn publish(&mut self) {
+        self.mark.publish(&self.region, self.at);
+        self.published = self.at.position;
+    }
+
+    /// Where the cursor stands, privately.
+    pub fn at(&self) -> Place {
+        self.at
+    }
+
+    /// Rings the producer when it waits for space that the cursor has passed. After [`Links::fence`].
+    #[inline]
+    pub fn ring_if_wanted(&mut self, links: &mut Links) {
+        let Some(link) = links.neighbour(self.neighbour).newest() else { return };
+        // Relaxed: ordered by the fence before; a wrong word costs a ring.
+        let want = link.region.word(self.want_offset).load(Ordering::Relaxed);
+        if want != 0 && want != self.rung_want && self.published >= want {
+            self.rung_want = want;
+            links.ring(self.neighbour);
+        }
+    }
+
+    fn miss(&mut self, to: Place, missed: u64) {
+        self.at = to;
+        self.missed += missed;
+        // Relaxed: one writer, readers only show it.
+        self.region.word(self.offset + input::MISSED).store(self.missed, Ordering::Relaxed);
+    }
+}
+
+enum Look {
+    Message(Frame),
+    Skip(Place),
+    Exhausted,
+    Gap(Place, u64),
+    Empty,
+    Fault(PeerFault),
+}
+
+impl Sources {
+    fn ring_word(&self, source: &Source, position: u64, word: usize) -> u64 {
+        let offset = self.ring_offset + (position & (self.capacity - 1)) as usize + word;
+        // Acquire: for the commit word, pairs with the Release in `Producer::publish`; for facts harmless.
+        source.region.word(offset).load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn look(&mut self, at: Place) -> Look {
+        let Some(source) = self.rings.front() else { return Look::Empty };
+        if source.end.is_some() || source.cut {
+            if let Some(look) = self.at_end(source, at) {
+                return look;
+            }
+        }
+        let position = at.position;
+        let said = self.ring_word(source, position, frame::POSITION) == position;
+        let known = position < source.confirmed || source.end.is_some_and(|end| position < end.position);
+        if !said && !known {
+            return if self.when_full == WhenFull::DropOldest {
+                self.look_below_floor(source, at)
+            } else {
+                Look::Empty
+            };
+        }
+        self.believe(at)
+    }
+
+    /// What an incarnation with a verdict, or one that was cut off, leaves to do.
+    fn at_end(&self, source: &Source, at: Place) -> Option<Look> {
+        let Some(end) = source.end else { return Some(Look::Empty) };
+        if at.position >= end.position {
+            let last = self.rings.len() == 1;
+            return Some(if last { Look::Empty } else { Look::Exhausted });
+        }
+        // What a faulty incarnation left cannot be read: it is missed, exactly.
+        source.cut.then(|| Look::Gap(end, end.sequence.saturating_sub(at.sequence)))
+    }
+
+    /// Reads and checks the frame at `at`, which is committed or says so.
+    fn believe(&mut self, at: Place) -> Look {
+        let Some(source) = self.rings.front() else { return Look::Empty };
+        let word = self.ring_word(source, at.position, frame::FACTS);
+        let checked = Facts::check(word, at.position, self.capacity).and_then(|facts| {
+            let next = (facts.sequence == at.sequence as u32).then_some(facts);
+            next.ok_or("a frame's sequence number is not the next one")
+        });
+        let facts = match checked {
+            Ok(facts) => facts,
+            Err(_) if self.when_full == WhenFull::DropOldest && self.floor(source) > at.position => {
+                return self.look_below_floor(source, at);
+            }
+            Err(what) => return Look::Fault(self.cut(at, what)),
+        };
+        let end = facts.end(at.position);
+        let source = &self.rings[0];
+        if source.end.is_some_and(|last| end > last.position) {
+            return Look::Fault(self.cut(at, "a frame runs over the end that its verdict gave the lane"));
+        }
+        if facts.kind == Kind::Padding {
+            return Look::Skip(Place { position: end, sequence: at.sequence });
+        }
+        let skip = if facts.extended { EXTENSION_BYTES } else { 0 };
+        let stamp_ns = facts.extended.then(|| self.ring_word(source, at.position, HEADER_BYTES as usize));
+        let in_ring = (at.position & (self.capacity - 1)) + HEADER_BYTES + skip;
+        Look::Message(Frame {
+            at,
+            next: Place { position: end, sequence: at.sequence + 1 },
+            offset: self.ring_offset + in_ring as usize,
+            len: (facts.len - skip) as usize,
+            stamp_ns,
+            from: source.incarnation,
+        })
+    }
+
+    fn cut(&mut self, at: Place, what: &str) -> PeerFault {
+        let source = &mut self.rings[0];
+        source.cut = true;
+        let what = format!("{what} (lane {}, position {})", self.lane, at.position);
+        PeerFault { incarnation: source.incarnation, what }
+    }
+
+    fn floor(&self, source: &Source) -> u64 {
+        // Acquire: the frames at and above the floor are looked at after it.
+        source.region.word(self.lane_offset + lane::FLOOR).load(Ordering::Acquire)
+    }
+
+    /// On a drop-oldest lane: jumps to the floor when the frame at `at` was given up.
+    fn look_below_floor(&self, source: &Source, at: Place) -> Look {
+        let floor = self.floor(source);
+        if floor <= at.position || !frame::aligned(floor) {
+            return Look::Empty;
+        }
+        // The floor's own frame tells how many were missed; it may be given up while we look, then we look again.
+        let facts = Facts::check(self.ring_word(source, floor, frame::FACTS), floor, self.capacity);
+        if self.floor(source) != floor {
+            return self.look_below_floor(source, at);
+        }
+        match (facts, mark::read(&source.region, self.lane_offset + lane::TAIL)) {
+            (_, Some(tail)) if tail.position == floor => {
+                Look::Gap(tail, tail.sequence.saturating_sub(at.sequence))
+            }
+            (Ok(facts), _) => {
+                let missed = u64::from(facts.sequence.wrapping_sub(at.sequence as u32));
+                Look::Gap(Place { position: floor, sequence: at.sequence + missed }, missed)
+            }
+            (Err(_), _) => Look::Empty,
+        }
+    }
+
+    fn confirm(&mut self, at: Place) -> Result<bool, PeerFault> {
+        let (lane, capacity) = (self.lane, self.capacity);
+        let Some(source) = self.rings.front_mut() else { return Ok(false) };
+        if source.end.is_some() || source.cut {
+            return Ok(source.end.is_some_and(|end| at.position < end.position) || self.rings.len() > 1);
+        }
+        match commit::committed(&source.region, &self.shape, Key::Lane(lane)) {
+            Ok(tail) if tail.position > at.position => {
+                // A lag of more than the ring is a lie on a lane that waits for its readers; on a drop-oldest lane the
+                // floor has moved and tells.
+                if tail.position - at.position > capacity && self.when_full != WhenFull::DropOldest {
+                    return Err(self.cut(at, "its tail lies more than a ring ahead"));
+                }
+                source.confirmed = tail.position;
+                Ok(true)
+            }
+            // Behind us: it drains a predecessor's ring still, or has committed nothing new.
+            Ok(_) => Ok(false),
+            // It commits right now: there is something to poll, or will be at once, and it will ring.
+            Err(RecordError::Busy) => Ok(true),
+            Err(RecordError::Corrupt) => Err(self.cut(at, "its commit record contradicts itself")),
+        }
+    }
+
+    /// The payload of the frame at the cursor, in place: nobody writes it before the ack.
+    ///
+    /// On a drop-oldest lane it is copied, and `None` when it was overwritten meanwhile: poll again.
+    #[cfg(not(loom))]
+    #[allow(unsafe_code)]
+    #[inline]
+    pub fn payload(&mut self, frame: &Frame) -> Option<&[u8]> {
+        if self.when_full == WhenFull::DropOldest {
+            return self.copied(frame);
+        }
+        let source = self.rings.front().filter(|s| s.incarnation == frame.from)?;
+        // SAFETY: the frame was checked to lie inside the ring, and believed; its producer does not write it before this
+        // consumer's cursor passes it, which takes the other half of the consumer and ends this borrow's use.
+        Some(unsafe { source.region.leased(frame.offset, frame.len) })
+    }
+
+    #[cfg(not(loom))]
+    fn copied(&mut self, frame: &Frame) -> Option<&[u8]> {
+        let source = self.rings.front().filter(|s| s.incarnation == frame.from)?;
+        self.copy.resize(frame.len, 0);
+        source.region.copy_out(frame.offset, &mut self.copy);
+        // Acquire fence: pairs with the Release fence in `Producer::make_room`.
+        crate::sync::fence(Ordering::Acquire);
+        // Relaxed: ordered by the fence.
+        let floor = source.region.word(self.lane_offset + lane::FLOOR).load(Ordering::Relaxed);
+        (floor <= frame.at.position).then_some(&self.copy[..])
+    }
+
+    /// Copies the payload of a frame out.
+    pub fn copy_payload(&self, frame: &Frame, into: &mut [u8]) {
+        let source = &self.rings[0];
+        source.region.copy_out(frame.offset, into);
+    }
+}

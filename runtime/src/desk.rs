@@ -1,0 +1,302 @@
+//! The desk: where an incarnation writes about itself, and how others read it.
+
+use crate::layout::{HISTOGRAM_BUCKETS, desk};
+use crate::region::Region;
+use crate::sync::{AtomicU64, Ordering};
+
+/// What an incarnation says of its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub enum Life {
+    /// Attached, not ready yet.
+    Starting = 0,
+    /// Ready for messages.
+    Ready = 1,
+    /// Told to stop, finishing.
+    Stopping = 2,
+}
+
+/// The counters of a desk, in their order in memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum Counter {
+    /// Messages sent, on all lanes.
+    Sent,
+    /// Messages received and acknowledged, on all inputs.
+    Received,
+    /// Steps that were aborted.
+    Aborted,
+    /// Doorbells rung.
+    Rings,
+    /// Times it slept.
+    Sleeps,
+    /// Messages missed on drop-oldest lanes.
+    Missed,
+    /// Sends refused by a full lane.
+    Rejected,
+    /// Frames dropped from own drop-oldest lanes before every reader had them.
+    Dropped,
+    /// Times a send waited for space.
+    Blocked,
+    /// Faults of peers seen.
+    PeerFaults,
+    /// Payload bytes sent.
+    SentBytes,
+}
+
+/// An incarnation's own desk.
+#[derive(Clone)]
+pub struct Desk {
+    region: Region,
+}
+
+impl Desk {
+    /// The desk of a segment that this process writes.
+    pub fn new(region: Region) -> Self {
+        Desk { region }
+    }
+
+    /// Adds to a counter.
+    ///
+    /// # If we die here
+    /// A count is lost; nothing depends on it.
+    #[inline]
+    pub fn count(&self, counter: Counter, by: u64) {
+        let word = self.region.word(desk::COUNTERS + counter as usize * 8);
+        // Relaxed: one writer, and readers only show it.
+        word.store(word.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    }
+
+    /// Says how far in its life the incarnation is.
+    pub fn life(&self, life: Life) {
+        // Relaxed: the supervisor hears of it over the socket; this word is for show.
+        self.region.word(desk::LIFE).store(life as u64, Ordering::Relaxed);
+    }
+
+    /// Notes the CPU that the agent runs on.
+    pub fn cpu(&self, cpu: u32) {
+        // Relaxed: a hint.
+        self.region.word(desk::CPU).store(u64::from(cpu) + 1, Ordering::Relaxed);
+    }
+
+    /// Notes that a message is held, and since when.
+    #[inline]
+    pub fn hold(&self, input: usize, position: u64, now_ns: u64) {
+        // Relaxed: read by the supervisor when it looks for hangs and after a death; each word stands for itself.
+        self.region.word(desk::HELD_POSITION).store(position, Ordering::Relaxed);
+        self.region.word(desk::HELD_INPUT).store(input as u64 + 1, Ordering::Relaxed);
+        self.region.word(desk::HELD_SINCE_NS).store(now_ns, Ordering::Relaxed);
+    }
+
+    /// Notes that no message is held, and one more step of progress.
+    #[inline]
+    pub fn release(&self) {
+        let progress = self.region.word(desk::PROGRESS);
+        // Relaxed: as in `hold`.
+        self.region.word(desk::HELD_SINCE_NS).store(0, Ordering::Relaxed);
+        self.region.word(desk::HELD_INPUT).store(0, Ordering::Relaxed);
+        progress.store(progress.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// Notes the time of the incarnation's first commit.
+    pub fn first_commit(&self, now_ns: u64) {
+        // Relaxed: for measurement only.
+        self.region.word(desk::FIRST_COMMIT_NS).store(now_ns, Ordering::Relaxed);
+    }
+
+    /// Adds a latency to the histogram.
+    pub fn latency(&self, ns: u64) {
+        let word = self.region.word(desk::HISTOGRAM + bucket(ns) * 8);
+        // Relaxed: one writer, and readers only show it.
+        word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    }
+
+    /// The parked word.
+    pub fn parked(&self) -> Parked<'_> {
+        Parked { word: self.region.word(desk::PARKED) }
+    }
+}
+
+/// The parked word of the own desk: odd while asleep or about to.
+pub struct Parked<'a> {
+    word: &'a AtomicU64,
+}
+
+impl Parked<'_> {
+    /// Announces a sleep; the caller looks at everything once more before it sleeps.
+    ///
+    /// # If we die here
+    /// Peers ring a dead incarnation's doorbell: harmless, and the link epoch makes them ring its successor once.
+    pub fn set(&self) {
+        // Relaxed: this word has one writer.
+        let now = self.word.load(Ordering::Relaxed);
+        // Relaxed, then a SeqCst fence: pairs with the SeqCst fence in `links::ring_due`. Either the publisher sees
+        // the word odd, or this agent's look after the fence sees what was published.
+        self.word.store((now | 1) + if now & 1 == 1 { 2 } else { 0 }, Ordering::Relaxed);
+        crate::sync::fence(Ordering::SeqCst);
+    }
+
+    /// Announces that the agent is awake.
+    pub fn clear(&self) {
+        let now = self.word.load(Ordering::Relaxed);
+        // Relaxed: a publisher that still reads the odd value rings once too often, never once too little.
+        if now & 1 == 1 {
+            self.word.store(now + 1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What others read from a desk; never trusted, only shown or compared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeskView {
+    /// CPU that the agent last ran on, if it said so.
+    pub cpu: Option<u64>,
+    /// First commit, CLOCK_MONOTONIC ns; 0 before.
+    pub first_commit_ns: u64,
+    /// Steps begun and ended.
+    pub progress: u64,
+    /// Input and position of the message in hand.
+    pub held: Option<(usize, u64)>,
+    /// Since when, coarse CLOCK_MONOTONIC ns.
+    pub held_since_ns: u64,
+    /// Whether it sleeps.
+    pub parked: bool,
+}
+
+/// Reads a desk.
+pub fn view(region: &Region) -> DeskView {
+    // Relaxed: shown or compared by itself; nothing is derived from two words together.
+    let word = |offset: usize| region.word(offset).load(Ordering::Relaxed);
+    DeskView {
+        cpu: word(desk::CPU).checked_sub(1),
+        first_commit_ns: word(desk::FIRST_COMMIT_NS),
+        progress: word(desk::PROGRESS),
+        held: (word(desk::HELD_INPUT) as usize)
+            .checked_sub(1)
+            .map(|input| (input, word(desk::HELD_POSITION))),
+        held_since_ns: word(desk::HELD_SINCE_NS),
+        parked: word(desk::PARKED) & 1 == 1,
+    }
+}
+
+/// Reads a counter of a desk.
+pub fn counter(region: &Region, counter: Counter) -> u64 {
+    // Relaxed: for show.
+    region.word(desk::COUNTERS + counter as usize * 8).load(Ordering::Relaxed)
+}
+
+/// A latency histogram outside shared memory: 16 buckets an octave, at most 6.25 % wide.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    counts: Vec<u64>,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Histogram { counts: vec![0; HISTOGRAM_BUCKETS] }
+    }
+}
+
+const SUB_BITS: u32 = 4;
+
+/// The bucket of a value: exact below 16, then 16 an octave; the last bucket takes everything above.
+fn bucket(ns: u64) -> usize {
+    let sub = 1u64 << SUB_BITS;
+    if ns < sub {
+        return ns as usize;
+    }
+    let octave = 63 - ns.leading_zeros();
+    let within = (ns >> (octave - SUB_BITS)) - sub;
+    let index = (u64::from(octave - SUB_BITS) + 1) * sub + within;
+    (index as usize).min(HISTOGRAM_BUCKETS.saturating_sub(1))
+}
+
+/// The least value of a bucket.
+fn bucket_start(index: usize) -> u64 {
+    let sub = 1usize << SUB_BITS;
+    if index < sub {
+        return index as u64;
+    }
+    let (octave, within) = (index / sub - 1, index % sub);
+    ((sub + within) as u64) << octave
+}
+
+impl Histogram {
+    /// Adds what a desk has counted.
+    pub fn add_desk(&mut self, region: &Region) {
+        for (i, count) in self.counts.iter_mut().enumerate() {
+            // Relaxed: for show.
+            *count = count.wrapping_add(region.word(desk::HISTOGRAM + i * 8).load(Ordering::Relaxed));
+        }
+    }
+
+    /// Adds one value.
+    pub fn add(&mut self, ns: u64) {
+        self.counts[bucket(ns)] += 1;
+    }
+
+    /// Adds another histogram.
+    pub fn merge(&mut self, other: &Histogram) {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+    }
+
+    /// Values counted.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().fold(0, |a, &b| a.wrapping_add(b))
+    }
+
+    /// The value below which `quantile` (0..=1) of the values lie, within a bucket's width; `None` when empty.
+    pub fn quantile(&self, quantile: f64) -> Option<u64> {
+        let total = self.count();
+        let rank = (quantile * total as f64).ceil().max(1.0) as u64;
+        let mut seen = 0u64;
+        let index = self.counts.iter().position(|&count| {
+            seen = seen.wrapping_add(count);
+            seen >= rank && total > 0
+        })?;
+        Some(bucket_start(index))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_value_lies_in_a_bucket_that_starts_at_most_a_sixteenth_below_it() {
+        for ns in
+            (0..5000).chain((0..44).map(|b| 1u64 << b)).chain((5..43).map(|b| (1u64 << b) + 12345 % (1 << b)))
+        {
+            let start = bucket_start(bucket(ns));
+            assert!(start <= ns && ns - start <= start / 16, "{ns} in a bucket from {start}");
+        }
+    }
+
+    #[test]
+    fn quantiles_of_a_uniform_row_lie_within_a_bucket_of_the_truth() {
+        let mut histogram = Histogram::default();
+        (0..10_000).for_each(|ns| histogram.add(ns));
+        for (q, truth) in [(0.5, 5000.0), (0.99, 9900.0), (0.001, 10.0)] {
+            let got = histogram.quantile(q).expect("not empty") as f64;
+            assert!((got - truth).abs() <= truth / 16.0 + 1.0, "{q}: {got}");
+        }
+        assert_eq!(Histogram::default().quantile(0.5), None);
+    }
+
+    #[test]
+    fn parked_is_odd_while_set_and_never_the_same_twice() {
+        let desk_ = Desk::new(Region::heap(4096));
+        let mut seen = std::collections::HashSet::new();
+        for again in [false, true, false] {
+            desk_.parked().set();
+            if again {
+                desk_.parked().set();
+            }
+            let word = desk_.parked().word.load(Ordering::Relaxed);
+            assert!(word % 2 == 1 && seen.insert(word));
+            desk_.parked().clear();
+            desk_.parked().clear();
+            assert_eq!(desk_.parked().word.load(Ordering::Relaxed), word + 1);
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The links of an agent: which incarnation of each neighbour it knows, and whom to ring.
+//!
+//! The supervisor hands a new incarnation's segment and doorbell to its neighbours, publishes its generation, moves the
+//! board's epoch, and only then lets it run. Whoever publishes or acknowledges therefore fences and reads two things: the
+//! neighbour's parked (or want) word, and the epoch. When the epoch moved it takes over the new links and rings once
+//! unconditionally, because the word it read was perhaps a dead desk's.
+
+use crate::board::Board;
+use crate::doorbell::Doorbell;
+use crate::incarnation::Incarnation;
+use crate::layout::{SegmentShape, desk};
+use crate::region::Region;
+use crate::sync::{Ordering, fence};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A neighbour's incarnation as handed over: its segment, read-only, and its doorbell.
+#[derive(Clone)]
+pub struct Link {
+    /// Whose it is.
+    pub incarnation: Incarnation,
+    /// Its segment.
+    pub region: Region,
+    /// What wakes it.
+    pub doorbell: Doorbell,
+    /// The parked word that was rung for last: one ring a sleep suffices.
+    rung: u64,
+}
+
+impl Link {
+    /// A link as handed over.
+    pub fn new(incarnation: Incarnation, region: Region, doorbell: Doorbell) -> Self {
+        Link { incarnation, region, doorbell, rung: 0 }
+    }
+}
+
+/// An agent that shares a lane with this one.
+pub struct Neighbour {
+    /// Its index on the board.
+    pub agent: u32,
+    /// The shape of its segments.
+    pub shape: Arc<SegmentShape>,
+    /// Whether this agent reads a lane of it, and so needs its dead incarnations until it drained them.
+    pub read: bool,
+    links: VecDeque<Link>,
+}
+
+impl Neighbour {
+    /// A neighbour without a link yet.
+    pub fn new(agent: u32, shape: Arc<SegmentShape>, read: bool) -> Self {
+        Neighbour { agent, shape, read, links: VecDeque::new() }
+    }
+
+    /// Its newest incarnation that was handed over.
+    #[inline]
+    pub fn newest(&self) -> Option<&Link> {
+        self.links.back()
+    }
+
+    /// All incarnations that are kept, oldest first.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.iter()
+    }
+}
+
+/// Where links come from and where an agent sleeps: the control socket and the doorbell, or a model of them.
+pub trait Port {
+    /// Takes the links that have arrived; waits for at least one when `wait` is true.
+    ///
+    /// # Errors
+    /// The supervisor is gone, or what it sent cannot be used.
+    fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>>;
+
+    /// Sleeps until the doorbell rings, a link arrives, or the deadline passes; may wake for nothing.
+    ///
+    /// # Errors
+    /// As [`Port::receive`].
+    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()>;
+}
+
+/// All links of an agent.
+pub struct Links {
+    /// The board.
+    pub board: Board,
+    neighbours: Vec<Neighbour>,
+    epoch: u64,
+    version: u64,
+    rings: u64,
+}
+
+impl Links {
+    /// Begins without any link: the first [`Links::sync`] takes them.
+    pub fn new(board: Board, neighbours: Vec<Neighbour>) -> Self {
+        Links { board, neighbours, epoch: 0, version: 0, rings: 0 }
+    }
+
+    /// A neighbour by its place in the list.
+    #[inline]
+    pub fn neighbour(&self, index: usize) -> &Neighbour {
+        &self.neighbours[index]
+    }
+
+    /// Moves with every sync: who keeps something derived from links compares it.
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Doorbells rung so far.
+    pub fn rings(&self) -> u64 {
+        self.rings
+    }
+
+    /// Whether the board changed since the last sync.
+    #[inline]
+    pub fn stale(&self) -> bool {
+        self.board.epoch() != self.epoch
+    }
+
+    /// Takes over links until every neighbour's newest is the one that the board names.
+    ///
+    /// It may wait for the supervisor, which never waits for an agent.
+    ///
+    /// # Errors
+    /// As [`Port::receive`].
+    pub fn sync(&mut self, port: &mut impl Port) -> io::Result<()> {
+        loop {
+            let epoch = self.board.epoch();
+            let mut arrived = port.receive(false)?;
+            loop {
+                arrived.into_iter().for_each(|link| self.add(link));
+                if self.complete() {
+                    break;
+                }
+                arrived = port.receive(true)?;
+            }
+            self.epoch = epoch;
+            self.version += 1;
+            if self.board.epoch() == epoch {
+                return Ok(());
+            }
+        }
+    }
+
+    fn complete(&self) -> bool {
+        self.neighbours.iter().all(|n| {
+            let newest = n.links.back().map_or(0, |l| l.incarnation.generation);
+            newest >= self.board.generation(n.agent)
+        })
+    }
+
+    fn add(&mut self, link: Link) {
+        let found = self.neighbours.iter_mut().find(|n| n.agent == link.incarnation.agent);
+        let Some(neighbour) = found else { return };
+        let newest = neighbour.links.back().map_or(0, |l| l.incarnation.generation);
+        if link.incarnation.generation <= newest {
+            return;
+        }
+        if !neighbour.read {
+            neighbour.links.clear();
+        }
+        neighbour.links.push_back(link);
+    }
+
+    /// Lets go of a neighbour's incarnations before `generation`, all of whose messages were acknowledged.
+    pub fn release(&mut self, neighbour: usize, generation: u32) {
+        let links = &mut self.neighbours[neighbour].links;
+        while links.len() > 1 && links[0].incarnation.generation < generation {
+            links.pop_front();
+        }
+    }
+
+    /// Orders what was stored before (a frame, a cursor) against the look at parked words, wants and the epoch.
+    #[inline]
+    pub fn fence(&self) {
+        // SeqCst fence: pairs with the one in `Parked::set`. Of two that store and then look at the other's word, at
+        // least one sees the other's store.
+        fence(Ordering::SeqCst);
+    }
+
+    /// Rings a neighbour that sleeps, once a sleep. After [`Links::fence`].
+    #[inline]
+    pub fn ring_if_parked(&mut self, neighbour: usize) {
+        if let Some(link) = self.neighbours[neighbour].links.back_mut() {
+            // Relaxed: ordered by the fence before; a wrong word costs a ring.
+            let parked = link.region.word(desk::PARKED).load(Ordering::Relaxed);
+            if parked & 1 == 1 && parked != link.rung {
+                link.rung = parked;
+                link.doorbell.ring();
+                self.rings += 1;
+            }
+        }
+    }
+
+    /// Rings a neighbour whatever its desk says.
+    pub fn ring(&mut self, neighbour: usize) {
+        if let Some(link) = self.neighbours[neighbour].links.back() {
+            link.doorbell.ring();
+            self.rings += 1;
+        }
+    }
+}

@@ -1,0 +1,397 @@
+//! The writing end of a lane: claim, write past the tail, commit, publish.
+//!
+//! Frames are written past the tail and stay hidden: no reader looks there. [`Producer::publish`] moves the tail mark,
+//! which commits them (a step commits by its record before), and stores their commit words, the fast path to the reader.
+//! An abort forgets what is hidden.
+
+use crate::board::Status;
+use crate::cursor::{self, HEADER_BYTES, Placement};
+use crate::frame::{self, EXTENSION_BYTES, Facts, Kind};
+use crate::incarnation::{Incarnation, PeerFault};
+use crate::layout::{LaneShape, SegmentShape, WhenFull, input, lane};
+use crate::links::Links;
+use crate::mark::{self, MarkWriter, Place};
+use crate::region::Region;
+use crate::sync::Ordering;
+
+/// A reader of a lane, as its producer knows it.
+#[derive(Clone, Debug)]
+pub struct ReaderEnd {
+    /// The reader's place among the neighbours.
+    pub neighbour: usize,
+    /// The input of the reader that is this lane.
+    pub input: usize,
+    /// It takes the messages whose number is `share.0` modulo `share.1`.
+    pub share: (u32, u32),
+    /// Its cursor as last seen; never goes back.
+    seen: u64,
+}
+
+impl ReaderEnd {
+    /// A reader that was not looked at yet.
+    pub fn new(neighbour: usize, input: usize, share: (u32, u32)) -> Self {
+        ReaderEnd { neighbour, input, share, seen: 0 }
+    }
+
+    fn concerned(&self, first: u64, end: u64) -> bool {
+        let (k, n) = (u64::from(self.share.0), u64::from(self.share.1));
+        n == 1 || end - first >= n || (first..end).any(|sequence| sequence % n == k)
+    }
+}
+
+/// Space for one frame, past the tail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    placement: Placement,
+    /// Offset of the first byte behind the header in the segment.
+    offset: usize,
+    /// Bytes that may be written there.
+    pub len: u64,
+}
+
+/// What came of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// There is space.
+    Space(Claim),
+    /// Readers have not passed this cursor yet.
+    Full {
+        /// The cursor to wait for.
+        want: u64,
+    },
+    /// It does not fit: longer than half the ring, or with what the step already wrote longer than the ring.
+    Never,
+}
+
+/// The writing end of one lane of one incarnation.
+pub struct Producer {
+    region: Region,
+    lane_offset: usize,
+    ring_offset: usize,
+    capacity: u64,
+    when_full: WhenFull,
+    base: Place,
+    tail: Place,
+    pending: Place,
+    mark: MarkWriter,
+    hidden: Vec<u64>,
+    /// Position up to which a claim with its next header is known to fit.
+    limit: u64,
+    floor: u64,
+    readers: Vec<ReaderEnd>,
+    faults: Vec<PeerFault>,
+}
+
+impl Producer {
+    /// Opens a lane of the own, fresh segment.
+    ///
+    /// # Panics
+    /// When the segment's image is not of this shape: that is our own bug, `segment::attach` has checked it.
+    pub fn open(region: Region, shape: &SegmentShape, index: usize, readers: Vec<ReaderEnd>) -> Self {
+        let LaneShape { capacity_bytes: capacity, when_full, .. } = shape.lanes[index];
+        let lane_offset = shape.lane_offset(index);
+        let tail = mark::read(&region, lane_offset + lane::TAIL).unwrap_or_default();
+        assert!(tail.position >= cursor::first_position(capacity) && frame::aligned(tail.position));
+        let readers = readers.into_iter().map(|r| ReaderEnd { seen: tail.position, ..r }).collect();
+        Producer {
+            mark: MarkWriter::new(lane_offset + lane::TAIL),
+            region,
+            lane_offset,
+            ring_offset: shape.ring_offset(index),
+            capacity,
+            when_full,
+            base: tail,
+            tail,
+            pending: tail,
+            hidden: Vec::with_capacity(16),
+            limit: tail.position + capacity - HEADER_BYTES,
+            floor: tail.position,
+            readers,
+            faults: Vec::new(),
+        }
+    }
+
+    /// What a full ring does.
+    pub fn when_full(&self) -> WhenFull {
+        self.when_full
+    }
+
+    /// The committed end of the lane.
+    #[inline]
+    pub fn tail(&self) -> Place {
+        self.tail
+    }
+
+    /// Where this incarnation's ring began.
+    pub fn base(&self) -> Place {
+        self.base
+    }
+
+    /// The end of what was written, hidden frames included.
+    #[inline]
+    pub fn pending(&self) -> Place {
+        self.pending
+    }
+
+    /// The longest payload that the lane takes.
+    pub fn payload_max(&self) -> u64 {
+        cursor::payload_max(self.capacity)
+    }
+
+    /// Readers of the lane.
+    pub fn readers(&self) -> &[ReaderEnd] {
+        &self.readers
+    }
+
+    /// Impossible cursors seen since the last call.
+    pub fn take_faults(&mut self) -> Vec<PeerFault> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// Publishes the fingerprint of the lane's message type.
+    pub fn declare(&self, fingerprint: u64) {
+        // Release: pairs with the Acquire in `Consumer::fingerprint`.
+        self.region.word(self.lane_offset + lane::FINGERPRINT).store(fingerprint, Ordering::Release);
+    }
+
+    fn ring_word(&self, position: u64, word: usize) -> &crate::sync::AtomicU64 {
+        self.region.word(self.ring_offset + (position & (self.capacity - 1)) as usize + word)
+    }
+
+    /// Claims space for `len` bytes behind a header, looking at the readers' cursors only when needed.
+    #[inline]
+    pub fn claim(&mut self, len: u64, links: &Links) -> Claimed {
+        if len > self.payload_max() {
+            return Claimed::Never;
+        }
+        let placement = cursor::place(self.pending.position, cursor::frame_bytes(len), self.capacity);
+        if placement.end > self.limit {
+            if !cursor::fits(placement.end, self.tail.position, self.capacity) {
+                return Claimed::Never;
+            }
+            self.refresh(links);
+            if self.when_full == WhenFull::DropOldest {
+                self.make_room(placement.end);
+            }
+            if placement.end > self.limit {
+                return Claimed::Full { want: cursor::cursor_wanted(placement.end, self.capacity) };
+            }
+        }
+        Claimed::Space(self.claim_at(placement, len))
+    }
+
+    /// The longest claim at the tail that needs neither padding nor a look at the readers; `None` when there is no room.
+    #[inline]
+    pub fn claim_room(&self) -> Option<Claim> {
+        let position = self.pending.position;
+        let before_wrap = self.capacity - (position & (self.capacity - 1));
+        let free = self.limit.checked_sub(position)?;
+        let total = before_wrap.min(free).min(self.capacity / 2);
+        let len = total.checked_sub(HEADER_BYTES)?;
+        let placement = Placement { padding: 0, position, end: position + total };
+        Some(self.claim_at(placement, len))
+    }
+
+    fn claim_at(&self, placement: Placement, len: u64) -> Claim {
+        let in_ring = placement.position & (self.capacity - 1);
+        Claim { placement, offset: self.ring_offset + (in_ring + HEADER_BYTES) as usize, len }
+    }
+
+    /// Looks at the readers' cursors and moves the limit.
+    fn refresh(&mut self, links: &Links) {
+        let mut least = self.tail.position;
+        for reader in &mut self.readers {
+            let neighbour = links.neighbour(reader.neighbour);
+            if links.board.status(neighbour.agent) == Status::Gone {
+                continue;
+            }
+            if let Some(link) = neighbour.newest() {
+                let offset = neighbour.shape.input_offset(reader.input) + input::CURSOR;
+                // What a reader still has in a predecessor's ring takes no space in this one.
+                let cursor = mark::position(&link.region, offset).max(self.base.position);
+                if cursor::cursor_plausible(cursor, reader.seen, self.tail.position) {
+                    reader.seen = cursor;
+                } else {
+                    let what =
+                        format!("its cursor {cursor} lies outside {}..={}", reader.seen, self.tail.position);
+                    self.faults.push(PeerFault { incarnation: link.incarnation, what });
+                }
+            }
+            least = least.min(reader.seen);
+        }
+        if self.when_full != WhenFull::DropOldest {
+            self.limit = least + self.capacity - HEADER_BYTES;
+        }
+    }
+
+    /// Moves the floor over the oldest frames until a claim that ends at `end` fits.
+    ///
+    /// # If we die here
+    /// Readers skip what lies below the floor although it was not overwritten: they count it as missed, exactly.
+    fn make_room(&mut self, end: u64) {
+        let slowest = self.readers.iter().map(|r| r.seen).min().unwrap_or(u64::MAX);
+        let mut dropped = 0;
+        while !cursor::fits(end, self.floor, self.capacity) && self.floor < self.tail.position {
+            // Relaxed: own words.
+            let facts = Facts::check(
+                self.ring_word(self.floor, frame::FACTS).load(Ordering::Relaxed),
+                self.floor,
+                self.capacity,
+            );
+            let Ok(facts) = facts else { panic!("own ring is damaged at position {}", self.floor) };
+            if facts.kind == Kind::Message && self.floor >= slowest {
+                dropped += 1;
+            }
+            self.floor = facts.end(self.floor);
+        }
+        // Relaxed and a Release fence: pairs with the Acquire fence in `Consumer::copied`. A reader that copied any byte
+        // written below sees this floor when it looks again.
+        self.region.word(self.lane_offset + lane::FLOOR).store(self.floor, Ordering::Relaxed);
+        crate::sync::fence(Ordering::Release);
+        self.limit = self.floor + self.capacity - HEADER_BYTES;
+        self.add(lane::DROPPED, dropped);
+    }
+
+    /// Adds to one of the lane's counters.
+    pub(crate) fn add(&self, counter: usize, by: u64) {
+        let word = self.region.word(self.lane_offset + counter);
+        // Relaxed: one writer, readers only show it.
+        word.store(word.load(Ordering::Relaxed) + by, Ordering::Relaxed);
+    }
+
+    /// Frames dropped before every reader had them.
+    pub fn dropped(&self) -> u64 {
+        self.region.word(self.lane_offset + lane::DROPPED).load(Ordering::Relaxed)
+    }
+
+    /// Counts a send that the full lane refused.
+    pub fn count_rejected(&self) {
+        self.add(lane::REJECTED, 1);
+    }
+
+    /// The bytes of a claim, to be written by hand or by a serializer.
+    #[cfg(not(loom))]
+    #[allow(unsafe_code)]
+    #[inline]
+    pub fn bytes(&mut self, claim: &Claim) -> &mut [core::mem::MaybeUninit<u8>] {
+        assert!(claim.placement.position >= self.pending.position && claim.placement.end <= self.limit);
+        // SAFETY: the claim lies past the tail (checked: at or behind `pending`) and inside what readers have passed
+        // (checked: up to `limit`); this producer is the lane's only one and is borrowed exclusively.
+        unsafe { self.region.claimed(claim.offset, claim.len as usize) }
+    }
+
+    /// Copies a payload into a claim.
+    pub fn fill(&mut self, claim: &Claim, payload: &[u8]) {
+        assert!(payload.len() as u64 <= claim.len && claim.placement.end <= self.limit);
+        self.region.copy_in(claim.offset, payload);
+    }
+
+    /// Ends a claim with the exact length of what was written: the frame is whole but hidden.
+    ///
+    /// A stamped frame begins with an extension of 16 bytes, whose first eight are `stamp_ns`.
+    ///
+    /// # If we die here
+    /// Nothing: everything lies past the tail.
+    #[inline]
+    pub fn finish(&mut self, claim: Claim, len: u64, stamp_ns: Option<u64>) {
+        let Placement { padding, position, .. } = claim.placement;
+        assert!(len <= claim.len && position >= self.pending.position);
+        let sequence = self.pending.sequence as u32;
+        if padding > 0 {
+            let facts = Facts { len: padding - HEADER_BYTES, kind: Kind::Padding, extended: false, sequence };
+            self.write_header(position - padding, facts);
+        }
+        if let Some(now_ns) = stamp_ns {
+            assert!(len >= EXTENSION_BYTES);
+            self.ring_word(position, HEADER_BYTES as usize).store(now_ns, Ordering::Relaxed);
+            self.ring_word(position, HEADER_BYTES as usize + 8).store(0, Ordering::Relaxed);
+        }
+        let facts = Facts { len, kind: Kind::Message, extended: stamp_ns.is_some(), sequence };
+        self.write_header(position, facts);
+        let end = facts.end(position);
+        // The header behind is invalidated before this frame is published: bytes of an earlier lap there, forged or
+        // not, are never taken for a frame. Relaxed: published with the frame.
+        self.ring_word(end, frame::POSITION).store(0, Ordering::Relaxed);
+        self.pending = Place { position: end, sequence: self.pending.sequence + 1 };
+    }
+
+    #[inline]
+    fn write_header(&mut self, position: u64, facts: Facts) {
+        // Relaxed: published by the Release of the tail mark, the record, or the commit word.
+        self.ring_word(position, frame::POSITION).store(0, Ordering::Relaxed);
+        self.ring_word(position, frame::FACTS).store(facts.pack(), Ordering::Relaxed);
+        self.hidden.push(position);
+    }
+
+    /// Forgets every hidden frame.
+    pub fn abort(&mut self) {
+        self.hidden.clear();
+        self.pending = self.tail;
+    }
+
+    /// Publishes the hidden frames: moves the tail mark, then stores their commit words. Rings nobody.
+    ///
+    /// # If we die here
+    /// Before the tail mark the frames do not exist, unless a record named them before; after it they are committed, and a
+    /// reader that finds no commit word learns of them from the mark, the record, or the verdict.
+    #[inline]
+    pub fn publish(&mut self) {
+        if self.hidden.is_empty() {
+            return;
+        }
+        self.mark.publish(&self.region, self.pending);
+        for i in 0..self.hidden.len() {
+            let position = self.hidden[i];
+            // Release: pairs with the Acquire in `Consumer::poll`; publishes the frame's facts and payload. Itself
+            // Release because the store of the tail mark before it does not keep later stores from rising.
+            self.ring_word(position, frame::POSITION).store(position, Ordering::Release);
+        }
+        self.hidden.clear();
+        self.tail = self.pending;
+    }
+
+    /// Rings the readers that the messages since number `first` concern: those asleep, or all when `all`. After
+    /// [`Links::fence`].
+    #[inline]
+    pub fn ring_readers(&self, first: u64, links: &mut Links, all: bool) {
+        for reader in &self.readers {
+            if all {
+                links.ring(reader.neighbour);
+            } else if reader.concerned(first, self.tail.sequence) {
+                links.ring_if_parked(reader.neighbour);
+            }
+        }
+    }
+
+    /// Says which cursor this producer waits for (0: none) and rings every reader that sleeps behind it, concerned or not.
+    ///
+    /// # If we die here
+    /// Consumers ring the dead's doorbell: harmless.
+    pub fn want(&mut self, cursor: u64, links: &mut Links) {
+        // Relaxed and, by the caller's `Parked::set`, a SeqCst fence: pairs with `Links::fence` of a consumer that moves
+        // its cursor and then looks here.
+        self.region.word(self.lane_offset + lane::WANT).store(cursor, Ordering::Relaxed);
+        if cursor != 0 {
+            links.fence();
+            for reader in self.readers.iter().filter(|r| r.seen < cursor) {
+                links.ring_if_parked(reader.neighbour);
+            }
+        }
+    }
+
+    /// The key and end of a lane's entry in a record, if the step sent on it.
+    #[inline]
+    pub fn touched(&self) -> bool {
+        !self.hidden.is_empty()
+    }
+
+    /// Counts a wait for space.
+    pub fn count_blocked(&self) {
+        self.add(lane::BLOCKED, 1);
+    }
+
+    /// Whether the reader of this lane at a neighbour is the given incarnation (for accusations).
+    pub fn reads(&self, incarnation: Incarnation, links: &Links) -> bool {
+        self.readers.iter().any(|r| links.neighbour(r.neighbour).agent == incarnation.agent)
+    }
+}

@@ -1,0 +1,194 @@
+//! UNSAFE. A range of mapped (or, in tests, heap) bytes: checked offset → word or bytes.
+//!
+//! This is the only file that turns an offset into a pointer. A word is an `AtomicU64` at an 8-aligned offset;
+//! bytes are reached as a raw copy, or as a slice where the protocol forbids that anybody writes them meanwhile.
+//! Under loom a region is a row of loom's atomics, and bytes are copied word by word.
+#![allow(unsafe_code)]
+
+#[cfg(not(loom))]
+pub use mapped::Region;
+#[cfg(loom)]
+pub use modelled::Region;
+
+#[cfg(not(loom))]
+mod mapped {
+    use crate::sync::AtomicU64;
+    use core::{mem::MaybeUninit, ptr::NonNull};
+    use memmap2::{Advice, MmapOptions, MmapRaw};
+    use std::{io, os::fd::AsFd, os::fd::AsRawFd, sync::Arc};
+
+    enum Backing {
+        Map(#[allow(dead_code, reason = "unmaps when dropped")] MmapRaw),
+        Heap(#[allow(dead_code, reason = "freed when dropped")] Box<[AtomicU64]>),
+    }
+
+    /// A range of bytes that other processes may read or write. Clones share the mapping; the last one unmaps it.
+    #[derive(Clone)]
+    pub struct Region {
+        base: NonNull<u8>,
+        len_bytes: usize,
+        _backing: Arc<Backing>,
+    }
+
+    // SAFETY: a region gives out atomics, raw copies, and slices whose absence of writers the caller promises;
+    // nothing in it is bound to a thread, and the mapping lives as long as any clone.
+    unsafe impl Send for Region {}
+    // SAFETY: as above; all shared access is through atomics or under the protocol's ownership.
+    unsafe impl Sync for Region {}
+
+    impl Region {
+        /// Maps the whole of a descriptor for reading and writing, populated, and kept from forked children.
+        ///
+        /// # Errors
+        /// The kernel's refusal: a sealed or read-only descriptor, or no memory.
+        pub fn map_writable(fd: impl AsFd, len_bytes: usize) -> io::Result<Self> {
+            let map = MmapOptions::new().len(len_bytes).populate().map_raw(fd.as_fd().as_raw_fd())?;
+            Self::from_map(map, len_bytes)
+        }
+
+        /// Maps the whole of a descriptor for reading only, populated, and kept from forked children.
+        ///
+        /// # Errors
+        /// The kernel's refusal.
+        pub fn map_read_only(fd: impl AsFd, len_bytes: usize) -> io::Result<Self> {
+            let map =
+                MmapOptions::new().len(len_bytes).populate().map_raw_read_only(fd.as_fd().as_raw_fd())?;
+            Self::from_map(map, len_bytes)
+        }
+
+        fn from_map(map: MmapRaw, len_bytes: usize) -> io::Result<Self> {
+            map.advise(Advice::DontFork)?;
+            map.advise(Advice::DontDump)?;
+            let base =
+                NonNull::new(map.as_mut_ptr()).ok_or_else(|| io::Error::other("mmap returned null"))?;
+            Ok(Region { base, len_bytes, _backing: Arc::new(Backing::Map(map)) })
+        }
+
+        /// Makes a zeroed region on the heap, for tests and in-process use.
+        pub fn heap(len_bytes: usize) -> Self {
+            let words: Box<[AtomicU64]> =
+                (0..len_bytes.div_ceil(16) * 2 + 2).map(|_| AtomicU64::new(0)).collect();
+            let start = words.as_ptr() as *mut u8;
+            // Frames want 16-aligned payloads; the allocation has one spare pair of words to shift by.
+            let shift = start.align_offset(16);
+            let base = NonNull::new(start.wrapping_add(shift)).unwrap_or(NonNull::dangling());
+            Region { base, len_bytes, _backing: Arc::new(Backing::Heap(words)) }
+        }
+
+        /// Length in bytes.
+        pub fn len_bytes(&self) -> usize {
+            self.len_bytes
+        }
+
+        /// The word at an 8-aligned offset.
+        ///
+        /// # Panics
+        /// When the offset is not aligned or not inside: that is our own bug, offsets from peers are checked before.
+        #[inline]
+        pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+            assert!(offset % 8 == 0 && offset < self.len_bytes && self.len_bytes - offset >= 8);
+            // SAFETY: inside the mapping and aligned (checked above; the base is at least 8-aligned). Every access
+            // to shared words is atomic, on both sides, so a reference to an atomic is all that is ever formed.
+            unsafe { &*self.base.as_ptr().add(offset).cast::<AtomicU64>() }
+        }
+
+        /// Copies bytes in. The caller owns `offset..offset + bytes.len()` by the protocol.
+        ///
+        /// # Panics
+        /// When the range is not inside.
+        #[inline]
+        pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {
+            assert!(offset <= self.len_bytes && self.len_bytes - offset >= bytes.len());
+            // SAFETY: inside the mapping (checked above); a raw copy forms no reference to shared bytes.
+            unsafe { self.base.as_ptr().add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+        }
+
+        /// Copies bytes out. They may be overwritten meanwhile: the caller checks that afterwards.
+        ///
+        /// # Panics
+        /// When the range is not inside.
+        #[inline]
+        pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
+            assert!(offset <= self.len_bytes && self.len_bytes - offset >= into.len());
+            // SAFETY: inside the mapping (checked above); a raw copy forms no reference to shared bytes.
+            unsafe { into.as_mut_ptr().copy_from_nonoverlapping(self.base.as_ptr().add(offset), into.len()) };
+        }
+
+        /// Bytes that nobody writes while the slice lives.
+        ///
+        /// # Safety
+        /// By the protocol no process writes `offset..offset + len` while the slice lives: they belong to a committed
+        /// frame that this consumer has not acknowledged, in memory of a trusted producer.
+        ///
+        /// # Panics
+        /// When the range is not inside.
+        #[inline]
+        pub(crate) unsafe fn leased(&self, offset: usize, len: usize) -> &[u8] {
+            assert!(offset <= self.len_bytes && self.len_bytes - offset >= len);
+            // SAFETY: inside the mapping (checked above); not written meanwhile (the caller's promise).
+            unsafe { core::slice::from_raw_parts(self.base.as_ptr().add(offset), len) }
+        }
+
+        /// Bytes that only this process writes and nobody reads while the slice lives.
+        ///
+        /// # Safety
+        /// By the protocol `offset..offset + len` lies past the tail of a lane whose only producer is the caller, and
+        /// no other slice of it is alive.
+        ///
+        /// # Panics
+        /// When the range is not inside.
+        #[inline]
+        #[expect(
+            clippy::mut_from_ref,
+            reason = "the exclusive right comes from the protocol, not from the borrow"
+        )]
+        pub(crate) unsafe fn claimed(&self, offset: usize, len: usize) -> &mut [MaybeUninit<u8>] {
+            assert!(offset <= self.len_bytes && self.len_bytes - offset >= len);
+            // SAFETY: inside the mapping (checked above); exclusive (the caller's promise).
+            unsafe { core::slice::from_raw_parts_mut(self.base.as_ptr().add(offset).cast(), len) }
+        }
+    }
+}
+
+#[cfg(loom)]
+mod modelled {
+    use crate::sync::{AtomicU64, Ordering};
+    use std::sync::Arc;
+
+    /// A row of loom atomics that stands for a mapping.
+    #[derive(Clone)]
+    pub struct Region {
+        words: Arc<Vec<AtomicU64>>,
+    }
+
+    #[expect(missing_docs, reason = "documented on the mapped form")]
+    impl Region {
+        pub fn heap(len_bytes: usize) -> Self {
+            Region { words: Arc::new((0..len_bytes.div_ceil(8)).map(|_| AtomicU64::new(0)).collect()) }
+        }
+
+        pub fn len_bytes(&self) -> usize {
+            self.words.len() * 8
+        }
+
+        pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+            assert!(offset % 8 == 0);
+            &self.words[offset / 8]
+        }
+
+        pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {
+            assert!(offset % 8 == 0 && bytes.len() % 8 == 0);
+            for (i, chunk) in bytes.chunks_exact(8).enumerate() {
+                let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
+                self.words[offset / 8 + i].store(word, Ordering::Relaxed);
+            }
+        }
+
+        pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
+            assert!(offset % 8 == 0 && into.len() % 8 == 0);
+            for (i, chunk) in into.chunks_exact_mut(8).enumerate() {
+                chunk.copy_from_slice(&self.words[offset / 8 + i].load(Ordering::Relaxed).to_le_bytes());
+            }
+        }
+    }
+}

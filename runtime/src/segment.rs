@@ -1,0 +1,350 @@
+//! Segments and boards as sealed memfds: create, attach, seal, reopen read-only, prove dead.
+//!
+//! Order of a start: the supervisor creates and sizes the memfd and writes its image → the incarnation maps it for writing →
+//! the supervisor seals `SHRINK | GROW | FUTURE_WRITE` and verifies → peers get a *reopened* read-only descriptor. From the
+//! seal on nobody can map or write it again, not even the same uid through /proc. Proof of death: `F_SEAL_WRITE` succeeds,
+//! the kernel's word that no writable mapping is left in any process.
+
+use crate::board::{Board, BoardWriter};
+use crate::incarnation::Incarnation;
+use crate::layout::{BoardShape, LINE_BYTES, SEGMENT_MAGIC, SegmentShape, VERSION, header, input, lane};
+use crate::mark::{self, Place};
+use crate::region::Region;
+use crate::sync::Ordering;
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+/// What identifies an incarnation's segment and where its lanes and cursors begin.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Random number of the swarm.
+    pub swarm: u64,
+    /// Whose segment it is.
+    pub incarnation: Incarnation,
+    /// Base of each lane.
+    pub lanes: Vec<Place>,
+    /// First cursor of each input.
+    pub inputs: Vec<Place>,
+}
+
+/// The seals of a segment whose incarnation has mapped it.
+const LIVE_SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::FUTURE_WRITE);
+
+fn context(what: &str, error: impl Into<io::Error>) -> io::Error {
+    let error = error.into();
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// Makes a memfd of zeroed, allocated bytes: a lack of memory is an error now, not a SIGBUS later.
+fn memfd(name: &str, bytes: usize) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let noexec = MemfdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
+    // Kernels before 6.3 do not know MFD_NOEXEC_SEAL and refuse it with EINVAL.
+    let fd = rustix::fs::memfd_create(name, flags | noexec)
+        .or_else(|error| match error {
+            rustix::io::Errno::INVAL => rustix::fs::memfd_create(name, flags),
+            other => Err(other),
+        })
+        .map_err(|e| context("memfd_create of a segment", e))?;
+    rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, bytes as u64)
+        .map_err(|e| context(&format!("allocating {bytes} bytes of shared memory"), e))?;
+    Ok(fd)
+}
+
+/// Creates an incarnation's segment with its header, lanes and marks in place.
+///
+/// # Errors
+/// No descriptors or no memory left.
+pub fn create(shape: &SegmentShape, origin: &Origin) -> io::Result<OwnedFd> {
+    let fd = memfd("shoal-segment", shape.total_bytes())?;
+    for (offset, words) in image(shape, origin) {
+        let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        rustix::io::pwrite(&fd, &bytes, offset as u64)
+            .map_err(|e| context("writing a segment's header", e))?;
+    }
+    Ok(fd)
+}
+
+/// The words that a fresh segment begins with, by offset.
+fn image(shape: &SegmentShape, origin: &Origin) -> Vec<(usize, Vec<u64>)> {
+    let mut head = vec![0u64; LINE_BYTES / 8];
+    let words = [
+        (header::MAGIC, SEGMENT_MAGIC),
+        (header::VERSION, VERSION),
+        (header::TOTAL_BYTES, shape.total_bytes() as u64),
+        (header::SWARM, origin.swarm),
+        (header::AGENT, u64::from(origin.incarnation.agent)),
+        (header::GENERATION, u64::from(origin.incarnation.generation)),
+        (header::LANE_COUNT, shape.lanes.len() as u64),
+        (header::INPUT_COUNT, u64::from(shape.input_count)),
+        (header::FINGERPRINT, shape.fingerprint()),
+    ];
+    words.into_iter().for_each(|(offset, value)| head[offset / 8] = value);
+    let mut image = vec![(0, head)];
+    for (i, cursor) in origin.inputs.iter().enumerate() {
+        image.push((shape.input_offset(i) + input::CURSOR, mark::image(*cursor).to_vec()));
+    }
+    for (i, (base, l)) in origin.lanes.iter().zip(&shape.lanes).enumerate() {
+        let facts = [
+            shape.ring_offset(i) as u64,
+            l.capacity_bytes,
+            l.when_full as u64,
+            u64::from(l.channel),
+            base.position,
+            base.sequence,
+        ];
+        image.push((shape.lane_offset(i) + lane::RING_OFFSET, facts.to_vec()));
+        image.push((shape.lane_offset(i) + lane::TAIL, mark::image(*base).to_vec()));
+        image.push((shape.lane_offset(i) + lane::FLOOR, vec![base.position]));
+    }
+    image
+}
+
+/// A segment on the heap, as `create` and `attach` would give it: for tests, models and in-process harnesses.
+pub fn heap(shape: &SegmentShape, origin: &Origin) -> Region {
+    let region = Region::heap(shape.total_bytes());
+    for (offset, words) in image(shape, origin) {
+        for (i, word) in words.into_iter().enumerate() {
+            region.word(offset + i * 8).store(word, Ordering::Relaxed);
+        }
+    }
+    region
+}
+
+/// Maps the own segment for writing, after checking its size and header.
+///
+/// # Errors
+/// When it is not of this build or not the expected incarnation's, with both sides named; or the kernel's refusal.
+pub fn attach(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<Region> {
+    check_size(&fd, shape.total_bytes())?;
+    let region =
+        Region::map_writable(&fd, shape.total_bytes()).map_err(|e| context("mapping the own segment", e))?;
+    check_header(&region, shape, expected)?;
+    Ok(region)
+}
+
+/// Maps a peer's segment read-only, after checking its seals, size and header.
+///
+/// # Errors
+/// As [`attach`], and when the descriptor could still be written or resized.
+pub fn view(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<Region> {
+    let seals =
+        rustix::fs::fcntl_get_seals(&fd).map_err(|e| context("reading the seals of a peer's segment", e))?;
+    if !seals.contains(LIVE_SEALS) {
+        return Err(io::Error::other(format!("the segment of {expected} is not sealed: {seals:?}")));
+    }
+    check_size(&fd, shape.total_bytes())?;
+    let region = Region::map_read_only(&fd, shape.total_bytes())
+        .map_err(|e| context("mapping a peer's segment", e))?;
+    check_header(&region, shape, expected)?;
+    Ok(region)
+}
+
+fn check_size(fd: impl AsFd, expected: usize) -> io::Result<()> {
+    let size = rustix::fs::fstat(&fd).map_err(|e| context("reading the size of a segment", e))?.st_size;
+    if size as usize != expected {
+        return Err(io::Error::other(format!(
+            "a segment is of {size} bytes, not of the expected {expected}"
+        )));
+    }
+    Ok(())
+}
+
+fn check_header(region: &Region, shape: &SegmentShape, expected: Incarnation) -> io::Result<()> {
+    // Relaxed: written before the descriptor was handed over.
+    let word = |offset: usize| region.word(offset).load(Ordering::Relaxed);
+    let rows = [
+        ("magic", header::MAGIC, SEGMENT_MAGIC),
+        ("layout version", header::VERSION, VERSION),
+        ("size", header::TOTAL_BYTES, shape.total_bytes() as u64),
+        ("agent", header::AGENT, u64::from(expected.agent)),
+        ("generation", header::GENERATION, u64::from(expected.generation)),
+        ("layout fingerprint", header::FINGERPRINT, shape.fingerprint()),
+    ];
+    for (name, offset, here) in rows {
+        let there = word(offset);
+        if there != here {
+            return Err(io::Error::other(format!(
+                "the segment of {expected} does not fit this build: its {name} is {there:#x}, here it is {here:#x}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Seals a segment that its incarnation has mapped, and verifies the seals.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn seal_live(fd: impl AsFd) -> io::Result<()> {
+    rustix::fs::fcntl_add_seals(&fd, LIVE_SEALS).map_err(|e| context("sealing a segment", e))?;
+    let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|e| context("reading the seals of a segment", e))?;
+    if !seals.contains(LIVE_SEALS) {
+        return Err(io::Error::other(format!("a segment's seals did not hold: {seals:?}")));
+    }
+    Ok(())
+}
+
+/// Opens a memfd again, read-only: a map made from it can never be turned writable.
+///
+/// # Errors
+/// No descriptors left, or no /proc.
+pub fn reopen_read_only(fd: impl AsFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| context("opening a segment again read-only through /proc (is /proc mounted?)", e))
+}
+
+/// What the kernel says of a dead incarnation's segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Proof {
+    /// No process can write it any more, ever.
+    Dead,
+    /// Somebody still maps it for writing, or writes it right now.
+    StillWritable,
+}
+
+/// Asks the kernel to forbid all writing for ever; it refuses while any writable mapping lives.
+///
+/// # Errors
+/// Anything but that refusal.
+pub fn prove_dead(fd: impl AsFd) -> io::Result<Proof> {
+    match rustix::fs::fcntl_add_seals(&fd, SealFlags::WRITE | SealFlags::SEAL) {
+        Ok(()) => Ok(Proof::Dead),
+        Err(rustix::io::Errno::BUSY) => Ok(Proof::StillWritable),
+        Err(error) => Err(context("sealing a dead incarnation's segment", error)),
+    }
+}
+
+/// Creates the board, maps it for its one writer, and seals it against everybody else.
+///
+/// # Errors
+/// No descriptors or no memory left.
+pub fn create_board(shape: BoardShape, swarm: u64) -> io::Result<(BoardWriter, OwnedFd)> {
+    let fd = memfd("shoal-board", shape.total_bytes())?;
+    let region =
+        Region::map_writable(&fd, shape.total_bytes()).map_err(|e| context("mapping the board", e))?;
+    let writer = BoardWriter::create(region, shape, swarm);
+    seal_live(&fd)?;
+    let read_only = reopen_read_only(&fd)?;
+    Ok((writer, read_only))
+}
+
+/// Maps the board read-only.
+///
+/// # Errors
+/// As [`view`].
+pub fn open_board(fd: impl AsFd, shape: BoardShape) -> io::Result<Board> {
+    check_size(&fd, shape.total_bytes())?;
+    let region =
+        Region::map_read_only(&fd, shape.total_bytes()).map_err(|e| context("mapping the board", e))?;
+    Board::open(region, shape).map_err(io::Error::other)
+}
+
+/// Makes a memfd that holds `bytes` and can never be changed: how a manifest is handed over.
+///
+/// # Errors
+/// No descriptors or no memory left.
+pub fn freeze(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let fd = memfd(name, bytes.len().max(1))?;
+    let mut written = 0;
+    while written < bytes.len() {
+        written += rustix::io::pwrite(&fd, &bytes[written..], written as u64)
+            .map_err(|e| context("writing a manifest", e))?;
+    }
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&fd, seals).map_err(|e| context("sealing a manifest", e))?;
+    Ok(fd)
+}
+
+/// Reads a frozen memfd whole.
+///
+/// # Errors
+/// When it is not frozen, or the kernel's refusal.
+pub fn thaw(fd: impl AsFd) -> io::Result<rkyv::util::AlignedVec<16>> {
+    let seals =
+        rustix::fs::fcntl_get_seals(&fd).map_err(|e| context("reading the seals of a manifest", e))?;
+    if !seals.contains(SealFlags::SHRINK | SealFlags::WRITE) {
+        return Err(io::Error::other("a manifest is not frozen"));
+    }
+    let size = rustix::fs::fstat(&fd).map_err(|e| context("reading the size of a manifest", e))?.st_size;
+    let mut bytes = rkyv::util::AlignedVec::new();
+    bytes.resize(size as usize, 0);
+    let mut read = 0;
+    while read < bytes.len() {
+        match rustix::io::pread(&fd, &mut bytes[read..], read as u64)
+            .map_err(|e| context("reading a manifest", e))?
+        {
+            0 => return Err(io::Error::other("a manifest ended early")),
+            n => read += n,
+        }
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::{LaneShape, WhenFull};
+
+    fn shape() -> SegmentShape {
+        let lane = LaneShape { capacity_bytes: 4096, when_full: WhenFull::Block, channel: 0 };
+        SegmentShape { lanes: vec![lane], input_count: 1 }
+    }
+
+    fn origin() -> Origin {
+        let place = Place { position: 4096, sequence: 0 };
+        let incarnation = Incarnation { agent: 1, generation: 2 };
+        Origin { swarm: 9, incarnation, lanes: vec![place], inputs: vec![place] }
+    }
+
+    #[test]
+    fn sealed_segment_refuses_every_way_to_write_it_and_proves_death_only_without_maps() {
+        let fd = create(&shape(), &origin()).expect("created");
+        let own = attach(&fd, &shape(), origin().incarnation).expect("attached");
+        assert!(view(&fd, &shape(), origin().incarnation).is_err(), "a peer refuses an unsealed segment");
+        seal_live(&fd).expect("sealed");
+        assert!(Region::map_writable(&fd, shape().total_bytes()).is_err());
+        assert!(rustix::io::pwrite(&fd, b"x", 0).is_err());
+        assert!(rustix::fs::ftruncate(&fd, 0).is_err());
+        assert!(
+            rustix::fs::fallocate(&fd, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, 0, 4096)
+                .is_err()
+        );
+        let read_only = reopen_read_only(&fd).expect("reopened");
+        let peer = view(&read_only, &shape(), origin().incarnation).expect("viewed");
+        own.word(4096).store(77, Ordering::Relaxed);
+        assert_eq!(
+            peer.word(4096).load(Ordering::Relaxed),
+            77,
+            "the owner still writes and the peer sees it"
+        );
+        assert_eq!(prove_dead(&fd).expect("asked"), Proof::StillWritable);
+        drop(own);
+        assert_eq!(
+            prove_dead(&fd).expect("asked"),
+            Proof::Dead,
+            "a read-only map does not disturb the proof"
+        );
+    }
+
+    #[test]
+    fn segment_of_another_generation_or_shape_is_refused_by_name() {
+        let fd = create(&shape(), &origin()).expect("created");
+        let other = Incarnation { agent: 1, generation: 3 };
+        let error = attach(&fd, &shape(), other).err().expect("refused").to_string();
+        assert!(error.contains("generation is 0x2, here it is 0x3"), "{error}");
+        let bigger = SegmentShape { input_count: 5000, ..shape() };
+        let error = attach(&fd, &bigger, origin().incarnation).err().expect("refused").to_string();
+        assert!(error.contains("not of the expected"), "{error}");
+    }
+
+    #[test]
+    fn frozen_bytes_come_back_whole_and_cannot_be_changed() {
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| i as u8).collect();
+        let fd = freeze("test", &bytes).expect("frozen");
+        assert!(rustix::io::pwrite(&fd, b"x", 0).is_err());
+        assert_eq!(&thaw(&fd).expect("thawed")[..], &bytes[..]);
+    }
+}

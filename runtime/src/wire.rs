@@ -1,0 +1,413 @@
+//! What supervisor and agent say to each other over the inherited socket, and the manifest that an agent is given.
+//!
+//! Packets of little-endian words on a `SOCK_SEQPACKET` pair; descriptors ride along. The supervisor's sends never block.
+
+use crate::incarnation::Incarnation;
+use crate::layout::{BoardShape, SegmentShape};
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// The descriptor number that a spawned agent finds its control socket at.
+pub const CONTROL_FD: RawFd = 3;
+/// The environment variable that says so.
+pub const CONTROL_ENV: &str = "SHOAL_CONTROL_FD";
+/// Links in one packet: two descriptors each, of 253 that a packet may carry.
+pub const LINKS_PER_PACKET: usize = 100;
+const PACKET_BYTES: usize = 8192;
+const FDS_MAX: usize = 253;
+
+/// A channel as an agent needs to know it.
+#[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct ChannelEntry {
+    /// Its name.
+    pub name: String,
+    /// The message type that the swarm file names.
+    pub message: String,
+    /// Its line in the swarm file.
+    pub line: u32,
+}
+
+/// An agent that shares a lane with the one that is told.
+#[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct NeighbourEntry {
+    /// Its index on the board.
+    pub agent: u32,
+    /// Its name.
+    pub name: String,
+    /// The shape of its segments.
+    pub shape: SegmentShape,
+    /// Whether the agent that is told reads a lane of it.
+    pub read: bool,
+}
+
+/// Who reads a lane: place among the neighbours, input there, share.
+#[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct ReaderEntry {
+    /// Place among the neighbours.
+    pub neighbour: u32,
+    /// The reader's input.
+    pub input: u32,
+    /// It takes the messages whose number is the first modulo the second.
+    pub share: (u32, u32),
+}
+
+/// A lane that the agent writes.
+#[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct LaneEntry {
+    /// Its channel.
+    pub channel: u32,
+    /// The line of the swarm file that says so.
+    pub line: u32,
+    /// Its readers.
+    pub readers: Vec<ReaderEntry>,
+}
+
+/// A lane that the agent reads.
+#[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct InputEntry {
+    /// Its channel.
+    pub channel: u32,
+    /// The line of the swarm file that says so.
+    pub line: u32,
+    /// The producer's place among the neighbours.
+    pub neighbour: u32,
+    /// The producer's lane.
+    pub lane: u32,
+    /// It takes the messages whose number is the first modulo the second.
+    pub share: (u32, u32),
+}
+
+/// Everything an incarnation is told before it maps anything.
+#[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Manifest {
+    /// Name of the swarm.
+    pub swarm: String,
+    /// Path of the swarm file.
+    pub file: String,
+    /// Name of the agent, with its replica.
+    pub name: String,
+    /// Line of the agent in the swarm file.
+    pub line: u32,
+    /// The agent's index on the board.
+    pub agent: u32,
+    /// The number of this life.
+    pub generation: u32,
+    /// Which replica it is, and of how many.
+    pub replica: (u32, u32),
+    /// Shape of its segment.
+    pub shape: SegmentShape,
+    /// Shape of the board.
+    pub board: BoardShape,
+    /// All channels of the swarm.
+    pub channels: Vec<ChannelEntry>,
+    /// All agents it shares a lane with.
+    pub neighbours: Vec<NeighbourEntry>,
+    /// The lanes it writes.
+    pub lanes: Vec<LaneEntry>,
+    /// The lanes it reads.
+    pub inputs: Vec<InputEntry>,
+}
+
+impl Manifest {
+    /// The incarnation that is told.
+    pub fn incarnation(&self) -> Incarnation {
+        Incarnation { agent: self.agent, generation: self.generation }
+    }
+
+    /// As bytes.
+    ///
+    /// # Errors
+    /// More memory than there is.
+    pub fn to_bytes(&self) -> io::Result<rkyv::util::AlignedVec> {
+        rkyv::to_bytes::<rkyv::rancor::BoxedError>(self).map_err(io::Error::other)
+    }
+
+    /// From bytes, validated.
+    ///
+    /// # Errors
+    /// When the bytes are no manifest.
+    pub fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
+        rkyv::from_bytes::<Self, rkyv::rancor::BoxedError>(bytes).map_err(|e| {
+            io::Error::other(format!("what the supervisor handed over is no manifest of this build: {e}"))
+        })
+    }
+}
+
+/// From the supervisor to an agent. Descriptors in brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToAgent {
+    /// The first packet [own segment, board, doorbell, manifest].
+    Hello,
+    /// Incarnations of neighbours [segment, doorbell of each].
+    Links(Vec<Incarnation>),
+    /// Every peer has been told: begin.
+    Go,
+    /// A declaration is accepted.
+    Declared,
+    /// A declaration is refused, with the text for the agent's author.
+    Refused(String),
+}
+
+/// From an agent to the supervisor: a tag and fixed words, range-checked there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FromAgent {
+    /// The own segment is mapped: seal it.
+    Mapped,
+    /// The last links are mapped: send more.
+    LinksTaken,
+    /// The type of a channel's messages.
+    Declare {
+        /// Index of the channel.
+        channel: u32,
+        /// Whether it publishes (or subscribes).
+        publishes: bool,
+        /// Fingerprint of the type.
+        fingerprint: u64,
+    },
+    /// Ready for messages.
+    Ready,
+    /// An accusation: evidence, not proof.
+    Fault(Incarnation),
+}
+
+const TAGS: [u64; 5] = [1, 2, 3, 4, 5];
+
+impl ToAgent {
+    fn encode(&self) -> Vec<u8> {
+        let (tag, body): (u64, Vec<u8>) = match self {
+            ToAgent::Hello => (TAGS[0], Vec::new()),
+            ToAgent::Links(links) => {
+                let words = links.iter().flat_map(|l| [l.agent.to_le_bytes(), l.generation.to_le_bytes()]);
+                (TAGS[1], words.flatten().collect())
+            }
+            ToAgent::Go => (TAGS[2], Vec::new()),
+            ToAgent::Declared => (TAGS[3], Vec::new()),
+            ToAgent::Refused(text) => {
+                let fits = text.floor_char_boundary(PACKET_BYTES - 64);
+                (TAGS[4], text.as_bytes()[..fits].to_vec())
+            }
+        };
+        [&tag.to_le_bytes()[..], &body].concat()
+    }
+
+    fn decode(packet: &[u8]) -> Option<Self> {
+        let (tag, body) = packet.split_first_chunk::<8>()?;
+        Some(match u64::from_le_bytes(*tag) {
+            1 => ToAgent::Hello,
+            2 => {
+                let half = |b: &[u8]| b.try_into().ok().map(u32::from_le_bytes);
+                let links = body
+                    .chunks_exact(8)
+                    .map(|b| Some(Incarnation { agent: half(&b[..4])?, generation: half(&b[4..])? }));
+                ToAgent::Links(links.collect::<Option<_>>()?)
+            }
+            3 => ToAgent::Go,
+            4 => ToAgent::Declared,
+            5 => ToAgent::Refused(String::from_utf8_lossy(body).into_owned()),
+            _ => return None,
+        })
+    }
+}
+
+impl FromAgent {
+    fn encode(self) -> [u8; 32] {
+        let words = match self {
+            FromAgent::Mapped => [1, 0, 0, 0],
+            FromAgent::LinksTaken => [2, 0, 0, 0],
+            FromAgent::Declare { channel, publishes, fingerprint } => {
+                [3, u64::from(channel), u64::from(publishes), fingerprint]
+            }
+            FromAgent::Ready => [4, 0, 0, 0],
+            FromAgent::Fault(of) => [5, u64::from(of.agent), u64::from(of.generation), 0],
+        };
+        let mut bytes = [0; 32];
+        bytes.chunks_exact_mut(8).zip(words).for_each(|(b, w)| b.copy_from_slice(&w.to_le_bytes()));
+        bytes
+    }
+
+    /// Decodes a packet; `None` when it is none of ours.
+    fn decode(packet: &[u8]) -> Option<Self> {
+        if packet.len() != 32 {
+            return None;
+        }
+        let mut words = [0u64; 4];
+        for (word, bytes) in words.iter_mut().zip(packet.chunks_exact(8)) {
+            *word = u64::from_le_bytes(bytes.try_into().ok()?);
+        }
+        let small = |w: u64| u32::try_from(w).ok();
+        Some(match words {
+            [1, ..] => FromAgent::Mapped,
+            [2, ..] => FromAgent::LinksTaken,
+            [3, channel, publishes @ 0..=1, fingerprint] => {
+                FromAgent::Declare { channel: small(channel)?, publishes: publishes == 1, fingerprint }
+            }
+            [4, ..] => FromAgent::Ready,
+            [5, agent, generation, _] => {
+                FromAgent::Fault(Incarnation { agent: small(agent)?, generation: small(generation)? })
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// What a receive brought.
+#[derive(Debug)]
+pub enum Received<T> {
+    /// A packet with its descriptors.
+    Packet(T, Vec<OwnedFd>),
+    /// Nothing is there now.
+    Nothing,
+    /// The other side is gone.
+    Closed,
+}
+
+fn send(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>], flags: MsgFlags) -> io::Result<()> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let rights = if raw.is_empty() { &rights[..0] } else { &rights[..] };
+    let io = [IoSlice::new(packet)];
+    sendmsg::<()>(socket.as_fd().as_raw_fd(), &io, rights, flags | MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+#[allow(unsafe_code)]
+fn receive(socket: impl AsFd, wait: bool) -> io::Result<Received<Vec<u8>>> {
+    let mut packet = vec![0u8; PACKET_BYTES];
+    let mut space = cmsg_space!([RawFd; FDS_MAX]);
+    let mut io = [IoSliceMut::new(&mut packet)];
+    let flags = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT } | MsgFlags::MSG_CMSG_CLOEXEC;
+    let (bytes, fds, cut) = loop {
+        match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut io, Some(&mut space), flags) {
+            Ok(message) => {
+                let mut fds = Vec::new();
+                for control in message.cmsgs()? {
+                    if let ControlMessageOwned::ScmRights(raw) = control {
+                        // SAFETY: the kernel has just made these descriptors for this process and nobody else knows
+                        // their numbers; each is owned exactly once from here on.
+                        fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                    }
+                }
+                let cut = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+                break (message.bytes, fds, cut);
+            }
+            Err(nix::Error::EINTR) => {}
+            Err(nix::Error::EAGAIN) => return Ok(Received::Nothing),
+            Err(nix::Error::ECONNRESET) => return Ok(Received::Closed),
+            Err(error) => return Err(error.into()),
+        }
+    };
+    if cut {
+        return Err(io::Error::other("a packet was cut: too many descriptors are open (see `ulimit -n`)"));
+    }
+    if bytes == 0 {
+        return Ok(Received::Closed);
+    }
+    packet.truncate(bytes);
+    Ok(Received::Packet(packet, fds))
+}
+
+/// Sends to an agent without ever blocking.
+///
+/// # Errors
+/// `WouldBlock` when its socket is full, `BrokenPipe` when it is gone.
+pub fn tell(socket: impl AsFd, message: &ToAgent, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    send(socket, &message.encode(), fds, MsgFlags::MSG_DONTWAIT)
+}
+
+/// Sends to the supervisor; waits while the socket is full, since the supervisor always reads.
+///
+/// # Errors
+/// `BrokenPipe` when it is gone.
+pub fn say(socket: impl AsFd, message: FromAgent) -> io::Result<()> {
+    loop {
+        match send(&socket, &message.encode(), &[], MsgFlags::empty()) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+/// Receives from the supervisor.
+///
+/// # Errors
+/// A packet that is none of ours, or the kernel's refusal.
+pub fn hear(socket: impl AsFd, wait: bool) -> io::Result<Received<ToAgent>> {
+    decoded(receive(socket, wait)?, ToAgent::decode)
+}
+
+/// Receives from an agent without blocking. Descriptors that it sends along are closed.
+///
+/// # Errors
+/// A packet that is none of ours, or the kernel's refusal.
+pub fn listen(socket: impl AsFd) -> io::Result<Received<FromAgent>> {
+    decoded(receive(socket, false)?, FromAgent::decode)
+}
+
+fn decoded<T>(received: Received<Vec<u8>>, decode: impl Fn(&[u8]) -> Option<T>) -> io::Result<Received<T>> {
+    Ok(match received {
+        Received::Packet(packet, fds) => match decode(&packet) {
+            Some(message) => Received::Packet(message, fds),
+            None => return Err(io::Error::other("a packet on the control socket is none of ours")),
+        },
+        Received::Nothing => Received::Nothing,
+        Received::Closed => Received::Closed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a pair")
+    }
+
+    #[test]
+    fn every_message_arrives_as_it_was_sent_with_its_descriptors() {
+        let (here, there) = pair();
+        let link = |agent| Incarnation { agent, generation: agent + 7 };
+        let all = [
+            (ToAgent::Hello, 4),
+            (ToAgent::Links((0..LINKS_PER_PACKET as u32).map(link).collect()), 2 * LINKS_PER_PACKET),
+            (ToAgent::Go, 0),
+            (ToAgent::Declared, 0),
+            (ToAgent::Refused("no".into()), 0),
+        ];
+        for (message, fds) in all {
+            tell(&here, &message, &vec![here.as_fd(); fds]).expect("sent");
+            let Received::Packet(got, got_fds) = hear(&there, true).expect("received") else {
+                panic!("nothing")
+            };
+            assert_eq!((got, got_fds.len()), (message, fds));
+        }
+        let words = [
+            FromAgent::Mapped,
+            FromAgent::LinksTaken,
+            FromAgent::Declare { channel: 3, publishes: true, fingerprint: u64::MAX },
+            FromAgent::Ready,
+            FromAgent::Fault(link(5)),
+        ];
+        for message in words {
+            say(&there, message).expect("said");
+            let Received::Packet(got, _) = listen(&here).expect("heard") else { panic!("nothing") };
+            assert_eq!(got, message);
+        }
+        assert!(matches!(listen(&here).expect("asked"), Received::Nothing));
+        drop(there);
+        assert!(matches!(listen(&here).expect("asked"), Received::Closed));
+    }
+
+    #[test]
+    fn odd_packets_from_an_agent_are_errors_and_never_block_the_supervisor() {
+        let (here, there) = pair();
+        for packet in [&b"x"[..], &[0; 32], &[255; 32], &[3; 40]] {
+            send(&there, packet, &[there.as_fd()], MsgFlags::empty()).expect("sent");
+            assert!(listen(&here).is_err());
+        }
+        let full = (0..100_000).find_map(|_| tell(&here, &ToAgent::Go, &[]).err()).expect("the socket fills");
+        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+    }
+}
