@@ -11,6 +11,7 @@
 //!
 //! Here lives what is pure and needs one process only. Not here: agents, lanes and kills.
 
+pub mod collected;
 pub mod count;
 pub mod sequential;
 pub mod walk;
@@ -19,6 +20,7 @@ pub mod walk_file;
 mod codec;
 mod open;
 
+pub use collected::{Collected, CollectedFile, Reload};
 pub use count::{Counter, Outcome, count};
 pub use sequential::{FileResult, sequential};
 pub use walk::{Entry, Kind, Seen, Walk, walk};
