@@ -12,16 +12,21 @@
 //! Here lives what is pure and needs one process only. Not here: agents, lanes and kills.
 
 pub mod collected;
+pub mod compare;
 pub mod count;
+pub mod report;
 pub mod sequential;
 pub mod walk;
 pub mod walk_file;
 
 mod codec;
 mod open;
+mod table;
 
 pub use collected::{Collected, CollectedFile, Reload};
+pub use compare::{Comparison, compare};
 pub use count::{Counter, Outcome, count};
+pub use report::{Asked, Figures, Report, exit_status};
 pub use sequential::{FileResult, sequential};
 pub use walk::{Entry, Kind, Seen, Walk, walk};
 
