@@ -1,3 +1,4 @@
 //! The supervisor.
 
 pub mod demo;
+pub mod run_dir;
