@@ -1,4 +1,5 @@
 //! The supervisor.
 
+pub mod control;
 pub mod demo;
 pub mod run_dir;
