@@ -2,4 +2,5 @@
 
 pub mod control;
 pub mod demo;
+pub mod output;
 pub mod run_dir;
