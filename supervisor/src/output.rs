@@ -41,9 +41,9 @@ pub const FILES_MAX: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stream {
     /// Its standard output.
-    Stdout,
+    Out,
     /// Its standard error.
-    Stderr,
+    Err,
 }
 
 /// Whether more may come.
@@ -101,8 +101,8 @@ impl Capture {
 
     /// Ends a line that was begun, on both streams: nothing more comes from this incarnation.
     pub fn flush(&mut self) {
-        self.flush_stream(Stream::Stdout);
-        self.flush_stream(Stream::Stderr);
+        self.flush_stream(Stream::Out);
+        self.flush_stream(Stream::Err);
     }
 
     /// Puts the supervisor's own remark among the agent's lines, as "generation 3 started, pid 4711".
@@ -122,8 +122,8 @@ impl Capture {
 
     fn lines(&mut self, stream: Stream) -> &mut Lines {
         match stream {
-            Stream::Stdout => &mut self.stdout,
-            Stream::Stderr => &mut self.stderr,
+            Stream::Out => &mut self.stdout,
+            Stream::Err => &mut self.stderr,
         }
     }
 
@@ -170,8 +170,8 @@ impl Drop for Capture {
 
 fn tag(stream: Stream) -> &'static str {
     match stream {
-        Stream::Stdout => "out",
-        Stream::Stderr => "err",
+        Stream::Out => "out",
+        Stream::Err => "err",
     }
 }
 

@@ -47,8 +47,8 @@ fn untimed(record: &[u8]) -> &[u8] {
 fn lines_of_both_streams_are_kept_with_time_and_stream() {
     let dir = tempfile::tempdir().unwrap();
     let mut capture = Capture::new("worker.1", dir.path(), Echo::off());
-    capture_all(&mut capture, b"one\n\ntwo", Stream::Stdout);
-    capture_all(&mut capture, b"three\r\n", Stream::Stderr);
+    capture_all(&mut capture, b"one\n\ntwo", Stream::Out);
+    capture_all(&mut capture, b"three\r\n", Stream::Err);
     capture.note("generation 2 started");
     let got = records(dir.path(), "worker.1");
     let got: Vec<&[u8]> = got.iter().map(|r| untimed(r)).collect();
@@ -64,13 +64,13 @@ fn partial_line_is_flushed_at_close_and_at_drop() {
     let mut capture = Capture::new("a", dir.path(), Echo::off());
     let (reader, mut writer) = pipe();
     writer.write_all(b"half").unwrap();
-    assert_eq!(capture.on_readable(reader.as_fd(), Stream::Stdout).unwrap(), Drained::Open);
-    assert_eq!(capture.on_readable(reader.as_fd(), Stream::Stdout).unwrap(), Drained::Open, "would block");
+    assert_eq!(capture.on_readable(reader.as_fd(), Stream::Out).unwrap(), Drained::Open);
+    assert_eq!(capture.on_readable(reader.as_fd(), Stream::Out).unwrap(), Drained::Open, "would block");
     assert_eq!(records(dir.path(), "a").len(), 0);
     capture.flush();
     assert_eq!(untimed(&records(dir.path(), "a")[0]), b"out half");
     writer.write_all(b"rest").unwrap();
-    capture.on_readable(reader.as_fd(), Stream::Stdout).unwrap();
+    capture.on_readable(reader.as_fd(), Stream::Out).unwrap();
     drop(capture);
     assert_eq!(untimed(&records(dir.path(), "a")[1]), b"out rest");
 }
@@ -80,8 +80,8 @@ fn partial_line_is_flushed_at_close_and_at_drop() {
 fn line_of_10_mb_is_cut_marked_and_rotated() {
     let dir = tempfile::tempdir().unwrap();
     let mut capture = Capture::new("a", dir.path(), Echo::off());
-    capture_all(&mut capture, &vec![b'x'; 10 << 20], Stream::Stdout);
-    capture_all(&mut capture, b"after\n", Stream::Stdout);
+    capture_all(&mut capture, &vec![b'x'; 10 << 20], Stream::Out);
+    capture_all(&mut capture, b"after\n", Stream::Out);
     let got = records(dir.path(), "a");
     let (last, pieces) = got.split_last().unwrap();
     assert_eq!(untimed(last), b"out after");
@@ -103,7 +103,7 @@ fn rotation_keeps_the_latest_records_without_a_gap() {
     let mut capture = Capture::new("a", dir.path(), Echo::off());
     let lines_count = 150_000;
     let text: String = (0..lines_count).map(|n| format!("line {n:08}\n")).collect();
-    capture_all(&mut capture, text.as_bytes(), Stream::Stdout);
+    capture_all(&mut capture, text.as_bytes(), Stream::Out);
     let got = records(dir.path(), "a");
     let first = lines_count - got.len();
     assert!(got.len() > 50_000 && first > 0);
@@ -116,7 +116,7 @@ fn rotation_keeps_the_latest_records_without_a_gap() {
 fn log_of_an_earlier_run_is_appended_to() {
     let dir = tempfile::tempdir().unwrap();
     for text in ["one\n", "two\n"] {
-        capture_all(&mut Capture::new("a", dir.path(), Echo::off()), text.as_bytes(), Stream::Stdout);
+        capture_all(&mut Capture::new("a", dir.path(), Echo::off()), text.as_bytes(), Stream::Out);
     }
     assert_eq!(records(dir.path(), "a").len(), 2);
 }
@@ -127,7 +127,7 @@ fn bytes_that_are_no_text_are_kept_in_the_file_and_escaped_in_the_echo() {
     let (mut reader, writer) = pipe_for_echo();
     let mut capture = Capture::new("a", dir.path(), Echo::to(writer.as_fd()).unwrap());
     let hostile = b"\x1b[2J\x07\xff\xfe\xc2\x9b31m\xe2\x80\xaetab\there\x00\n";
-    capture_all(&mut capture, hostile, Stream::Stderr);
+    capture_all(&mut capture, hostile, Stream::Err);
     assert_eq!(untimed(&records(dir.path(), "a")[0]), &[b"err ", &hostile[..hostile.len() - 1]].concat());
     drop((capture, writer));
     let mut shown = String::new();
@@ -192,7 +192,7 @@ fn echo_whose_reader_is_gone_is_given_up() {
 fn log_that_cannot_be_written_is_counted_and_stops_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut capture = Capture::new("a", &dir.path().join("absent"), Echo::off());
-    capture_all(&mut capture, b"one\ntwo\n", Stream::Stdout);
+    capture_all(&mut capture, b"one\ntwo\n", Stream::Out);
     let (lost, why) = capture.log_faults();
     assert_eq!((lost, why.unwrap().kind()), (2, io::ErrorKind::NotFound));
     assert_eq!(capture.recent().count(), 2);
@@ -214,7 +214,7 @@ fn symlink_or_pipe_in_place_of_a_log_is_not_written() {
     .unwrap();
     for agent in ["a", "b"] {
         let mut capture = Capture::new(agent, dir.path(), Echo::off());
-        capture_all(&mut capture, b"one\n", Stream::Stdout);
+        capture_all(&mut capture, b"one\n", Stream::Out);
         assert_eq!(capture.log_faults().0, 1);
     }
     assert_eq!(std::fs::read(&victim).unwrap(), b"x");
@@ -227,7 +227,7 @@ fn one_call_takes_a_bounded_amount() {
     let (reader, mut writer) = pipe();
     rustix::pipe::fcntl_setpipe_size(&writer, 1 << 20).unwrap();
     writer.write_all(&b"x\n".repeat(100_000)).unwrap();
-    assert_eq!(capture.on_readable(reader.as_fd(), Stream::Stdout).unwrap(), Drained::Open);
+    assert_eq!(capture.on_readable(reader.as_fd(), Stream::Out).unwrap(), Drained::Open);
     assert_eq!(records(dir.path(), "a").len(), READ_BYTES_MAX / 2);
 }
 
