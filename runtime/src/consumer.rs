@@ -335,10 +335,10 @@ impl Sources {
     #[inline]
     fn look(&mut self, at: Place) -> Look {
         let Some(source) = self.rings.front() else { return Look::Empty };
-        if source.end.is_some() || source.cut {
-            if let Some(look) = self.at_end(source, at) {
-                return look;
-            }
+        if (source.end.is_some() || source.cut)
+            && let Some(look) = self.at_end(source, at)
+        {
+            return look;
         }
         let position = at.position;
         let said = self.ring_word(source, position, frame::POSITION) == position;

@@ -8,6 +8,8 @@
 //! ```
 //! Data goes one way. Every segment has one writer. Visible means committed.
 
+#[cfg(not(loom))]
+pub mod attachment;
 pub mod board;
 #[cfg(not(loom))]
 pub mod bootstrap;
@@ -23,10 +25,14 @@ pub mod incarnation;
 pub mod layout;
 pub mod links;
 pub mod mark;
+#[cfg(not(loom))]
+pub mod port;
 pub mod producer;
 mod region;
 #[cfg(not(loom))]
 pub mod segment;
+#[cfg(not(loom))]
+pub mod spin;
 pub mod sync;
 #[cfg(not(loom))]
 pub mod wire;

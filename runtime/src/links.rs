@@ -151,6 +151,16 @@ impl Links {
         })
     }
 
+    /// Adds links that came outside of a sync.
+    pub fn add_all(&mut self, links: Vec<Link>) {
+        links.into_iter().for_each(|link| self.add(link));
+    }
+
+    /// Whether any neighbour's newest link is as asked.
+    pub fn any_newest(&self, is: impl Fn(&Link) -> bool) -> bool {
+        self.neighbours.iter().filter_map(|n| n.links.back()).any(is)
+    }
+
     fn add(&mut self, link: Link) {
         let found = self.neighbours.iter_mut().find(|n| n.agent == link.incarnation.agent);
         let Some(neighbour) = found else { return };

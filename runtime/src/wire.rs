@@ -184,10 +184,7 @@ impl ToAgent {
             }
             ToAgent::Go => (TAGS[2], Vec::new()),
             ToAgent::Declared => (TAGS[3], Vec::new()),
-            ToAgent::Refused(text) => {
-                let fits = text.floor_char_boundary(PACKET_BYTES - 64);
-                (TAGS[4], text.as_bytes()[..fits].to_vec())
-            }
+            ToAgent::Refused(text) => (TAGS[4], text.bytes().take(PACKET_BYTES - 64).collect()),
         };
         [&tag.to_le_bytes()[..], &body].concat()
     }
