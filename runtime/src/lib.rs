@@ -1,1 +1,4 @@
 //! What is in memory.
+
+pub mod fingerprint;
+pub mod message;
