@@ -74,6 +74,7 @@ fn fields_of_struct(ident: &Ident, fields: &Fields) -> Result<TokenStream> {
     for (member, field) in fields.members().zip(fields) {
         refuse_rkyv_attributes(&field.attrs)?;
         refuse_recursion(ident, &field.ty)?;
+        refuse_shared(field.ty.to_token_stream())?;
         let (conditions, name, ty) = (conditions(&field.attrs), name_of_member(&member), &field.ty);
         parts.extend(quote! {
             #(#conditions)*
@@ -105,6 +106,7 @@ fn variants_of_enum(ident: &Ident, data: &syn::DataEnum) -> Result<TokenStream> 
         for (member, field) in variant.fields.members().zip(&variant.fields) {
             refuse_rkyv_attributes(&field.attrs)?;
             refuse_recursion(ident, &field.ty)?;
+            refuse_shared(field.ty.to_token_stream())?;
             let (of_field, field_name, ty) = (conditions(&field.attrs), name_of_member(&member), &field.ty);
             of_fields.extend(quote! {
                 #(#of_field)*
@@ -184,6 +186,32 @@ fn refuse_recursion(ident: &Ident, ty: &Type) -> Result<()> {
     Err(Error::new(span, what))
 }
 
+/// Refuses by name what would otherwise be a page of rkyv's unmet bounds. Only with type arguments: an author may well
+/// have a message called `Arc`.
+fn refuse_shared(tokens: TokenStream) -> Result<()> {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    for (at, token) in tokens.iter().enumerate() {
+        match token {
+            TokenTree::Group(group) => refuse_shared(group.stream())?,
+            TokenTree::Ident(found) if matches!(tokens.get(at + 1), Some(TokenTree::Punct(p)) if p.as_char() == '<') =>
+            {
+                let instead = match found.to_string().as_str() {
+                    "Rc" | "Arc" => "a Box, or the value itself",
+                    "HashMap" | "BTreeMap" => "a Vec of pairs",
+                    "HashSet" | "BTreeSet" => "a Vec",
+                    _ => continue,
+                };
+                return Err(Error::new(
+                    found.span(),
+                    format!("a message cannot contain `{found}`: send {instead}"),
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Finds `ident` or `Self` as the last word of a path, wherever it stands: not in `other::Tree`, not in `Tree::Item`.
 fn mentions(tokens: TokenStream, ident: &Ident) -> Option<Span> {
     let is_colon =
@@ -236,6 +264,15 @@ mod tests {
         ] {
             assert!(refusal(item).contains("a message cannot contain itself"));
         }
+    }
+
+    #[test]
+    fn shared_pointers_and_maps_are_refused_with_what_to_send_instead() {
+        let shared = refusal(quote! { struct T { a: Option<std::sync::Arc<u8>> } });
+        assert_eq!(shared, "a message cannot contain `Arc`: send a Box, or the value itself");
+        let map = refusal(quote! { enum T { A(Vec<(u8, HashMap<u8, u8>)>) } });
+        assert_eq!(map, "a message cannot contain `HashMap`: send a Vec of pairs");
+        assert!(is_accepted(quote! { struct T { curve: Arc } }));
     }
 
     #[test]
