@@ -20,11 +20,15 @@ pub mod consumer;
 pub mod cursor;
 pub mod desk;
 pub mod doorbell;
+#[cfg(not(loom))]
+pub mod fingerprint;
 pub mod frame;
 pub mod incarnation;
 pub mod layout;
 pub mod links;
 pub mod mark;
+#[cfg(not(loom))]
+pub mod message;
 #[cfg(not(loom))]
 pub mod port;
 pub mod producer;
