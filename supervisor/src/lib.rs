@@ -1,3 +1,4 @@
 //! The supervisor.
 
+pub mod child;
 pub mod restart;
