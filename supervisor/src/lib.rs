@@ -1,4 +1,5 @@
 //! The supervisor.
 
 pub mod child;
+pub mod config;
 pub mod restart;
