@@ -45,6 +45,10 @@ pub const CAPACITY_BYTES_MAX: u64 = 512 << 20;
 pub const CAPACITY_BYTES_DEFAULT: u64 = 256 << 10;
 /// The most replicas of an agent.
 pub const REPLICAS_MAX: u32 = 1000;
+/// The most `[agent.NAME]` tables, and the most `[channel.NAME]` tables.
+pub const TABLES_MAX: usize = 1000;
+/// The most processes of a swarm, all replicas counted.
+pub const INSTANCES_MAX: u64 = 10_000;
 /// The largest swarm file, bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 

@@ -229,6 +229,17 @@ fn replicas_outside_their_range_are_told() {
 }
 
 #[test]
+fn too_many_tables_or_processes_are_told() {
+    let agents = |count: usize, replicas: u32| {
+        let agent = |i| format!("[agent.a{i}]\ncommand = [\"x\"]\nreplicas = {replicas}\n");
+        format!("[swarm]\nname = \"s\"\n{}", (0..count).map(agent).collect::<String>())
+    };
+    assert_eq!(good(&agents(1000, 10)).agents.len(), 1000);
+    told(&agents(1001, 1), 3003, "agent.a1000", &["more than 1000 tables", "use replicas"]);
+    told(&agents(11, 1000), 33, "agent.a10", &["more than 10000 processes", "lower `replicas`"]);
+}
+
+#[test]
 fn bad_durations_are_told() {
     for odd in ["\"2\"", "2", "\"2 days\"", "\"25h\"", "\"-2s\""] {
         let text = example_with("stop_timeout = \"2s\"", &format!("stop_timeout = {odd}"));

@@ -13,8 +13,8 @@ use super::keys::{Entry, Span, Table};
 use super::problem::{ConfigError, Problem, nearest, place, suggest};
 use super::value::{self, DURATION_MAX, NAME_HELP, SIZE_HELP};
 use super::{
-    Agent, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, Policy, REPLICAS_MAX,
-    Reference, Restart, SwarmFile, WhenFull,
+    Agent, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, INSTANCES_MAX, Policy,
+    REPLICAS_MAX, Reference, Restart, SwarmFile, TABLES_MAX, WhenFull,
 };
 
 /// A swarm file as far as it could be read.
@@ -104,8 +104,31 @@ impl Walker<'_> {
             let agent = self.agent(table);
             self.swarm.agents.push(agent);
         }
+        self.check_amount(&channels, &agents);
         for (index, table) in channels.iter().enumerate() {
             self.check_use(table, self.uses[index]);
+        }
+    }
+
+    /// Notes the first table that is one too many.
+    fn check_amount(&mut self, channels: &[Table<'_>], agents: &[Table<'_>]) {
+        for table in [channels, agents].iter().filter_map(|tables| tables.get(TABLES_MAX)) {
+            let what = format!("more than {TABLES_MAX} tables of this kind");
+            self.note(
+                table.span.clone(),
+                &table.key,
+                what,
+                "use replicas for like agents, or several swarms",
+            );
+        }
+        let mut total: u64 = 0;
+        let over = self.swarm.agents.iter().position(|agent| {
+            total += u64::from(agent.replicas);
+            total > INSTANCES_MAX
+        });
+        if let Some(table) = over.and_then(|index| agents.get(index)) {
+            let what = format!("with this agent the swarm has more than {INSTANCES_MAX} processes");
+            self.note(table.span.clone(), &table.key, what, "lower `replicas`, here or above");
         }
     }
 
