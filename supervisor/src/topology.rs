@@ -127,14 +127,13 @@ impl Topology {
     /// The stages of a shutdown: sources first, then whoever's producers are all in earlier stages, so that
     /// lanes drain in the direction of the data. Agents that read each other in a circle share a stage.
     pub fn stop_order(&self) -> Vec<Vec<usize>> {
-        let count = self.configs.len();
         let feeds = self.feeds();
-        let mut left: Vec<usize> = (0..count).collect();
+        let mut left: Vec<usize> = (0..self.configs.len()).collect();
         let mut stages = Vec::new();
         while !left.is_empty() {
             // Whoever feeds it, over any number of steps, is also fed by it: then they are one circle, and
             // nobody outside of it is to be waited for. Such an agent exists in every finite graph.
-            let due = |a: usize| left.iter().all(|&b| !feeds[b * count + a] || feeds[a * count + b]);
+            let due = |a: usize| left.iter().all(|&b| !feeds.has(b, a) || feeds.has(a, b));
             let (stage, rest): (Vec<usize>, Vec<usize>) = left.iter().partition(|a| due(**a));
             assert!(!stage.is_empty(), "a finite graph has a first circle");
             stages.push(stage.into_iter().flat_map(|config| self.instances(config)).collect());
@@ -143,21 +142,22 @@ impl Topology {
         stages
     }
 
-    /// Who feeds whom over any number of steps: at `a * count + b`, whether agent a of the file feeds b.
-    fn feeds(&self) -> Vec<bool> {
+    /// Who feeds whom among the agents of the file, over any number of steps.
+    fn feeds(&self) -> Feeds {
         let count = self.configs.len();
-        let mut feeds = vec![false; count * count];
+        let mut feeds = Feeds { rows: vec![vec![0; count.div_ceil(64)]; count] };
         for instance in &self.agents {
             for input in &instance.inputs {
-                feeds[self.agents[input.producer].config * count + instance.config] = true;
+                let producer = self.agents[input.producer].config;
+                feeds.rows[producer][instance.config / 64] |= 1 << (instance.config % 64);
             }
         }
+        // Warshall's closure, 64 agents at a time.
         for via in 0..count {
+            let reached = feeds.rows[via].clone();
             for from in 0..count {
-                if feeds[from * count + via] {
-                    for to in 0..count {
-                        feeds[from * count + to] |= feeds[via * count + to];
-                    }
+                if feeds.has(from, via) {
+                    feeds.rows[from].iter_mut().zip(&reached).for_each(|(row, more)| *row |= more);
                 }
             }
         }
@@ -176,6 +176,18 @@ impl Topology {
             return self.instances(config).collect();
         }
         self.agents.iter().position(|instance| instance.name == name).into_iter().collect()
+    }
+}
+
+/// A relation between the agents of the file: one row of bits per producer.
+struct Feeds {
+    rows: Vec<Vec<u64>>,
+}
+
+impl Feeds {
+    /// Whether `from` feeds `to`.
+    fn has(&self, from: usize, to: usize) -> bool {
+        self.rows[from][to / 64] >> (to % 64) & 1 == 1
     }
 }
 
@@ -294,6 +306,20 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_of_the_most_agents_is_ordered_one_by_one() {
+        let count = config::TABLES_MAX;
+        let channels: Vec<String> = (0..count).map(|i| format!("c{i}")).collect();
+        let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
+        let names: Vec<String> = (0..count).map(|i| format!("a{i}")).collect();
+        // Agent i reads channel i and writes channel i + 1, but for the ends.
+        let reads = |i: usize| if i == 0 { &channels[..0] } else { &channels[i..=i] };
+        let writes = |i: usize| if i + 1 == count { &channels[..0] } else { &channels[i + 1..i + 2] };
+        let agents: Vec<Line<'_>> = (0..count).map(|i| (names[i].as_str(), 1, reads(i), writes(i))).collect();
+        let t = topology(&agents);
+        assert_eq!(t.stop_order(), (0..count).map(|agent| vec![agent]).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_name_finds_an_instance_or_all_replicas() {
         let t = wordcount();
         assert_eq!(t.find("worker"), [1, 2]);
@@ -372,10 +398,10 @@ mod tests {
             for (index, stage) in stages.iter().enumerate() {
                 stage.iter().for_each(|agent| stage_of[*agent] = index);
             }
-            let (feeds, count) = (t.feeds(), t.configs.len());
+            let feeds = t.feeds();
             for (agent, instance) in t.agents.iter().enumerate() {
                 for input in &instance.inputs {
-                    let circle = feeds[instance.config * count + t.agents[input.producer].config];
+                    let circle = feeds.has(instance.config, t.agents[input.producer].config);
                     let (from, to) = (stage_of[input.producer], stage_of[agent]);
                     prop_assert!(from < to || (circle && from == to), "{} -> {}", from, to);
                 }

@@ -367,6 +367,9 @@ fn folder(command: &str) -> tempfile::TempDir {
     };
     write("agent", "#!/bin/sh\n", 0o755);
     write("plain", "text\n", 0o644);
+    // A program and a folder whose names are also found in PATH.
+    write("sh", "#!/bin/sh\n", 0o755);
+    std::fs::create_dir(folder.path().join("env")).expect("created");
     std::fs::create_dir(folder.path().join("sub")).expect("created");
     write(
         "swarm.toml",
@@ -385,13 +388,13 @@ fn read_command(command: &str) -> Result<(String, PathBuf), ConfigError> {
 
 #[test]
 fn a_command_is_found_beside_the_file_and_then_in_path() {
-    for written in ["./agent", "agent", "./sub/../agent"] {
+    for written in ["./agent", "agent", "./sub/../agent", "sh"] {
         let (command, folder) = read_command(written).unwrap_or_else(|error| panic!("{error}"));
         let want = folder.join(written.strip_prefix("./").unwrap_or(written));
         assert_eq!(PathBuf::from(command), want);
     }
-    let (command, _) = read_command("sh").unwrap_or_else(|error| panic!("{error}"));
-    assert!(command.starts_with('/') && command.ends_with("/sh"), "{command}");
+    let (command, _) = read_command("env").unwrap_or_else(|error| panic!("{error}"));
+    assert!(command.ends_with("bin/env"), "{command}");
     assert_eq!(read_command("/bin/sh").map(|(command, _)| command).ok(), Some("/bin/sh".into()));
 }
 
