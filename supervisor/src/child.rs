@@ -148,7 +148,7 @@ pub enum Event {
     GaveUp,
     /// The start that was due must wait: too many predecessors are not drained.
     HistoryFull,
-    /// A predecessor was drained; a waiting start can be made.
+    /// Enough predecessors are drained: a waiting start can be made.
     HistoryFreed,
 }
 
@@ -264,7 +264,11 @@ pub fn next(state: State, event: Event, policy: Policy) -> (State, Action) {
                 (state, Action::None)
             }
         },
-        Event::SpawnFailed => gone(state, policy, false, false),
+        Event::SpawnFailed => match state {
+            Starting | Stopping(_) => gone(state, policy, false, false),
+            // There was a process: only a proved `Exited` ends this state.
+            Ready | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => (state, Action::None),
+        },
         Event::Exited { normal, ordered } => gone(state, policy, normal, ordered),
         Event::ProofRefused => match state {
             Starting | Ready => (Unproven(Next::Decide), Action::KillTree),
@@ -517,9 +521,7 @@ mod tests {
     fn an_unproven_death_has_no_successor_until_it_is_proved() {
         let unproven = (State::Unproven(Next::Decide), Action::KillTree);
         assert_eq!(run(Policy::Permanent, &[Event::Ready, Event::ProofRefused]), unproven);
-        for event in
-            Event::ALL.into_iter().filter(|e| !matches!(e, Event::Exited { .. } | Event::SpawnFailed))
-        {
+        for event in Event::ALL.into_iter().filter(|e| !matches!(e, Event::Exited { .. })) {
             let (to, action) = next(unproven.0, event, Policy::Permanent);
             assert!(matches!(to, State::Unproven(_)) && action != Action::Spawn, "{event:?}");
         }
