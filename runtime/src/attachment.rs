@@ -60,6 +60,8 @@ pub struct Outputs {
 pub struct Inputs {
     consumers: Vec<Consumer>,
     next: usize,
+    /// A permanent agent waits for producers that an operator may start again.
+    closes: bool,
 }
 
 /// Why a send did not happen.
@@ -431,7 +433,7 @@ impl Inputs {
             let end = InputEnd { neighbour, lane: entry.lane as usize, share: entry.share };
             Consumer::open(region.clone(), &manifest.shape, i, end, shapes[&neighbour].clone())
         });
-        Inputs { consumers: consumers.collect(), next: 0 }
+        Inputs { consumers: consumers.collect(), next: 0, closes: !manifest.permanent }
     }
 
     /// A reading end.
@@ -473,7 +475,7 @@ impl Inputs {
             return None;
         }
         // A thorough look found nothing: nothing is committed that was not read.
-        let closed = !among.is_empty() && among.iter().all(|&i| self.closed(i, &world.links));
+        let closed = self.closes && !among.is_empty() && among.iter().all(|&i| self.closed(i, &world.links));
         match request {
             _ if closed => Some(Found::Closed),
             Request::Drain => Some(Found::Stop),
