@@ -40,8 +40,8 @@ pub struct Agent {
     pub restarts: u64,
     /// What its dead incarnations counted.
     pub past: Totals,
-    /// The death whose recovery is being measured, CLOCK_MONOTONIC ns.
-    pub died_at_ns: Option<u64>,
+    /// The death whose recovery is being measured: generation and CLOCK_MONOTONIC ns.
+    pub died_at: Option<(u32, u64)>,
     /// Its output.
     pub capture: Capture,
     /// How its last incarnation ended, for messages.

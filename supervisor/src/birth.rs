@@ -10,7 +10,9 @@ use shoal_runtime::board::Verdict;
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::layout::{self, BoardShape, LaneShape, SegmentShape};
 use shoal_runtime::segment::{self, Origin};
-use shoal_runtime::wire::{self, ChannelEntry, InputEntry, LaneEntry, Manifest, NeighbourEntry, ReaderEntry, ToAgent};
+use shoal_runtime::wire::{
+    self, ChannelEntry, InputEntry, LaneEntry, Manifest, NeighbourEntry, ReaderEntry, ToAgent,
+};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -60,29 +62,40 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
         permanent: config.restart.policy == crate::config::Policy::Permanent,
         shape: segment_shape(instance),
         board: board_shape(topology),
-        channels: topology.channels.iter().map(|c| ChannelEntry {
-            name: c.name.clone(),
-            message: c.message.clone(),
-            line: c.line as u32,
-        }).collect(),
-        neighbours: neighbours.iter().map(|&n| NeighbourEntry {
-            agent: n as u32,
-            name: topology.agents[n].name.clone(),
-            shape: segment_shape(&topology.agents[n]),
-            read: instance.inputs.iter().any(|i| i.producer == n),
-        }).collect(),
-        lanes: instance.lanes.iter().map(|lane| LaneEntry {
-            channel: lane.channel as u32,
-            line: line_of(&config.publishes, lane.channel),
-            readers: lane.readers.iter().map(reader).collect(),
-        }).collect(),
-        inputs: instance.inputs.iter().map(|input| InputEntry {
-            channel: input.channel as u32,
-            line: line_of(&config.subscribes, input.channel),
-            neighbour: place(input.producer),
-            lane: input.lane as u32,
-            share: input.share,
-        }).collect(),
+        channels: topology
+            .channels
+            .iter()
+            .map(|c| ChannelEntry { name: c.name.clone(), message: c.message.clone(), line: c.line as u32 })
+            .collect(),
+        neighbours: neighbours
+            .iter()
+            .map(|&n| NeighbourEntry {
+                agent: n as u32,
+                name: topology.agents[n].name.clone(),
+                shape: segment_shape(&topology.agents[n]),
+                read: instance.inputs.iter().any(|i| i.producer == n),
+            })
+            .collect(),
+        lanes: instance
+            .lanes
+            .iter()
+            .map(|lane| LaneEntry {
+                channel: lane.channel as u32,
+                line: line_of(&config.publishes, lane.channel),
+                readers: lane.readers.iter().map(reader).collect(),
+            })
+            .collect(),
+        inputs: instance
+            .inputs
+            .iter()
+            .map(|input| InputEntry {
+                channel: input.channel as u32,
+                line: line_of(&config.subscribes, input.channel),
+                neighbour: place(input.producer),
+                lane: input.lane as u32,
+                share: input.share,
+            })
+            .collect(),
     }
 }
 
@@ -100,7 +113,12 @@ pub struct Cradle {
 ///
 /// # Errors
 /// What is lacking, in words, for the operator.
-pub fn bear(cradle: &mut Cradle, manifest: &Manifest, config: &crate::config::Agent, last: &Verdict) -> io::Result<Live> {
+pub fn bear(
+    cradle: &mut Cradle,
+    manifest: &Manifest,
+    config: &crate::config::Agent,
+    last: &Verdict,
+) -> io::Result<Live> {
     let incarnation = manifest.incarnation();
     let origin =
         Origin { swarm: cradle.swarm, incarnation, lanes: last.lanes.clone(), inputs: last.inputs.clone() };
@@ -118,7 +136,11 @@ pub fn bear(cradle: &mut Cradle, manifest: &Manifest, config: &crate::config::Ag
     let handed = [segment.as_fd(), cradle.board.as_fd(), doorbell.as_fd(), told.as_fd()];
     wire::tell(&control, &ToAgent::Hello, &handed)?;
     let number = wire::CONTROL_FD.to_string();
-    let own = [(wire::CONTROL_ENV, number.as_str()), ("SHOAL_SWARM", &manifest.swarm), ("SHOAL_AGENT", &manifest.name)];
+    let own = [
+        (wire::CONTROL_ENV, number.as_str()),
+        ("SHOAL_SWARM", &manifest.swarm),
+        ("SHOAL_AGENT", &manifest.name),
+    ];
     let given = config.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let order = Order {
         command: config.command.iter().map(|part| spawn::c_string(part)).collect::<io::Result<_>>()?,

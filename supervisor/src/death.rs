@@ -23,7 +23,10 @@ pub struct Bounds {
 /// `segment` is `None` when it never began: then everything stands as it was. If its words contradict each other or what is
 /// known, the verdict is `corrupt`: lanes end at what readers have accepted, cursors stand where they began.
 pub fn verdict(
-    generation: u32, segment: Option<(&Region, &SegmentShape)>, lanes: &[Bounds], inputs: &[Bounds],
+    generation: u32,
+    segment: Option<(&Region, &SegmentShape)>,
+    lanes: &[Bounds],
+    inputs: &[Bounds],
 ) -> Verdict {
     let as_it_was = |bounds: &[Bounds]| bounds.iter().map(|b| b.began).collect();
     let Some((region, shape)) = segment else {

@@ -229,7 +229,10 @@ pub fn end_strays(known: impl Fn(i32) -> bool) -> usize {
     for pid in strays.filter_map(rustix::process::Pid::from_raw) {
         // Through a pidfd: a number read from a list may have been used again. Only a child of ours can be waited for.
         let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        let ours = rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        let ours = rustix::process::waitid(
+            WaitId::PidFd(pidfd.as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
         if let Ok(None) = ours {
             let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
             count += 1;
@@ -244,7 +247,8 @@ pub fn end_strays(known: impl Fn(i32) -> bool) -> usize {
 /// A name or value with a NUL byte.
 pub fn environment(changes: &[(&str, &str)]) -> io::Result<Vec<CString>> {
     use std::os::unix::ffi::OsStrExt;
-    let kept = std::env::vars_os().filter(|(name, _)| !changes.iter().any(|(n, _)| name.as_bytes() == n.as_bytes()));
+    let kept =
+        std::env::vars_os().filter(|(name, _)| !changes.iter().any(|(n, _)| name.as_bytes() == n.as_bytes()));
     let kept = kept.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
     let changed = changes.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
     kept.chain(changed).map(|entry| CString::new(entry).map_err(io::Error::other)).collect()
@@ -257,7 +261,6 @@ pub fn environment(changes: &[(&str, &str)]) -> io::Result<Vec<CString>> {
 pub fn c_string(part: &str) -> io::Result<CString> {
     CString::new(part).map_err(|_| io::Error::other(format!("{part:?} holds a NUL byte")))
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -297,7 +300,10 @@ mod tests {
         let script = "grep -E 'Sig(Blk|Ign|Cgt)' /proc/self/status; ps -o pgid= -p $$ | tr -d ' '; echo $$";
         let (text, _) = output_of(&["/bin/sh", "-c", script]);
         let words: Vec<&str> = text.split_whitespace().collect();
-        assert_eq!(&words[..6], ["SigBlk:", "0000000000000000", "SigIgn:", "0000000000000000", "SigCgt:", "0000000000000000"]);
+        assert_eq!(
+            &words[..6],
+            ["SigBlk:", "0000000000000000", "SigIgn:", "0000000000000000", "SigCgt:", "0000000000000000"]
+        );
         assert_eq!(words[6], words[7], "{text}");
     }
 
