@@ -9,6 +9,8 @@ pub mod demo;
 pub mod event_loop;
 pub mod output;
 pub mod restart;
+pub mod run;
+pub mod signals;
 pub mod spawn;
 pub mod swarm;
 pub mod topology;
