@@ -1,9 +1,30 @@
 //! The SDK.
 #![forbid(unsafe_code)]
 
+mod agent;
+mod error;
+mod handle;
+mod log;
+mod payload;
+mod run;
+mod step;
+
+pub use agent::{Agent, Next};
+pub use error::{Error, InvalidMessage, Result, SendError, SupervisorGone};
+pub use handle::{Publisher, Subscription};
+pub use payload::{Bytes, Payload};
+pub use run::{EXIT_SUPERVISOR_GONE, run};
+pub use step::{MessageId, Received, SEND_TIMEOUT, Step};
+
 /// The library that archives messages, for those who want its types by name.
 pub use rkyv;
 pub use shoal_agent_macros::message;
+pub use shoal_runtime::message::{AccessError, EncodeError, Message};
+
+use log::Log;
+
+/// Where an agent waits and whom it tells: the control socket, or a harness. Never on the hot path.
+type Port = Box<dyn shoal_runtime::port::Control>;
 
 /// What the expansion of `#[message]` names. Not for use by hand.
 ///

@@ -283,6 +283,16 @@ impl Producer {
         unsafe { self.region.claimed(claim.offset, claim.len as usize) }
     }
 
+    /// The bytes of a claim as initialised ones: what is not written keeps what an earlier frame of this lane left there.
+    #[cfg(not(loom))]
+    #[allow(unsafe_code)]
+    pub fn bytes_by_hand(&mut self, claim: &Claim) -> &mut [u8] {
+        let bytes = self.bytes(claim);
+        // SAFETY: a segment is zeroed when it is made (memfd or zeroed heap) and only bytes are ever written to it, so all
+        // of it is initialised; the exclusive right is that of `bytes`.
+        unsafe { core::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast::<u8>(), bytes.len()) }
+    }
+
     /// Copies a payload into a claim.
     pub fn fill(&mut self, claim: &Claim, payload: &[u8]) {
         assert!(payload.len() as u64 <= claim.len && claim.placement.end <= self.limit);
