@@ -8,6 +8,7 @@ pub mod control;
 pub mod death;
 pub mod demo;
 pub mod event_loop;
+pub mod operator;
 pub mod output;
 pub mod restart;
 pub mod run;

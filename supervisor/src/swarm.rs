@@ -88,11 +88,11 @@ pub struct Swarm {
     pub recoveries_ns: Vec<u64>,
     /// Accusations of peers heard.
     pub accusations: u64,
-    notices: Box<dyn FnMut(&str)>,
+    notices: Notices,
 }
 
-/// A swarm that cannot be made, in words for an operator.
-pub type Result<T> = std::result::Result<T, String>;
+/// Where the operator is told of what happens.
+pub type Notices = Box<dyn FnMut(&str)>;
 
 impl Swarm {
     /// Makes the board and everything else that exists before any agent.
@@ -151,6 +151,11 @@ impl Swarm {
     /// What the event loop is to do since the last call.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
+    }
+
+    /// The swarm's random number.
+    pub fn id(&self) -> u64 {
+        self.cradle.swarm
     }
 
     /// Tells the operator something.
@@ -221,6 +226,14 @@ impl Swarm {
         self.note_death(agent);
         self.feed(agent, Event::KillAsked);
         true
+    }
+
+    /// An operator's order: a death that it causes does not count against the agent.
+    pub fn order(&mut self, agent: usize, event: Event) {
+        if let Some(live) = &mut self.agents[agent].live {
+            live.ordered = true;
+        }
+        self.feed(agent, event);
     }
 
     /// Feeds the state table and does what it says.
