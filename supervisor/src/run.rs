@@ -5,7 +5,7 @@ use crate::control::Control;
 use crate::event_loop::{self, Companion};
 use crate::operator::Operator;
 use crate::output::{Capture, Echo};
-use crate::run_dir::RunDir;
+use crate::run_dir::{self, RunDir};
 use crate::signals::Signals;
 use crate::spawn;
 use crate::swarm::{Notices, Swarm};
@@ -34,7 +34,8 @@ pub fn run(file: &Path) -> ExitCode {
     let echo = Echo::to_stdout().unwrap_or_default();
     let setting =
         Setting { echo, notices: Box::new(|text| eprintln!("shoal: {text}")), companions: Vec::new() };
-    match run_file(file, setting) {
+    let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name)).map_err(|e| e.to_string());
+    match claimed.and_then(|folder| run_file(file, &folder, setting)) {
         Ok(Swarm { failed_start: Some(why), .. }) => {
             eprintln!("shoal: the swarm did not start: {why}");
             ExitCode::from(BAD_INPUT)
@@ -58,16 +59,15 @@ pub struct Setting<'a> {
     pub companions: Vec<&'a mut dyn Companion>,
 }
 
-/// Runs a checked swarm until it is over; returns it.
+/// Runs a checked swarm in its claimed folder until it is over; returns it.
 ///
 /// # Errors
 /// What is lacking, in words.
-pub fn run_file(file: SwarmFile, setting: Setting<'_>) -> Result<Swarm, String> {
+pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Result<Swarm, String> {
     let Setting { echo, notices, mut companions } = setting;
     let agents: u64 = file.agents.iter().map(|a| u64::from(a.replicas)).sum();
     raise_descriptor_limit(agents * DESCRIPTORS_PER_AGENT + DESCRIPTORS_BESIDES)?;
     spawn::become_subreaper().map_err(|e| format!("becoming the parent of orphans: {e}"))?;
-    let folder = RunDir::claim(&file.name).map_err(|e| e.to_string())?;
     let logs = file.logs.clone().unwrap_or_else(|| folder.logs());
     std::fs::create_dir_all(&logs).map_err(|e| format!("making the log folder {}: {e}", logs.display()))?;
     let logs = logs.canonicalize().map_err(|e| format!("finding the log folder {}: {e}", logs.display()))?;
