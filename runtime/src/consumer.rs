@@ -196,12 +196,15 @@ impl Consumer {
         self.sources.rings.front().map_or(0, |s| s.incarnation.generation)
     }
 
-    /// Whether everything that the lane's last known incarnation committed was taken, and it is dead.
+    /// Whether everything was taken that the producer committed before its last verdict.
     pub fn drained(&self, board: &Board, agent: u32) -> bool {
-        match self.sources.rings.back() {
-            None => board.generation(agent) == 0 || board.last_verdict(agent) >= board.generation(agent),
-            Some(last) => last.end.is_some_and(|end| self.cursor.at.position >= end.position),
+        let last = board.last_verdict(agent);
+        if last < board.generation(agent) {
+            return false;
         }
+        let verdict = board.verdict(Incarnation { agent, generation: last });
+        let end = verdict.and_then(|v| v.lanes.get(self.end.lane).copied());
+        last == 0 || end.is_some_and(|end| self.cursor.at.position >= end.position)
     }
 
     /// The fingerprint that the lane's producer declared; 0 when it did not yet.
@@ -335,10 +338,10 @@ impl Sources {
     #[inline]
     fn look(&mut self, at: Place) -> Look {
         let Some(source) = self.rings.front() else { return Look::Empty };
-        if source.end.is_some() || source.cut {
-            if let Some(look) = self.at_end(source, at) {
-                return look;
-            }
+        if (source.end.is_some() || source.cut)
+            && let Some(look) = self.at_end(source, at)
+        {
+            return look;
         }
         let position = at.position;
         let said = self.ring_word(source, position, frame::POSITION) == position;

@@ -351,10 +351,10 @@ mod tests {
             let s = shape(&lanes, inputs);
             assert!(s.records_offset() >= desk::HISTOGRAM + HISTOGRAM_BUCKETS * 8);
             assert_eq!(s.input_offset(0), s.records_offset() + 4 * s.record_bytes());
-            for lane in 0..lanes.len() {
+            for (lane, capacity) in lanes.iter().enumerate() {
                 assert!(s.lane_offset(lane) + lane::BYTES <= s.ring_offset(0));
                 assert_eq!(s.ring_offset(lane) % PAGE_BYTES, 0);
-                assert!(s.ring_offset(lane) + lanes[lane] as usize <= s.ring_offset(lane + 1));
+                assert!(s.ring_offset(lane) + *capacity as usize <= s.ring_offset(lane + 1));
             }
             assert_eq!(s.total_bytes() % SEGMENT_UNIT_BYTES, 0);
         }

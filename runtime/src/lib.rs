@@ -10,6 +10,8 @@
 
 #[cfg(all(feature = "beacon", not(loom)))]
 pub mod beacon;
+#[cfg(not(loom))]
+pub mod attachment;
 pub mod board;
 #[cfg(not(loom))]
 pub mod bootstrap;
@@ -20,15 +22,23 @@ pub mod consumer;
 pub mod cursor;
 pub mod desk;
 pub mod doorbell;
+#[cfg(not(loom))]
+pub mod fingerprint;
 pub mod frame;
 pub mod incarnation;
 pub mod layout;
 pub mod links;
 pub mod mark;
+#[cfg(not(loom))]
+pub mod message;
+#[cfg(not(loom))]
+pub mod port;
 pub mod producer;
 mod region;
 #[cfg(not(loom))]
 pub mod segment;
+#[cfg(not(loom))]
+pub mod spin;
 pub mod sync;
 #[cfg(not(loom))]
 pub mod wire;

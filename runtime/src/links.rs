@@ -147,8 +147,20 @@ impl Links {
     fn complete(&self) -> bool {
         self.neighbours.iter().all(|n| {
             let newest = n.links.back().map_or(0, |l| l.incarnation.generation);
-            newest >= self.board.generation(n.agent)
+            let named = self.board.generation(n.agent);
+            // Of an incarnation that is dead by now only its readers need the link, and it will wake them.
+            newest >= named || self.board.last_verdict(n.agent) >= named
         })
+    }
+
+    /// Adds links that came outside of a sync.
+    pub fn add_all(&mut self, links: Vec<Link>) {
+        links.into_iter().for_each(|link| self.add(link));
+    }
+
+    /// Whether any neighbour's newest link is as asked.
+    pub fn any_newest(&self, is: impl Fn(&Link) -> bool) -> bool {
+        self.neighbours.iter().filter_map(|n| n.links.back()).any(is)
     }
 
     fn add(&mut self, link: Link) {

@@ -7,7 +7,7 @@
 use crate::board::Status;
 use crate::cursor::{self, HEADER_BYTES, Placement};
 use crate::frame::{self, EXTENSION_BYTES, Facts, Kind};
-use crate::incarnation::{Incarnation, PeerFault};
+use crate::incarnation::PeerFault;
 use crate::layout::{LaneShape, SegmentShape, WhenFull, input, lane};
 use crate::links::Links;
 use crate::mark::{self, MarkWriter, Place};
@@ -80,6 +80,8 @@ pub struct Producer {
     floor: u64,
     readers: Vec<ReaderEnd>,
     faults: Vec<PeerFault>,
+    /// Number of the first message of a publish whose readers were not rung yet.
+    first: Option<u64>,
 }
 
 impl Producer {
@@ -108,6 +110,7 @@ impl Producer {
             floor: tail.position,
             readers,
             faults: Vec::new(),
+            first: None,
         }
     }
 
@@ -329,6 +332,18 @@ impl Producer {
         self.pending = self.tail;
     }
 
+    /// Notes where the next publish begins, for [`Producer::take_first`].
+    #[inline]
+    pub fn remember_first(&mut self) {
+        self.first = Some(self.tail.sequence);
+    }
+
+    /// The first message that was published since [`Producer::remember_first`], once.
+    #[inline]
+    pub fn take_first(&mut self) -> Option<u64> {
+        self.first.take()
+    }
+
     /// Publishes the hidden frames: moves the tail mark, then stores their commit words. Rings nobody.
     ///
     /// # If we die here
@@ -388,10 +403,5 @@ impl Producer {
     /// Counts a wait for space.
     pub fn count_blocked(&self) {
         self.add(lane::BLOCKED, 1);
-    }
-
-    /// Whether the reader of this lane at a neighbour is the given incarnation (for accusations).
-    pub fn reads(&self, incarnation: Incarnation, links: &Links) -> bool {
-        self.readers.iter().any(|r| links.neighbour(r.neighbour).agent == incarnation.agent)
     }
 }

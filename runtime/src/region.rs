@@ -86,7 +86,7 @@ mod mapped {
         /// When the offset is not aligned or not inside: that is our own bug, offsets from peers are checked before.
         #[inline]
         pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
-            assert!(offset % 8 == 0 && offset < self.len_bytes && self.len_bytes - offset >= 8);
+            assert!(offset.is_multiple_of(8) && offset < self.len_bytes && self.len_bytes - offset >= 8);
             // SAFETY: inside the mapping and aligned (checked above; the base is at least 8-aligned). Every access
             // to shared words is atomic, on both sides, so a reference to an atomic is all that is ever formed.
             unsafe { &*self.base.as_ptr().add(offset).cast::<AtomicU64>() }

@@ -96,6 +96,8 @@ pub struct Manifest {
     pub generation: u32,
     /// Which replica it is, and of how many.
     pub replica: (u32, u32),
+    /// Whether it is restarted even after a normal end: then its channels never count as closed.
+    pub permanent: bool,
     /// Shape of its segment.
     pub shape: SegmentShape,
     /// Shape of the board.
@@ -184,10 +186,7 @@ impl ToAgent {
             }
             ToAgent::Go => (TAGS[2], Vec::new()),
             ToAgent::Declared => (TAGS[3], Vec::new()),
-            ToAgent::Refused(text) => {
-                let fits = text.floor_char_boundary(PACKET_BYTES - 64);
-                (TAGS[4], text.as_bytes()[..fits].to_vec())
-            }
+            ToAgent::Refused(text) => (TAGS[4], text.bytes().take(PACKET_BYTES - 64).collect()),
         };
         [&tag.to_le_bytes()[..], &body].concat()
     }

@@ -1,0 +1,151 @@
+//! Where an agent sleeps and where its links come from: the doorbell and the control socket in one epoll.
+
+use crate::doorbell::Doorbell;
+use crate::incarnation::Incarnation;
+use crate::layout::SegmentShape;
+use crate::links::{Link, Port};
+use crate::segment;
+use crate::wire::{self, FromAgent, Received, ToAgent};
+use rustix::event::{Timespec, epoll};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The agent's end of the control socket, and its epoll.
+pub struct ControlPort {
+    socket: OwnedFd,
+    epoll: OwnedFd,
+    shapes: HashMap<u32, Arc<SegmentShape>>,
+    go: bool,
+    answers: Vec<ToAgent>,
+}
+
+fn gone() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the supervisor is gone")
+}
+
+impl ControlPort {
+    /// Watches a control socket and the own doorbell.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn new(
+        socket: OwnedFd,
+        doorbell: &Doorbell,
+        shapes: HashMap<u32, Arc<SegmentShape>>,
+    ) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        // Edge-triggered and never read: every ring is an edge, and nothing is to be reset.
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, doorbell, epoll::EventData::new_u64(0), edge)?;
+        epoll::add(&epoll, &socket, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
+        Ok(ControlPort { socket, epoll, shapes, go: false, answers: Vec::new() })
+    }
+
+    /// Takes one packet; links that came are returned mapped.
+    fn take(&mut self, wait: bool) -> io::Result<Option<Vec<Link>>> {
+        let (message, fds) = match wire::hear(&self.socket, wait)? {
+            Received::Packet(message, fds) => (message, fds),
+            Received::Nothing => return Ok(None),
+            Received::Closed => return Err(gone()),
+        };
+        match message {
+            ToAgent::Links(incarnations) => {
+                let links = self.map(&incarnations, fds)?;
+                wire::say(&self.socket, FromAgent::LinksTaken)?;
+                return Ok(Some(links));
+            }
+            ToAgent::Go => self.go = true,
+            ToAgent::Declared | ToAgent::Refused(_) => self.answers.push(message),
+            ToAgent::Hello => return Err(io::Error::other("the supervisor said hello twice")),
+        }
+        Ok(Some(Vec::new()))
+    }
+
+    fn map(&self, incarnations: &[Incarnation], fds: Vec<OwnedFd>) -> io::Result<Vec<Link>> {
+        if fds.len() != 2 * incarnations.len() {
+            return Err(io::Error::other(
+                "links came without their descriptors: too many are open (see `ulimit -n`)",
+            ));
+        }
+        let mut fds = fds.into_iter();
+        let mut links = Vec::with_capacity(incarnations.len());
+        for &incarnation in incarnations {
+            let (Some(segment), Some(doorbell)) = (fds.next(), fds.next()) else { break };
+            let shape = self.shapes.get(&incarnation.agent).ok_or_else(|| {
+                io::Error::other(format!("the supervisor linked {incarnation}, which is no neighbour"))
+            })?;
+            let region = segment::view(&segment, shape, incarnation)?;
+            links.push(Link::new(incarnation, region, Doorbell::from_fd(doorbell)));
+        }
+        Ok(links)
+    }
+
+    /// Waits until the supervisor says go; returns the links that came before.
+    ///
+    /// # Errors
+    /// As [`Port::receive`].
+    pub fn wait_for_go(&mut self) -> io::Result<Vec<Link>> {
+        let mut links = Vec::new();
+        while !self.go {
+            links.extend(self.take(true)?.unwrap_or_default());
+        }
+        Ok(links)
+    }
+
+    /// Says something to the supervisor.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn say(&self, message: FromAgent) -> io::Result<()> {
+        wire::say(&self.socket, message)
+    }
+
+    /// Declares a type and waits for the answer; links that came meanwhile are returned too.
+    ///
+    /// # Errors
+    /// It is gone; a refusal is an `Ok(Err(text))`.
+    pub fn declare(&mut self, message: FromAgent) -> io::Result<(Result<(), String>, Vec<Link>)> {
+        self.say(message)?;
+        let mut links = Vec::new();
+        loop {
+            match self.answers.pop() {
+                Some(ToAgent::Refused(text)) => return Ok((Err(text), links)),
+                Some(_) => return Ok((Ok(()), links)),
+                None => links.extend(self.take(true)?.unwrap_or_default()),
+            }
+        }
+    }
+}
+
+impl Port for ControlPort {
+    fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>> {
+        let mut links = Vec::new();
+        loop {
+            match self.take(wait && links.is_empty())? {
+                Some(more) => links.extend(more),
+                None => return Ok(links),
+            }
+        }
+    }
+
+    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: d.subsec_nanos().into() });
+        match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl AsFd for ControlPort {
+    /// The epoll: readable when the doorbell rang or the supervisor wrote.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
+}

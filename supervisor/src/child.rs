@@ -1,0 +1,580 @@
+//! The life of one agent as a pure table: child state × event → (state, action).
+//!
+//! What lives here: which state follows, and what the event loop is to do. What does not: time (`restart.rs`
+//! decides the pause of a back-off and when to give up), processes (`spawn.rs`, `death.rs`), waiting
+//! (`event_loop.rs`).
+//!
+//! ```text
+//!            Spawn            Ready              StopAsked            Exited
+//!   stopped ───────> starting ─────> ready ──────────────> stopping ─────────> stopped
+//!                     ^    └──────────┤ Exited
+//!          BackoffOver│               v             GaveUp
+//!                     └──────────── backoff ──────────────────> failed
+//! ```
+//!
+//! Two rules for the event loop. Timers belong to a state: leaving the state cancels them, so that no event
+//! of an earlier life arrives. And `Exited` means a *proved* death: the pidfd is readable and the write seal
+//! of the dead's segment was granted; a death that cannot be proved within a second is `ProofRefused`.
+
+use crate::restart::Policy;
+
+/// What follows when the present process is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Next {
+    /// The policy decides, as after any death.
+    Decide,
+    /// Nothing: the agent was asked to stop.
+    Rest,
+    /// A start at once: a restart was asked for.
+    Start,
+}
+
+/// Where an agent is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Spawned, or about to be; it has not said ready yet.
+    Starting,
+    /// It said ready.
+    Ready,
+    /// It is being ended: asked (`Rest`, `Start`), or killed because it did not become ready (`Decide`).
+    Stopping(Next),
+    /// Its process is gone but something may still write its memory: no verdict and no successor.
+    Unproven(Next),
+    /// Dead; waits for its next start.
+    Backoff,
+    /// Dead; the next start waits until readers have drained enough predecessors (`history`).
+    Draining,
+    /// Not running because it was stopped.
+    Stopped,
+    /// Not running because it was given up.
+    Failed,
+    /// Not running because its policy says that it is done.
+    Ended,
+}
+
+impl State {
+    /// Every state, in the order of the documentation.
+    pub const ALL: [State; 13] = [
+        State::Starting,
+        State::Ready,
+        State::Stopping(Next::Decide),
+        State::Stopping(Next::Rest),
+        State::Stopping(Next::Start),
+        State::Unproven(Next::Decide),
+        State::Unproven(Next::Rest),
+        State::Unproven(Next::Start),
+        State::Backoff,
+        State::Draining,
+        State::Stopped,
+        State::Failed,
+        State::Ended,
+    ];
+
+    /// The word that users see: one of `starting ready stopping backoff stopped failed`.
+    pub fn shown(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Ready => "ready",
+            State::Stopping(_) | State::Unproven(_) => "stopping",
+            State::Backoff | State::Draining => "backoff",
+            State::Stopped | State::Ended => "stopped",
+            State::Failed => "failed",
+        }
+    }
+
+    /// The exact name, for logs and the documentation.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Ready => "ready",
+            State::Stopping(Next::Decide) => "stopping, then decide",
+            State::Stopping(Next::Rest) => "stopping",
+            State::Stopping(Next::Start) => "stopping, then start",
+            State::Unproven(Next::Decide) => "unproven, then decide",
+            State::Unproven(Next::Rest) => "unproven",
+            State::Unproven(Next::Start) => "unproven, then start",
+            State::Backoff => "backoff",
+            State::Draining => "draining",
+            State::Stopped => "stopped",
+            State::Failed => "failed",
+            State::Ended => "ended",
+        }
+    }
+
+    /// Whether a process of the agent may exist, so that its death is still to come (and to be proved).
+    pub fn may_live(self) -> bool {
+        matches!(self, State::Starting | State::Ready | State::Stopping(_) | State::Unproven(_))
+    }
+
+    /// Whether nothing happens any more unless an operator asks.
+    pub fn is_at_rest(self) -> bool {
+        matches!(self, State::Stopped | State::Failed | State::Ended)
+    }
+}
+
+/// What happens to an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// The process exists.
+    Spawned,
+    /// The process could not be made, or could not execute its command.
+    SpawnFailed,
+    /// The agent said ready.
+    Ready,
+    /// The process is gone, and that is proved.
+    Exited {
+        /// It ended by itself with status 0.
+        normal: bool,
+        /// An operator, the demo or chaos ordered this death: it does not count towards the intensity.
+        ordered: bool,
+    },
+    /// The process is gone, but the proof is refused for a second now.
+    ProofRefused,
+    /// An operator, or the shutdown, asks the agent to stop.
+    StopAsked,
+    /// An operator asks for a start.
+    StartAsked,
+    /// An operator asks for a stop and a start.
+    RestartAsked,
+    /// An operator, the demo or chaos asks for a SIGKILL; the `Exited` that follows is `ordered`.
+    KillAsked,
+    /// The agent did not say ready within `ready_timeout`.
+    ReadyTimedOut,
+    /// The agent did not end within `stop_timeout`.
+    StopTimedOut,
+    /// The pause before the next start is over.
+    BackoffOver,
+    /// `restart.rs` says that there were too many deaths.
+    GaveUp,
+    /// The start that was due must wait: too many predecessors are not drained.
+    HistoryFull,
+    /// Enough predecessors are drained: a waiting start can be made.
+    HistoryFreed,
+}
+
+impl Event {
+    /// Every event, in the order of the documentation.
+    pub const ALL: [Event; 18] = [
+        Event::Spawned,
+        Event::SpawnFailed,
+        Event::Ready,
+        Event::Exited { normal: true, ordered: false },
+        Event::Exited { normal: false, ordered: false },
+        Event::Exited { normal: true, ordered: true },
+        Event::Exited { normal: false, ordered: true },
+        Event::ProofRefused,
+        Event::StopAsked,
+        Event::StartAsked,
+        Event::RestartAsked,
+        Event::KillAsked,
+        Event::ReadyTimedOut,
+        Event::StopTimedOut,
+        Event::BackoffOver,
+        Event::GaveUp,
+        Event::HistoryFull,
+        Event::HistoryFreed,
+    ];
+
+    /// The name in the documentation.
+    pub fn name(self) -> &'static str {
+        match self {
+            Event::Spawned => "Spawned",
+            Event::SpawnFailed => "SpawnFailed",
+            Event::Ready => "Ready",
+            Event::Exited { normal: true, ordered: false } => "Exited, normal",
+            Event::Exited { normal: false, ordered: false } => "Exited, abnormal",
+            Event::Exited { normal: true, ordered: true } => "Exited, normal, ordered",
+            Event::Exited { normal: false, ordered: true } => "Exited, abnormal, ordered",
+            Event::ProofRefused => "ProofRefused",
+            Event::StopAsked => "StopAsked",
+            Event::StartAsked => "StartAsked",
+            Event::RestartAsked => "RestartAsked",
+            Event::KillAsked => "KillAsked",
+            Event::ReadyTimedOut => "ReadyTimedOut",
+            Event::StopTimedOut => "StopTimedOut",
+            Event::BackoffOver => "BackoffOver",
+            Event::GaveUp => "GaveUp",
+            Event::HistoryFull => "HistoryFull",
+            Event::HistoryFreed => "HistoryFreed",
+        }
+    }
+}
+
+/// What the event loop is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// Nothing.
+    None,
+    /// Make the next incarnation now; answers with `Spawned`, `SpawnFailed` or `HistoryFull`.
+    Spawn,
+    /// Set the timer of `ready_timeout`.
+    AwaitReady,
+    /// Ask `restart.rs`: arm the timer of the pause (or feed `BackoffOver` at once), or feed `GaveUp`.
+    SpawnAfter {
+        /// Whether the death counts towards the intensity.
+        counted: bool,
+    },
+    /// Ask the process to stop and set the timer of `stop_timeout`.
+    AskToStop,
+    /// SIGKILL the whole process tree.
+    KillTree,
+    /// Strike the agent from its lanes and tell the operator that it failed.
+    GiveUp,
+    /// Strike the agent from its lanes: it will not return.
+    MarkEnded,
+}
+
+impl Action {
+    /// The name in the documentation.
+    pub fn name(self) -> &'static str {
+        match self {
+            Action::None => "",
+            Action::Spawn => "Spawn",
+            Action::AwaitReady => "AwaitReady",
+            Action::SpawnAfter { counted: true } => "SpawnAfter",
+            Action::SpawnAfter { counted: false } => "SpawnAfter, not counted",
+            Action::AskToStop => "AskToStop",
+            Action::KillTree => "KillTree",
+            Action::GiveUp => "GiveUp",
+            Action::MarkEnded => "MarkEnded",
+        }
+    }
+}
+
+/// The table: the state that follows and what is to be done.
+///
+/// `policy` matters only where a death is decided. An operator's `StartAsked` or `RestartAsked` also gives the
+/// agent a clean record (`Intensity::forget`).
+pub fn next(state: State, event: Event, policy: Policy) -> (State, Action) {
+    use State::{Backoff, Draining, Ended, Failed, Ready, Starting, Stopped, Stopping, Unproven};
+    match event {
+        Event::Spawned => match state {
+            Starting => (Starting, Action::AwaitReady),
+            // Asked to stop while it was being made: nobody was there to be asked.
+            Stopping(Next::Rest | Next::Start) => (state, Action::AskToStop),
+            Ready => (Ready, Action::None),
+            // Nobody wants this process.
+            Stopping(Next::Decide) | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => {
+                (state, Action::KillTree)
+            }
+        },
+        Event::Ready => match state {
+            Starting => (Ready, Action::None),
+            Ready | Stopping(_) | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => {
+                (state, Action::None)
+            }
+        },
+        Event::SpawnFailed => match state {
+            Starting | Stopping(_) => gone(state, policy, false, false),
+            // There was a process: only a proved `Exited` ends this state.
+            Ready | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => (state, Action::None),
+        },
+        Event::Exited { normal, ordered } => gone(state, policy, normal, ordered),
+        Event::ProofRefused => match state {
+            Starting | Ready => (Unproven(Next::Decide), Action::KillTree),
+            Stopping(next) | Unproven(next) => (Unproven(next), Action::KillTree),
+            Backoff | Draining | Stopped | Failed | Ended => (state, Action::None),
+        },
+        Event::StopAsked => match state {
+            Starting | Ready => (Stopping(Next::Rest), Action::AskToStop),
+            Stopping(_) => (Stopping(Next::Rest), Action::None),
+            Unproven(_) => (Unproven(Next::Rest), Action::None),
+            Backoff | Draining => (Stopped, Action::None),
+            Stopped | Failed | Ended => (state, Action::None),
+        },
+        Event::StartAsked | Event::RestartAsked => match state {
+            Starting | Ready if event == Event::StartAsked => (state, Action::None),
+            Starting | Ready => (Stopping(Next::Start), Action::AskToStop),
+            Stopping(_) => (Stopping(Next::Start), Action::None),
+            Unproven(_) => (Unproven(Next::Start), Action::None),
+            Draining => (Draining, Action::None),
+            Backoff | Stopped | Failed | Ended => (Starting, Action::Spawn),
+        },
+        Event::KillAsked => match state {
+            Starting | Ready | Stopping(_) | Unproven(_) => (state, Action::KillTree),
+            Backoff | Draining | Stopped | Failed | Ended => (state, Action::None),
+        },
+        Event::ReadyTimedOut => match state {
+            Starting => (Stopping(Next::Decide), Action::KillTree),
+            Ready | Stopping(_) | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => {
+                (state, Action::None)
+            }
+        },
+        Event::StopTimedOut => match state {
+            Stopping(_) | Unproven(_) => (state, Action::KillTree),
+            Starting | Ready | Backoff | Draining | Stopped | Failed | Ended => (state, Action::None),
+        },
+        Event::BackoffOver => match state {
+            Backoff => (Starting, Action::Spawn),
+            Starting | Ready | Stopping(_) | Unproven(_) | Draining | Stopped | Failed | Ended => {
+                (state, Action::None)
+            }
+        },
+        Event::GaveUp => match state {
+            Backoff | Draining => (Failed, Action::GiveUp),
+            Starting | Ready | Stopping(_) | Unproven(_) | Stopped | Failed | Ended => (state, Action::None),
+        },
+        Event::HistoryFull => match state {
+            Starting | Backoff => (Draining, Action::None),
+            Ready | Stopping(_) | Unproven(_) | Draining | Stopped | Failed | Ended => (state, Action::None),
+        },
+        Event::HistoryFreed => match state {
+            Draining => (Starting, Action::Spawn),
+            Starting | Ready | Stopping(_) | Unproven(_) | Backoff | Stopped | Failed | Ended => {
+                (state, Action::None)
+            }
+        },
+    }
+}
+
+/// The table's part for a process that is gone.
+fn gone(state: State, policy: Policy, normal: bool, ordered: bool) -> (State, Action) {
+    match state {
+        State::Starting | State::Ready | State::Unproven(Next::Decide) => decide(policy, normal, ordered),
+        // It was killed because it did not become ready: a death like a crash, whatever its status says.
+        State::Stopping(Next::Decide) => decide(policy, false, ordered),
+        State::Stopping(Next::Rest) | State::Unproven(Next::Rest) => (State::Stopped, Action::None),
+        State::Stopping(Next::Start) | State::Unproven(Next::Start) => (State::Starting, Action::Spawn),
+        State::Backoff | State::Draining | State::Stopped | State::Failed | State::Ended => {
+            (state, Action::None)
+        }
+    }
+}
+
+/// What the policy makes of a death. A temporary agent that crashed by itself has failed; one that ended
+/// normally, or whose death was ordered, has ended.
+fn decide(policy: Policy, normal: bool, ordered: bool) -> (State, Action) {
+    if policy.restarts(normal) {
+        (State::Backoff, Action::SpawnAfter { counted: !ordered })
+    } else if normal || ordered {
+        (State::Ended, Action::MarkEnded)
+    } else {
+        (State::Failed, Action::GiveUp)
+    }
+}
+
+/// The whole table as markdown, for `docs/`: one row per event, one column per state. An empty cell changes
+/// nothing and does nothing; `by policy` refers to the second table.
+pub fn table_markdown() -> String {
+    let row = |cells: Vec<String>| format!("| {} |\n", cells.join(" | "));
+    let rule = |columns: usize| format!("|{}\n", "---|".repeat(columns));
+    let head =
+        |first: &str, rest: Vec<&str>| row(std::iter::once(first).chain(rest).map(str::to_owned).collect());
+    let mut text = head("event \\ state", State::ALL.map(State::name).to_vec());
+    text += &rule(State::ALL.len() + 1);
+    for event in Event::ALL {
+        let cells = State::ALL.map(|state| {
+            let results = Policy::ALL.map(|policy| next(state, event, policy));
+            if results.iter().all(|r| *r == results[0]) {
+                cell(state, results[0])
+            } else {
+                "by policy".into()
+            }
+        });
+        text += &row(std::iter::once(event.name().to_owned()).chain(cells).collect());
+    }
+    text += "\n";
+    text += &head("death", Policy::ALL.map(Policy::word).to_vec());
+    text += &rule(Policy::ALL.len() + 1);
+    for event in Event::ALL.into_iter().filter(|event| matches!(event, Event::Exited { .. })) {
+        let cells = Policy::ALL.map(|policy| cell(State::Ready, next(State::Ready, event, policy)));
+        text += &row(std::iter::once(event.name().to_owned()).chain(cells).collect());
+    }
+    text
+}
+
+/// One cell: the next state where it differs, and the action where there is one.
+fn cell(from: State, (to, action): (State, Action)) -> String {
+    match (from == to, action) {
+        (true, Action::None) => String::new(),
+        (true, action) => action.name().to_owned(),
+        (false, Action::None) => format!("→ {}", to.name()),
+        (false, action) => format!("→ {}: {}", to.name(), action.name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    const CRASH: Event = Event::Exited { normal: false, ordered: false };
+    const END: Event = Event::Exited { normal: true, ordered: false };
+    const KILL: Event = Event::Exited { normal: false, ordered: true };
+
+    /// Feeds events from `Starting` on; returns the last result.
+    fn run(policy: Policy, events: &[Event]) -> (State, Action) {
+        events.iter().fold((State::Starting, Action::Spawn), |(state, _), event| next(state, *event, policy))
+    }
+
+    /// Every cell of the table with its policy.
+    fn cells() -> impl Iterator<Item = (State, Event, Policy, State, Action)> {
+        State::ALL.into_iter().flat_map(|state| {
+            Event::ALL.into_iter().flat_map(move |event| {
+                Policy::ALL.into_iter().map(move |policy| {
+                    let (to, action) = next(state, event, policy);
+                    (state, event, policy, to, action)
+                })
+            })
+        })
+    }
+
+    #[test]
+    fn every_state_and_event_has_a_defined_result_and_the_lists_name_each_once() {
+        assert_eq!(State::ALL.iter().collect::<HashSet<_>>().len(), 13);
+        assert_eq!(Event::ALL.iter().collect::<HashSet<_>>().len(), 18);
+        assert_eq!(State::ALL.map(State::name).iter().collect::<HashSet<_>>().len(), 13);
+        assert_eq!(Event::ALL.map(Event::name).iter().collect::<HashSet<_>>().len(), 18);
+        assert_eq!(cells().count(), 13 * 18 * 3);
+        for (_, _, _, to, _) in cells() {
+            assert!(State::ALL.contains(&to), "{to:?} is not in the list");
+        }
+    }
+
+    #[test]
+    fn every_state_is_reached_from_starting() {
+        let mut reached = HashSet::from([State::Starting]);
+        while let Some((_, _, _, to, _)) =
+            cells().find(|(from, _, _, to, _)| reached.contains(from) && !reached.contains(to))
+        {
+            reached.insert(to);
+        }
+        assert_eq!(reached.len(), State::ALL.len());
+    }
+
+    #[test]
+    fn a_spawn_leads_to_starting_and_starting_comes_only_from_a_spawn() {
+        for (from, event, _, to, action) in cells() {
+            if from != State::Starting {
+                assert_eq!(to == State::Starting, action == Action::Spawn, "{from:?} {event:?}");
+            } else {
+                assert_ne!(action, Action::Spawn, "a second process: {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_spawned_while_a_process_may_live_unless_its_death_is_proved() {
+        for (from, event, _, _, action) in cells() {
+            if from.may_live() && action == Action::Spawn {
+                assert!(matches!(event, Event::Exited { .. } | Event::SpawnFailed), "{from:?} {event:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_living_process_is_never_forgotten() {
+        for (from, event, _, to, _) in cells() {
+            let proved = matches!(event, Event::Exited { .. } | Event::SpawnFailed | Event::HistoryFull);
+            assert!(!from.may_live() || to.may_live() || proved, "{from:?} {event:?} -> {to:?}");
+        }
+    }
+
+    #[test]
+    fn an_agent_at_rest_moves_only_when_an_operator_asks() {
+        for (from, event, _, to, _) in cells().filter(|(from, ..)| from.is_at_rest()) {
+            let asked = matches!(event, Event::StartAsked | Event::RestartAsked);
+            assert_eq!(from != to, asked, "{from:?} {event:?}");
+        }
+    }
+
+    #[test]
+    fn a_stop_ends_in_rest_whatever_the_policy() {
+        for state in State::ALL {
+            for policy in Policy::ALL {
+                let (asked, _) = next(state, Event::StopAsked, policy);
+                let (last, _) = next(asked, CRASH, policy);
+                assert!(last.is_at_rest(), "{state:?} {policy:?} -> {last:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_crash_is_decided_by_the_policy() {
+        let counted = (State::Backoff, Action::SpawnAfter { counted: true });
+        assert_eq!(run(Policy::Permanent, &[Event::Ready, CRASH]), counted);
+        assert_eq!(run(Policy::Permanent, &[Event::Ready, END]), counted);
+        assert_eq!(run(Policy::Transient, &[Event::Ready, CRASH]), counted);
+        assert_eq!(run(Policy::Transient, &[Event::Ready, END]), (State::Ended, Action::MarkEnded));
+        assert_eq!(run(Policy::Temporary, &[Event::Ready, END]), (State::Ended, Action::MarkEnded));
+        assert_eq!(run(Policy::Temporary, &[Event::Ready, CRASH]), (State::Failed, Action::GiveUp));
+    }
+
+    #[test]
+    fn an_ordered_death_is_followed_by_a_start_that_is_not_counted() {
+        let free = (State::Backoff, Action::SpawnAfter { counted: false });
+        assert_eq!(run(Policy::Permanent, &[Event::Ready, Event::KillAsked, KILL]), free);
+        assert_eq!(run(Policy::Transient, &[Event::Ready, KILL]), free);
+        assert_eq!(run(Policy::Temporary, &[Event::Ready, KILL]), (State::Ended, Action::MarkEnded));
+    }
+
+    #[test]
+    fn a_time_out_on_ready_counts_as_a_death_even_if_the_agent_ends_normally_meanwhile() {
+        let killed = (State::Stopping(Next::Decide), Action::KillTree);
+        assert_eq!(run(Policy::Transient, &[Event::Spawned, Event::ReadyTimedOut]), killed);
+        let counted = (State::Backoff, Action::SpawnAfter { counted: true });
+        assert_eq!(run(Policy::Transient, &[Event::ReadyTimedOut, CRASH]), counted);
+        assert_eq!(run(Policy::Transient, &[Event::ReadyTimedOut, END]), counted);
+    }
+
+    #[test]
+    fn an_unproven_death_has_no_successor_until_it_is_proved() {
+        let unproven = (State::Unproven(Next::Decide), Action::KillTree);
+        assert_eq!(run(Policy::Permanent, &[Event::Ready, Event::ProofRefused]), unproven);
+        for event in Event::ALL.into_iter().filter(|e| !matches!(e, Event::Exited { .. })) {
+            let (to, action) = next(unproven.0, event, Policy::Permanent);
+            assert!(matches!(to, State::Unproven(_)) && action != Action::Spawn, "{event:?}");
+        }
+        let stop = [Event::Ready, Event::ProofRefused, Event::StopAsked, CRASH];
+        assert_eq!(run(Policy::Permanent, &stop), (State::Stopped, Action::None));
+    }
+
+    #[test]
+    fn a_restart_asks_the_agent_to_stop_and_starts_it_whatever_the_policy() {
+        for policy in Policy::ALL {
+            let asked = (State::Stopping(Next::Start), Action::AskToStop);
+            assert_eq!(run(policy, &[Event::Ready, Event::RestartAsked]), asked);
+            let started = (State::Starting, Action::Spawn);
+            assert_eq!(run(policy, &[Event::Ready, Event::RestartAsked, Event::StopTimedOut, KILL]), started);
+        }
+    }
+
+    #[test]
+    fn a_start_waits_in_draining_until_history_is_freed() {
+        let drain = [Event::Ready, CRASH, Event::BackoffOver, Event::HistoryFull];
+        assert_eq!(run(Policy::Permanent, &drain), (State::Draining, Action::None));
+        let freed = next(State::Draining, Event::HistoryFreed, Policy::Permanent);
+        assert_eq!(freed, (State::Starting, Action::Spawn));
+        assert_eq!(next(State::Draining, Event::StartAsked, Policy::Permanent).1, Action::None);
+    }
+
+    #[test]
+    fn an_agent_given_up_starts_again_when_an_operator_asks() {
+        let gave_up = [Event::Ready, CRASH, Event::GaveUp];
+        assert_eq!(run(Policy::Permanent, &gave_up), (State::Failed, Action::GiveUp));
+        assert_eq!(
+            next(State::Failed, Event::StartAsked, Policy::Permanent),
+            (State::Starting, Action::Spawn)
+        );
+    }
+
+    #[test]
+    fn users_see_six_words() {
+        let words: HashSet<_> = State::ALL.map(State::shown).into();
+        assert_eq!(words, HashSet::from(["starting", "ready", "stopping", "backoff", "stopped", "failed"]));
+        assert_eq!(State::Ended.shown(), "stopped");
+    }
+
+    #[test]
+    fn the_markdown_has_a_row_for_each_event_and_a_column_for_each_state() {
+        let text = table_markdown();
+        println!("{text}");
+        let (states, deaths) = text.split_once("\n\n").expect("two tables");
+        assert_eq!(states.lines().count(), Event::ALL.len() + 2);
+        for line in states.lines().skip(2) {
+            assert_eq!(line.matches('|').count(), State::ALL.len() + 2, "{line}");
+        }
+        assert_eq!(deaths.lines().count(), 4 + 2);
+        assert!(states.contains("| BackoffOver |  |  |  |  |  |  |  |  | → starting: Spawn |"), "{states}");
+    }
+}

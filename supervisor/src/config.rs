@@ -1,0 +1,207 @@
+//! The swarm file: what a swarm consists of, read from TOML and checked.
+//!
+//! What lives here: the types and the two ways in. What does not: the walk over the TOML (`config/walk.rs`,
+//! `config/keys.rs`),
+//! sizes and durations (`config/value.rs`), the search for commands (`config/command.rs`), errors as text
+//! (`config/problem.rs`), and what follows from the file (`topology.rs`).
+//!
+//! | key | meaning | default |
+//! |---|---|---|
+//! | `swarm.name` | how `--swarm` finds it | required |
+//! | `swarm.logs` | folder of the agents' output, relative to the file | none |
+//! | `swarm.history` | undrained predecessors of an agent that are allowed, 1 ..= 64 | 4 |
+//! | `channel.NAME.message` | name of the message type | required |
+//! | `channel.NAME.capacity` | bytes per lane, 4 KiB ..= 512 MiB, rounded up to a power of two | 256 KiB |
+//! | `channel.NAME.when_full` | `block`, `reject` or `drop-oldest` | `block` |
+//! | `agent.NAME.command` | program and arguments | required |
+//! | `agent.NAME.replicas` | 1 ..= 1000 | 1 |
+//! | `agent.NAME.subscribes`, `.publishes` | names of channels | none |
+//! | `agent.NAME.restart` | a policy, or a table of `policy`, `intensity`, `period`, `backoff` | `Restart::default()` |
+//! | `agent.NAME.stop_timeout` | until SIGKILL after a stop; 0 kills at once | 2 s |
+//! | `agent.NAME.ready_timeout` | until a start counts as a death | 10 s |
+//! | `agent.NAME.env` | environment variables, beside the inherited ones | none |
+//!
+//! Sizes are bytes or `"64 KiB"`, durations `"5ms"`; names are 1 ..= 64 of `A-Z a-z 0-9 _ -`.
+
+mod command;
+mod keys;
+mod problem;
+mod value;
+mod walk;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use crate::restart::{Policy, Restart};
+pub use problem::{ConfigError, Problem};
+
+/// The smallest lane, bytes.
+pub const CAPACITY_BYTES_MIN: u64 = 4 << 10;
+/// The largest lane, bytes.
+pub const CAPACITY_BYTES_MAX: u64 = 512 << 20;
+/// The capacity of a lane if the file names none, bytes.
+pub const CAPACITY_BYTES_DEFAULT: u64 = 256 << 10;
+/// The most replicas of an agent.
+pub const REPLICAS_MAX: u32 = 1000;
+/// The most `[agent.NAME]` tables, and the most `[channel.NAME]` tables.
+pub const TABLES_MAX: usize = 1000;
+/// The most processes of a swarm, all replicas counted.
+pub const INSTANCES_MAX: u64 = 10_000;
+/// The largest swarm file, bytes.
+pub const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A checked swarm file.
+#[derive(Clone, Debug)]
+pub struct SwarmFile {
+    /// Where it was read from, as the user named it.
+    pub path: PathBuf,
+    /// Its text, for messages that point into it.
+    pub text: String,
+    /// The swarm's name.
+    pub name: String,
+    /// The folder for the agents' output, joined to the file's folder.
+    pub logs: Option<PathBuf>,
+    /// How many predecessors of an agent may be undrained before its restart waits.
+    pub history: u32,
+    /// The channels, in the order of the file.
+    pub channels: Vec<Channel>,
+    /// The agents, in the order of the file.
+    pub agents: Vec<Agent>,
+}
+
+/// A named, typed stream: one lane per producer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// Its name.
+    pub name: String,
+    /// The name of its message type.
+    pub message: String,
+    /// Bytes per lane, a power of two.
+    pub capacity_bytes: u64,
+    /// What a full lane does.
+    pub when_full: WhenFull,
+    /// The line of its table in the file, from 1.
+    pub line: usize,
+}
+
+/// What a full lane does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum WhenFull {
+    /// The producer waits for space.
+    #[default]
+    Block,
+    /// The producer gets an error.
+    Reject,
+    /// The oldest frames are overwritten; readers learn how many they missed.
+    DropOldest,
+}
+
+impl WhenFull {
+    /// All policies.
+    pub const ALL: [WhenFull; 3] = [WhenFull::Block, WhenFull::Reject, WhenFull::DropOldest];
+
+    /// The word of the swarm file.
+    pub fn word(self) -> &'static str {
+        match self {
+            WhenFull::Block => "block",
+            WhenFull::Reject => "reject",
+            WhenFull::DropOldest => "drop-oldest",
+        }
+    }
+}
+
+/// A program of the swarm.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Its name.
+    pub name: String,
+    /// Program and arguments. After `read` the program is an absolute path; after `parse` as written.
+    pub command: Vec<String>,
+    /// How many processes share its work.
+    pub replicas: u32,
+    /// The channels it reads.
+    pub subscribes: Vec<Reference>,
+    /// The channels it writes.
+    pub publishes: Vec<Reference>,
+    /// When and how often it is started again.
+    pub restart: Restart,
+    /// How long it may take to stop before it is killed.
+    pub stop_timeout: Duration,
+    /// How long it may take to say ready.
+    pub ready_timeout: Duration,
+    /// Environment variables, beside the inherited ones.
+    pub env: BTreeMap<String, String>,
+    /// The line of its table in the file, from 1.
+    pub line: usize,
+}
+
+/// An agent's mention of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reference {
+    /// Index into `SwarmFile::channels`.
+    pub channel: usize,
+    /// The line of the mention, from 1.
+    pub line: usize,
+}
+
+/// Reads and checks a swarm file, and finds the commands of its agents.
+///
+/// # Errors
+/// All problems of the file at once; each names file, line, column and key and says what to do.
+pub fn read(path: &Path) -> Result<SwarmFile, ConfigError> {
+    let text = read_text(path)?;
+    let mut walked = walk::walk(path, &text);
+    let places = command::Places::of(path);
+    for (agent, span) in walked.swarm.agents.iter_mut().zip(&walked.command_spans) {
+        let (Some(span), Some(program)) = (span, agent.command.first_mut()) else { continue };
+        match places.resolve(program) {
+            Ok(resolved) => *program = resolved,
+            Err((what, help)) => {
+                let key = format!("agent.{}.command", agent.name);
+                walked.problems.push(Problem::at(&text, span.clone(), key, what, help));
+            }
+        }
+    }
+    walked.finish()
+}
+
+/// Checks the text of a swarm file without looking for its commands; touches no file.
+///
+/// # Errors
+/// As `read`.
+pub fn parse(path: &Path, text: &str) -> Result<SwarmFile, ConfigError> {
+    walk::walk(path, text).finish()
+}
+
+/// The file's text; problems that no line can be blamed for are told here.
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let refuse = |what: String, help: &str| Err(ConfigError::of_file(path, what, help.to_owned()));
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return refuse("no such swarm file".into(), "check the path, or write the file first");
+        }
+        Err(error) => {
+            return refuse(format!("the swarm file cannot be opened: {error}"), "make it readable for you");
+        }
+    };
+    let mut bytes = Vec::new();
+    if let Err(error) = file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes) {
+        let help = "name a TOML file, for example swarm.toml";
+        return refuse(format!("the swarm file cannot be read: {error}"), help);
+    }
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        let help = "name a TOML file; generate fewer agents, or use `replicas`";
+        return refuse(format!("the swarm file is larger than {FILE_BYTES_MAX} bytes"), help);
+    }
+    String::from_utf8(bytes).or_else(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        refuse(format!("line {line} of the swarm file is not UTF-8"), "save it as UTF-8 text")
+    })
+}
+
+#[cfg(test)]
+mod tests;

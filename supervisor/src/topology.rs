@@ -1,0 +1,411 @@
+//! Who reads whom: the swarm file expanded into instances, lanes and inputs. Pure.
+//!
+//! ```text
+//!   lister ──lane 0 (tasks)──┬─> worker.1  input 0, share (0, 2)
+//!                            └─> worker.2  input 0, share (1, 2)
+//!   worker.1 ──lane 0 (counts)──> collector  input 0
+//!   worker.2 ──lane 0 (counts)──> collector  input 1
+//! ```
+//!
+//! An instance has one lane per channel that it publishes, and one input per lane of the channels that it
+//! subscribes to. All orders are those of the swarm file, so that a restarted supervisor finds the same.
+
+use crate::config::{self, Channel, SwarmFile, WhenFull};
+
+/// The swarm as processes and lanes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// The channels, as in the swarm file.
+    pub channels: Vec<Channel>,
+    /// The instances, an agent's replicas side by side, in the order of the swarm file.
+    pub agents: Vec<Instance>,
+    /// For each agent of the swarm file its name and its first instance.
+    configs: Vec<(String, usize)>,
+}
+
+/// One process to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// `worker.1` to `worker.4` if there are four replicas, else the agent's own name.
+    pub name: String,
+    /// Index into `SwarmFile::agents`.
+    pub config: usize,
+    /// Which replica it is, from 0.
+    pub replica: u32,
+    /// How many there are.
+    pub replicas: u32,
+    /// What it writes, one lane per channel.
+    pub lanes: Vec<LaneSpec>,
+    /// What it reads, one input per lane.
+    pub inputs: Vec<InputSpec>,
+}
+
+/// One instance's way into one channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneSpec {
+    /// Index into `Topology::channels`.
+    pub channel: usize,
+    /// The ring's size in bytes, a power of two.
+    pub capacity_bytes: u64,
+    /// What a full ring does.
+    pub when_full: WhenFull,
+    /// Who reads it.
+    pub readers: Vec<ReaderRef>,
+}
+
+/// A reader of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReaderRef {
+    /// Index into `Topology::agents`.
+    pub agent: usize,
+    /// Index into that instance's `inputs`.
+    pub input: usize,
+}
+
+/// One lane as its reader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InputSpec {
+    /// Index into `Topology::channels`.
+    pub channel: usize,
+    /// The writing instance: index into `Topology::agents`.
+    pub producer: usize,
+    /// Index into that instance's `lanes`.
+    pub lane: usize,
+    /// `(k, n)`: the frames whose sequence is k modulo n are this reader's.
+    pub share: (u32, u32),
+}
+
+impl Topology {
+    /// Expands a checked swarm file.
+    pub fn of(file: &SwarmFile) -> Topology {
+        let mut topology =
+            Topology { channels: file.channels.clone(), agents: Vec::new(), configs: Vec::new() };
+        for (index, agent) in file.agents.iter().enumerate() {
+            topology.configs.push((agent.name.clone(), topology.agents.len()));
+            topology.agents.extend((0..agent.replicas).map(|k| instance(file, index, agent, k)));
+        }
+        topology.link(file);
+        topology
+    }
+
+    /// Gives every subscriber an input per lane, and every lane its readers.
+    fn link(&mut self, file: &SwarmFile) {
+        let mut lanes_of = vec![Vec::new(); self.channels.len()];
+        for (producer, instance) in self.agents.iter().enumerate() {
+            for (lane, spec) in instance.lanes.iter().enumerate() {
+                lanes_of[spec.channel].push((producer, lane));
+            }
+        }
+        for agent in 0..self.agents.len() {
+            let Instance { config, replica, replicas, .. } = self.agents[agent];
+            for reference in &file.agents[config].subscribes {
+                for &(producer, lane) in &lanes_of[reference.channel] {
+                    let share = (replica, replicas);
+                    let input = self.agents[agent].inputs.len();
+                    let spec = InputSpec { channel: reference.channel, producer, lane, share };
+                    self.agents[agent].inputs.push(spec);
+                    self.agents[producer].lanes[lane].readers.push(ReaderRef { agent, input });
+                }
+            }
+        }
+    }
+
+    /// The instances that share a lane with this one, sorted, each once; itself if it reads its own lane.
+    ///
+    /// # Panics
+    /// If there is no such instance.
+    pub fn neighbours(&self, agent: usize) -> Vec<usize> {
+        let instance = &self.agents[agent];
+        let producers = instance.inputs.iter().map(|input| input.producer);
+        let readers = instance.lanes.iter().flat_map(|lane| lane.readers.iter().map(|reader| reader.agent));
+        let mut all: Vec<usize> = producers.chain(readers).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    /// The stages of a shutdown: sources first, then whoever's producers are all in earlier stages, so that
+    /// lanes drain in the direction of the data. Agents that read each other in a circle share a stage.
+    pub fn stop_order(&self) -> Vec<Vec<usize>> {
+        let feeds = self.feeds();
+        let mut left: Vec<usize> = (0..self.configs.len()).collect();
+        let mut stages = Vec::new();
+        while !left.is_empty() {
+            // Whoever feeds it, over any number of steps, is also fed by it: then they are one circle, and
+            // nobody outside of it is to be waited for. Such an agent exists in every finite graph.
+            let due = |a: usize| left.iter().all(|&b| !feeds.has(b, a) || feeds.has(a, b));
+            let (stage, rest): (Vec<usize>, Vec<usize>) = left.iter().partition(|a| due(**a));
+            assert!(!stage.is_empty(), "a finite graph has a first circle");
+            stages.push(stage.into_iter().flat_map(|config| self.instances(config)).collect());
+            left = rest;
+        }
+        stages
+    }
+
+    /// Who feeds whom among the agents of the file, over any number of steps.
+    fn feeds(&self) -> Feeds {
+        let count = self.configs.len();
+        let mut feeds = Feeds { rows: vec![vec![0; count.div_ceil(64)]; count] };
+        for instance in &self.agents {
+            for input in &instance.inputs {
+                let producer = self.agents[input.producer].config;
+                feeds.rows[producer][instance.config / 64] |= 1 << (instance.config % 64);
+            }
+        }
+        // Warshall's closure, 64 agents at a time.
+        for via in 0..count {
+            let reached = feeds.rows[via].clone();
+            for from in 0..count {
+                if feeds.has(from, via) {
+                    feeds.rows[from].iter_mut().zip(&reached).for_each(|(row, more)| *row |= more);
+                }
+            }
+        }
+        feeds
+    }
+
+    /// The instances of one agent of the swarm file.
+    fn instances(&self, config: usize) -> std::ops::Range<usize> {
+        let end = self.configs.get(config + 1).map_or(self.agents.len(), |(_, first)| *first);
+        self.configs[config].1..end
+    }
+
+    /// The instances that a name means: one instance, or all replicas of an agent; empty if unknown.
+    pub fn find(&self, name: &str) -> Vec<usize> {
+        if let Some(config) = self.configs.iter().position(|(known, _)| known == name) {
+            return self.instances(config).collect();
+        }
+        self.agents.iter().position(|instance| instance.name == name).into_iter().collect()
+    }
+}
+
+/// A relation between the agents of the file: one row of bits per producer.
+struct Feeds {
+    rows: Vec<Vec<u64>>,
+}
+
+impl Feeds {
+    /// Whether `from` feeds `to`.
+    fn has(&self, from: usize, to: usize) -> bool {
+        self.rows[from][to / 64] >> (to % 64) & 1 == 1
+    }
+}
+
+/// One replica of an agent, with its lanes and without any link.
+fn instance(file: &SwarmFile, config: usize, agent: &config::Agent, replica: u32) -> Instance {
+    let name =
+        if agent.replicas > 1 { format!("{}.{}", agent.name, replica + 1) } else { agent.name.clone() };
+    let lane = |reference: &config::Reference| {
+        let Channel { capacity_bytes, when_full, .. } = file.channels[reference.channel];
+        LaneSpec { channel: reference.channel, capacity_bytes, when_full, readers: Vec::new() }
+    };
+    let lanes = agent.publishes.iter().map(lane).collect();
+    Instance { name, config, replica, replicas: agent.replicas, lanes, inputs: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use std::fmt::Write as _;
+    use std::path::Path;
+
+    /// One agent: name, replicas, subscribes, publishes.
+    type Line<'a> = (&'a str, u32, &'a [&'a str], &'a [&'a str]);
+
+    fn topology(agents: &[Line<'_>]) -> Topology {
+        let mut text = String::from("[swarm]\nname = \"s\"\n");
+        let channels: BTreeSet<_> = agents.iter().flat_map(|a| a.2.iter().chain(a.3)).collect();
+        for channel in channels {
+            writeln!(text, "[channel.{channel}]\nmessage = \"M\"\ncapacity = \"8 KiB\"").expect("written");
+        }
+        for (name, replicas, subscribes, publishes) in agents {
+            writeln!(text, "[agent.{name}]\ncommand = [\"x\"]\nreplicas = {replicas}").expect("written");
+            writeln!(text, "subscribes = {subscribes:?}\npublishes = {publishes:?}").expect("written");
+        }
+        Topology::of(&config::parse(Path::new("t.toml"), &text).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn wordcount() -> Topology {
+        topology(&[
+            ("collector", 1, &["counts"], &[]),
+            ("worker", 2, &["tasks"], &["counts"]),
+            ("lister", 1, &[], &["tasks"]),
+        ])
+    }
+
+    fn names(topology: &Topology, agents: &[usize]) -> Vec<String> {
+        agents.iter().map(|agent| topology.agents[*agent].name.clone()).collect()
+    }
+
+    /// The stages by name.
+    fn stages(topology: &Topology) -> Vec<Vec<String>> {
+        topology.stop_order().iter().map(|stage| names(topology, stage)).collect()
+    }
+
+    #[test]
+    fn replicas_become_instances_with_numbered_names() {
+        let t = wordcount();
+        assert_eq!(names(&t, &[0, 1, 2, 3]), ["collector", "worker.1", "worker.2", "lister"]);
+        let replicas: Vec<_> = t.agents.iter().map(|a| (a.config, a.replica, a.replicas)).collect();
+        assert_eq!(replicas, [(0, 0, 1), (1, 0, 2), (1, 1, 2), (2, 0, 1)]);
+    }
+
+    #[test]
+    fn each_publishing_instance_has_one_lane_per_channel_with_all_its_readers() {
+        let t = wordcount();
+        let lane = &t.agents[3].lanes[0];
+        assert_eq!((lane.capacity_bytes, lane.when_full), (8192, WhenFull::Block));
+        assert_eq!(t.channels[lane.channel].name, "tasks");
+        assert_eq!(lane.readers, [ReaderRef { agent: 1, input: 0 }, ReaderRef { agent: 2, input: 0 }]);
+        assert_eq!(t.agents[2].lanes[0].readers, [ReaderRef { agent: 0, input: 1 }]);
+    }
+
+    #[test]
+    fn each_subscribing_instance_has_one_input_per_lane_with_its_share() {
+        let t = wordcount();
+        let shares: Vec<_> =
+            t.agents[1..3].iter().map(|a| (a.inputs[0].producer, a.inputs[0].share)).collect();
+        assert_eq!(shares, [(3, (0, 2)), (3, (1, 2))]);
+        let inputs: Vec<_> = t.agents[0].inputs.iter().map(|i| (i.producer, i.lane, i.share)).collect();
+        assert_eq!(inputs, [(1, 0, (0, 1)), (2, 0, (0, 1))]);
+    }
+
+    #[test]
+    fn neighbours_are_producers_and_readers_and_itself_only_if_it_reads_itself() {
+        let t = wordcount();
+        assert_eq!(t.neighbours(1), [0, 3]);
+        assert_eq!(t.neighbours(0), [1, 2]);
+        let own = topology(&[("echo", 1, &["c"], &["c"]), ("alone", 1, &[], &[])]);
+        assert_eq!(own.neighbours(0), [0]);
+        assert!(own.neighbours(1).is_empty());
+    }
+
+    #[test]
+    fn sources_stop_first_and_sinks_last() {
+        let t = wordcount();
+        assert_eq!(stages(&t), [vec!["lister"], vec!["worker.1", "worker.2"], vec!["collector"]]);
+    }
+
+    #[test]
+    fn a_circle_stops_as_one_stage_between_what_feeds_it_and_what_it_feeds() {
+        let t = topology(&[
+            ("sink", 1, &["out"], &[]),
+            ("ping", 1, &["in", "pong"], &["ping"]),
+            ("pong", 2, &["ping"], &["pong", "out"]),
+            ("source", 1, &[], &["in"]),
+        ]);
+        assert_eq!(stages(&t), [vec!["source"], vec!["ping", "pong.1", "pong.2"], vec!["sink"]]);
+    }
+
+    #[test]
+    fn an_agent_that_reads_itself_stops_with_its_replicas() {
+        let t = topology(&[("echo", 2, &["c"], &["c"])]);
+        assert_eq!(stages(&t), [vec!["echo.1", "echo.2"]]);
+    }
+
+    #[test]
+    fn a_chain_of_the_most_agents_is_ordered_one_by_one() {
+        let count = config::TABLES_MAX;
+        let channels: Vec<String> = (0..count).map(|i| format!("c{i}")).collect();
+        let channels: Vec<&str> = channels.iter().map(String::as_str).collect();
+        let names: Vec<String> = (0..count).map(|i| format!("a{i}")).collect();
+        // Agent i reads channel i and writes channel i + 1, but for the ends.
+        let reads = |i: usize| if i == 0 { &channels[..0] } else { &channels[i..=i] };
+        let writes = |i: usize| if i + 1 == count { &channels[..0] } else { &channels[i + 1..i + 2] };
+        let agents: Vec<Line<'_>> = (0..count).map(|i| (names[i].as_str(), 1, reads(i), writes(i))).collect();
+        let t = topology(&agents);
+        assert_eq!(t.stop_order(), (0..count).map(|agent| vec![agent]).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_name_finds_an_instance_or_all_replicas() {
+        let t = wordcount();
+        assert_eq!(t.find("worker"), [1, 2]);
+        assert_eq!(t.find("worker.2"), [2]);
+        assert_eq!(t.find("lister"), [3]);
+        for unknown in ["worker.0", "worker.3", "lister.1", "", "nobody"] {
+            assert!(t.find(unknown).is_empty(), "{unknown}");
+        }
+    }
+
+    /// Some agents over four channels; unused ends are closed by two more agents.
+    fn any_swarm() -> impl Strategy<Value = Topology> {
+        let agent = (
+            1u32..4,
+            proptest::collection::btree_set(0usize..4, 0..3),
+            proptest::collection::btree_set(0usize..4, 0..3),
+        );
+        proptest::collection::vec(agent, 1..8).prop_map(|agents| {
+            const CHANNELS: [&str; 4] = ["a", "b", "c", "d"];
+            let pick = |set: &BTreeSet<usize>| set.iter().map(|i| CHANNELS[*i]).collect::<Vec<_>>();
+            let agents: Vec<_> = agents
+                .iter()
+                .enumerate()
+                .map(|(i, a)| (format!("n{i}"), a.0, pick(&a.1), pick(&a.2)))
+                .collect();
+            let mut lines: Vec<Line<'_>> =
+                agents.iter().map(|a| (a.0.as_str(), a.1, a.2.as_slice(), a.3.as_slice())).collect();
+            let lacks =
+                |used: Vec<&str>| CHANNELS.into_iter().filter(|c| !used.contains(c)).collect::<Vec<_>>();
+            let unread = lacks(agents.iter().flat_map(|a| a.2.clone()).collect());
+            let unwritten = lacks(agents.iter().flat_map(|a| a.3.clone()).collect());
+            lines.push(("reader", 1, &unread, &[]));
+            lines.push(("writer", 1, &[], &unwritten));
+            topology(&lines)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn inputs_and_readers_are_two_views_of_the_same_links(t in any_swarm()) {
+            for (agent, instance) in t.agents.iter().enumerate() {
+                for (input, spec) in instance.inputs.iter().enumerate() {
+                    let lane = &t.agents[spec.producer].lanes[spec.lane];
+                    prop_assert_eq!(lane.channel, spec.channel);
+                    let reader = ReaderRef { agent, input };
+                    prop_assert!(lane.readers.contains(&reader));
+                }
+                for (lane, spec) in instance.lanes.iter().enumerate() {
+                    for reader in &spec.readers {
+                        let input = t.agents[reader.agent].inputs[reader.input];
+                        prop_assert_eq!((input.producer, input.lane), (agent, lane));
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn the_shares_of_an_agents_replicas_take_each_frame_once(t in any_swarm(), sequence in 0u64..1000) {
+            for lane in t.agents.iter().flat_map(|a| &a.lanes) {
+                let configs: BTreeSet<_> = lane.readers.iter().map(|r| t.agents[r.agent].config).collect();
+                let takers = lane.readers.iter().filter(|r| {
+                    let (k, n) = t.agents[r.agent].inputs[r.input].share;
+                    sequence % u64::from(n) == u64::from(k)
+                });
+                prop_assert_eq!(takers.count(), configs.len());
+            }
+        }
+
+        #[test]
+        fn stages_hold_everybody_once_and_only_a_circle_shares_a_stage_with_its_producer(t in any_swarm()) {
+            let stages = t.stop_order();
+            let mut all: Vec<usize> = stages.iter().flatten().copied().collect();
+            all.sort_unstable();
+            prop_assert_eq!(all, (0..t.agents.len()).collect::<Vec<_>>());
+            let mut stage_of = vec![0; t.agents.len()];
+            for (index, stage) in stages.iter().enumerate() {
+                stage.iter().for_each(|agent| stage_of[*agent] = index);
+            }
+            let feeds = t.feeds();
+            for (agent, instance) in t.agents.iter().enumerate() {
+                for input in &instance.inputs {
+                    let circle = feeds.has(instance.config, t.agents[input.producer].config);
+                    let (from, to) = (stage_of[input.producer], stage_of[agent]);
+                    prop_assert!(from < to || (circle && from == to), "{} -> {}", from, to);
+                }
+            }
+        }
+    }
+}
