@@ -52,7 +52,8 @@ pub fn run_file(file: SwarmFile, companions: &mut [&mut dyn Companion]) -> Resul
     let place = RunDir::claim(&file.name).map_err(|e| e.to_string())?;
     let logs = match &file.logs {
         Some(logs) => {
-            std::fs::create_dir_all(logs).map_err(|e| format!("making the folder {}: {e}", logs.display()))?;
+            std::fs::create_dir_all(logs)
+                .map_err(|e| format!("making the folder {}: {e}", logs.display()))?;
             logs.clone()
         }
         None => place.logs(),
