@@ -8,10 +8,10 @@
 //! ```
 //! Data goes one way. Every segment has one writer. Visible means committed.
 
-#[cfg(all(feature = "beacon", not(loom)))]
-pub mod beacon;
 #[cfg(not(loom))]
 pub mod attachment;
+#[cfg(all(feature = "beacon", not(loom)))]
+pub mod beacon;
 pub mod board;
 #[cfg(not(loom))]
 pub mod bootstrap;

@@ -1,6 +1,6 @@
 //! The binary's client commands against a supervisor that this test plays: a claimed run folder, a control socket
 //! and answers by script.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::AsFd;
