@@ -2,7 +2,9 @@
 
 pub mod agent;
 pub mod birth;
+pub mod check;
 pub mod child;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod death;
@@ -17,3 +19,8 @@ pub mod signals;
 pub mod spawn;
 pub mod swarm;
 pub mod topology;
+
+/// Does what the command line says.
+pub fn main() -> std::process::ExitCode {
+    cli::main()
+}
