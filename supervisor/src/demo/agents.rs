@@ -54,7 +54,7 @@ pub enum Found {
         sha256: [u8; 32],
     },
     /// It could not be read, and why.
-    Unreadable(String),
+    Unreadable(/** Why. */ String),
 }
 
 /// What lies where in the run's temporary folder.
@@ -82,7 +82,8 @@ impl Folder {
         Ok((PathBuf::from(OsString::from_vec(tree.to_vec())), *how == 1))
     }
 
-    fn list(&self) -> PathBuf {
+    /// The lister's walk.
+    pub fn list(&self) -> PathBuf {
         self.0.join("list")
     }
 

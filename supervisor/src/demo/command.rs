@@ -3,7 +3,8 @@
 use super::agents::Folder;
 use super::killer::Killer;
 use super::report::percentile;
-use super::{Asked, CollectedFile, Comparison, Figures, FileResult, Report, Walk, compare, sequential, walk};
+use super::{Asked, CollectedFile, Comparison, Figures, FileResult, Report, Seen, Walk};
+use super::{compare, sequential, walk, walk_file};
 use crate::cli::DemoOptions;
 use crate::config::{self, SwarmFile};
 use crate::output::Echo;
@@ -12,6 +13,7 @@ use crate::run_dir::{self, RunDir};
 use crate::swarm::Swarm;
 use indicatif::{ProgressBar, ProgressStyle};
 use shoal_runtime::desk::Histogram;
+use std::collections::{BTreeSet, HashMap};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -93,12 +95,12 @@ fn passes(
         };
         let swarm = run_file(file, &folder, setting)?;
         sums.add(&swarm, began.elapsed());
-        let got = gathered(&Folder::new(&data))?;
-        let comparison = compare(expected, &got);
         let failed = swarm.failed_start.clone().or_else(|| swarm.is_ending().then(|| "interrupted".into()));
         if let Some(why) = failed {
             return Err(why);
         }
+        let (got, listed) = gathered(&Folder::new(&data))?;
+        let comparison = compare_still(tree, &listed, expected, &got);
         let hopeless = sums.kills == 0 && sums.passes >= PASSES_WITHOUT_KILL_MAX;
         if !comparison.identical || sums.kills >= wanted || hopeless {
             bar.finish_and_clear();
@@ -108,11 +110,28 @@ fn passes(
     }
 }
 
-fn gathered(folder: &Folder) -> Result<Vec<FileResult>, String> {
+/// What the collector gathered, and the walk that the lister made.
+fn gathered(folder: &Folder) -> Result<(Vec<FileResult>, Walk), String> {
     let records = folder.records();
-    let (_, reload) =
-        CollectedFile::open(&records).map_err(|e| format!("reading {}: {e}", records.display()))?;
-    Ok(reload.records.into_iter().map(|r| r.result).collect())
+    let failed = |path: &Path, e: std::io::Error| format!("reading {}: {e}", path.display());
+    let (_, reload) = CollectedFile::open(&records).map_err(|e| failed(&records, e))?;
+    let listed = walk_file::load(&folder.list()).map_err(|e| failed(&folder.list(), e))?;
+    Ok((reload.records.into_iter().map(|r| r.result).collect(), listed))
+}
+
+/// Compares what held still between the two walks; files that came, went or moved in between are `changed`.
+fn compare_still(tree: &Walk, listed: &Walk, expected: &[FileResult], got: &[FileResult]) -> Comparison {
+    let seen = |walk: &Walk| -> HashMap<PathBuf, Seen> {
+        walk.files().map(|(_, path, seen)| (path.to_owned(), seen)).collect()
+    };
+    let (before, after) = (seen(tree), seen(listed));
+    let still = |r: &&FileResult| before.get(&r.path) == after.get(&r.path);
+    let kept = |results: &[FileResult]| results.iter().filter(still).cloned().collect::<Vec<_>>();
+    let mut comparison = compare(&kept(expected), &kept(got));
+    let all: BTreeSet<&PathBuf> = before.keys().chain(after.keys()).collect();
+    let moved = all.into_iter().filter(|path| before.get(*path) != after.get(*path));
+    comparison.changed.extend(moved.cloned());
+    comparison
 }
 
 fn workers(options: &DemoOptions) -> u32 {
