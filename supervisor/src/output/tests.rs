@@ -17,12 +17,7 @@ fn capture_all(capture: &mut Capture, bytes: &[u8], stream: Stream) {
     let (reader, mut writer) = pipe();
     std::thread::scope(|scope| {
         scope.spawn(move || writer.write_all(bytes).unwrap());
-        loop {
-            match capture.on_readable(reader.as_fd(), stream).unwrap() {
-                Drained::Open => {}
-                Drained::Closed => break,
-            }
-        }
+        while capture.on_readable(reader.as_fd(), stream).unwrap() == Drained::Open {}
     });
 }
 
