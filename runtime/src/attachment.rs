@@ -46,6 +46,8 @@ pub struct World<P> {
     pub agent: u32,
     spin: Spin,
     faults: Vec<PeerFault>,
+    /// Whether this incarnation took or committed a message yet.
+    met_message: bool,
 }
 
 /// The writing ends, and the commit record.
@@ -53,7 +55,6 @@ pub struct Outputs {
     producers: Vec<Producer>,
     committer: Committer,
     stamp_next: bool,
-    committed_once: bool,
 }
 
 /// The reading ends.
@@ -137,6 +138,7 @@ impl<P: Port> World<P> {
             agent: manifest.agent,
             spin: Spin::new(cpus),
             faults: Vec::new(),
+            met_message: false,
         }
     }
 
@@ -159,8 +161,17 @@ impl<P: Port> World<P> {
 
     /// The same world with another port.
     pub fn map_port<Q>(self, map: impl FnOnce(P) -> Q) -> World<Q> {
-        let World { links, port, desk, agent, spin, faults } = self;
-        World { links, port: map(port), desk, agent, spin, faults }
+        let World { links, port, desk, agent, spin, faults, met_message } = self;
+        World { links, port: map(port), desk, agent, spin, faults, met_message }
+    }
+
+    /// Notes the first message of this incarnation: how long a recovery took.
+    #[inline]
+    fn note_message(&mut self) {
+        if !self.met_message {
+            self.met_message = true;
+            self.desk.first_message(clock::now_ns());
+        }
     }
 
     /// Notes a fault of a peer.
@@ -270,7 +281,7 @@ impl Outputs {
         let producers =
             lanes.map(|(i, l)| Producer::open(region.clone(), &manifest.shape, i, ends(l))).collect();
         let committer = Committer::new(region.clone(), &manifest.shape, manifest.generation);
-        Outputs { producers, committer, stamp_next: false, committed_once: false }
+        Outputs { producers, committer, stamp_next: false }
     }
 
     /// A lane's writing end.
@@ -424,10 +435,7 @@ impl Outputs {
             }
             self.committer.commit();
         }
-        if !self.committed_once && touched + usize::from(input.is_some()) > 0 {
-            self.committed_once = true;
-            world.desk.first_commit(clock::now_ns());
-        }
+        world.note_message();
         self.publish_and_ring(input.map(|(_, cursor, frame)| (cursor, frame)), world)
     }
 
@@ -576,6 +584,7 @@ impl Inputs {
         }
         match polled {
             Polled::Frame(frame) => {
+                world.note_message();
                 if let Some(stamp_ns) = frame.stamp_ns {
                     world.desk.latency(clock::now_ns().saturating_sub(stamp_ns));
                 }

@@ -145,14 +145,10 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
     // SAFETY: `plan` is the parent's, who is suspended; the pointers in it were made from live, terminated lists; every call
     // is a plain system call on numbers of this process.
     unsafe {
-        let default = libc::sigaction {
-            sa_sigaction: libc::SIG_DFL,
-            sa_mask: std::mem::zeroed(),
-            sa_flags: 0,
-            sa_restorer: None,
-        };
+        // SIG_DFL without flags or mask, as the kernel lays it out. By the bare call, because libc refuses 32 and 33.
+        let default = [0u64; 4];
         for signal in 1..=64 {
-            libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, size_of::<u64>());
         }
         libc::setpgid(0, 0);
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);

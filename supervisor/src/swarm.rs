@@ -84,7 +84,7 @@ pub struct Swarm {
     started: Instant,
     /// SIGKILLs ordered here that a wait status proved.
     pub kills_proven: u64,
-    /// Death to first commit of the next incarnation, ns.
+    /// Death to the first message that the next incarnation took or committed, ns.
     pub recoveries_ns: Vec<u64>,
     /// Accusations of peers heard.
     pub accusations: u64,
@@ -799,18 +799,19 @@ impl Swarm {
         died_at.get_or_insert((record.generation, clock::now_ns()));
     }
 
-    /// If an agent has committed since the death that is being measured, in a later life: notes how long that took.
+    /// If an agent has taken or committed a message since the death that is being measured, in a later life: notes how long
+    /// that took.
     fn measure_recovery(&mut self, agent: usize) {
         let record = &mut self.agents[agent];
         let (Some((generation, died_at_ns)), Some(view)) = (record.died_at, record.view()) else { return };
-        let first_ns = desk::view(view).first_commit_ns;
+        let first_ns = desk::view(view).first_message_ns;
         if record.generation > generation && first_ns > died_at_ns {
             record.died_at = None;
             self.recoveries_ns.push(first_ns - died_at_ns);
         }
     }
 
-    /// Measures the recovery of every living agent that has committed since its predecessor's death.
+    /// Measures the recovery of every living agent that has met a message since its predecessor's death.
     pub fn measure_recoveries(&mut self) {
         (0..self.agents.len()).for_each(|agent| self.measure_recovery(agent));
     }

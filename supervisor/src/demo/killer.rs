@@ -71,7 +71,7 @@ impl Killer {
         let Some(view) = record.view().filter(|_| record.state == State::Ready) else { return false };
         let words = desk::view(view);
         let same_file = words.held.is_some() && self.last_held.get(&agent) == Some(&words.held);
-        !same_file && (self.hasty || words.first_commit_ns != 0 || words.held.is_some())
+        !same_file && (self.hasty || words.first_message_ns != 0 || words.held.is_some())
     }
 }
 
