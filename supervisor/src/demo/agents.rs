@@ -54,7 +54,10 @@ pub enum Found {
         sha256: [u8; 32],
     },
     /// It could not be read, and why.
-    Unreadable(/** Why. */ String),
+    Unreadable {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What lies where in the run's temporary folder.
@@ -148,7 +151,7 @@ fn worker(agent: &mut Agent, folder: &Folder) -> Result<()> {
             Outcome::Counted { bytes, lines, words, sha256, .. } => {
                 Found::Counted { bytes, lines, words, sha256 }
             }
-            Outcome::Unreadable { reason, .. } => Found::Unreadable(reason),
+            Outcome::Unreadable { reason, .. } => Found::Unreadable { reason },
         };
         step.send(
             &tallies,
@@ -188,7 +191,7 @@ fn collected(tally: &ArchivedTally) -> Collected {
             sha256: *sha256,
             changed,
         },
-        ArchivedFound::Unreadable(reason) => Outcome::Unreadable { reason: reason.to_string(), changed },
+        ArchivedFound::Unreadable { reason } => Outcome::Unreadable { reason: reason.to_string(), changed },
     };
     let path = PathBuf::from(OsStr::from_bytes(&tally.path));
     Collected { index: tally.index.to_native(), result: FileResult { path, outcome } }
