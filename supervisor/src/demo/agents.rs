@@ -15,33 +15,33 @@ use std::process::ExitCode;
 
 /// A file to be counted.
 #[shoal_agent::message]
-pub struct Task {
+struct Task {
     /// Its number in the walk.
-    pub index: u64,
+    index: u64,
     /// Its path below the walked folder, as bytes.
-    pub path: Vec<u8>,
+    path: Vec<u8>,
     /// Its size at the walk.
-    pub size_bytes: u64,
+    size_bytes: u64,
     /// Its time of change at the walk, ns.
-    pub mtime_ns: i64,
+    mtime_ns: i64,
 }
 
 /// What a file was found to hold.
 #[shoal_agent::message]
-pub struct Tally {
+struct Tally {
     /// Its number in the walk.
-    pub index: u64,
+    index: u64,
     /// Its path below the walked folder, as bytes.
-    pub path: Vec<u8>,
+    path: Vec<u8>,
     /// Its figures, or why there are none.
-    pub found: Found,
+    found: Found,
     /// Whether it changed since the walk.
-    pub changed: bool,
+    changed: bool,
 }
 
 /// The figures of a file.
 #[shoal_agent::message]
-pub enum Found {
+enum Found {
     /// It was read.
     Counted {
         /// Its size.
