@@ -67,8 +67,9 @@ impl Follower {
         let ours = (seen.dev(), seen.ino());
         loop {
             let Some(age) = self.age_of(ours) else {
-                // Rotated out, or the folder was removed; what is left is younger.
-                return self.oldest();
+                // Rotated out: what is left is younger. But without a youngest the folder is being removed, and what is left
+                // of it was read already.
+                return if self.path(0).exists() { self.oldest() } else { Ok(None) };
             };
             if age == 0 {
                 return Ok(None);
