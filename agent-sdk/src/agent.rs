@@ -249,14 +249,16 @@ impl Agent {
     /// let tasks = agent.subscribe::<Task>("tasks")?;
     /// loop {
     ///     match agent.try_receive(&tasks)? {
-    ///         Next::Message(task) => task.commit()?,
-    ///         Next::Closed | Next::Stopping => return Ok(()),
-    ///         Next::TimedOut => {
-    ///             if agent.arm(&tasks)? {
-    ///                 // In an async runtime: `async_fd.readable().await`.
-    ///                 poll(&mut [PollFd::new(&*agent, PollFlags::IN)], None)?;
-    ///             }
+    ///         Next::Message(task) => {
+    ///             task.commit()?;
+    ///             continue;
     ///         }
+    ///         Next::Closed | Next::Stopping => return Ok(()),
+    ///         Next::TimedOut => {}
+    ///     }
+    ///     if agent.arm(&tasks)? {
+    ///         // In an async runtime: `async_fd.readable().await`.
+    ///         poll(&mut [PollFd::new(&*agent, PollFlags::IN)], None)?;
     ///     }
     /// }
     /// # }
@@ -332,6 +334,13 @@ impl Agent {
     /// after a restart.
     pub fn sent<T>(&mut self, to: &Publisher<T>) -> u64 {
         self.core.at.outputs.producer(to.lane()).tail().sequence
+    }
+
+    /// How many messages of a channel whose lanes say `when_full = "drop-oldest"` were given up before this incarnation read
+    /// them, exactly.
+    pub fn missed<T>(&mut self, of: &Subscription<T>) -> u64 {
+        let inputs = &self.subscriptions[of.index()].inputs;
+        inputs.iter().map(|&input| self.core.at.inputs.consumer(input).missed()).sum()
     }
 }
 
