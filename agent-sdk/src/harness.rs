@@ -25,12 +25,14 @@
 
 mod outside;
 mod port;
+mod roster;
 
 use crate::log::Log;
 use crate::payload::Payload;
 use crate::{Agent, Message, Result};
-use outside::{ChannelSpec, Outside};
+use outside::Outside;
 use port::HarnessPort;
+use roster::ChannelSpec;
 pub use shoal_runtime::layout::WhenFull;
 use std::cell::RefCell;
 use std::rc::Rc;

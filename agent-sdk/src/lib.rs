@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod core;
 mod error;
 mod handle;
 pub mod harness;

@@ -1,7 +1,8 @@
 //! The ports of a harness: the agent's, which moves the outside whenever the agent would sleep, and its peers', which
 //! never sleep.
 
-use super::outside::{AGENT, Outside};
+use super::outside::Outside;
+use super::roster::AGENT;
 use crate::Result;
 use rustix::event::{Timespec, epoll};
 use shoal_runtime::attachment::Attachment;
