@@ -46,6 +46,8 @@ pub struct World<P> {
     pub agent: u32,
     spin: Spin,
     faults: Vec<PeerFault>,
+    /// Whether this incarnation took or committed a message yet.
+    met_message: bool,
 }
 
 /// The writing ends, and the commit record.
@@ -53,13 +55,14 @@ pub struct Outputs {
     producers: Vec<Producer>,
     committer: Committer,
     stamp_next: bool,
-    committed_once: bool,
 }
 
 /// The reading ends.
 pub struct Inputs {
     consumers: Vec<Consumer>,
     next: usize,
+    /// A permanent agent waits for producers that an operator may start again.
+    closes: bool,
 }
 
 /// Why a send did not happen.
@@ -135,6 +138,7 @@ impl<P: Port> World<P> {
             agent: manifest.agent,
             spin: Spin::new(cpus),
             faults: Vec::new(),
+            met_message: false,
         }
     }
 
@@ -157,8 +161,17 @@ impl<P: Port> World<P> {
 
     /// The same world with another port.
     pub fn map_port<Q>(self, map: impl FnOnce(P) -> Q) -> World<Q> {
-        let World { links, port, desk, agent, spin, faults } = self;
-        World { links, port: map(port), desk, agent, spin, faults }
+        let World { links, port, desk, agent, spin, faults, met_message } = self;
+        World { links, port: map(port), desk, agent, spin, faults, met_message }
+    }
+
+    /// Notes the first message of this incarnation: how long a recovery took.
+    #[inline]
+    fn note_message(&mut self) {
+        if !self.met_message {
+            self.met_message = true;
+            self.desk.first_message(clock::now_ns());
+        }
     }
 
     /// Notes a fault of a peer.
@@ -268,7 +281,7 @@ impl Outputs {
         let producers =
             lanes.map(|(i, l)| Producer::open(region.clone(), &manifest.shape, i, ends(l))).collect();
         let committer = Committer::new(region.clone(), &manifest.shape, manifest.generation);
-        Outputs { producers, committer, stamp_next: false, committed_once: false }
+        Outputs { producers, committer, stamp_next: false }
     }
 
     /// A lane's writing end.
@@ -422,10 +435,7 @@ impl Outputs {
             }
             self.committer.commit();
         }
-        if !self.committed_once && touched + usize::from(input.is_some()) > 0 {
-            self.committed_once = true;
-            world.desk.first_commit(clock::now_ns());
-        }
+        world.note_message();
         self.publish_and_ring(input.map(|(_, cursor, frame)| (cursor, frame)), world)
     }
 
@@ -501,7 +511,7 @@ impl Inputs {
             let end = InputEnd { neighbour, lane: entry.lane as usize, share: entry.share };
             Consumer::open(region.clone(), &manifest.shape, i, end, shapes[&neighbour].clone())
         });
-        Inputs { consumers: consumers.collect(), next: 0 }
+        Inputs { consumers: consumers.collect(), next: 0, closes: !manifest.permanent }
     }
 
     /// A reading end.
@@ -543,7 +553,7 @@ impl Inputs {
             return None;
         }
         // A thorough look found nothing: nothing is committed that was not read.
-        let closed = !among.is_empty() && among.iter().all(|&i| self.closed(i, &world.links));
+        let closed = self.closes && !among.is_empty() && among.iter().all(|&i| self.closed(i, &world.links));
         match request {
             _ if closed => Some(Found::Closed),
             Request::Drain => Some(Found::Stop),
@@ -574,6 +584,7 @@ impl Inputs {
         }
         match polled {
             Polled::Frame(frame) => {
+                world.note_message();
                 if let Some(stamp_ns) = frame.stamp_ns {
                     world.desk.latency(clock::now_ns().saturating_sub(stamp_ns));
                 }

@@ -196,12 +196,15 @@ impl Consumer {
         self.sources.rings.front().map_or(0, |s| s.incarnation.generation)
     }
 
-    /// Whether everything that the lane's last known incarnation committed was taken, and it is dead.
+    /// Whether everything was taken that the producer committed before its last verdict.
     pub fn drained(&self, board: &Board, agent: u32) -> bool {
-        match self.sources.rings.back() {
-            None => board.generation(agent) == 0 || board.last_verdict(agent) >= board.generation(agent),
-            Some(last) => last.end.is_some_and(|end| self.cursor.at.position >= end.position),
+        let last = board.last_verdict(agent);
+        if last < board.generation(agent) {
+            return false;
         }
+        let verdict = board.verdict(Incarnation { agent, generation: last });
+        let end = verdict.and_then(|v| v.lanes.get(self.end.lane).copied());
+        last == 0 || end.is_some_and(|end| self.cursor.at.position >= end.position)
     }
 
     /// The fingerprint that the lane's producer declared; 0 when it did not yet.

@@ -147,7 +147,9 @@ impl Links {
     fn complete(&self) -> bool {
         self.neighbours.iter().all(|n| {
             let newest = n.links.back().map_or(0, |l| l.incarnation.generation);
-            newest >= self.board.generation(n.agent)
+            let named = self.board.generation(n.agent);
+            // Of an incarnation that is dead by now only its readers need the link, and it will wake them.
+            newest >= named || self.board.last_verdict(n.agent) >= named
         })
     }
 

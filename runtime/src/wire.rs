@@ -96,6 +96,8 @@ pub struct Manifest {
     pub generation: u32,
     /// Which replica it is, and of how many.
     pub replica: (u32, u32),
+    /// Whether it is restarted even after a normal end: then its channels never count as closed.
+    pub permanent: bool,
     /// Shape of its segment.
     pub shape: SegmentShape,
     /// Shape of the board.

@@ -1,0 +1,164 @@
+//! One agent as the supervisor knows it: its state, its living incarnation, its predecessors that are not drained yet.
+
+use crate::child::State;
+use crate::output::Capture;
+use crate::restart::Intensity;
+use crate::spawn::Child;
+use shoal_runtime::board::Verdict;
+use shoal_runtime::desk::{self, Counter, Histogram};
+use shoal_runtime::doorbell::Doorbell;
+use shoal_runtime::layout::SegmentShape;
+use shoal_runtime::mark::Place;
+use shoal_runtime::{Incarnation, Region};
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+/// One agent.
+pub struct Agent {
+    /// Its name, with the replica.
+    pub name: String,
+    /// The shape of its segments.
+    pub shape: SegmentShape,
+    /// Where it is in its life.
+    pub state: State,
+    /// Moves with every change of state: timers of an earlier one are void.
+    pub state_serial: u64,
+    /// The last generation number that was used.
+    pub generation: u32,
+    /// Deaths and pauses.
+    pub intensity: Intensity,
+    /// Its process, if there is one.
+    pub live: Option<Live>,
+    /// Dead incarnations that some reader has not drained, oldest first.
+    pub graves: VecDeque<Grave>,
+    /// Where its lanes end and its cursors stand by its last verdict.
+    pub last: Verdict,
+    /// Whether it was ever ready.
+    pub was_ready: bool,
+    /// Starts after the first.
+    pub restarts: u64,
+    /// What its dead incarnations counted.
+    pub past: Totals,
+    /// The death whose recovery is being measured: generation and CLOCK_MONOTONIC ns.
+    pub died_at: Option<(u32, u64)>,
+    /// Its output.
+    pub capture: Capture,
+    /// How its last incarnation ended, for messages.
+    pub last_ending: Option<String>,
+}
+
+/// A living process and what it was handed.
+pub struct Live {
+    /// Which life of which agent.
+    pub incarnation: Incarnation,
+    /// The process.
+    pub child: Child,
+    /// Our end of its control socket.
+    pub control: OwnedFd,
+    /// Its segment, for sealing only: never mapped here.
+    pub segment: OwnedFd,
+    /// Its doorbell.
+    pub doorbell: Doorbell,
+    /// Its standard output and error, until they end.
+    pub pipes: [Option<OwnedFd>; 2],
+    /// What exists once it has mapped its segment and the seals hold.
+    pub sealed: Option<Sealed>,
+    /// Links that it is to be told of.
+    pub post: Post,
+    /// Whether it was told to begin.
+    pub going: bool,
+    /// Since when.
+    pub born: Instant,
+    /// Its death was ordered by an operator, the demo or chaos.
+    pub ordered: bool,
+    /// When the proof of its death was first asked for.
+    pub dead_since: Option<Instant>,
+}
+
+/// A sealed segment as peers see it.
+pub struct Sealed {
+    /// The read-only descriptor that peers are handed.
+    pub read_only: OwnedFd,
+    /// The supervisor's own read-only view.
+    pub view: Region,
+}
+
+/// A dead incarnation that is not drained yet.
+pub struct Grave {
+    /// Which life of which agent.
+    pub incarnation: Incarnation,
+    /// What peers are handed.
+    pub read_only: OwnedFd,
+    /// Its doorbell, handed along though nobody listens.
+    pub doorbell: Doorbell,
+    /// Where its lanes end.
+    pub ends: Vec<Place>,
+}
+
+/// Links that are to be handed over: one packet is under way at a time, later ones coalesce.
+#[derive(Default)]
+pub struct Post {
+    /// Whether a packet was sent and not acknowledged.
+    pub under_way: bool,
+    /// What comes next.
+    pub pending: VecDeque<Incarnation>,
+}
+
+impl Post {
+    /// Adds a link. A newer incarnation replaces an older one of the same agent unless the receiver reads its lanes.
+    pub fn add(&mut self, link: Incarnation, reads: bool) {
+        if !reads {
+            self.pending.retain(|l| l.agent != link.agent);
+        }
+        self.pending.push_back(link);
+    }
+
+    /// Whether everything was handed over and taken.
+    pub fn is_done(&self) -> bool {
+        !self.under_way && self.pending.is_empty()
+    }
+}
+
+/// Sums over incarnations.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// Messages sent.
+    pub sent: u64,
+    /// Messages received and acknowledged.
+    pub received: u64,
+    /// Publish to poll, sampled.
+    pub latency: Histogram,
+}
+
+impl Totals {
+    /// Adds what a desk says.
+    pub fn add(&mut self, view: &Region) {
+        self.sent = self.sent.wrapping_add(desk::counter(view, Counter::Sent));
+        self.received = self.received.wrapping_add(desk::counter(view, Counter::Received));
+        self.latency.add_desk(view);
+    }
+}
+
+impl Agent {
+    /// The view of its living, sealed segment.
+    pub fn view(&self) -> Option<&Region> {
+        self.live.as_ref().and_then(|l| l.sealed.as_ref()).map(|s| &s.view)
+    }
+
+    /// What it counted in all its lives.
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.past.clone();
+        self.view().into_iter().for_each(|view| totals.add(view));
+        totals
+    }
+
+    /// The descriptors of one of its incarnations, living or not drained.
+    pub fn handles(&self, of: Incarnation) -> Option<(&OwnedFd, &Doorbell)> {
+        let living = self.live.as_ref().filter(|l| l.incarnation == of);
+        if let Some((live, sealed)) = living.and_then(|l| Some((l, l.sealed.as_ref()?))) {
+            return Some((&sealed.read_only, &live.doorbell));
+        }
+        self.graves.iter().find(|g| g.incarnation == of).map(|g| (&g.read_only, &g.doorbell))
+    }
+}

@@ -1,0 +1,167 @@
+//! What an incarnation is made of: its manifest, its segment, its sockets and pipes, its process.
+
+use crate::agent::{Live, Post};
+use crate::config::{SwarmFile, WhenFull};
+use crate::spawn::{self, Order, Spawner};
+use crate::topology::{Instance, Topology};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::pipe::{PipeFlags, pipe_with};
+use shoal_runtime::board::Verdict;
+use shoal_runtime::doorbell::Doorbell;
+use shoal_runtime::layout::{self, BoardShape, LaneShape, SegmentShape};
+use shoal_runtime::segment::{self, Origin};
+use shoal_runtime::wire::{
+    self, ChannelEntry, InputEntry, LaneEntry, Manifest, NeighbourEntry, ReaderEntry, ToAgent,
+};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+/// The shape of an instance's segments.
+pub fn segment_shape(instance: &Instance) -> SegmentShape {
+    let lanes = instance.lanes.iter().map(|lane| LaneShape {
+        capacity_bytes: lane.capacity_bytes,
+        when_full: match lane.when_full {
+            WhenFull::Block => layout::WhenFull::Block,
+            WhenFull::Reject => layout::WhenFull::Reject,
+            WhenFull::DropOldest => layout::WhenFull::DropOldest,
+        },
+        channel: lane.channel as u32,
+    });
+    SegmentShape { lanes: lanes.collect(), input_count: instance.inputs.len() as u32 }
+}
+
+/// The shape of the board.
+pub fn board_shape(topology: &Topology) -> BoardShape {
+    let agents = topology.agents.iter().map(|a| (a.lanes.len() as u32, a.inputs.len() as u32)).collect();
+    BoardShape { channel_count: topology.channels.len() as u32, agents }
+}
+
+/// What all incarnations of an agent are told alike; the generation is put in at each birth.
+pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest {
+    let instance = &topology.agents[agent];
+    let config = &file.agents[instance.config];
+    let neighbours = topology.neighbours(agent);
+    let place = |agent: usize| neighbours.iter().position(|&n| n == agent).unwrap_or_default() as u32;
+    let line_of = |references: &[crate::config::Reference], channel: usize| {
+        references.iter().find(|r| r.channel == channel).map_or(config.line, |r| r.line) as u32
+    };
+    let reader = |r: &crate::topology::ReaderRef| ReaderEntry {
+        neighbour: place(r.agent),
+        input: r.input as u32,
+        share: topology.agents[r.agent].inputs[r.input].share,
+    };
+    Manifest {
+        swarm: file.name.clone(),
+        file: file.path.display().to_string(),
+        name: instance.name.clone(),
+        line: config.line as u32,
+        agent: agent as u32,
+        generation: 0,
+        replica: (instance.replica, instance.replicas),
+        permanent: config.restart.policy == crate::config::Policy::Permanent,
+        shape: segment_shape(instance),
+        board: board_shape(topology),
+        channels: topology
+            .channels
+            .iter()
+            .map(|c| ChannelEntry { name: c.name.clone(), message: c.message.clone(), line: c.line as u32 })
+            .collect(),
+        neighbours: neighbours
+            .iter()
+            .map(|&n| NeighbourEntry {
+                agent: n as u32,
+                name: topology.agents[n].name.clone(),
+                shape: segment_shape(&topology.agents[n]),
+                read: instance.inputs.iter().any(|i| i.producer == n),
+            })
+            .collect(),
+        lanes: instance
+            .lanes
+            .iter()
+            .map(|lane| LaneEntry {
+                channel: lane.channel as u32,
+                line: line_of(&config.publishes, lane.channel),
+                readers: lane.readers.iter().map(reader).collect(),
+            })
+            .collect(),
+        inputs: instance
+            .inputs
+            .iter()
+            .map(|input| InputEntry {
+                channel: input.channel as u32,
+                line: line_of(&config.subscribes, input.channel),
+                neighbour: place(input.producer),
+                lane: input.lane as u32,
+                share: input.share,
+            })
+            .collect(),
+    }
+}
+
+/// What is the same at every birth.
+pub struct Cradle {
+    /// Makes processes.
+    pub spawner: Spawner,
+    /// Random number of the swarm.
+    pub swarm: u64,
+    /// The board, read-only.
+    pub board: OwnedFd,
+}
+
+/// Makes an incarnation: its segment continues where `last` ended; its process runs but was not told to begin.
+///
+/// # Errors
+/// What is lacking, in words, for the operator.
+pub fn bear(
+    cradle: &mut Cradle,
+    manifest: &Manifest,
+    config: &crate::config::Agent,
+    last: &Verdict,
+) -> io::Result<Live> {
+    let incarnation = manifest.incarnation();
+    let origin =
+        Origin { swarm: cradle.swarm, incarnation, lanes: last.lanes.clone(), inputs: last.inputs.clone() };
+    let segment = segment::create(&manifest.shape, &origin)?;
+    let doorbell = Doorbell::create()?;
+    let told = segment::freeze("shoal-manifest", &manifest.to_bytes()?)?;
+    let flags = SocketFlags::CLOEXEC;
+    let (control, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC)?;
+    for ours in [&out_read, &err_read] {
+        rustix::io::ioctl_fionbio(ours, true)?;
+    }
+    // Hello waits in the socket before the process exists: its first read finds it.
+    let handed = [segment.as_fd(), cradle.board.as_fd(), doorbell.as_fd(), told.as_fd()];
+    wire::tell(&control, &ToAgent::Hello, &handed)?;
+    let number = wire::CONTROL_FD.to_string();
+    let own = [
+        (wire::CONTROL_ENV, number.as_str()),
+        ("SHOAL_SWARM", &manifest.swarm),
+        ("SHOAL_AGENT", &manifest.name),
+    ];
+    let given = config.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let order = Order {
+        command: config.command.iter().map(|part| spawn::c_string(part)).collect::<io::Result<_>>()?,
+        environment: spawn::environment(&given.chain(own).collect::<Vec<_>>())?,
+        control: theirs,
+        stdout: out_write,
+        stderr: err_write,
+    };
+    let child = cradle.spawner.spawn(order)?;
+    Ok(Live {
+        incarnation,
+        child,
+        control,
+        segment,
+        doorbell,
+        pipes: [Some(out_read), Some(err_read)],
+        sealed: None,
+        post: Post::default(),
+        going: false,
+        born: Instant::now(),
+        ordered: false,
+        dead_since: None,
+    })
+}

@@ -1,0 +1,178 @@
+//! The only place of the supervisor that waits: one thread, one epoll.
+//!
+//! It turns what the kernel says into events of the swarm, and the swarm's effects into watches and timers. Nothing else
+//! here blocks: sends to agents and clients never do, and output is read as it comes.
+
+use crate::swarm::{Effect, Swarm, Timer};
+use rustix::event::{Timespec, epoll};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+/// Something that runs beside the swarm on the supervisor's thread: the demo's killer, the control socket.
+pub trait Companion {
+    /// Registers its descriptors under tokens of its own, below 2^60.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    fn register(&mut self, watch: &Watch) -> io::Result<()>;
+    /// When it wants to run next by the clock.
+    fn deadline(&self) -> Option<Instant>;
+    /// A descriptor of some companion is ready (`Some(token)`), or its deadline has come (`None`).
+    fn run(&mut self, ready: Option<u64>, swarm: &mut Swarm, watch: &Watch);
+    /// A batch of events has passed.
+    fn passed(&mut self, _swarm: &mut Swarm) {}
+}
+
+/// Where descriptors are watched.
+pub struct Watch {
+    epoll: OwnedFd,
+}
+
+/// Whose descriptor is ready.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+enum Source {
+    Companion = 0,
+    Control = 1,
+    Death = 2,
+    Output = 3,
+    Errors = 4,
+}
+
+const SOURCE_SHIFT: u32 = 60;
+const AGENT_SHIFT: u32 = 32;
+
+fn token(source: Source, agent: usize, generation: u32) -> u64 {
+    (source as u64) << SOURCE_SHIFT | (agent as u64) << AGENT_SHIFT | u64::from(generation)
+}
+
+impl Watch {
+    /// Watches a descriptor for a companion; `token` must be below 2^60 and comes back in `Companion::run`.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn add(&self, fd: impl AsFd, token: u64, flags: epoll::EventFlags) -> io::Result<()> {
+        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), flags).map_err(io::Error::from)
+    }
+
+    /// Watches a new incarnation's descriptors.
+    fn agent(&self, swarm: &Swarm, agent: usize) -> io::Result<()> {
+        let Some(live) = &swarm.agents[agent].live else { return Ok(()) };
+        let generation = live.incarnation.generation;
+        // The control socket is read until it is empty, a pidfd tells once: edges. Output is read in bounded pieces: level.
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        self.add(&live.control, token(Source::Control, agent, generation), edge)?;
+        self.add(&live.child.pidfd, token(Source::Death, agent, generation), edge)?;
+        for (pipe, source) in live.pipes.iter().zip([Source::Output, Source::Errors]) {
+            if let Some(pipe) = pipe {
+                self.add(pipe, token(source, agent, generation), epoll::EventFlags::IN)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A timer: when, whose, what for, and in which state it was armed.
+type Armed = (Instant, usize, Timer, u64);
+
+/// Runs a swarm until it is over.
+///
+/// # Errors
+/// The kernel's refusal to let us wait.
+pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion]) -> io::Result<()> {
+    let watch = Watch { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? };
+    for companion in companions.iter_mut() {
+        companion.register(&watch)?;
+    }
+    let mut timers: BinaryHeap<Reverse<Armed>> = BinaryHeap::new();
+    swarm.start();
+    loop {
+        settle(swarm, &watch, &mut timers)?;
+        companions.iter_mut().for_each(|c| c.passed(swarm));
+        if swarm.is_over() {
+            return Ok(());
+        }
+        let deadline = timers.peek().map(|Reverse((at, ..))| *at);
+        let deadline = companions.iter().filter_map(|c| c.deadline()).chain(deadline).min();
+        let mut events = Vec::with_capacity(256);
+        wait(&watch, &mut events, deadline)?;
+        for event in events {
+            dispatch(swarm, companions, &watch, event.data.u64());
+        }
+        fire(swarm, companions, &watch, &mut timers);
+    }
+}
+
+fn wait(watch: &Watch, events: &mut Vec<epoll::Event>, deadline: Option<Instant>) -> io::Result<()> {
+    let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+    let timeout = left.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: d.subsec_nanos().into() });
+    match epoll::wait(&watch.epoll, rustix::buffer::spare_capacity(events), timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn dispatch(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Watch, token: u64) {
+    if token >> SOURCE_SHIFT == Source::Companion as u64 {
+        companions.iter_mut().for_each(|c| c.run(Some(token), swarm, watch));
+        return;
+    }
+    let agent = (token >> AGENT_SHIFT & 0x0fff_ffff) as usize;
+    let current = swarm.agents[agent].live.as_ref().map(|l| l.incarnation.generation);
+    if current != Some(token as u32) {
+        return;
+    }
+    match token >> SOURCE_SHIFT {
+        t if t == Source::Control as u64 => swarm.on_control(agent),
+        t if t == Source::Output as u64 => swarm.on_output(agent, 0),
+        t if t == Source::Errors as u64 => swarm.on_output(agent, 1),
+        _ => {
+            // What it said before it died counts.
+            swarm.on_control(agent);
+            swarm.on_death(agent);
+        }
+    }
+}
+
+/// Does what the swarm wants done: watches and timers.
+fn settle(swarm: &mut Swarm, watch: &Watch, timers: &mut BinaryHeap<Reverse<Armed>>) -> io::Result<()> {
+    loop {
+        swarm.advance();
+        let effects = swarm.take_effects();
+        if effects.is_empty() {
+            return Ok(());
+        }
+        for effect in effects {
+            match effect {
+                Effect::Watch(agent) => watch.agent(swarm, agent)?,
+                Effect::Arm(at, agent, timer, serial) => timers.push(Reverse((at, agent, timer, serial))),
+            }
+        }
+    }
+}
+
+fn fire(
+    swarm: &mut Swarm,
+    companions: &mut [&mut dyn Companion],
+    watch: &Watch,
+    timers: &mut BinaryHeap<Reverse<Armed>>,
+) {
+    let now = Instant::now();
+    while let Some(&Reverse((at, agent, timer, serial))) = timers.peek() {
+        if at > now {
+            break;
+        }
+        timers.pop();
+        if timer == Timer::Proof || swarm.agents[agent].state_serial == serial {
+            swarm.on_timer(agent, timer);
+        }
+    }
+    for companion in companions.iter_mut() {
+        if companion.deadline().is_some_and(|at| at <= now) {
+            companion.run(None, swarm, watch);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! SIGINT, SIGTERM and SIGHUP as a companion of the event loop: the first ends the swarm in stages, the second by SIGKILL.
+
+use crate::event_loop::{Companion, Watch};
+use crate::swarm::Swarm;
+use rustix::event::epoll::EventFlags;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::low_level::{pipe, unregister};
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+/// The token of the signals' pipe.
+const TOKEN: u64 = 1;
+
+/// Watches the signals that end a swarm.
+pub struct Signals {
+    read: UnixStream,
+    ids: Vec<signal_hook::SigId>,
+}
+
+impl Signals {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let (read, write) = UnixStream::pair()?;
+        read.set_nonblocking(true)?;
+        write.set_nonblocking(true)?;
+        let mut ids = Vec::new();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            ids.push(pipe::register(signal, write.try_clone()?)?);
+        }
+        Ok(Signals { read, ids })
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        self.ids.drain(..).for_each(|id| {
+            unregister(id);
+        });
+    }
+}
+
+impl Companion for Signals {
+    fn register(&mut self, watch: &Watch) -> io::Result<()> {
+        watch.add(&self.read, TOKEN, EventFlags::IN)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn run(&mut self, ready: Option<u64>, swarm: &mut Swarm, _watch: &Watch) {
+        if ready != Some(TOKEN) {
+            return;
+        }
+        let mut bytes = [0; 16];
+        let count = self.read.read(&mut bytes).unwrap_or(0);
+        for _ in 0..count {
+            swarm.notice(if swarm.is_ending() {
+                "asked again: killing what is left"
+            } else {
+                "stopping; asked again it kills"
+            });
+            swarm.shut_down();
+        }
+    }
+}

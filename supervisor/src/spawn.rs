@@ -1,0 +1,325 @@
+//! UNSAFE. Makes and reaps processes; the only file that forks, so that a keeper can take it over later.
+//!
+//! A child shares the supervisor's memory until it executes its command (`CLONE_VM | CLONE_VFORK`), so a start costs the
+//! same however large the supervisor is, and a command that cannot be executed is told at once. In between the child only
+//! makes system calls: default signal handlers, own process group, death with its parent, its descriptors, exec.
+#![allow(unsafe_code)]
+
+use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use rustix::io::fcntl_dupfd_cloexec;
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use shoal_runtime::wire::CONTROL_FD;
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// What a child is to be.
+pub struct Order {
+    /// Program and arguments; the program is a path.
+    pub command: Vec<CString>,
+    /// Its whole environment, `NAME=value`.
+    pub environment: Vec<CString>,
+    /// Its end of the control socket.
+    pub control: OwnedFd,
+    /// Its standard output.
+    pub stdout: OwnedFd,
+    /// Its standard error.
+    pub stderr: OwnedFd,
+}
+
+/// A process that was made.
+#[derive(Debug)]
+pub struct Child {
+    /// Its number, valid until it is reaped.
+    pub pid: i32,
+    /// Readable once it is dead.
+    pub pidfd: OwnedFd,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// By itself, with this status.
+    Exited(i32),
+    /// By this signal.
+    Signalled(i32),
+}
+
+impl std::fmt::Display for Ending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Ending::Exited(status) => write!(f, "exited with status {status}"),
+            Ending::Signalled(signal) => match nix::sys::signal::Signal::try_from(*signal) {
+                Ok(name) => write!(f, "was killed by {name}"),
+                Err(_) => write!(f, "was killed by signal {signal}"),
+            },
+        }
+    }
+}
+
+const STACK_BYTES: usize = 64 * 1024;
+
+/// Makes processes.
+pub struct Spawner {
+    stack: Vec<u128>,
+    null: OwnedFd,
+}
+
+/// Everything the child needs, prepared before it exists: it must not allocate.
+struct Plan {
+    argv: Vec<*const c_char>,
+    envp: Vec<*const c_char>,
+    descriptors: [(RawFd, RawFd); 4],
+    parent: i32,
+    error: c_int,
+}
+
+impl Spawner {
+    /// Prepares.
+    ///
+    /// # Errors
+    /// /dev/null cannot be opened.
+    pub fn new() -> io::Result<Self> {
+        let null = OwnedFd::from(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?);
+        Ok(Spawner { stack: vec![0; STACK_BYTES / 16], null })
+    }
+
+    /// Makes a process; returns when it has executed its command.
+    ///
+    /// # Errors
+    /// No process, memory or descriptor left, or the command cannot be executed.
+    pub fn spawn(&mut self, order: Order) -> io::Result<Child> {
+        let Order { command, environment, control, stdout, stderr } = order;
+        let pointers = |list: &[CString]| -> Vec<*const c_char> {
+            list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
+        };
+        // Out of the way of the numbers that they are moved to.
+        let high = |fd: &OwnedFd| fcntl_dupfd_cloexec(fd, CONTROL_FD + 10);
+        let sources = [high(&self.null)?, high(&stdout)?, high(&stderr)?, high(&control)?];
+        let targets = [0, 1, 2, CONTROL_FD];
+        let mut descriptors = [(0, 0); 4];
+        for (slot, (source, target)) in descriptors.iter_mut().zip(sources.iter().zip(targets)) {
+            *slot = (source.as_raw_fd(), target);
+        }
+        let mut plan = Plan {
+            argv: pointers(&command),
+            envp: pointers(&environment),
+            descriptors,
+            parent: rustix::process::getpid().as_raw_nonzero().get(),
+            error: 0,
+        };
+        let child = self.clone_child(&mut plan)?;
+        if plan.error != 0 {
+            let _ = reap(&child);
+            return Err(io::Error::from_raw_os_error(plan.error));
+        }
+        Ok(child)
+    }
+
+    fn clone_child(&mut self, plan: &mut Plan) -> io::Result<Child> {
+        let mut before = SigSet::empty();
+        // A signal between clone and exec would run the supervisor's handler in the child, with the supervisor's memory.
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
+        let mut pidfd: RawFd = -1;
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        let top = self.stack.as_mut_ptr_range().end;
+        // SAFETY: the child runs `child` on its own stack, with a plan that outlives it: CLONE_VFORK suspends this thread
+        // until the child has executed its command or ended. `child` makes system calls only. All signals are blocked.
+        let pid = unsafe {
+            libc::clone(child, top.cast(), flags, std::ptr::from_mut(plan).cast::<c_void>(), &raw mut pidfd)
+        };
+        let error = io::Error::last_os_error();
+        sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None)?;
+        if pid < 0 {
+            return Err(io::Error::new(error.kind(), format!("making a process: {error}")));
+        }
+        // SAFETY: the kernel has just made this descriptor for this process (CLONE_PIDFD, close-on-exec).
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        Ok(Child { pid, pidfd })
+    }
+}
+
+/// The child until it executes its command. System calls only: it shares its parent's memory.
+extern "C" fn child(plan: *mut c_void) -> c_int {
+    let plan = plan.cast::<Plan>();
+    // SAFETY: `plan` is the parent's, who is suspended; the pointers in it were made from live, terminated lists; every call
+    // is a plain system call on numbers of this process.
+    unsafe {
+        // SIG_DFL without flags or mask, as the kernel lays it out. By the bare call, because libc refuses 32 and 33.
+        let default = [0u64; 4];
+        for signal in 1..=64 {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, size_of::<u64>());
+        }
+        libc::setpgid(0, 0);
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // The parent may have died before the line above.
+        if libc::getppid() != (*plan).parent {
+            libc::_exit(127);
+        }
+        for (source, target) in (*plan).descriptors {
+            if libc::dup2(source, target) < 0 {
+                (*plan).error = *libc::__errno_location();
+                libc::_exit(127);
+            }
+        }
+        libc::syscall(libc::SYS_close_range, CONTROL_FD + 1, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        let none: libc::sigset_t = std::mem::zeroed();
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        libc::execve((&(*plan).argv)[0], (*plan).argv.as_ptr(), (*plan).envp.as_ptr());
+        (*plan).error = *libc::__errno_location();
+        libc::_exit(127)
+    }
+}
+
+/// Reaps a dead child: from here on its number may be used again.
+///
+/// # Errors
+/// It is not dead, or not ours.
+pub fn reap(child: &Child) -> io::Result<Ending> {
+    loop {
+        match rustix::process::waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(status)) => return Ok(ending(&status)),
+            Ok(None) => return Err(io::Error::other("a child is not dead yet")),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn ending(status: &WaitIdStatus) -> Ending {
+    match status.exit_status() {
+        Some(code) => Ending::Exited(code),
+        None => Ending::Signalled(status.terminating_signal().unwrap_or(0)),
+    }
+}
+
+/// Sends SIGKILL to a child and to everything in its process group. The child must not have been reaped yet.
+pub fn kill_tree(child: &Child) {
+    let _ = rustix::process::pidfd_send_signal(&child.pidfd, Signal::KILL);
+    if let Some(group) = rustix::process::Pid::from_raw(child.pid) {
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// Sends a signal to a child.
+pub fn signal(child: &Child, signal: Signal) {
+    let _ = rustix::process::pidfd_send_signal(&child.pidfd, signal);
+}
+
+/// Becomes the one to whom orphaned descendants fall, and asks the kernel to tell no lies about it.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn become_subreaper() -> io::Result<()> {
+    rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).map_err(io::Error::from)
+}
+
+/// Kills and reaps the children of this process that are in no list: descendants of agents that fell to us.
+///
+/// Returns how many were killed.
+pub fn end_strays(known: impl Fn(i32) -> bool) -> usize {
+    let me = rustix::process::getpid().as_raw_nonzero();
+    let list = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
+    let strays = list.split_ascii_whitespace().filter_map(|p| p.parse().ok()).filter(|&p: &i32| !known(p));
+    let mut count = 0;
+    for pid in strays.filter_map(rustix::process::Pid::from_raw) {
+        // Through a pidfd: a number read from a list may have been used again. Only a child of ours can be waited for.
+        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        let ours = rustix::process::waitid(
+            WaitId::PidFd(pidfd.as_fd()),
+            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
+        );
+        if let Ok(None) = ours {
+            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+            count += 1;
+        }
+    }
+    count
+}
+
+/// The environment of a child: this process's own, changed by `changes`.
+///
+/// # Errors
+/// A name or value with a NUL byte.
+pub fn environment(changes: &[(&str, &str)]) -> io::Result<Vec<CString>> {
+    use std::os::unix::ffi::OsStrExt;
+    let kept =
+        std::env::vars_os().filter(|(name, _)| !changes.iter().any(|(n, _)| name.as_bytes() == n.as_bytes()));
+    let kept = kept.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+    let changed = changes.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
+    kept.chain(changed).map(|entry| CString::new(entry).map_err(io::Error::other)).collect()
+}
+
+/// A C string for a command's part.
+///
+/// # Errors
+/// A NUL byte in it.
+pub fn c_string(part: &str) -> io::Result<CString> {
+    CString::new(part).map_err(|_| io::Error::other(format!("{part:?} holds a NUL byte")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(command: &[&str]) -> (Order, OwnedFd, OwnedFd) {
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let order = Order {
+            command: command.iter().map(|c| c_string(c).unwrap()).collect(),
+            environment: environment(&[("SHOAL_TEST", "yes")]).unwrap(),
+            control: theirs.into(),
+            stdout: write.try_clone().unwrap(),
+            stderr: write,
+        };
+        (order, read, ours.into())
+    }
+
+    fn output_of(command: &[&str]) -> (String, Ending) {
+        let (order, read, _ours) = order(command);
+        let child = Spawner::new().unwrap().spawn(order).unwrap();
+        let mut text = String::new();
+        io::Read::read_to_string(&mut std::fs::File::from(read), &mut text).unwrap();
+        (text, reap(&child).unwrap())
+    }
+
+    #[test]
+    fn child_has_its_environment_its_descriptors_and_nothing_else() {
+        let (text, ending) = output_of(&["/bin/sh", "-c", "echo $SHOAL_TEST; ls /proc/self/fd; exit 3"]);
+        assert_eq!(ending, Ending::Exited(3));
+        // `ls` itself has one more descriptor: the folder that it lists.
+        assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["yes", "0", "1", "2", "3", "4"]);
+    }
+
+    #[test]
+    fn child_begins_with_default_handlers_no_blocked_signals_and_its_own_group() {
+        // `cat` installs no handlers of its own.
+        let (text, _) = output_of(&["/bin/cat", "/proc/self/status", "/proc/self/stat"]);
+        let field = |name: &str| text.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
+        for mask in ["SigBlk:", "SigIgn:", "SigCgt:"] {
+            assert_eq!(field(mask), Some("0000000000000000"), "{mask} {text}");
+        }
+        let stat: Vec<&str> = text.lines().last().unwrap().split(' ').collect();
+        assert_eq!(stat[0], stat[4], "it leads its own process group");
+    }
+
+    #[test]
+    fn command_that_cannot_be_executed_is_an_error_at_once() {
+        let (order, _read, _ours) = order(&["/nowhere/at/all"]);
+        let error = Spawner::new().unwrap().spawn(order).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn killed_child_takes_its_group_along() {
+        let (order, read, _ours) = order(&["/bin/sh", "-c", "sleep 1000 & echo started; wait"]);
+        let child = Spawner::new().unwrap().spawn(order).unwrap();
+        let mut text = [0; 8];
+        io::Read::read_exact(&mut std::fs::File::from(read.try_clone().unwrap()), &mut text).unwrap();
+        kill_tree(&child);
+        // The pipe ends only when the last holder, `sleep`, is gone.
+        let mut rest = String::new();
+        io::Read::read_to_string(&mut std::fs::File::from(read), &mut rest).unwrap();
+        assert_eq!(reap(&child).unwrap(), Ending::Signalled(9));
+    }
+}
