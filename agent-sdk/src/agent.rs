@@ -28,7 +28,8 @@ pub enum Next<'a, T: Payload> {
     Message(Received<'a, T>),
     /// Nothing came in time; for [`Agent::try_receive`], nothing is there now.
     TimedOut,
-    /// All producers of the channel ended for good, and everything was read.
+    /// All producers of the channel ended for good, and everything was read. An agent whose `restart` is `permanent` never
+    /// gets this: it waits for producers that an operator may start again.
     Closed,
     /// The supervisor asks for an end, and nothing is left that should be done before.
     Stopping,
@@ -140,7 +141,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Says ready and gives messages to the handlers until the supervisor asks for an end, or all producers have ended.
+    /// Says ready and gives messages to the handlers until the supervisor asks for an end, or all producers have ended for
+    /// good (see [`Next::Closed`]).
     ///
     /// # Errors
     /// An error that trying again cannot help: a message too large for its lane, an invalid message, the supervisor gone.

@@ -49,6 +49,7 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         agent: 0,
         generation: 1,
         replica: (0, 1),
+        permanent: false,
         shape: SegmentShape::default(),
         board: BoardShape { channel_count: channels.len() as u32, agents },
         channels: (1..)
