@@ -14,6 +14,10 @@ impl Log {
         Log { name: name.to_owned(), kept: None }
     }
 
+    pub(crate) fn kept(name: &str, reports: &Arc<Mutex<Vec<String>>>) -> Self {
+        Log { name: name.to_owned(), kept: Some(reports.clone()) }
+    }
+
     pub(crate) fn report(&self, text: &str) {
         match &self.kept {
             None => eprintln!("agent {}: {text}", self.name),

@@ -1,6 +1,6 @@
 //! From `main` to the body and back: attach, run, report, exit status.
 
-use crate::error::{self, Error, Result, SupervisorGone};
+use crate::error::{self, Error, Result, SendError, SupervisorGone};
 use crate::{Agent, Log};
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
@@ -27,6 +27,10 @@ pub fn run(body: impl FnOnce(&mut Agent) -> Result<()>) -> ExitCode {
     let ended = panic::catch_unwind(AssertUnwindSafe(|| body(&mut agent).and_then(|()| agent.ready())));
     match ended {
         Ok(Ok(())) => ExitCode::SUCCESS,
+        // A source that waited for space when it was asked to end, and did.
+        Ok(Err(error)) if matches!(error.downcast_ref(), Some(SendError::Stopping { .. })) => {
+            ExitCode::SUCCESS
+        }
         Ok(Err(error)) => failure(&log, &error),
         Err(_) => ExitCode::FAILURE,
     }

@@ -1,6 +1,6 @@
 //! A step: what a handler sends, and the message that it answers, become real together or not at all.
 
-use crate::error::{self, Error, Result, SendError};
+use crate::error::{self, Error, Result, SendError, SupervisorGone};
 use crate::handle::Publisher;
 use crate::payload::{Bytes, Payload};
 use crate::{Port, handle};
@@ -64,13 +64,22 @@ impl Failures {
     }
 }
 
+/// Whether the runtime failed: then trying again does not help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    Nothing,
+    /// No memory, no descriptors, links that cannot be used.
+    Runtime,
+    Supervisor,
+}
+
 /// The parts of an agent that a step borrows.
 pub(crate) struct Parts<'a> {
     pub(crate) outputs: &'a mut Outputs,
     pub(crate) world: &'a mut World<Port>,
     pub(crate) manifest: &'a Manifest,
     pub(crate) scratch: &'a mut Scratch,
-    pub(crate) gone: &'a mut bool,
+    pub(crate) lost: &'a mut Lost,
 }
 
 /// What a step answers.
@@ -197,8 +206,9 @@ impl<'a> Step<'a> {
 
     #[cold]
     fn lost(&mut self, error: std::io::Error) -> Error {
-        *self.parts.gone |= error.kind() == std::io::ErrorKind::BrokenPipe;
-        error::of_runtime(error)
+        let error = error::of_runtime(error);
+        *self.parts.lost = if error.is::<SupervisorGone>() { Lost::Supervisor } else { Lost::Runtime };
+        error
     }
 
     #[cold]
