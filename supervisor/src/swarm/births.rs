@@ -1,23 +1,14 @@
 //! The start of an incarnation: spawned, sealed, introduced to its peers, told to begin. Or never ready.
 
-use super::Effect;
-use super::Swarm;
-use super::Timer;
+use super::{Effect, Swarm, Timer};
 use crate::agent::Sealed;
-use crate::birth;
-use crate::child::Event;
-use crate::child::State;
+use crate::child::{Event, State};
 use crate::restart::Decision;
-use crate::spawn;
-use shoal_runtime::Incarnation;
-use shoal_runtime::board::Request;
-use shoal_runtime::board::Status;
-use shoal_runtime::segment;
-use shoal_runtime::wire;
-use shoal_runtime::wire::LINKS_PER_PACKET;
-use shoal_runtime::wire::ToAgent;
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
+use crate::{birth, spawn};
+use shoal_runtime::board::{Request, Status};
+use shoal_runtime::wire::{self, LINKS_PER_PACKET, ToAgent};
+use shoal_runtime::{Incarnation, segment};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 impl Swarm {

@@ -1,23 +1,13 @@
 //! The end of an incarnation: proof, verdict, conclusions; and of an agent that is given up.
 
-use super::Ends;
-use super::PROOF_PATIENCE;
-use super::PROOF_RETRY;
-use super::Swarm;
-use super::Timer;
-use crate::agent::Grave;
-use crate::agent::Live;
-use crate::child::Event;
-use crate::child::State;
+use super::{Ends, PROOF_PATIENCE, PROOF_RETRY, Swarm, Timer};
+use crate::agent::{Grave, Live};
+use crate::child::{Event, State};
 use crate::death;
-use crate::output::Drained;
-use crate::output::Stream;
-use crate::spawn;
-use crate::spawn::Ending;
-use shoal_runtime::board::Status;
-use shoal_runtime::board::VerdictKind;
-use shoal_runtime::segment;
-use shoal_runtime::segment::Proof;
+use crate::output::{Drained, Stream};
+use crate::spawn::{self, Ending};
+use shoal_runtime::board::{Status, VerdictKind};
+use shoal_runtime::segment::{self, Proof};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;

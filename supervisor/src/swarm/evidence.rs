@@ -4,11 +4,9 @@
 use super::Swarm;
 use crate::death::Bounds;
 use shoal_runtime::board::Status;
-use shoal_runtime::clock;
-use shoal_runtime::commit;
-use shoal_runtime::commit::Key;
-use shoal_runtime::desk;
+use shoal_runtime::commit::{self, Key};
 use shoal_runtime::mark::Place;
+use shoal_runtime::{clock, desk};
 
 impl Swarm {
     /// What is known of an agent's lanes and inputs apart from its own words.

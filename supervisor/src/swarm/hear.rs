@@ -1,20 +1,12 @@
 //! What agents say and print, and what they are asked.
 
-use super::Ends;
-use super::Swarm;
-use super::live_of;
+use super::{Ends, Swarm, live_of};
 use crate::child::Event;
-use crate::death;
-use crate::output::Drained;
-use crate::output::Stream;
-use crate::spawn;
+use crate::output::{Drained, Stream};
+use crate::{death, spawn};
 use shoal_runtime::Incarnation;
-use shoal_runtime::board::Request;
-use shoal_runtime::board::VerdictKind;
-use shoal_runtime::wire;
-use shoal_runtime::wire::FromAgent;
-use shoal_runtime::wire::Received;
-use shoal_runtime::wire::ToAgent;
+use shoal_runtime::board::{Request, VerdictKind};
+use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
 use std::os::fd::AsFd;
 
 impl Swarm {
