@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -27,13 +28,18 @@ fn root() -> &'static Path {
 /// A folder that looks like a clone in which `cargo build --release` was run.
 struct Clone {
     folder: tempfile::TempDir,
+    /// What is not part of the clone: notes, runtime folder, the `cargo` of the tests.
+    beside: tempfile::TempDir,
 }
 
 impl Clone {
     fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let at = |path: &str| folder.path().join(path);
-        for made in ["target/release", "examples", "scripts", "bin", "run"] {
+        let clone = Clone {
+            folder: tempfile::tempdir().expect("a folder"),
+            beside: tempfile::tempdir().expect("a folder"),
+        };
+        let at = |path: &str| clone.path(path);
+        for made in ["target/release", "examples", "scripts"] {
             fs::create_dir_all(at(made)).expect("made");
         }
         for file in ["wordcount.toml", "ticks.toml"] {
@@ -49,42 +55,56 @@ impl Clone {
         ] {
             symlink(binary, at("target/release").join(name)).expect("linked");
         }
-        let cargo =
-            "#!/bin/sh\n[ \"$1 $2 $3\" = 'run --release --' ] || { echo \"$*\" >> \"$NOTED\"; exit 0; }\n\
+        let cargo = "#!/bin/sh\n[ \"$1 $2 $3\" = 'run --release --' ] || { echo \"$*\" >> \"$NOTED\"; exit 0; }\n\
                      shift 3; exec target/release/shoal \"$@\"\n";
         let crash_test = "#!/bin/sh\necho \"crash-test $*\" >> \"$NOTED\"\n";
-        for (name, text) in [("bin/cargo", cargo), ("scripts/crash-test", crash_test)] {
-            fs::write(at(name), text).expect("written");
-            fs::set_permissions(at(name), fs::Permissions::from_mode(0o755)).expect("executable");
+        let programs = [(clone.beside("cargo"), cargo), (at("scripts/crash-test"), crash_test)];
+        for (path, text) in programs {
+            fs::write(&path, text).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
         }
-        Clone { folder }
+        clone
     }
 
     fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join(path)
     }
 
+    fn beside(&self, path: &str) -> PathBuf {
+        self.beside.path().join(path)
+    }
+
     /// Runs a script in the clone; returns its standard output.
     fn run(&self, script: &str) -> String {
         let path = std::env::var("PATH").unwrap_or_default();
-        let done = Command::new("sh")
+        // Not through pipes: what a failed script leaves running would hold them.
+        let [out, err] = ["out", "err"].map(|name| self.beside(name));
+        let file = |path: &Path| fs::File::create(path).expect("created");
+        let mut shell = Command::new("sh")
             .args(["-e", "-u", "-c", script])
             .current_dir(self.folder.path())
-            .env("PATH", format!("{}:{path}", self.path("bin").display()))
-            .env("NOTED", self.path("noted"))
-            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env("PATH", format!("{}:{path}", self.beside.path().display()))
+            .env("NOTED", self.beside("noted"))
+            .env("XDG_RUNTIME_DIR", self.beside.path())
             .env_remove("SHOAL_SWARM")
             .stdin(Stdio::null())
-            .output()
+            .stdout(file(&out))
+            .stderr(file(&err))
+            .process_group(0)
+            .spawn()
             .expect("a shell");
-        let (out, err) = (String::from_utf8_lossy(&done.stdout), String::from_utf8_lossy(&done.stderr));
-        assert!(done.status.success(), "{}\n{script}\n{out}\n{err}", done.status);
-        out.into_owned()
+        let ended = shell.wait().expect("waited");
+        // A supervisor that is left runs in the shell's group; its agents end with it.
+        let group = rustix::process::Pid::from_child(&shell);
+        let left = rustix::process::kill_process_group(group, rustix::process::Signal::KILL).is_ok();
+        let [out, err] = [out, err].map(|path| fs::read_to_string(path).expect("read"));
+        assert!(ended.success() && !left, "{ended}, something left: {left}\n{script}\n{out}\n{err}");
+        out
     }
 
     /// What was only noted.
     fn noted(&self) -> String {
-        fs::read_to_string(self.path("noted")).unwrap_or_default()
+        fs::read_to_string(self.beside("noted")).unwrap_or_default()
     }
 }
 
@@ -149,13 +169,8 @@ fn the_workers_code_is_that_of_the_example() {
 
 #[test]
 fn every_command_block_is_one_that_these_tests_know() {
-    let known = [
-        "-- demo",
-        "run examples/wordcount.toml",
-        "shoal kill ticker",
-        "scripts/crash-test",
-        "cargo bench",
-    ];
+    let known =
+        ["-- demo", "run examples/wordcount.toml", "shoal kill ticker", "scripts/crash-test", "cargo bench"];
     for block in blocks("sh") {
         assert_eq!(known.iter().filter(|text| block.contains(**text)).count(), 1, "not tried:\n{block}");
     }
