@@ -10,7 +10,7 @@ use crate::doorbell::Doorbell;
 use crate::incarnation::Incarnation;
 use crate::layout::{SegmentShape, desk};
 use crate::region::Region;
-use crate::sync::{Ordering, fence};
+use crate::sync::{Ordering, Site, fence};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -189,7 +189,7 @@ impl Links {
     pub fn fence(&self) {
         // SeqCst fence: pairs with the one in `Parked::set`. Of two that store and then look at the other's word, at
         // least one sees the other's store.
-        fence(Ordering::SeqCst);
+        fence(Site::PublishFence, Ordering::SeqCst);
     }
 
     /// Rings a neighbour that sleeps, once a sleep. After [`Links::fence`].

@@ -5,7 +5,7 @@
 
 use crate::layout::mark;
 use crate::region::Region;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Site, ordering};
 
 /// A position in a lane with the number of the message that begins there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,7 +41,7 @@ impl MarkWriter {
         region.word(at + 8).store(place.sequence, Ordering::Relaxed);
         // Release: pairs with the Acquire of `position` and `read` in other processes; publishes the slot, and for a
         // tail the frames before it, for a cursor that they are no longer read.
-        region.word(self.offset + mark::POSITION).store(place.position, Ordering::Release);
+        region.word(self.offset + mark::POSITION).store(place.position, ordering(Site::MarkStore, Ordering::Release));
         self.slot ^= 1;
     }
 }
@@ -50,7 +50,7 @@ impl MarkWriter {
 #[inline]
 pub(crate) fn position(region: &Region, offset: usize) -> u64 {
     // Acquire: pairs with the Release in `publish`.
-    region.word(offset + mark::POSITION).load(Ordering::Acquire)
+    region.word(offset + mark::POSITION).load(ordering(Site::MarkLoad, Ordering::Acquire))
 }
 
 /// Reads a whole mark; `None` when no slot names its position (its writer moved it meanwhile, or scribbled over it).
