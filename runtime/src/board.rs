@@ -134,7 +134,9 @@ impl Board {
         let at = self.shape.verdict_slot_offset(self.verdicts[agent], agent, of.generation);
         let word = |offset: usize| self.region.word(at + offset);
         // Acquire: pairs with the Release in `BoardWriter::verdict`.
-        if word(board::VERDICT_GENERATION).load(ordering(Site::VerdictLoad, Ordering::Acquire)) != u64::from(of.generation) {
+        if word(board::VERDICT_GENERATION).load(ordering(Site::VerdictLoad, Ordering::Acquire))
+            != u64::from(of.generation)
+        {
             return None;
         }
         // Relaxed: ordered by the Acquire before and the fence after.
@@ -260,7 +262,8 @@ impl BoardWriter {
             word(board::VERDICT_MARKS + mark * 16 + 8).store(place.sequence, Ordering::Relaxed);
         }
         // Release: pairs with the Acquire in `Board::verdict`; publishes the slot.
-        word(board::VERDICT_GENERATION).store(u64::from(verdict.generation), ordering(Site::VerdictStore, Ordering::Release));
+        word(board::VERDICT_GENERATION)
+            .store(u64::from(verdict.generation), ordering(Site::VerdictStore, Ordering::Release));
         self.set(agent, board::LAST_VERDICT, u64::from(verdict.generation));
     }
 

@@ -96,7 +96,8 @@ pub fn mortal(shape: &SegmentShape, origin: &Origin, stores: u64) -> Region {
         if l.when_full == WhenFull::DropOldest { modelled.push(ring) } else { in_place.push(ring) }
     }
     let first = image(shape, origin).into_iter();
-    let first = first.flat_map(|(at, words)| words.into_iter().enumerate().map(move |(i, w)| (at + i * 8, w)));
+    let first =
+        first.flat_map(|(at, words)| words.into_iter().enumerate().map(move |(i, w)| (at + i * 8, w)));
     let what = |offset: usize| match () {
         () if in_place.iter().any(|range| range.contains(&offset)) => As::InPlace,
         () if modelled.iter().any(|range| range.contains(&offset)) => As::Modelled,

@@ -43,7 +43,9 @@ impl MarkWriter {
         region.word(at + 8).store(place.sequence, ordering(Site::MarkSequenceStore, Ordering::Release));
         // Release: pairs with the Acquire of `position` and `read` in other processes; publishes the slot, and for a
         // tail the frames before it, for a cursor that they are no longer read.
-        region.word(self.offset + mark::POSITION).store(place.position, ordering(Site::MarkStore, Ordering::Release));
+        region
+            .word(self.offset + mark::POSITION)
+            .store(place.position, ordering(Site::MarkStore, Ordering::Release));
         self.slot ^= 1;
     }
 }

@@ -240,7 +240,8 @@ mod modelled {
                 if let Some(cell) = &word.in_place {
                     cell.with_mut(|_| ());
                 }
-                word.value.store(u64::from_le_bytes(chunk.try_into().expect("eight bytes")), Ordering::Relaxed);
+                word.value
+                    .store(u64::from_le_bytes(chunk.try_into().expect("eight bytes")), Ordering::Relaxed);
             }
         }
 

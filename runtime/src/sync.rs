@@ -34,8 +34,6 @@ pub enum Site {
     RecordReadFence,
     CommitStore,
     CommitLoad,
-    FloorStore,
-    FloorLoad,
     FloorFence,
     CopyFence,
     PublishFence,
@@ -48,6 +46,22 @@ pub enum Site {
     VerdictLoad,
     VerdictFence,
     VerdictReadFence,
+    /// Not an ordering but a step of the protocol that is left out: see [`left_out`].
+    LookBeforeSleep,
+    EpochLook,
+    WantRing,
+}
+
+/// Whether a model leaves out a step of the protocol, to show that it would notice.
+#[inline(always)]
+pub(crate) fn left_out(site: Site) -> bool {
+    #[cfg(loom)]
+    return is_weakened(site);
+    #[cfg(not(loom))]
+    {
+        let _ = site;
+        false
+    }
 }
 
 /// The ordering of a site: as given, but Relaxed in a model that weakens the site.
@@ -93,7 +107,7 @@ mod modelled {
     }
 
     use Site::*;
-    const SITES: [Site; 25] = [
+    const SITES: [Site; 26] = [
         CommitWordStore,
         CommitWordLoad,
         FactsLoad,
@@ -105,8 +119,6 @@ mod modelled {
         RecordReadFence,
         CommitStore,
         CommitLoad,
-        FloorStore,
-        FloorLoad,
         FloorFence,
         CopyFence,
         PublishFence,
@@ -119,6 +131,9 @@ mod modelled {
         VerdictLoad,
         VerdictFence,
         VerdictReadFence,
+        LookBeforeSleep,
+        EpochLook,
+        WantRing,
     ];
 
     /// How many more stores a segment's writer lives for.

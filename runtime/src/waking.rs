@@ -9,6 +9,7 @@ use crate::desk::{Counter, Desk};
 use crate::incarnation::PeerFault;
 use crate::links::{Links, Port};
 use crate::producer::{Claim, Claimed, Producer};
+use crate::sync::{Site, left_out};
 use std::io;
 use std::time::Instant;
 
@@ -39,7 +40,7 @@ pub fn park<P: Party, T>(
         if links.stale() {
             links.sync(port)?;
         }
-        let found = look(party, true);
+        let found = if left_out(Site::LookBeforeSleep) { None } else { look(party, true) };
         let (links, port, desk) = party.parts();
         if found.is_some() || deadline.is_some_and(|at| Instant::now() >= at) {
             desk.parked().clear();
@@ -59,7 +60,7 @@ pub fn park<P: Party, T>(
 /// As [`Port::receive`].
 #[inline]
 pub fn moved(links: &mut Links, port: &mut impl Port) -> io::Result<bool> {
-    if !links.stale() {
+    if left_out(Site::EpochLook) || !links.stale() {
         return Ok(false);
     }
     links.sync(port)?;

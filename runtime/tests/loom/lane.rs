@@ -70,7 +70,11 @@ fn writer_dead_before_any_store_of_a_step_leaves_all_of_it_or_nothing() {
             (*told.0.lock().unwrap(), *told.1.lock().unwrap()) = (tail.sequence, cursor.sequence);
         });
         let (sent, received) = (*outcome.0.lock().unwrap(), *outcome.1.lock().unwrap());
-        assert_eq!(sent, 2 * received, "died before store {stores}: the outputs are there exactly if the input is taken");
+        assert_eq!(
+            sent,
+            2 * received,
+            "died before store {stores}: the outputs are there exactly if the input is taken"
+        );
         outcomes[received as usize] += 1;
     }
     assert!(outcomes[0] > 8 && outcomes[1] > 8, "both happened: {outcomes:?}");

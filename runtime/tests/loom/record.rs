@@ -42,10 +42,12 @@ fn mark_read_while_its_writer_moves_it_twice_is_never_a_mixture() {
         let swarm = Swarm::block(256);
         let (lives, receiver) = swarm.begin();
         let mut sender = swarm.sender(&lives[0], receiver.link());
-        let writer = thread::spawn(move || (0..3).for_each(|_| {
-            sender.write(1);
-            sender.producers[0].publish();
-        }));
+        let writer = thread::spawn(move || {
+            (0..3).for_each(|_| {
+                sender.write(1);
+                sender.producers[0].publish();
+            })
+        });
         match commit::committed(&lives[0].region, &swarm.sender_shape(), Key::Lane(0)) {
             Ok(tail) => assert_eq!(tail.sequence, (tail.position - 256) / 32),
             Err(error) => assert_eq!(error, RecordError::Busy),

@@ -47,6 +47,8 @@ pub struct Swarm {
     senders: usize,
     lane: LaneShape,
     first: Place,
+    /// Which messages the receiver takes.
+    pub share: (u32, u32),
 }
 
 impl Swarm {
@@ -55,7 +57,13 @@ impl Swarm {
         let mut agents = vec![(1, 0); senders];
         agents.push((0, senders as u32));
         let board = BoardWriter::heap(BoardShape { channel_count: 0, agents });
-        Swarm { board, senders, lane: LaneShape { capacity_bytes: capacity, when_full, channel: 0 }, first }
+        Swarm {
+            board,
+            senders,
+            lane: LaneShape { capacity_bytes: capacity, when_full, channel: 0 },
+            first,
+            share: (0, 1),
+        }
     }
 
     pub fn block(capacity: u64) -> Self {
@@ -119,7 +127,7 @@ impl Swarm {
         let shape = Arc::new(self.receiver_shape());
         let agent = self.agent(life, vec![Neighbour::new(self.senders as u32, shape, false)], vec![receiver]);
         let input = life.who.agent as usize;
-        let readers = vec![ReaderEnd::new(0, input, (0, 1))];
+        let readers = vec![ReaderEnd::new(0, input, self.share)];
         let producer = Producer::open(life.region.clone(), &self.sender_shape(), 0, readers);
         Sender { agent, producers: vec![producer] }
     }
@@ -129,7 +137,7 @@ impl Swarm {
         let neighbours = (0..self.senders).map(|a| Neighbour::new(a as u32, shape.clone(), true)).collect();
         let agent = self.agent(life, neighbours, senders);
         let open = |i| {
-            let end = InputEnd { neighbour: i, lane: 0, share: (0, 1) };
+            let end = InputEnd { neighbour: i, lane: 0, share: self.share };
             Consumer::open(life.region.clone(), &self.receiver_shape(), i, end, shape.clone())
         };
         let mut receiver = Receiver {
@@ -249,9 +257,8 @@ impl Receiver {
     /// Waits for a message.
     pub fn wait(&mut self) -> (usize, Frame) {
         let Receiver { agent, consumers, .. } = self;
-        let found = waking::park(agent, None, &mut |agent, thorough| {
-            Self::look_with(consumers, agent, thorough)
-        });
+        let found =
+            waking::park(agent, None, &mut |agent, thorough| Self::look_with(consumers, agent, thorough));
         found.expect("a model's port does not fail").expect("there is no deadline")
     }
 

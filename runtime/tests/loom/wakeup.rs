@@ -35,3 +35,18 @@ fn consumer_of_two_producers_is_woken_by_both() {
         senders.into_iter().for_each(|s| s.join().expect("no panic"));
     });
 }
+
+#[test]
+fn consumer_asleep_behind_messages_of_other_members_wakes_the_producer_that_waits_for_it() {
+    model(Some(3), || {
+        let mut swarm = Swarm::block(64);
+        swarm.share = (1, 2);
+        let (lives, life) = swarm.begin();
+        let mut sender = swarm.sender(&lives[0], life.link());
+        let mut receiver = swarm.receiver(&life, vec![lives[0].link()]);
+        let writer = thread::spawn(move || (0..2).for_each(|_| sender.send(1)));
+        receiver.receive();
+        assert_eq!(receiver.numbers(0), [1]);
+        writer.join().expect("no panic");
+    });
+}
