@@ -370,15 +370,16 @@ impl Sources {
     fn believe(&mut self, at: Place) -> Look {
         let Some(source) = self.rings.front() else { return Look::Empty };
         let word = self.ring_word(source, at.position, frame::FACTS, Site::FactsLoad);
+        // What was overwritten can look like anything, padding too.
+        if self.when_full == WhenFull::DropOldest && self.floor(source) > at.position {
+            return self.look_below_floor(source, at);
+        }
         let checked = Facts::check(word, at.position, self.capacity).and_then(|facts| {
             let next = (facts.sequence == at.sequence as u32).then_some(facts);
             next.ok_or("a frame's sequence number is not the next one")
         });
         let facts = match checked {
             Ok(facts) => facts,
-            Err(_) if self.when_full == WhenFull::DropOldest && self.floor(source) > at.position => {
-                return self.look_below_floor(source, at);
-            }
             Err(what) => return Look::Fault(self.cut(at, what)),
         };
         let end = facts.end(at.position);
@@ -390,7 +391,9 @@ impl Sources {
             return Look::Skip(Place { position: end, sequence: at.sequence });
         }
         let skip = if facts.extended { EXTENSION_BYTES } else { 0 };
-        let stamp_ns = facts.extended.then(|| self.ring_word(source, at.position, HEADER_BYTES as usize, Site::FactsLoad));
+        let stamp_ns = facts
+            .extended
+            .then(|| self.ring_word(source, at.position, HEADER_BYTES as usize, Site::FactsLoad));
         let in_ring = (at.position & (self.capacity - 1)) + HEADER_BYTES + skip;
         Look::Message(Frame {
             at,
@@ -410,30 +413,38 @@ impl Sources {
     }
 
     fn floor(&self, source: &Source) -> u64 {
-        // Acquire: the frames at and above the floor are looked at after it.
-        source.region.word(self.lane_offset + lane::FLOOR).load(ordering(Site::FloorLoad, Ordering::Acquire))
+        // Relaxed: where the order matters, the facts read before it were read with Acquire.
+        source.region.word(self.lane_offset + lane::FLOOR).load(Ordering::Relaxed)
     }
 
     /// On a drop-oldest lane: jumps to the floor when the frame at `at` was given up.
     fn look_below_floor(&self, source: &Source, at: Place) -> Look {
-        let floor = self.floor(source);
-        if floor <= at.position || !frame::aligned(floor) {
-            return Look::Empty;
-        }
-        // The floor's own frame tells how many were missed; it may be given up while we look, then we look again.
-        let facts = Facts::check(self.ring_word(source, floor, frame::FACTS, Site::FactsLoad), floor, self.capacity);
-        if self.floor(source) != floor {
-            return self.look_below_floor(source, at);
-        }
-        match (facts, mark::read(&source.region, self.lane_offset + lane::TAIL)) {
-            (_, Some(tail)) if tail.position == floor => {
-                Look::Gap(tail, tail.sequence.saturating_sub(at.sequence))
+        loop {
+            let floor = self.floor(source);
+            if floor <= at.position || !frame::aligned(floor) {
+                return Look::Empty;
             }
-            (Ok(facts), _) => {
-                let missed = u64::from(facts.sequence.wrapping_sub(at.sequence as u32));
-                Look::Gap(Place { position: floor, sequence: at.sequence + missed }, missed)
+            // The tail before the facts: what lies at the floor is a frame only if the tail was past it already. `None`, or
+            // a tail before the floor: the producer published right now and has not fenced yet; it will ring.
+            match mark::read(&source.region, self.lane_offset + lane::TAIL) {
+                Some(tail) if tail.position == floor => {
+                    return Look::Gap(tail, tail.sequence.saturating_sub(at.sequence));
+                }
+                Some(tail) if tail.position > floor => {}
+                Some(_) | None => return Look::Empty,
             }
-            (Err(_), _) => Look::Empty,
+            // The floor's own frame tells how many were missed; it may be given up while we look, then we look again.
+            let facts = self.ring_word(source, floor, frame::FACTS, Site::FactsLoad);
+            if self.floor(source) != floor {
+                continue;
+            }
+            return match Facts::check(facts, floor, self.capacity) {
+                Ok(facts) => {
+                    let missed = u64::from(facts.sequence.wrapping_sub(at.sequence as u32));
+                    Look::Gap(Place { position: floor, sequence: at.sequence + missed }, missed)
+                }
+                Err(_) => Look::Empty,
+            };
         }
     }
 
