@@ -338,7 +338,7 @@ const _: () = assert!(desk::COUNTERS + desk::COUNTER_COUNT * 8 <= desk::HISTOGRA
 const _: () = assert!(header::RECORDER_BYTES < desk::LIFE && board::CHANNEL_COUNT < board::EPOCH);
 const _: () = assert!(CAPACITY_MAX_BYTES / 2 <= 1 << 28);
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

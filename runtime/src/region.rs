@@ -229,12 +229,12 @@ mod modelled {
 
         #[track_caller]
         pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
-            assert!(offset % 8 == 0);
+            assert!(offset.is_multiple_of(8));
             &self.words[offset / 8].value
         }
 
         pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {
-            assert!(offset % 8 == 0 && bytes.len() % 8 == 0);
+            assert!(offset.is_multiple_of(8) && bytes.len().is_multiple_of(8));
             for (i, chunk) in bytes.chunks_exact(8).enumerate() {
                 let word = &self.words[offset / 8 + i];
                 if let Some(cell) = &word.in_place {
@@ -246,7 +246,7 @@ mod modelled {
         }
 
         pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
-            assert!(offset % 8 == 0 && into.len() % 8 == 0);
+            assert!(offset.is_multiple_of(8) && into.len().is_multiple_of(8));
             for (i, chunk) in into.chunks_exact_mut(8).enumerate() {
                 let word = &self.words[offset / 8 + i];
                 if let Some(cell) = &word.in_place {
