@@ -1,9 +1,60 @@
-//! The SDK.
+//! Write a Shoal agent: a small program that is given messages and sends messages.
+//!
+//! The normal form is a handler over a *step*. What the handler sends, and the acknowledgement of the message that it was
+//! given, become visible together when it returns `Ok`; on `Err`, on a panic, or when the process is killed, none of it
+//! does, and the message comes again.
+//!
+//! ```no_run
+//! #[shoal_agent::message] struct Task { path: String }
+//! #[shoal_agent::message] struct Count { path: String, words: u64 }
+//!
+//! fn main() -> std::process::ExitCode {
+//!     shoal_agent::run(|agent| {
+//!         let counts = agent.publish::<Count>("counts")?;
+//!         agent.on::<Task>("tasks", move |step, task| {
+//!             let text = std::fs::read(task.path.as_str())?;
+//!             let words = text.split(u8::is_ascii_whitespace).filter(|w| !w.is_empty()).count() as u64;
+//!             step.send(&counts, &Count { path: task.path.to_string(), words })
+//!         })?;
+//!         agent.serve()
+//!     })
+//! }
+//! ```
+//!
+//! - Messages are marked with [`macro@message`] and read in place: a handler sees the archived form of its type.
+//! - [`Agent::receive`] is the loop form, [`Agent::arm`] is for async runtimes, [`Agent::send`] for sources.
+//! - [`Bytes`] are large buffers written by hand, straight into the lane.
+//! - [`harness`] tests an agent without a supervisor.
+//! - Which channels there are, and who publishes and subscribes them, stands in the swarm file; a mismatch is an error that
+//!   names the line.
 #![forbid(unsafe_code)]
+
+mod agent;
+mod core;
+mod error;
+mod handle;
+pub mod harness;
+mod log;
+mod payload;
+mod run;
+mod step;
+
+pub use agent::{Agent, Next};
+pub use error::{Error, InvalidMessage, Result, SendError, SupervisorGone};
+pub use handle::{Publisher, Subscription};
+pub use payload::{Bytes, Payload};
+pub use run::{EXIT_SUPERVISOR_GONE, run};
+pub use step::{MessageId, Received, SEND_TIMEOUT, Step};
 
 /// The library that archives messages, for those who want its types by name.
 pub use rkyv;
 pub use shoal_agent_macros::message;
+pub use shoal_runtime::message::{AccessError, EncodeError, Message};
+
+use log::Log;
+
+/// Where an agent waits and whom it tells: the control socket, or a harness. Never on the hot path.
+type Port = Box<dyn shoal_runtime::port::Control>;
 
 /// What the expansion of `#[message]` names. Not for use by hand.
 ///

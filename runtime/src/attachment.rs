@@ -8,7 +8,7 @@ use crate::doorbell::Doorbell;
 use crate::incarnation::PeerFault;
 use crate::layout::{SegmentShape, WhenFull};
 use crate::links::{Links, Neighbour, Port};
-use crate::port::ControlPort;
+use crate::port::{Control, ControlPort};
 use crate::producer::{Claim, Claimed, Producer, ReaderEnd};
 use crate::spin::Spin;
 use crate::waking::{self, Party};
@@ -18,13 +18,13 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Every so many messages of a lane one carries the time of its publishing.
 const STAMP_EVERY: u64 = 64;
 
-/// An attached incarnation.
-pub struct Attachment {
+/// An attached incarnation. Its port is the control socket's, or a harness's.
+pub struct Attachment<P = ControlPort> {
     /// What it was told.
     pub manifest: Manifest,
     /// What it writes.
@@ -32,7 +32,7 @@ pub struct Attachment {
     /// What it reads.
     pub inputs: Inputs,
     /// Whom it knows, and how it waits.
-    pub world: World<ControlPort>,
+    pub world: World<P>,
 }
 
 /// The links, the port and the desk: what waiting and ringing need.
@@ -47,6 +47,8 @@ pub struct World<P> {
     pub agent: u32,
     spin: Spin,
     faults: Vec<PeerFault>,
+    /// Whether this incarnation took or committed a message yet.
+    met_message: bool,
 }
 
 /// The writing ends, and the commit record.
@@ -54,7 +56,6 @@ pub struct Outputs {
     producers: Vec<Producer>,
     committer: Committer,
     stamp_next: bool,
-    committed_once: bool,
 }
 
 /// The reading ends.
@@ -77,6 +78,18 @@ pub enum SendError {
         /// The longest payload that the lane takes.
         max_bytes: u64,
     },
+    /// It waited for space, and the supervisor asks for an end.
+    Stopping,
+    /// What was to be encoded refused.
+    Refused,
+}
+
+/// What writes itself into a claim.
+pub trait Encode {
+    /// Writes into the slot and says how many bytes; `None` when it is too small.
+    fn fill(&mut self, slot: &mut [core::mem::MaybeUninit<u8>]) -> Option<usize>;
+    /// The bytes that it takes exactly; `None` when it cannot be encoded at all.
+    fn exact(&mut self) -> Option<usize>;
 }
 
 /// Attaches the process to the supervisor that started it; returns when every peer has been told and it may begin.
@@ -126,6 +139,7 @@ impl<P: Port> World<P> {
             agent: manifest.agent,
             spin: Spin::new(cpus),
             faults: Vec::new(),
+            met_message: false,
         }
     }
 
@@ -138,6 +152,27 @@ impl<P: Port> World<P> {
     /// Faults of peers seen since the last call.
     pub fn take_faults(&mut self) -> Vec<PeerFault> {
         std::mem::take(&mut self.faults)
+    }
+
+    /// Whether there is something for [`World::take_faults`].
+    #[inline]
+    pub fn faulty(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
+    /// The same world with another port.
+    pub fn map_port<Q>(self, map: impl FnOnce(P) -> Q) -> World<Q> {
+        let World { links, port, desk, agent, spin, faults, met_message } = self;
+        World { links, port: map(port), desk, agent, spin, faults, met_message }
+    }
+
+    /// Notes the first message of this incarnation: how long a recovery took.
+    #[inline]
+    fn note_message(&mut self) {
+        if !self.met_message {
+            self.met_message = true;
+            self.desk.first_message(clock::now_ns());
+        }
     }
 
     /// Notes a fault of a peer.
@@ -210,6 +245,20 @@ impl<P: Port> Party for World<P> {
     }
 }
 
+impl<P: Control> World<P> {
+    /// Accuses peers of the faults seen since the last call; returns them for the agent's log.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn accuse(&mut self) -> io::Result<Vec<PeerFault>> {
+        let faults = self.take_faults();
+        for fault in &faults {
+            self.port.say(FromAgent::Fault(fault.incarnation))?;
+        }
+        Ok(faults)
+    }
+}
+
 impl Outputs {
     /// Opens the lanes that a manifest names in the own segment.
     pub fn open(region: &Region, manifest: &Manifest) -> Self {
@@ -221,7 +270,7 @@ impl Outputs {
         let producers =
             lanes.map(|(i, l)| Producer::open(region.clone(), &manifest.shape, i, ends(l))).collect();
         let committer = Committer::new(region.clone(), &manifest.shape, manifest.generation);
-        Outputs { producers, committer, stamp_next: false, committed_once: false }
+        Outputs { producers, committer, stamp_next: false }
     }
 
     /// A lane's writing end.
@@ -230,42 +279,71 @@ impl Outputs {
         &mut self.producers[lane]
     }
 
-    /// Writes one hidden frame: claims, lets `fill` write into the claim and say the length, waits for space as the channel
-    /// says.
+    /// Writes one hidden frame: claims, lets the message write itself into the claim, waits for space as the channel says.
     ///
-    /// `fill` gets at least `len(…)` bytes; it returns `None` when the slot was too small, and is called again with as much
-    /// as `exact` says.
+    /// A first try takes the room at the tail as it is, so that a message is measured only when that was too small.
     ///
     /// # Errors
     /// The outer: as [`Port::receive`]. The inner: why it was not written.
+    #[inline]
     pub fn write<P: Port>(
         &mut self,
         lane: usize,
         world: &mut World<P>,
-        deadline: Option<Instant>,
-        fill: &mut dyn FnMut(&mut [core::mem::MaybeUninit<u8>]) -> Option<usize>,
-        exact: &mut dyn FnMut() -> usize,
+        timeout: Option<Duration>,
+        message: &mut impl Encode,
     ) -> io::Result<Result<(), SendError>> {
-        let stamp_next = std::mem::take(&mut self.stamp_next);
+        let stamp_ns = self.stamp(lane);
         let producer = &mut self.producers[lane];
-        let stamped = stamp_next || producer.pending().sequence.is_multiple_of(STAMP_EVERY);
-        let stamp_ns = stamped.then(clock::now_ns);
         if let Some(claim) = producer.claim_room()
-            && try_fill(producer, claim, stamp_ns, fill)
+            && try_fill(producer, claim, stamp_ns, message)
         {
             return Ok(Ok(()));
         }
-        let len = exact() as u64 + if stamped { crate::frame::EXTENSION_BYTES } else { 0 };
-        let claim = match self.claim(lane, len, world, deadline)? {
+        let Some(len) = message.exact() else { return Ok(Err(SendError::Refused)) };
+        let claim = match self.claim(lane, len as u64 + skip_bytes(stamp_ns), world, timeout)? {
             Ok(claim) => claim,
             Err(error) => return Ok(Err(error)),
         };
-        let filled = try_fill(&mut self.producers[lane], claim, stamp_ns, fill);
+        let filled = try_fill(&mut self.producers[lane], claim, stamp_ns, message);
         assert!(filled, "a message is encoded in as many bytes as it was measured to take");
         Ok(Ok(()))
     }
 
-    /// Claims space for a payload of `len` bytes, waiting as the channel says.
+    /// Writes one hidden frame by hand: claims `len` bytes and lets `fill` write them and say how many it used.
+    ///
+    /// # Errors
+    /// The outer: as [`Port::receive`]. Then: why there was no claim. The inner: `fill`'s own, and nothing was written.
+    pub fn write_by_hand<P: Port, E>(
+        &mut self,
+        lane: usize,
+        len: usize,
+        world: &mut World<P>,
+        timeout: Option<Duration>,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> io::Result<Result<Result<(), E>, SendError>> {
+        let stamp_ns = self.stamp(lane);
+        let skip = skip_bytes(stamp_ns);
+        let claim = match self.claim(lane, (len as u64).saturating_add(skip), world, timeout)? {
+            Ok(claim) => claim,
+            Err(error) => return Ok(Err(error)),
+        };
+        let producer = &mut self.producers[lane];
+        Ok(Ok(fill(&mut producer.bytes_by_hand(&claim)[skip as usize..]).map(|used| {
+            assert!(used <= len, "a claim of {len} bytes was filled with {used}");
+            producer.finish(claim, used as u64 + skip, stamp_ns);
+        })))
+    }
+
+    /// The time for the next frame's header, if it is one of the sampled.
+    #[inline]
+    fn stamp(&mut self, lane: usize) -> Option<u64> {
+        let next = std::mem::take(&mut self.stamp_next);
+        let sampled = next || self.producers[lane].pending().sequence.is_multiple_of(STAMP_EVERY);
+        sampled.then(clock::now_ns)
+    }
+
+    /// Claims space for a payload of `len` bytes, waiting as the channel says, but not when asked to stop.
     ///
     /// # Errors
     /// As [`Outputs::write`].
@@ -274,7 +352,7 @@ impl Outputs {
         lane: usize,
         len: u64,
         world: &mut World<P>,
-        deadline: Option<Instant>,
+        timeout: Option<Duration>,
     ) -> io::Result<Result<Claim, SendError>> {
         let producer = &mut self.producers[lane];
         let max_bytes = producer.payload_max();
@@ -295,14 +373,19 @@ impl Outputs {
                 producer.count_blocked();
                 world.desk.count(Counter::Blocked, 1);
                 producer.want(want, &mut world.links);
+                // The clock is read only now that there is a wait. A time-out beyond its range is none.
+                let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
                 let found = world.wait(deadline, |world, thorough| {
                     let (claim, faults) =
                         waking::look_for_space(producer, len, want, thorough, &mut world.links);
                     faults.into_iter().for_each(|fault| world.note(fault));
-                    claim
+                    match claim {
+                        Some(claim) => Some(Ok(claim)),
+                        None => (world.request() == Request::Stop).then_some(Err(SendError::Stopping)),
+                    }
                 });
                 producer.want(0, &mut world.links);
-                Ok(found?.ok_or(SendError::TimedOut))
+                Ok(found?.unwrap_or(Err(SendError::TimedOut)))
             }
         }
     }
@@ -337,10 +420,7 @@ impl Outputs {
             }
             self.committer.commit();
         }
-        if !self.committed_once && touched + usize::from(input.is_some()) > 0 {
-            self.committed_once = true;
-            world.desk.first_commit(clock::now_ns());
-        }
+        world.note_message();
         let input = input.map(|(_, cursor, frame)| (cursor, frame));
         if waking::publish_and_ring(&mut self.producers, input, world)? > 0 {
             self.stamp_next = true;
@@ -349,15 +429,15 @@ impl Outputs {
     }
 }
 
-fn try_fill(
-    producer: &mut Producer,
-    claim: Claim,
-    stamp_ns: Option<u64>,
-    fill: &mut dyn FnMut(&mut [core::mem::MaybeUninit<u8>]) -> Option<usize>,
-) -> bool {
-    let skip = if stamp_ns.is_some() { crate::frame::EXTENSION_BYTES as usize } else { 0 };
+fn skip_bytes(stamp_ns: Option<u64>) -> u64 {
+    if stamp_ns.is_some() { crate::frame::EXTENSION_BYTES } else { 0 }
+}
+
+#[inline]
+fn try_fill(producer: &mut Producer, claim: Claim, stamp_ns: Option<u64>, message: &mut impl Encode) -> bool {
+    let skip = skip_bytes(stamp_ns) as usize;
     let Some(slot) = producer.bytes(&claim).get_mut(skip..) else { return false };
-    let Some(written) = fill(slot) else { return false };
+    let Some(written) = message.fill(slot) else { return false };
     producer.finish(claim, (written + skip) as u64, stamp_ns);
     true
 }
@@ -444,6 +524,7 @@ impl Inputs {
         let polled = waking::look_at_input(&mut self.consumers[input], thorough, &mut world.links);
         match polled {
             Polled::Frame(frame) => {
+                world.note_message();
                 if let Some(stamp_ns) = frame.stamp_ns {
                     world.desk.latency(clock::now_ns().saturating_sub(stamp_ns));
                 }
@@ -458,7 +539,16 @@ impl Inputs {
     }
 }
 
-impl Attachment {
+impl<P: Control> Attachment<P> {
+    /// The same attachment behind a port of any kind: for code that is written once.
+    pub fn boxed(self) -> Attachment<Box<dyn Control>>
+    where
+        P: 'static,
+    {
+        let Attachment { manifest, outputs, inputs, world } = self;
+        Attachment { manifest, outputs, inputs, world: world.map_port(|port| Box::new(port) as _) }
+    }
+
     /// Says ready.
     ///
     /// # Errors
@@ -491,17 +581,5 @@ impl Attachment {
         let (answer, links) = self.world.port.declare(message)?;
         self.world.links.add_all(links);
         Ok(answer)
-    }
-
-    /// Accuses peers of the faults seen since the last call; returns them for the agent's log.
-    ///
-    /// # Errors
-    /// The supervisor is gone.
-    pub fn accuse(&mut self) -> io::Result<Vec<PeerFault>> {
-        let faults = self.world.take_faults();
-        for fault in &faults {
-            self.world.port.say(FromAgent::Fault(fault.incarnation))?;
-        }
-        Ok(faults)
     }
 }

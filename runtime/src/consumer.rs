@@ -472,37 +472,42 @@ impl Sources {
         }
     }
 
-    /// The payload of the frame at the cursor, in place: nobody writes it before the ack.
-    ///
-    /// On a drop-oldest lane it is copied, and `None` when it was overwritten meanwhile: poll again.
-    #[allow(unsafe_code)]
+    /// Makes sure that the payload of the frame at the cursor can be read: on a drop-oldest lane it is copied, and false
+    /// when it was overwritten meanwhile: poll again. Elsewhere nobody writes it before the ack.
     #[inline]
-    pub fn payload(&mut self, frame: &Frame) -> Option<&[u8]> {
-        if self.when_full == WhenFull::DropOldest {
-            return self.copied(frame);
+    pub fn lease(&mut self, frame: &Frame) -> bool {
+        let Some(source) = self.rings.front().filter(|s| s.incarnation == frame.from) else { return false };
+        // Loom cannot lend its words as bytes: in a model every payload is copied.
+        if self.when_full != WhenFull::DropOldest && !cfg!(loom) {
+            return true;
         }
-        let source = self.rings.front().filter(|s| s.incarnation == frame.from)?;
-        #[cfg(loom)]
-        {
-            self.copy.resize(frame.len, 0);
-            source.region.copy_out(frame.offset, &mut self.copy);
-            Some(&self.copy[..])
-        }
-        // SAFETY: the frame was checked to lie inside the ring, and believed; its producer does not write it before this
-        // consumer's cursor passes it, which takes the other half of the consumer and ends this borrow's use.
-        #[cfg(not(loom))]
-        Some(unsafe { source.region.leased(frame.offset, frame.len) })
-    }
-
-    fn copied(&mut self, frame: &Frame) -> Option<&[u8]> {
-        let source = self.rings.front().filter(|s| s.incarnation == frame.from)?;
         self.copy.resize(frame.len, 0);
         source.region.copy_out(frame.offset, &mut self.copy);
+        if self.when_full != WhenFull::DropOldest {
+            return true;
+        }
         // Acquire fence: pairs with the Release fence in `Producer::make_room`.
         fence(Site::CopyFence, Ordering::Acquire);
         // Relaxed: ordered by the fence.
         let floor = source.region.word(self.lane_offset + lane::FLOOR).load(Ordering::Relaxed);
-        (floor <= frame.at.position).then_some(&self.copy[..])
+        floor <= frame.at.position
+    }
+
+    /// The payload of the frame that was leased.
+    ///
+    /// # Panics
+    /// When it was not: that is our own bug.
+    #[allow(unsafe_code)]
+    #[inline]
+    pub fn leased(&self, frame: &Frame) -> &[u8] {
+        if self.when_full == WhenFull::DropOldest || cfg!(loom) {
+            return &self.copy;
+        }
+        let source = &self.rings[0];
+        assert!(source.incarnation == frame.from, "a frame is read before its ring is let go of");
+        // SAFETY: the frame was checked to lie inside the ring, and believed; its producer does not write it before this
+        // consumer's cursor passes it, which takes the other half of the consumer and ends this borrow's use.
+        unsafe { source.region.leased(frame.offset, frame.len) }
     }
 
     /// Copies the payload of a frame out.

@@ -98,10 +98,10 @@ impl Desk {
         progress.store(progress.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
-    /// Notes the time of the incarnation's first commit.
-    pub fn first_commit(&self, now_ns: u64) {
+    /// Notes when the incarnation took or committed its first message.
+    pub fn first_message(&self, now_ns: u64) {
         // Relaxed: for measurement only.
-        self.region.word(desk::FIRST_COMMIT_NS).store(now_ns, Ordering::Relaxed);
+        self.region.word(desk::FIRST_MESSAGE_NS).store(now_ns, Ordering::Relaxed);
     }
 
     /// Adds a latency to the histogram.
@@ -151,8 +151,8 @@ impl Parked<'_> {
 pub struct DeskView {
     /// CPU that the agent last ran on, if it said so.
     pub cpu: Option<u64>,
-    /// First commit, CLOCK_MONOTONIC ns; 0 before.
-    pub first_commit_ns: u64,
+    /// When it took or committed its first message, CLOCK_MONOTONIC ns; 0 before.
+    pub first_message_ns: u64,
     /// Steps begun and ended.
     pub progress: u64,
     /// Input and position of the message in hand.
@@ -169,7 +169,7 @@ pub fn view(region: &Region) -> DeskView {
     let word = |offset: usize| region.word(offset).load(Ordering::Relaxed);
     DeskView {
         cpu: word(desk::CPU).checked_sub(1),
-        first_commit_ns: word(desk::FIRST_COMMIT_NS),
+        first_message_ns: word(desk::FIRST_MESSAGE_NS),
         progress: word(desk::PROGRESS),
         held: (word(desk::HELD_INPUT) as usize)
             .checked_sub(1)

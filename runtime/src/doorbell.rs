@@ -53,6 +53,7 @@ mod modelled {
     #[derive(Default)]
     struct Waiting {
         rung: bool,
+        packet: bool,
         links: Vec<Link>,
     }
 
@@ -74,7 +75,15 @@ mod modelled {
 
         /// Hands a link over, as the supervisor does through the control socket.
         pub fn post(&self, link: Link) {
-            self.change(|waiting| waiting.links.push(link));
+            self.change(|waiting| {
+                waiting.packet = true;
+                waiting.links.push(link);
+            });
+        }
+
+        /// Hands over a packet whose links have died meanwhile.
+        pub fn post_nothing(&self) {
+            self.change(|waiting| waiting.packet = true);
         }
 
         fn change(&self, how: impl FnOnce(&mut Waiting)) {
@@ -87,15 +96,16 @@ mod modelled {
     impl Port for Doorbell {
         fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>> {
             let mut waiting = self.waiting.0.lock().expect("nobody panics with it");
-            while wait && waiting.links.is_empty() {
+            while wait && !waiting.packet {
                 waiting = self.waiting.1.wait(waiting).expect("nobody panics with it");
             }
+            waiting.packet = false;
             Ok(std::mem::take(&mut waiting.links))
         }
 
         fn sleep(&mut self, _: Option<Instant>) -> io::Result<()> {
             let mut waiting = self.waiting.0.lock().expect("nobody panics with it");
-            while !waiting.rung && waiting.links.is_empty() {
+            while !waiting.rung && !waiting.packet {
                 waiting = self.waiting.1.wait(waiting).expect("nobody panics with it");
             }
             waiting.rung = false;

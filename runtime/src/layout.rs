@@ -65,8 +65,8 @@ pub mod desk {
     pub const LIFE: usize = LINE_BYTES;
     /// CPU that the agent last ran on, plus one. Readers: peers, to judge whether spinning helps.
     pub const CPU: usize = LINE_BYTES + 8;
-    /// When this incarnation first committed, CLOCK_MONOTONIC ns; 0 before. Readers: supervisor.
-    pub const FIRST_COMMIT_NS: usize = LINE_BYTES + 16;
+    /// When this incarnation took or committed its first message, CLOCK_MONOTONIC ns; 0 before. Readers: supervisor.
+    pub const FIRST_MESSAGE_NS: usize = LINE_BYTES + 16;
     /// Odd while the agent sleeps or is about to, one more on every change. Readers: linked producers and consumers.
     pub const PARKED: usize = 2 * LINE_BYTES;
     /// Steps begun and ended. Readers: supervisor.

@@ -10,6 +10,8 @@
 
 #[cfg(not(loom))]
 pub mod attachment;
+#[cfg(all(feature = "beacon", not(loom)))]
+pub mod beacon;
 pub mod board;
 #[cfg(not(loom))]
 pub mod bootstrap;

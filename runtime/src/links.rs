@@ -67,7 +67,8 @@ impl Neighbour {
 
 /// Where links come from and where an agent sleeps: the control socket and the doorbell, or a model of them.
 pub trait Port {
-    /// Takes the links that have arrived; waits for at least one when `wait` is true.
+    /// Takes the links that have arrived. When `wait` is true it waits for the supervisor's next packet, which may be
+    /// without any: the incarnation that was to come has died meanwhile.
     ///
     /// # Errors
     /// The supervisor is gone, or what it sent cannot be used.

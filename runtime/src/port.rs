@@ -22,6 +22,48 @@ pub struct ControlPort {
     answers: Vec<ToAgent>,
 }
 
+/// A port that also speaks to the supervisor, or to what stands for it, and that an async runtime can wait on.
+pub trait Control: Port {
+    /// Says something to the supervisor.
+    ///
+    /// # Errors
+    /// It is gone.
+    fn say(&self, message: FromAgent) -> io::Result<()>;
+
+    /// Declares a type and waits for the answer; links that came meanwhile are returned too.
+    ///
+    /// # Errors
+    /// It is gone; a refusal is an `Ok(Err(text))`.
+    fn declare(&mut self, message: FromAgent) -> io::Result<(Result<(), String>, Vec<Link>)>;
+
+    /// What is readable when a sleep would end.
+    fn descriptor(&self) -> BorrowedFd<'_>;
+}
+
+impl Port for Box<dyn Control> {
+    fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>> {
+        (**self).receive(wait)
+    }
+
+    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+        (**self).sleep(deadline)
+    }
+}
+
+impl Control for Box<dyn Control> {
+    fn say(&self, message: FromAgent) -> io::Result<()> {
+        (**self).say(message)
+    }
+
+    fn declare(&mut self, message: FromAgent) -> io::Result<(Result<(), String>, Vec<Link>)> {
+        (**self).declare(message)
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        (**self).descriptor()
+    }
+}
+
 fn gone() -> io::Error {
     io::Error::new(io::ErrorKind::BrokenPipe, "the supervisor is gone")
 }
@@ -94,20 +136,14 @@ impl ControlPort {
         }
         Ok(links)
     }
+}
 
-    /// Says something to the supervisor.
-    ///
-    /// # Errors
-    /// It is gone.
-    pub fn say(&self, message: FromAgent) -> io::Result<()> {
+impl Control for ControlPort {
+    fn say(&self, message: FromAgent) -> io::Result<()> {
         wire::say(&self.socket, message)
     }
 
-    /// Declares a type and waits for the answer; links that came meanwhile are returned too.
-    ///
-    /// # Errors
-    /// It is gone; a refusal is an `Ok(Err(text))`.
-    pub fn declare(&mut self, message: FromAgent) -> io::Result<(Result<(), String>, Vec<Link>)> {
+    fn declare(&mut self, message: FromAgent) -> io::Result<(Result<(), String>, Vec<Link>)> {
         self.say(message)?;
         let mut links = Vec::new();
         loop {
@@ -118,17 +154,23 @@ impl ControlPort {
             }
         }
     }
+
+    /// The epoll: readable when the doorbell rang or the supervisor wrote.
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
+    }
 }
 
 impl Port for ControlPort {
     fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>> {
-        let mut links = Vec::new();
-        loop {
-            match self.take(wait && links.is_empty())? {
-                Some(more) => links.extend(more),
-                None => return Ok(links),
-            }
+        // One packet ends the wait even without a link: the one that was waited for may have died meanwhile, and then the
+        // caller looks at the board again.
+        let (mut links, mut wait) = (Vec::new(), wait);
+        while let Some(more) = self.take(wait)? {
+            links.extend(more);
+            wait = false;
         }
+        Ok(links)
     }
 
     fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
@@ -140,12 +182,5 @@ impl Port for ControlPort {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }
-}
-
-impl AsFd for ControlPort {
-    /// The epoll: readable when the doorbell rang or the supervisor wrote.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
     }
 }

@@ -247,7 +247,7 @@ impl Producer {
             }
             self.floor = facts.end(self.floor);
         }
-        // Relaxed and a Release fence: pairs with the Acquire fence in `Sources::copied` and the Acquire of facts in
+        // Relaxed and a Release fence: pairs with the Acquire fence in `Sources::lease` and the Acquire of facts in
         // `Sources::ring_word`. A reader that read any byte written below sees this floor when it looks again.
         self.region.word(self.lane_offset + lane::FLOOR).store(self.floor, Ordering::Relaxed);
         fence(Site::FloorFence, Ordering::Release);
@@ -281,6 +281,16 @@ impl Producer {
         // SAFETY: the claim lies past the tail (checked: at or behind `pending`) and inside what readers have passed
         // (checked: up to `limit`); this producer is the lane's only one and is borrowed exclusively.
         unsafe { self.region.claimed(claim.offset, claim.len as usize) }
+    }
+
+    /// The bytes of a claim as initialised ones: what is not written keeps what an earlier frame of this lane left there.
+    #[cfg(not(loom))]
+    #[allow(unsafe_code)]
+    pub fn bytes_by_hand(&mut self, claim: &Claim) -> &mut [u8] {
+        let bytes = self.bytes(claim);
+        // SAFETY: a segment is zeroed when it is made (memfd or zeroed heap) and only bytes are ever written to it, so all
+        // of it is initialised; the exclusive right is that of `bytes`.
+        unsafe { core::slice::from_raw_parts_mut(bytes.as_mut_ptr().cast::<u8>(), bytes.len()) }
     }
 
     /// Copies a payload into a claim.

@@ -13,15 +13,17 @@ use std::time::Instant;
 
 /// Something that runs beside the swarm on the supervisor's thread: the demo's killer, the control socket.
 pub trait Companion {
-    /// Registers its descriptors, under tokens that [`token`] makes with [`Source::Companion`].
+    /// Registers its descriptors under tokens of its own, below 2^60.
     ///
     /// # Errors
     /// The kernel's refusal.
     fn register(&mut self, watch: &Watch) -> io::Result<()>;
     /// When it wants to run next by the clock.
     fn deadline(&self) -> Option<Instant>;
-    /// One of its descriptors is ready (`Some(token)`), or its deadline has come, or an event of the swarm passed.
+    /// A descriptor of some companion is ready (`Some(token)`), or its deadline has come (`None`).
     fn run(&mut self, ready: Option<u64>, swarm: &mut Swarm, watch: &Watch);
+    /// A batch of events has passed.
+    fn passed(&mut self, _swarm: &mut Swarm) {}
 }
 
 /// Where descriptors are watched.
@@ -54,14 +56,6 @@ impl Watch {
     /// The kernel's refusal.
     pub fn add(&self, fd: impl AsFd, token: u64, flags: epoll::EventFlags) -> io::Result<()> {
         epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), flags).map_err(io::Error::from)
-    }
-
-    /// Changes what a descriptor is watched for.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
-    pub fn modify(&self, fd: impl AsFd, token: u64, flags: epoll::EventFlags) -> io::Result<()> {
-        epoll::modify(&self.epoll, fd, epoll::EventData::new_u64(token), flags).map_err(io::Error::from)
     }
 
     /// Watches a new incarnation's descriptors.
@@ -97,6 +91,7 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion]) -> io::Resu
     swarm.start();
     loop {
         settle(swarm, &watch, &mut timers)?;
+        companions.iter_mut().for_each(|c| c.passed(swarm));
         if swarm.is_over() {
             return Ok(());
         }

@@ -2,15 +2,25 @@
 
 pub mod agent;
 pub mod birth;
+pub mod check;
 pub mod child;
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod death;
 pub mod demo;
 pub mod event_loop;
+pub mod operator;
 pub mod output;
 pub mod restart;
 pub mod run;
+pub mod run_dir;
 pub mod signals;
 pub mod spawn;
 pub mod swarm;
 pub mod topology;
+
+/// Does what the command line says.
+pub fn main() -> std::process::ExitCode {
+    cli::main()
+}

@@ -1,12 +1,16 @@
 //! `shoal run FILE`: a swarm in the foreground.
 
 use crate::config::{self, SwarmFile};
+use crate::control::Control;
 use crate::event_loop::{self, Companion};
-use crate::output::Capture;
+use crate::operator::Operator;
+use crate::output::{Capture, Echo};
+use crate::run_dir::{self, RunDir};
 use crate::signals::Signals;
 use crate::spawn;
-use crate::swarm::Swarm;
+use crate::swarm::{Notices, Swarm};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use shoal_runtime::beacon::{self, Beacon};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -27,8 +31,15 @@ pub fn run(file: &Path) -> ExitCode {
             return ExitCode::from(BAD_INPUT);
         }
     };
-    match run_file(file, &mut []) {
-        Ok(swarm) if swarm.failed_start.is_some() => ExitCode::from(BAD_INPUT),
+    let echo = Echo::to_stdout().unwrap_or_default();
+    let setting =
+        Setting { echo, notices: Box::new(|text| eprintln!("shoal: {text}")), companions: Vec::new() };
+    let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name)).map_err(|e| e.to_string());
+    match claimed.and_then(|folder| run_file(file, &folder, setting)) {
+        Ok(Swarm { failed_start: Some(why), .. }) => {
+            eprintln!("shoal: the swarm did not start: {why}");
+            ExitCode::from(BAD_INPUT)
+        }
         Ok(swarm) if swarm.agents.iter().any(|a| a.state == crate::child::State::Failed) => ExitCode::FAILURE,
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {
@@ -38,24 +49,49 @@ pub fn run(file: &Path) -> ExitCode {
     }
 }
 
-/// Runs a checked swarm with further companions; returns it when it is over.
+/// What a run shows and runs beside the swarm.
+pub struct Setting<'a> {
+    /// Where agents' lines are shown.
+    pub echo: Echo,
+    /// Where the operator is told of what happens.
+    pub notices: Notices,
+    /// What else runs on the supervisor's thread.
+    pub companions: Vec<&'a mut dyn Companion>,
+}
+
+/// Runs a checked swarm in its claimed folder until it is over; returns it.
 ///
 /// # Errors
 /// What is lacking, in words.
-pub fn run_file(file: SwarmFile, companions: &mut [&mut dyn Companion]) -> Result<Swarm, String> {
+pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Result<Swarm, String> {
+    let Setting { echo, notices, mut companions } = setting;
     let agents: u64 = file.agents.iter().map(|a| u64::from(a.replicas)).sum();
     raise_descriptor_limit(agents * DESCRIPTORS_PER_AGENT + DESCRIPTORS_BESIDES)?;
     spawn::become_subreaper().map_err(|e| format!("becoming the parent of orphans: {e}"))?;
+    let logs = file.logs.clone().unwrap_or_else(|| folder.logs());
+    std::fs::create_dir_all(&logs).map_err(|e| format!("making the log folder {}: {e}", logs.display()))?;
+    let logs = logs.canonicalize().map_err(|e| format!("finding the log folder {}: {e}", logs.display()))?;
     let mut signals = Signals::new().map_err(|e| format!("watching signals: {e}"))?;
-    let notices = Box::new(|text: &str| eprintln!("shoal: {text}"));
-    let mut swarm = Swarm::new(file, Capture::new, notices).map_err(|e| e.to_string())?;
-    let mut all: Vec<&mut dyn Companion> = vec![&mut signals];
+    let control = Control::listen(&folder.socket())
+        .map_err(|e| format!("listening at {}: {e}", folder.socket().display()))?;
+    let path = file.path.canonicalize().unwrap_or_else(|_| file.path.clone());
+    let name = file.name.clone();
+    let mut swarm = Swarm::new(file, |agent| Capture::new(agent, &logs, echo.clone()), notices)
+        .map_err(|e| e.to_string())?;
+    let beacon = light(&name, &mut swarm);
+    let mut operator = Operator::new(control, beacon, name, path, logs.clone());
+    let mut all: Vec<&mut dyn Companion> = vec![&mut signals, &mut operator];
     all.extend(companions.iter_mut().map(|c| &mut **c as &mut dyn Companion));
     let result = event_loop::run(&mut swarm, &mut all);
-    if let Some(why) = &swarm.failed_start {
-        eprintln!("shoal: the swarm did not start: {why}");
-    }
+    // The claimed folder may serve another run.
+    let _ = std::fs::remove_file(folder.socket());
     result.map_err(|e| format!("waiting for events: {e}")).map(|()| swarm)
+}
+
+/// Lights the beacon; a swarm without one is whole, only slower to find.
+fn light(name: &str, swarm: &mut Swarm) -> Option<Beacon> {
+    let lit = beacon::sweep(name).and_then(|_| Beacon::light(name, swarm.id()));
+    lit.map_err(|error| swarm.notice(&format!("no beacon, observers ask the control socket: {error}"))).ok()
 }
 
 /// Raises the soft limit of open descriptors to the hard one and checks that it suffices.

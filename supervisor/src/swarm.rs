@@ -3,25 +3,22 @@
 //! Order of a start: segment → process maps it → seals → read-only descriptors to the peers → generation on the board → go.
 //! Order of a death: pidfd → tree killed → proof → verdict on the board → doorbells → reap → the table decides.
 
-use crate::agent::{Agent, Grave, Live, Sealed, Totals};
+use crate::agent::{Agent, Live, Totals};
 use crate::birth::{self, Cradle};
 use crate::child::{self, Action, Event, State};
 use crate::config::SwarmFile;
-use crate::death::{self, Bounds};
-use crate::output::{Capture, Drained, Stream};
-use crate::restart::{Decision, Intensity};
-use crate::spawn::{self, Ending, Spawner};
+use crate::output::Capture;
+use crate::restart::Intensity;
+use crate::spawn::{self, Spawner};
 use crate::topology::Topology;
-use shoal_runtime::board::{BoardWriter, Request, Status, Verdict, VerdictKind};
-use shoal_runtime::commit::{self, Key};
+use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
+use shoal_runtime::clock;
 use shoal_runtime::cursor::first_position;
 use shoal_runtime::mark::Place;
-use shoal_runtime::segment::{self, Proof};
-use shoal_runtime::wire::{self, FromAgent, LINKS_PER_PACKET, Manifest, Received, ToAgent};
-use shoal_runtime::{Incarnation, clock, desk};
+use shoal_runtime::segment::{self};
+use shoal_runtime::wire::Manifest;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// How long a death may stay unproved before the agent is shown as `unproven`.
@@ -84,15 +81,20 @@ pub struct Swarm {
     started: Instant,
     /// SIGKILLs ordered here that a wait status proved.
     pub kills_proven: u64,
-    /// Death to first commit of the next incarnation, ns.
+    /// Death to the first message that the next incarnation took or committed, ns.
     pub recoveries_ns: Vec<u64>,
     /// Accusations of peers heard.
     pub accusations: u64,
-    notices: Box<dyn FnMut(&str)>,
+    notices: Notices,
 }
 
-/// A swarm that cannot be made, in words for an operator.
-pub type Result<T> = std::result::Result<T, String>;
+/// Where the operator is told of what happens.
+pub type Notices = Box<dyn FnMut(&str)>;
+
+mod births;
+mod deaths;
+mod evidence;
+mod hear;
 
 impl Swarm {
     /// Makes the board and everything else that exists before any agent.
@@ -151,6 +153,11 @@ impl Swarm {
     /// What the event loop is to do since the last call.
     pub fn take_effects(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.effects)
+    }
+
+    /// The swarm's random number.
+    pub fn id(&self) -> u64 {
+        self.cradle.swarm
     }
 
     /// Tells the operator something.
@@ -221,6 +228,14 @@ impl Swarm {
         self.note_death(agent);
         self.feed(agent, Event::KillAsked);
         true
+    }
+
+    /// An operator's order: a death that it causes does not count against the agent.
+    pub fn order(&mut self, agent: usize, event: Event) {
+        if let Some(live) = &mut self.agents[agent].live {
+            live.ordered = true;
+        }
+        self.feed(agent, event);
     }
 
     /// Feeds the state table and does what it says.
@@ -295,542 +310,6 @@ impl Swarm {
                     self.feed(agent, Event::HistoryFreed);
                 }
             }
-        }
-    }
-
-    // ---- starts ----
-
-    fn spawn(&mut self, agent: usize) {
-        self.reclaim(agent);
-        if self.history_is_full(agent) {
-            self.feed(agent, Event::HistoryFull);
-            return;
-        }
-        let config = &self.file.agents[self.topology.agents[agent].config];
-        let record = &mut self.agents[agent];
-        record.generation += 1;
-        record.intensity.started(self.started.elapsed());
-        let manifest = &mut self.manifests[agent];
-        manifest.generation = record.generation;
-        self.board.publish_request(agent as u32, Request::Run);
-        self.board.publish_status(agent as u32, Status::Expected);
-        match birth::bear(&mut self.cradle, manifest, config, &record.last) {
-            Ok(live) => {
-                if record.generation > 1 {
-                    record.restarts += 1;
-                }
-                record.live = Some(live);
-                self.effects.push(Effect::Watch(agent));
-                self.feed(agent, Event::Spawned);
-            }
-            Err(error) => {
-                let text = format!(
-                    "{}: agent {} ({:?}) cannot be started: {error}",
-                    self.place_of(agent),
-                    self.agents[agent].name,
-                    config.command.first().map_or("", String::as_str)
-                );
-                self.agents[agent].last_ending = Some(format!("cannot be started: {error}"));
-                self.notice(&text);
-                self.feed(agent, Event::SpawnFailed);
-            }
-        }
-    }
-
-    fn spawn_after(&mut self, agent: usize, counted: bool) {
-        let now = self.started.elapsed();
-        match self.agents[agent].intensity.died(now, !counted) {
-            Decision::Now => self.feed(agent, Event::BackoffOver),
-            Decision::After(pause) => self.arm(Instant::now() + pause, agent, Timer::Backoff),
-            Decision::GiveUp => self.feed(agent, Event::GaveUp),
-        }
-    }
-
-    /// Whether every agent was ready once: from then on a failing agent does not end the swarm.
-    fn started_once(&self) -> bool {
-        self.agents.iter().all(|a| a.was_ready || a.state == State::Ended)
-    }
-
-    /// `file:line` of an agent.
-    fn place_of(&self, agent: usize) -> String {
-        let config = &self.file.agents[self.topology.agents[agent].config];
-        format!("{}:{}", self.file.path.display(), config.line)
-    }
-
-    fn never_ready(&mut self, agent: usize) {
-        let config = &self.file.agents[self.topology.agents[agent].config];
-        let text = format!(
-            "{}: agent {} was not ready within {:?}: call `agent.serve()` or `agent.ready()` in it, or raise `ready_timeout` \
-             of [agent.{}]",
-            self.place_of(agent),
-            self.agents[agent].name,
-            config.ready_timeout,
-            config.name
-        );
-        self.notice(&text);
-        if !self.agents[agent].was_ready {
-            self.fail_start(text);
-        }
-    }
-
-    fn fail_start(&mut self, why: String) {
-        if self.failed_start.is_none() && !self.started_once() {
-            self.failed_start = Some(why);
-            self.kill_all();
-        }
-    }
-
-    // ---- what agents say ----
-
-    /// Reads what an agent said.
-    pub fn on_control(&mut self, agent: usize) {
-        loop {
-            let Some(live) = &self.agents[agent].live else { return };
-            match wire::listen(&live.control) {
-                Ok(Received::Packet(message, _)) => self.on_said(agent, message),
-                // Its death is heard of through the pidfd; until then there is nothing to read.
-                Ok(Received::Nothing | Received::Closed) => return,
-                Err(error) => {
-                    let text = format!("agent {} is killed: {error}", self.agents[agent].name);
-                    self.notice(&text);
-                    spawn::kill_tree(&live_of(&self.agents[agent]).child);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn on_said(&mut self, agent: usize, message: FromAgent) {
-        match message {
-            FromAgent::Mapped => self.on_mapped(agent),
-            FromAgent::LinksTaken => {
-                if let Some(live) = &mut self.agents[agent].live {
-                    live.post.under_way = false;
-                }
-                self.flush(agent);
-            }
-            FromAgent::Declare { channel, publishes, fingerprint } => {
-                self.on_declared(agent, channel, publishes, fingerprint);
-            }
-            FromAgent::Ready => self.feed(agent, Event::Ready),
-            FromAgent::Fault(accused) => self.on_accused(agent, accused),
-        }
-    }
-
-    /// The agent has mapped its segment: seal it, hand it to its peers, publish its generation.
-    fn on_mapped(&mut self, agent: usize) {
-        let record = &mut self.agents[agent];
-        let Some(live) = record.live.as_mut().filter(|l| l.sealed.is_none()) else { return };
-        let sealed = segment::seal_live(&live.segment)
-            .and_then(|()| segment::reopen_read_only(&live.segment))
-            .and_then(|fd| {
-                Ok(Sealed { view: segment::view(&fd, &record.shape, live.incarnation)?, read_only: fd })
-            });
-        match sealed {
-            Ok(sealed) => live.sealed = Some(sealed),
-            Err(error) => {
-                spawn::kill_tree(&live.child);
-                let text = format!("agent {} is killed: {error}", self.agents[agent].name);
-                self.notice(&text);
-                return;
-            }
-        }
-        let incarnation = live.incarnation;
-        for neighbour in self.topology.neighbours(agent) {
-            if neighbour != agent {
-                self.introduce(neighbour, agent);
-            }
-            self.introduce(agent, neighbour);
-        }
-        self.board.publish_generation(incarnation);
-        self.board.announce();
-        for neighbour in self.topology.neighbours(agent) {
-            self.flush(neighbour);
-        }
-        self.flush(agent);
-    }
-
-    /// Puts what `to` shall know of `of` into its post: the undrained dead first, then the living.
-    fn introduce(&mut self, to: usize, of: usize) {
-        let reads = self.topology.agents[to].inputs.iter().any(|i| i.producer == of);
-        let fresh = self.agents[to].live.as_ref().is_some_and(|l| !l.going);
-        let graves: Vec<Incarnation> = self.agents[of].graves.iter().map(|g| g.incarnation).collect();
-        let living = self.agents[of].live.as_ref().filter(|l| l.sealed.is_some()).map(|l| l.incarnation);
-        let Some(live) = &mut self.agents[to].live else { return };
-        if live.sealed.is_none() {
-            // It will be introduced to everybody once it is sealed itself.
-            return;
-        }
-        if reads && fresh {
-            graves
-                .into_iter()
-                .filter(|g| !live.post.pending.contains(g))
-                .collect::<Vec<_>>()
-                .into_iter()
-                .for_each(|g| live.post.add(g, true));
-        }
-        living.into_iter().for_each(|l| live.post.add(l, reads));
-    }
-
-    /// Sends the next packet of links to an agent; tells it to begin when there are none left.
-    fn flush(&mut self, agent: usize) {
-        let Some(live) = self.agents[agent].live.as_ref().filter(|l| l.sealed.is_some()) else { return };
-        if !live.post.under_way && !live.post.pending.is_empty() {
-            let batch: Vec<Incarnation> = live.post.pending.iter().take(LINKS_PER_PACKET).copied().collect();
-            let taken = batch.len();
-            let handed: Vec<_> = batch
-                .into_iter()
-                .filter_map(|l| self.agents[l.agent as usize].handles(l).map(|(fd, bell)| (l, fd, bell)))
-                .collect();
-            let fds: Vec<BorrowedFd<'_>> =
-                handed.iter().flat_map(|(_, fd, bell)| [fd.as_fd(), bell.as_fd()]).collect();
-            let links = handed.iter().map(|(l, ..)| *l).collect();
-            // One packet is under way at most, so the socket is never full; a peer that is gone is heard of elsewhere.
-            let sent = wire::tell(&live.control, &ToAgent::Links(links), &fds);
-            if let Some(live) = &mut self.agents[agent].live {
-                live.post.pending.drain(..taken);
-                live.post.under_way = sent.is_ok();
-            }
-        }
-        if let Some(live) = self.agents[agent].live.as_mut().filter(|l| !l.going && l.post.is_done()) {
-            live.going = wire::tell(&live.control, &ToAgent::Go, &[]).is_ok();
-        }
-    }
-
-    fn on_declared(&mut self, agent: usize, channel: u32, publishes: bool, fingerprint: u64) {
-        let answer = self.check_declared(agent, channel, publishes, fingerprint);
-        if let ToAgent::Refused(text) = &answer {
-            let text = format!("agent {}: {text}", self.agents[agent].name);
-            self.notice(&text);
-        }
-        let _ = wire::tell(&live_of(&self.agents[agent]).control, &answer, &[]);
-    }
-
-    fn check_declared(&self, agent: usize, channel: u32, publishes: bool, fingerprint: u64) -> ToAgent {
-        let instance = &self.topology.agents[agent];
-        let index = channel as usize;
-        let allowed = if publishes {
-            instance.lanes.iter().any(|l| l.channel == index)
-        } else {
-            instance.inputs.iter().any(|i| i.channel == index)
-        };
-        if !allowed || fingerprint == 0 {
-            return ToAgent::Refused(format!(
-                "channel {channel} is not one that this agent {}",
-                if publishes { "publishes" } else { "subscribes" }
-            ));
-        }
-        let known = self.board.view().fingerprint(channel);
-        if known == 0 {
-            self.board.declare(channel, fingerprint);
-        } else if known != fingerprint {
-            let channel = &self.topology.channels[index];
-            return ToAgent::Refused(format!(
-                "channel {:?} carries {:?} of fingerprint {known:016x}, as another agent declared first, but this agent was built with \
-                 fingerprint {fingerprint:016x}: build both with the same definition of {:?}, or give them channels of their own \
-                 ({}:{})",
-                channel.name,
-                channel.message,
-                channel.message,
-                self.file.path.display(),
-                channel.line
-            ));
-        }
-        ToAgent::Declared
-    }
-
-    fn on_accused(&mut self, agent: usize, accused: Incarnation) {
-        self.accusations += 1;
-        let known = self.topology.neighbours(agent).contains(&(accused.agent as usize));
-        let Some(other) = self.agents.get(accused.agent as usize).filter(|_| known) else { return };
-        let text = format!(
-            "agent {} accuses {} (generation {}) of impossible words",
-            self.agents[agent].name, other.name, accused.generation
-        );
-        // What fixed-size words show decides: an accusation alone proves nothing.
-        let guilty = other.live.as_ref().filter(|l| l.incarnation == accused).is_some()
-            && self.contradicts_itself(accused.agent as usize);
-        self.notice(&text);
-        if guilty {
-            let text = format!(
-                "agent {} contradicts itself and is killed",
-                self.agents[accused.agent as usize].name
-            );
-            self.notice(&text);
-            spawn::kill_tree(&live_of(&self.agents[accused.agent as usize]).child);
-        }
-    }
-
-    /// Whether an agent's own words are impossible.
-    fn contradicts_itself(&self, agent: usize) -> bool {
-        let Some(view) = self.agents[agent].view() else { return false };
-        let (lanes, inputs) = self.bounds(agent);
-        let record = &self.agents[agent];
-        death::verdict(record.generation, Some((view, &record.shape)), &lanes, &inputs).kind
-            == VerdictKind::Corrupt
-    }
-
-    /// Reads what an agent printed.
-    pub fn on_output(&mut self, agent: usize, pipe: usize) {
-        let record = &mut self.agents[agent];
-        let Some(live) = &mut record.live else { return };
-        let Some(fd) = &live.pipes[pipe] else { return };
-        let stream = if pipe == 0 { Stream::Out } else { Stream::Err };
-        match record.capture.on_readable(fd.as_fd(), stream) {
-            Ok(Drained::Open) => {}
-            Ok(Drained::Closed) | Err(_) => live.pipes[pipe] = None,
-        }
-    }
-
-    fn ask_to_stop(&mut self, agent: usize) {
-        let request = if self.ends == Ends::No { Request::Stop } else { Request::Drain };
-        self.board.publish_request(agent as u32, request);
-        self.board.announce();
-        if let Some(live) = &self.agents[agent].live {
-            live.doorbell.ring();
-            if live.sealed.is_none() {
-                // It does not speak with us (yet): the shell's way.
-                spawn::signal(&live.child, rustix::process::Signal::TERM);
-            }
-        }
-    }
-
-    // ---- deaths ----
-
-    /// A process is dead: prove it, and when it is proved, draw the conclusions.
-    pub fn on_death(&mut self, agent: usize) {
-        let now = Instant::now();
-        let Some(live) = &mut self.agents[agent].live else { return };
-        spawn::kill_tree(&live.child);
-        let since = *live.dead_since.get_or_insert(now);
-        match segment::prove_dead(&live.segment) {
-            Ok(Proof::Dead) => self.on_proved(agent),
-            Ok(Proof::StillWritable) => {
-                self.end_strays();
-                if now - since > PROOF_PATIENCE && !matches!(self.agents[agent].state, State::Unproven(_)) {
-                    let text = format!(
-                        "agent {} is dead but something still maps its memory: it stays down until that is gone",
-                        self.agents[agent].name
-                    );
-                    self.notice(&text);
-                    self.feed(agent, Event::ProofRefused);
-                }
-                self.arm(now + PROOF_RETRY, agent, Timer::Proof);
-            }
-            Err(error) => {
-                let text = format!("agent {}: {error}", self.agents[agent].name);
-                self.notice(&text);
-                self.arm(now + PROOF_PATIENCE, agent, Timer::Proof);
-            }
-        }
-    }
-
-    /// Ends descendants of agents that fell to this process.
-    fn end_strays(&self) {
-        spawn::end_strays(|pid| {
-            self.agents.iter().any(|a| a.live.as_ref().is_some_and(|l| l.child.pid == pid))
-        });
-    }
-
-    fn on_proved(&mut self, agent: usize) {
-        self.note_death(agent);
-        let (lanes, inputs) = self.bounds(agent);
-        let record = &mut self.agents[agent];
-        let Some(mut live) = record.live.take() else { return };
-        let segment = live.sealed.as_ref().map(|s| (&s.view, &record.shape));
-        let verdict = death::verdict(live.incarnation.generation, segment, &lanes, &inputs);
-        self.board.verdict(agent as u32, &verdict);
-        self.board.announce();
-        let corrupt = verdict.kind == VerdictKind::Corrupt;
-        let record = &mut self.agents[agent];
-        record.last = verdict;
-        if let Some(sealed) = &live.sealed {
-            record.past.add(&sealed.view);
-        }
-        let ends = self.agents[agent].last.lanes.clone();
-        if let Some(sealed) = live.sealed.take()
-            && !ends.is_empty()
-        {
-            let grave = Grave {
-                incarnation: live.incarnation,
-                read_only: sealed.read_only,
-                doorbell: live.doorbell.clone(),
-                ends,
-            };
-            self.agents[agent].graves.push_back(grave);
-        }
-        self.reclaim(agent);
-        for neighbour in self.topology.neighbours(agent) {
-            if let Some(other) = &self.agents[neighbour].live {
-                other.doorbell.ring();
-            }
-            self.reclaim(neighbour);
-        }
-        let ending = spawn::reap(&live.child);
-        self.drain_output(agent, &mut live);
-        self.conclude(agent, &live, ending, corrupt);
-    }
-
-    /// What the death means for the agent's life.
-    fn conclude(&mut self, agent: usize, live: &Live, ending: io::Result<Ending>, corrupt: bool) {
-        let ending = ending.unwrap_or(Ending::Exited(255));
-        if live.ordered && ending == Ending::Signalled(9) {
-            self.kills_proven += 1;
-        }
-        let expected = matches!(self.agents[agent].state, State::Stopping(_)) || ending == Ending::Exited(0);
-        self.agents[agent].last_ending = Some(ending.to_string());
-        let name = self.agents[agent].name.clone();
-        if corrupt {
-            self.notice(&format!(
-                "agent {name} wrote over its own memory before it died (generation {}): what it committed last is lost, its \
-                 lanes end where their readers had accepted them",
-                live.incarnation.generation
-            ));
-        }
-        if !expected && !live.ordered {
-            self.notice(&format!("agent {name} (generation {}) {ending}", live.incarnation.generation));
-        }
-        let before_ready = !self.agents[agent].was_ready && !self.started_once();
-        if before_ready && matches!(ending, Ending::Exited(_)) && self.ends == Ends::No && !live.ordered {
-            self.fail_start(format!(
-                "{}: agent {name} {ending} before it was ready: run its command by hand to see why, and see its output above",
-                self.place_of(agent)
-            ));
-        }
-        self.feed(agent, Event::Exited { normal: ending == Ending::Exited(0), ordered: live.ordered });
-    }
-
-    fn drain_output(&mut self, agent: usize, live: &mut Live) {
-        let streams = [Stream::Out, Stream::Err];
-        for (pipe, stream) in live.pipes.iter_mut().zip(streams) {
-            let Some(fd) = pipe.take() else { continue };
-            // What the dead has written fits the pipe's buffer; a descendant that writes on is not waited for.
-            for _ in 0..64 {
-                let mut waiting = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
-                let ready = rustix::event::poll(
-                    &mut waiting,
-                    Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }),
-                );
-                if !matches!(ready, Ok(1..)) {
-                    break;
-                }
-                if !matches!(self.agents[agent].capture.on_readable(fd.as_fd(), stream), Ok(Drained::Open)) {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// What is known of an agent's lanes and inputs apart from its own words.
-    fn bounds(&self, agent: usize) -> (Vec<Bounds>, Vec<Bounds>) {
-        let (instance, record) = (&self.topology.agents[agent], &self.agents[agent]);
-        let lanes = instance.lanes.iter().zip(&record.last.lanes).map(|(lane, &began)| {
-            let cursors = lane.readers.iter().map(|r| self.cursor(r.agent, r.input));
-            let least = cursors.max_by_key(|p| p.position).unwrap_or(began);
-            Bounds { began, least, most: None }
-        });
-        let inputs = instance.inputs.iter().zip(&record.last.inputs).map(|(input, &began)| {
-            let most = self.tail(input.producer, input.lane);
-            Bounds { began, least: began, most }
-        });
-        (lanes.collect(), inputs.collect())
-    }
-
-    /// The committed cursor of an input: by its living segment, else by the last verdict.
-    fn cursor(&self, agent: usize, input: usize) -> Place {
-        let record = &self.agents[agent];
-        let living =
-            record.view().and_then(|view| commit::committed(view, &record.shape, Key::Input(input)).ok());
-        let last = record.last.inputs[input];
-        living.filter(|l| l.position >= last.position).unwrap_or(last)
-    }
-
-    /// The committed end of a lane; `None` while its producer moves it.
-    fn tail(&self, agent: usize, lane: usize) -> Option<u64> {
-        let record = &self.agents[agent];
-        let last = record.last.lanes[lane].position;
-        match record.view() {
-            None => Some(last),
-            Some(view) => {
-                commit::committed(view, &record.shape, Key::Lane(lane)).ok().map(|p| p.position.max(last))
-            }
-        }
-    }
-
-    /// Lets go of an agent's dead incarnations that every reader has drained.
-    fn reclaim(&mut self, agent: usize) {
-        while let Some(grave) = self.agents[agent].graves.front() {
-            let lanes = self.topology.agents[agent].lanes.iter().zip(&grave.ends);
-            let drained = lanes.into_iter().all(|(lane, end)| {
-                lane.readers.iter().all(|r| {
-                    self.board.view().status(r.agent as u32) == Status::Gone
-                        || self.cursor(r.agent, r.input).position >= end.position
-                })
-            });
-            if !drained {
-                return;
-            }
-            self.agents[agent].graves.pop_front();
-        }
-    }
-
-    fn history_is_full(&self, agent: usize) -> bool {
-        self.agents[agent].graves.len() >= self.file.history as usize
-    }
-
-    /// Notes the moment of a death, to measure the recovery from it; the first note of a life counts.
-    fn note_death(&mut self, agent: usize) {
-        self.measure_recovery(agent);
-        let record = &mut self.agents[agent];
-        let died_at = &mut record.died_at;
-        died_at.get_or_insert((record.generation, clock::now_ns()));
-    }
-
-    /// If an agent has committed since the death that is being measured, in a later life: notes how long that took.
-    fn measure_recovery(&mut self, agent: usize) {
-        let record = &mut self.agents[agent];
-        let (Some((generation, died_at_ns)), Some(view)) = (record.died_at, record.view()) else { return };
-        let first_ns = desk::view(view).first_commit_ns;
-        if record.generation > generation && first_ns > died_at_ns {
-            record.died_at = None;
-            self.recoveries_ns.push(first_ns - died_at_ns);
-        }
-    }
-
-    /// Measures the recovery of every living agent that has committed since its predecessor's death.
-    pub fn measure_recoveries(&mut self) {
-        (0..self.agents.len()).for_each(|agent| self.measure_recovery(agent));
-    }
-
-    fn give_up(&mut self, agent: usize) {
-        let how = self.agents[agent].last_ending.clone().unwrap_or_default();
-        let config = &self.file.agents[self.topology.agents[agent].config];
-        let text = format!(
-            "agent {} is given up: more than {} deaths within {:?} of its life, the last: it {how}; nobody waits for it any more \
-             (`shoal start {}` tries again; `restart` of [agent.{}] sets the bounds)",
-            self.agents[agent].name,
-            config.restart.intensity,
-            config.restart.period,
-            self.agents[agent].name,
-            config.name
-        );
-        self.notice(&text);
-        let never = !self.agents[agent].was_ready;
-        self.strike(agent);
-        if never {
-            self.fail_start(format!("{}: {text}", self.place_of(agent)));
-        }
-    }
-
-    /// Takes an agent off its lanes: no producer waits for it, and its readers will hear that it ended.
-    fn strike(&mut self, agent: usize) {
-        self.board.publish_status(agent as u32, Status::Gone);
-        self.board.announce();
-        for neighbour in self.topology.neighbours(agent) {
-            if let Some(other) = &self.agents[neighbour].live {
-                other.doorbell.ring();
-            }
-            self.reclaim(neighbour);
         }
     }
 }

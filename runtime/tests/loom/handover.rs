@@ -5,6 +5,7 @@
 
 use crate::swarm::{Life, Receiver, Swarm, model};
 use loom::thread;
+use shoal_runtime::board::Status;
 use shoal_runtime::commit::Key;
 
 /// How far the first receiver comes before it dies.
@@ -96,6 +97,26 @@ fn consumer_replaced_under_a_blocked_producer_after_a_commit_wakes_it() {
 #[test]
 fn consumer_replaced_under_a_blocked_producer_without_a_word_wakes_it() {
     consumer_replaced(64, 2, 2, Dies::Parked);
+}
+
+#[test]
+fn consumer_dead_before_its_link_was_handed_over_does_not_hold_up_the_producer() {
+    model(Some(3), || {
+        let swarm = Swarm::block(64);
+        let (lives, life) = swarm.begin();
+        let mut sender = swarm.sender(&lives[0], life.link());
+        let writer = thread::spawn(move || (0..2).for_each(|_| sender.send(1)));
+        // The second incarnation is named on the board and dies before the packet with its link; there is no third.
+        let cursors = swarm.judge(&life, &[&lives[0]]);
+        let second = swarm.bear(1, 2, Some(&cursors), u64::MAX);
+        swarm.announce(second.who);
+        swarm.judge(&second, &[&lives[0]]);
+        lives[0].bell.post_nothing();
+        swarm.board.publish_status(1, Status::Gone);
+        swarm.board.announce();
+        lives[0].bell.ring();
+        writer.join().expect("no panic");
+    });
 }
 
 /// A producer that dies before store `stores` is replaced; `messages` come exactly once, in order, over both lives.

@@ -265,7 +265,10 @@ impl Receiver {
     /// Reads a message and checks that it is whole; `None` when it was overwritten (drop-oldest).
     pub fn read(&mut self, (input, frame): &(usize, Frame)) -> Option<()> {
         let (sources, _) = self.consumers[*input].split();
-        let payload = sources.payload(frame)?;
+        if !sources.lease(frame) {
+            return None;
+        }
+        let payload = sources.leased(frame);
         assert!(!payload.is_empty());
         for word in payload.chunks_exact(8) {
             let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));

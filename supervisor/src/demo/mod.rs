@@ -11,9 +11,12 @@
 //!
 //! Here lives what is pure and needs one process only. Not here: agents, lanes and kills.
 
+pub mod agents;
 pub mod collected;
+pub mod command;
 pub mod compare;
 pub mod count;
+pub mod killer;
 pub mod report;
 pub mod sequential;
 pub mod walk;

@@ -1,5 +1,6 @@
 //! An agent on the bare runtime: `raw-agent source N | relay | sink N`. Numbers travel; the sink checks their order.
-use shoal_runtime::attachment::{Attachment, Found, attach};
+use shoal_runtime::attachment::{Attachment, Encode, Found, attach};
+use std::mem::MaybeUninit;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -16,15 +17,23 @@ fn main() {
     }
 }
 
-fn write(a: &mut Attachment, value: u64) {
-    let mut fill = |slot: &mut [std::mem::MaybeUninit<u8>]| {
+/// Eight bytes.
+struct Number(u64);
+
+impl Encode for Number {
+    fn fill(&mut self, slot: &mut [MaybeUninit<u8>]) -> Option<usize> {
         let slot = slot.get_mut(..8)?;
-        slot.iter_mut().zip(value.to_le_bytes()).for_each(|(s, b)| {
-            s.write(b);
-        });
+        slot.iter_mut().zip(self.0.to_le_bytes()).for_each(|(to, byte)| _ = to.write(byte));
         Some(8)
-    };
-    a.outputs.write(0, &mut a.world, None, &mut fill, &mut || 8).expect("alive").expect("sent");
+    }
+
+    fn exact(&mut self) -> Option<usize> {
+        Some(8)
+    }
+}
+
+fn write(a: &mut Attachment, value: u64) {
+    a.outputs.write(0, &mut a.world, None, &mut Number(value)).expect("alive").expect("sent");
 }
 
 fn source(a: &mut Attachment, count: u64) {
@@ -41,7 +50,8 @@ fn next(a: &mut Attachment) -> Option<(usize, shoal_runtime::consumer::Frame, u6
     match a.world.wait(None, |world, thorough| inputs.look(&all, world, thorough)).expect("alive") {
         Some(Found::Message(input, frame)) => {
             let (sources, _) = a.inputs.consumer(input).split();
-            let bytes = sources.payload(&frame).expect("in place");
+            assert!(sources.lease(&frame));
+            let bytes = sources.leased(&frame);
             Some((input, frame, u64::from_le_bytes(bytes.try_into().expect("eight bytes"))))
         }
         _ => None,

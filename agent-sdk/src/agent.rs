@@ -1,0 +1,331 @@
+//! The agent: what its author's body is given.
+
+use crate::core::{Core, Handler, Problem, Subscribed};
+use crate::error::{self, Error, Result};
+use crate::handle::{self, Publisher, Subscription, Way};
+use crate::payload::{Bytes, Payload};
+use crate::step::{Failures, Lost, Received, Step};
+use crate::{Log, Port};
+use shoal_runtime::attachment::{self, Attachment, Found};
+use shoal_runtime::board::Request;
+use shoal_runtime::desk::Life;
+use shoal_runtime::message::{Message, Scratch};
+use shoal_runtime::port::Control;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// An attached agent.
+pub struct Agent {
+    core: Core,
+    subscriptions: Vec<Subscribed>,
+}
+
+/// What came of a receive.
+#[must_use]
+#[expect(clippy::large_enum_variant, reason = "a box would be an allocation for every message")]
+pub enum Next<'a, T: Payload> {
+    /// A message.
+    Message(Received<'a, T>),
+    /// Nothing came in time; for [`Agent::try_receive`], nothing is there now.
+    TimedOut,
+    /// All producers of the channel ended for good, and everything was read. An agent whose `restart` is `permanent` never
+    /// gets this: it waits for producers that an operator may start again.
+    Closed,
+    /// The supervisor asks for an end, and nothing is left that should be done before.
+    Stopping,
+}
+
+impl Agent {
+    /// Attaches to the supervisor that started this process.
+    pub(crate) fn attach() -> Result<Self> {
+        let attachment = attachment::attach().map_err(error::of_runtime)?;
+        let log = Log::to_stderr(&attachment.manifest.name);
+        Ok(Agent::of(attachment.boxed(), log, u32::MAX))
+    }
+
+    /// An agent of an attachment; `attempts_max` tries for each message.
+    pub(crate) fn of(at: Attachment<Port>, log: Log, attempts_max: u32) -> Self {
+        let failures = at.manifest.inputs.iter().map(|_| Failures::default()).collect();
+        let scratch = Scratch::new();
+        let core = Core {
+            at,
+            scratch,
+            failures,
+            attempts_max,
+            log,
+            ready: false,
+            armed: false,
+            lost: Lost::Nothing,
+        };
+        Agent { core, subscriptions: Vec::new() }
+    }
+
+    /// The agent's name in the swarm, with its replica: `worker.1`.
+    pub fn name(&self) -> &str {
+        &self.core.at.manifest.name
+    }
+
+    /// Which replica this is, from 0, and of how many.
+    pub fn replica(&self) -> (u32, u32) {
+        self.core.at.manifest.replica
+    }
+
+    /// The number of this life: 1 at first, more after each restart.
+    pub fn generation(&self) -> u32 {
+        self.core.at.manifest.generation
+    }
+
+    /// Whether the supervisor asks for an end. A source ends then; who receives is told by what it receives.
+    #[inline]
+    pub fn stopping(&self) -> bool {
+        self.core.at.world.request() != Request::Run
+    }
+
+    /// A handle to send messages of type `T` on a channel that the swarm file says this agent publishes.
+    ///
+    /// # Errors
+    /// In words for the author: no such channel, not published by this agent, or another type of message.
+    pub fn publish<T: Payload>(&mut self, channel: &str) -> Result<Publisher<T>> {
+        let index = handle::channel::<T>(&self.core.at.manifest, channel)?;
+        let lane = self.core.at.manifest.lanes.iter().position(|l| l.channel == index);
+        let way = Way::Publishes;
+        let lane = lane.ok_or_else(|| handle::wrong_way(&self.core.at.manifest, index, way))?;
+        self.core.declare::<T>(index, way)?;
+        Ok(Publisher::new(lane))
+    }
+
+    /// A handle to receive messages of type `T` from a channel that the swarm file says this agent subscribes: the loop
+    /// form. See [`Agent::on`] for the handler form.
+    ///
+    /// # Errors
+    /// As [`Agent::publish`], and when the agent subscribed the channel before.
+    pub fn subscribe<T: Payload>(&mut self, channel: &str) -> Result<Subscription<T>> {
+        let manifest = &self.core.at.manifest;
+        let index = handle::channel::<T>(manifest, channel)?;
+        let inputs = manifest.inputs.iter().enumerate().filter(|(_, i)| i.channel == index);
+        let inputs: Vec<usize> = inputs.map(|(i, _)| i).collect();
+        let way = Way::Subscribes;
+        if inputs.is_empty() {
+            return Err(handle::wrong_way(manifest, index, way));
+        }
+        if self.subscriptions.iter().any(|s| s.channel == index) {
+            return Err(Error::from(format!(
+                "agent `{}` subscribes channel `{channel}` twice: each message is given once",
+                self.name()
+            )));
+        }
+        self.core.declare::<T>(index, way)?;
+        self.subscriptions.push(Subscribed { channel: index, inputs, handler: None });
+        Ok(Subscription::new(self.subscriptions.len() - 1))
+    }
+
+    /// Gives each message of a channel to a handler, once [`Agent::serve`] runs.
+    ///
+    /// What the handler sends through its step, and the acknowledgement of the message, become visible together when it
+    /// returns `Ok`. When it returns `Err` all of that is forgotten, the error is reported, and the message is given again
+    /// after a pause that grows from 1 ms to 1 s. When it panics the process ends, and the next incarnation is given it.
+    ///
+    /// # Errors
+    /// As [`Agent::subscribe`].
+    pub fn on<T: Payload>(
+        &mut self,
+        channel: &str,
+        mut handler: impl FnMut(&mut Step<'_>, &T::Archived) -> Result<()> + 'static,
+    ) -> Result<()> {
+        let subscription = self.subscribe::<T>(channel)?;
+        let handler: Handler = Box::new(move |step, bytes| {
+            let message = T::access(bytes).map_err(Problem::Invalid)?;
+            handler(step, message).map_err(Problem::Failed)
+        });
+        self.subscriptions[subscription.index()].handler = Some(handler);
+        Ok(())
+    }
+
+    /// Says ready and gives messages to the handlers until the supervisor asks for an end, or all producers have ended for
+    /// good (see [`Next::Closed`]).
+    ///
+    /// # Errors
+    /// An error that trying again cannot help: a message too large for its lane, an invalid message, the supervisor gone.
+    pub fn serve(&mut self) -> Result<()> {
+        self.core.ready(&self.subscriptions)?;
+        let mut among = Vec::new();
+        let mut subscription_of = vec![0; self.core.failures.len()];
+        for (index, subscribed) in self.subscriptions.iter().enumerate() {
+            subscribed.inputs.iter().for_each(|&input| subscription_of[input] = index);
+            among.extend(subscribed.inputs.iter().copied().filter(|_| subscribed.handler.is_some()));
+        }
+        loop {
+            match self.core.next(&among, None)? {
+                Some(Found::Message(input, frame)) => {
+                    if let Some(handler) = &mut self.subscriptions[subscription_of[input]].handler {
+                        self.core.work(input, frame, handler)?;
+                    }
+                }
+                Some(Found::Stop | Found::Closed) => {
+                    self.core.at.world.desk.life(Life::Stopping);
+                    return Ok(());
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// Says ready: the supervisor counts the agent as started. The first send or receive says it too.
+    ///
+    /// # Errors
+    /// A channel that the swarm file says this agent subscribes was not, or the supervisor is gone.
+    pub fn ready(&mut self) -> Result<()> {
+        self.core.ready(&self.subscriptions)
+    }
+
+    /// Receives the next message of a channel, waiting up to `timeout` (`None`: without limit).
+    ///
+    /// ```no_run
+    /// # #[shoal_agent::message] pub struct Task { path: String }
+    /// # fn body(agent: &mut shoal_agent::Agent) -> shoal_agent::Result<()> {
+    /// use shoal_agent::Next;
+    /// let tasks = agent.subscribe::<Task>("tasks")?;
+    /// while let Next::Message(task) = agent.receive(&tasks, None)? {
+    ///     println!("{}", task.message().path);
+    ///     task.commit()?;
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// An invalid message, or the supervisor is gone.
+    pub fn receive<T: Payload>(
+        &mut self,
+        from: &Subscription<T>,
+        timeout: Option<Duration>,
+    ) -> Result<Next<'_, T>> {
+        self.core.ready(&self.subscriptions)?;
+        let found = self.core.next(&self.subscriptions[from.index()].inputs, timeout)?;
+        self.core.lend(found)
+    }
+
+    /// Receives the next message of a channel if there is one now.
+    ///
+    /// # Errors
+    /// As [`Agent::receive`].
+    pub fn try_receive<T: Payload>(&mut self, from: &Subscription<T>) -> Result<Next<'_, T>> {
+        self.core.ready(&self.subscriptions)?;
+        let found = self.core.try_next(&self.subscriptions[from.index()].inputs)?;
+        self.core.lend(found)
+    }
+
+    /// Before waiting for a message on the agent's descriptor (`AsFd`): true when there is none and the descriptor will
+    /// become readable when there is something to do; false when there is already. Then call [`Agent::try_receive`].
+    ///
+    /// From true to the next receive the agent counts as asleep, so that its peers ring. Await the descriptor level- or
+    /// edge-triggered, and do not read it.
+    ///
+    /// ```no_run
+    /// # #[shoal_agent::message] pub struct Task { path: String }
+    /// # fn body(agent: &mut shoal_agent::Agent) -> shoal_agent::Result<()> {
+    /// use rustix::event::{PollFd, PollFlags, poll};
+    /// use shoal_agent::Next;
+    /// let tasks = agent.subscribe::<Task>("tasks")?;
+    /// loop {
+    ///     match agent.try_receive(&tasks)? {
+    ///         Next::Message(task) => {
+    ///             task.commit()?;
+    ///             continue;
+    ///         }
+    ///         Next::Closed | Next::Stopping => return Ok(()),
+    ///         Next::TimedOut => {}
+    ///     }
+    ///     if agent.arm(&tasks)? {
+    ///         // In an async runtime: `async_fd.readable().await`.
+    ///         poll(&mut [PollFd::new(&*agent, PollFlags::IN)], None)?;
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn arm<T: Payload>(&mut self, on: &Subscription<T>) -> Result<bool> {
+        self.core.ready(&self.subscriptions)?;
+        self.core.arm(&self.subscriptions[on.index()].inputs)
+    }
+
+    /// Sends a message that answers nothing, waiting for space as long as it takes.
+    ///
+    /// # Errors
+    /// A [`crate::SendError`], or [`crate::SupervisorGone`].
+    pub fn send<T: Message>(&mut self, to: &Publisher<T>, message: &T) -> Result<()> {
+        self.step_within(None, |step| step.send(to, message))
+    }
+
+    /// Sends a message that answers nothing, waiting for space up to `timeout`.
+    ///
+    /// # Errors
+    /// As [`Agent::send`].
+    pub fn send_within<T: Message>(
+        &mut self,
+        to: &Publisher<T>,
+        message: &T,
+        timeout: Duration,
+    ) -> Result<()> {
+        self.step_within(Some(timeout), |step| step.send(to, message))
+    }
+
+    /// Sends raw bytes that answer nothing, written by hand; see [`Step::send_with`].
+    ///
+    /// # Errors
+    /// As [`Agent::send`], or `fill`'s own.
+    pub fn send_with(
+        &mut self,
+        to: &Publisher<Bytes>,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize>,
+    ) -> Result<()> {
+        self.step_within(None, |step| step.send_with(to, len, fill))
+    }
+
+    /// Runs a step that answers nothing: what `body` sends becomes visible at once when it returns `Ok`, and never otherwise.
+    /// Sends wait for space as long as it takes, unless [`Step::deadline`] says otherwise.
+    ///
+    /// # Errors
+    /// `body`'s own; the send that failed the step as a whole; the supervisor is gone.
+    pub fn step<R>(&mut self, body: impl FnOnce(&mut Step<'_>) -> Result<R>) -> Result<R> {
+        self.step_within(None, body)
+    }
+
+    #[inline]
+    fn step_within<R>(
+        &mut self,
+        timeout: Option<Duration>,
+        body: impl FnOnce(&mut Step<'_>) -> Result<R>,
+    ) -> Result<R> {
+        self.core.ready(&self.subscriptions)?;
+        let mut step = Step::without_input(self.core.parts(), timeout);
+        let result = body(&mut step)?;
+        step.commit(None)?;
+        if self.core.at.world.faulty() {
+            self.core.accuse()?;
+        }
+        Ok(result)
+    }
+
+    /// How many messages were ever committed to this lane, by this incarnation and all before it: where a source resumes
+    /// after a restart.
+    pub fn sent<T>(&mut self, to: &Publisher<T>) -> u64 {
+        self.core.at.outputs.producer(to.lane()).tail().sequence
+    }
+
+    /// How many messages of a channel whose lanes say `when_full = "drop-oldest"` were given up before this incarnation read
+    /// them, exactly.
+    pub fn missed<T>(&mut self, of: &Subscription<T>) -> u64 {
+        let inputs = &self.subscriptions[of.index()].inputs;
+        inputs.iter().map(|&input| self.core.at.inputs.consumer(input).missed()).sum()
+    }
+}
+
+impl AsFd for Agent {
+    /// Readable when there is something to do after [`Agent::arm`].
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.core.at.world.port.descriptor()
+    }
+}

@@ -1,0 +1,171 @@
+//! Handles of channels, and the checks against the swarm file when they are made.
+
+use crate::error::{Error, Result};
+use crate::payload::Payload;
+use crate::step::MessageId;
+use shoal_runtime::consumer::Frame;
+use shoal_runtime::wire::Manifest;
+use std::fmt;
+use std::marker::PhantomData;
+
+/// Where messages of one type are sent: a plain handle, made by [`crate::Agent::publish`].
+pub struct Publisher<T> {
+    lane: u32,
+    carries: PhantomData<fn(T)>,
+}
+
+impl<T> Publisher<T> {
+    pub(crate) fn new(lane: usize) -> Self {
+        Publisher { lane: lane as u32, carries: PhantomData }
+    }
+
+    #[inline]
+    pub(crate) fn lane(&self) -> usize {
+        self.lane as usize
+    }
+}
+
+impl<T> Clone for Publisher<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Publisher<T> {}
+
+impl<T> fmt::Debug for Publisher<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Publisher(lane {})", self.lane)
+    }
+}
+
+/// Where messages of one type come from: a plain handle, made by [`crate::Agent::subscribe`]. One lane for each producer.
+pub struct Subscription<T> {
+    index: u32,
+    carries: PhantomData<fn() -> T>,
+}
+
+impl<T> Subscription<T> {
+    pub(crate) fn new(index: usize) -> Self {
+        Subscription { index: index as u32, carries: PhantomData }
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.index as usize
+    }
+}
+
+impl<T> fmt::Debug for Subscription<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subscription({})", self.index)
+    }
+}
+
+/// Who sent the message at a frame, on what, and where.
+pub(crate) fn message_id<'a>(manifest: &'a Manifest, input: usize, frame: &Frame) -> MessageId<'a> {
+    let entry = &manifest.inputs[input];
+    MessageId {
+        agent: &manifest.neighbours[entry.neighbour as usize].name,
+        channel: &manifest.channels[entry.channel as usize].name,
+        position: frame.at.position,
+    }
+}
+
+/// The agent's table in the swarm file.
+fn table(manifest: &Manifest) -> &str {
+    let replica = format!(".{}", manifest.replica.0 + 1);
+    let name = &manifest.name;
+    if manifest.replica.1 > 1 { name.strip_suffix(&replica).unwrap_or(name) } else { name }
+}
+
+/// Finds a channel that carries `T`.
+pub(crate) fn channel<T: Payload>(manifest: &Manifest, name: &str) -> Result<u32> {
+    let Manifest { file, name: agent, channels, .. } = manifest;
+    let Some(index) = channels.iter().position(|c| c.name == name) else {
+        let near = channels.iter().map(|c| (strsim::damerau_levenshtein(&c.name, name), &c.name)).min();
+        let hint = match near {
+            Some((distance, near)) if distance <= 1 + name.len() / 3 => format!("; did you mean `{near}`?"),
+            _ => String::new(),
+        };
+        let all: Vec<String> = channels.iter().map(|c| format!("`{}`", c.name)).collect();
+        return Err(Error::from(format!(
+            "agent `{agent}` asks for channel `{name}`, which {file} does not have{hint} It has {}",
+            if all.is_empty() { "none".to_owned() } else { all.join(", ") }
+        )));
+    };
+    let entry = &channels[index];
+    if entry.message != T::NAME {
+        return Err(Error::from(format!(
+            "channel `{name}` carries `{}` ({file}:{}), but agent `{agent}` uses it with `{}`: change `message` there, \
+             or the type here",
+            entry.message,
+            entry.line,
+            T::NAME
+        )));
+    }
+    Ok(index as u32)
+}
+
+/// Which way a channel goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    Publishes,
+    Subscribes,
+}
+
+impl Way {
+    fn key(self) -> &'static str {
+        match self {
+            Way::Publishes => "publishes",
+            Way::Subscribes => "subscribes",
+        }
+    }
+}
+
+/// The agent has no lane of a channel in this direction.
+pub(crate) fn wrong_way(manifest: &Manifest, channel: u32, way: Way) -> Error {
+    let Manifest { file, line, name: agent, .. } = manifest;
+    let name = &manifest.channels[channel as usize].name;
+    let has_other = match way {
+        Way::Publishes => manifest.inputs.iter().any(|i| i.channel == channel),
+        Way::Subscribes => manifest.lanes.iter().any(|l| l.channel == channel),
+    };
+    let other = match (has_other, way) {
+        (false, _) => "",
+        (true, Way::Publishes) => " (it only subscribes it)",
+        (true, Way::Subscribes) => " (it only publishes it)",
+    };
+    let (key, table) = (way.key(), table(manifest));
+    Error::from(format!(
+        "agent `{agent}` {key} channel `{name}`, but the swarm file does not say so{other}: add \"{name}\" to \
+         `{key}` of [agent.{table}] ({file}:{line})"
+    ))
+}
+
+/// The supervisor refused a declaration.
+pub(crate) fn refused<T: Payload>(manifest: &Manifest, channel: u32, way: Way, refusal: &str) -> Error {
+    let Manifest { file, name: agent, .. } = manifest;
+    let entry = &manifest.channels[channel as usize];
+    Error::from(format!(
+        "agent `{agent}` {} channel `{}` ({file}:{}) with a `{}` of fingerprint {}: {refusal}",
+        way.key(),
+        entry.name,
+        entry.line,
+        T::NAME,
+        T::FINGERPRINT
+    ))
+}
+
+/// A channel that the swarm file says the agent reads, and that it does not.
+pub(crate) fn unread(manifest: &Manifest, input: usize) -> Error {
+    let Manifest { file, name: agent, .. } = manifest;
+    let entry = &manifest.inputs[input];
+    let channel = &manifest.channels[entry.channel as usize].name;
+    Error::from(format!(
+        "agent `{agent}` subscribes channel `{channel}` ({file}:{}) but says ready without reading it, so that its \
+         producers would wait for ever: call `agent.on` or `agent.subscribe` before, or take it out of `subscribes` of \
+         [agent.{}]",
+        entry.line,
+        table(manifest)
+    ))
+}

@@ -1,0 +1,365 @@
+//! A step: what a handler sends, and the message that it answers, become real together or not at all.
+
+use crate::error::{self, Error, Result, SendError, SupervisorGone};
+use crate::handle::Publisher;
+use crate::payload::{Bytes, Payload};
+use crate::{Port, handle};
+use shoal_runtime::attachment::{self, Encode, Outputs, World};
+use shoal_runtime::clock;
+use shoal_runtime::consumer::{Cursor, Frame};
+use shoal_runtime::desk::Counter;
+use shoal_runtime::message::{self, EncodeError, Message, Scratch};
+use shoal_runtime::wire::Manifest;
+use std::cell::RefCell;
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+/// How long a send in a step waits for space, unless [`Step::deadline`] says otherwise.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a message came from: the same for every delivery of it, so that an effect outside the swarm can be made once.
+///
+/// As text it is `agent/channel/position`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MessageId<'a> {
+    /// Name of the agent that sent it.
+    pub agent: &'a str,
+    /// Name of the channel.
+    pub channel: &'a str,
+    /// Its position on that agent's lane; positions go on when the agent is restarted.
+    pub position: u64,
+}
+
+impl fmt::Display for MessageId<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.agent, self.channel, self.position)
+    }
+}
+
+/// How often the message at the head of an input was given in vain.
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
+    sequence: u64,
+    pub(crate) count: u32,
+    /// The last text reported for it.
+    pub(crate) reported: String,
+}
+
+impl Failures {
+    pub(crate) fn of(&self, frame: &Frame) -> u32 {
+        if self.count > 0 && self.sequence == frame.at.sequence { self.count } else { 0 }
+    }
+
+    fn add(&mut self, frame: &Frame) {
+        let before = self.of(frame);
+        if before == 0 {
+            self.reported.clear();
+        }
+        *self = Failures {
+            sequence: frame.at.sequence,
+            count: before.saturating_add(1),
+            reported: std::mem::take(&mut self.reported),
+        };
+    }
+}
+
+/// Whether the runtime failed: then trying again does not help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    Nothing,
+    /// No memory, no descriptors, links that cannot be used.
+    Runtime,
+    Supervisor,
+}
+
+/// The parts of an agent that a step borrows.
+pub(crate) struct Parts<'a> {
+    pub(crate) outputs: &'a mut Outputs,
+    pub(crate) world: &'a mut World<Port>,
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) scratch: &'a mut Scratch,
+    pub(crate) lost: &'a mut Lost,
+}
+
+/// What a step answers.
+struct Input<'a> {
+    index: usize,
+    frame: Frame,
+    failures: &'a mut Failures,
+}
+
+/// A step in hand. What is sent through it stays hidden until the step ends well; then all of it, and the acknowledgement
+/// of the message that it answers, become visible at once.
+pub struct Step<'a> {
+    parts: Parts<'a>,
+    input: Option<Input<'a>>,
+    timeout: Option<Duration>,
+    /// A send that failed the step as a whole.
+    broken: Option<SendError>,
+    /// A send that will never succeed.
+    hopeless: bool,
+    done: bool,
+}
+
+impl<'a> Step<'a> {
+    /// A step without an input.
+    pub(crate) fn without_input(parts: Parts<'a>, timeout: Option<Duration>) -> Self {
+        Step { parts, input: None, timeout, broken: None, hopeless: false, done: false }
+    }
+
+    /// A step that answers a message.
+    #[inline]
+    pub(crate) fn answering(
+        parts: Parts<'a>,
+        index: usize,
+        frame: Frame,
+        failures: &'a mut Failures,
+    ) -> Self {
+        parts.world.desk.hold(index, frame.at.position, clock::coarse_ns());
+        let input = Some(Input { index, frame, failures });
+        let timeout = Some(SEND_TIMEOUT);
+        Step { parts, input, timeout, broken: None, hopeless: false, done: false }
+    }
+
+    /// Sends a message as a part of this step: it is serialized straight into the lane, and hidden until the step ends well.
+    ///
+    /// When the lane is full and its channel says `block`, it waits up to the step's deadline.
+    ///
+    /// # Errors
+    /// A [`SendError`], or [`crate::SupervisorGone`]. After [`SendError::TimedOut`] and [`SendError::Stopping`] the step
+    /// fails even if its handler returns `Ok`; the other errors may be handled.
+    #[inline]
+    pub fn send<T: Message>(&mut self, to: &Publisher<T>, message: &T) -> Result<()> {
+        self.check()?;
+        let Parts { outputs, world, scratch, .. } = &mut self.parts;
+        let mut encoding = Encoding { message, scratch, problem: None };
+        let sent = outputs.write(to.lane(), world, self.timeout, &mut encoding);
+        if let Ok(Ok(())) = sent {
+            return Ok(());
+        }
+        let problem = encoding.problem;
+        let message_bytes = message::encoded_len(message, self.parts.scratch).ok().map(|n| n as u64);
+        match (sent, problem) {
+            (_, Some(error)) => {
+                self.hopeless = true;
+                Err(SendError::Encoding(error).into())
+            }
+            (Ok(Err(error)), None) => Err(self.not_sent(to.lane(), error, message_bytes)),
+            (Err(error), None) => Err(self.lost(error)),
+            (Ok(Ok(())), None) => Ok(()),
+        }
+    }
+
+    /// Sends raw bytes as a part of this step, written by hand: `fill` gets `len` bytes of the lane itself and says how many
+    /// it used. They hold whatever an older frame left there; only what was used is sent.
+    ///
+    /// # Errors
+    /// As [`Step::send`], or `fill`'s own; then nothing was written.
+    ///
+    /// # Panics
+    /// When `fill` says that it used more than `len`.
+    pub fn send_with(
+        &mut self,
+        to: &Publisher<Bytes>,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize>,
+    ) -> Result<()> {
+        self.check()?;
+        let Parts { outputs, world, .. } = &mut self.parts;
+        match outputs.write_by_hand(to.lane(), len, world, self.timeout, fill) {
+            Ok(Ok(filled)) => filled,
+            Ok(Err(error)) => Err(self.not_sent(to.lane(), error, Some(len as u64))),
+            Err(error) => Err(self.lost(error)),
+        }
+    }
+
+    /// Sets how long each later send of this step waits for space on a channel that says `block`; 5 s at first.
+    pub fn deadline(&mut self, timeout: Duration) {
+        self.timeout = Some(timeout);
+    }
+
+    /// The identity of the message that this step answers; `None` for a step without one.
+    pub fn message_id(&self) -> Option<MessageId<'a>> {
+        let input = self.input.as_ref()?;
+        Some(handle::message_id(self.parts.manifest, input.index, &input.frame))
+    }
+
+    /// How many times this incarnation was given the message, this time included: 1 at first, and for a step without one.
+    ///
+    /// Attempts of incarnations before this one are not counted yet.
+    pub fn attempt(&self) -> u32 {
+        self.input.as_ref().map_or(1, |input| input.failures.of(&input.frame).saturating_add(1))
+    }
+
+    /// Whether a send of this step will never succeed.
+    pub(crate) fn hopeless(&self) -> bool {
+        self.hopeless
+    }
+
+    fn check(&self) -> Result<()> {
+        match &self.broken {
+            Some(error) => Err(error.clone().into()),
+            None => Ok(()),
+        }
+    }
+
+    #[cold]
+    fn lost(&mut self, error: std::io::Error) -> Error {
+        let error = error::of_runtime(error);
+        *self.parts.lost = if error.is::<SupervisorGone>() { Lost::Supervisor } else { Lost::Runtime };
+        error
+    }
+
+    #[cold]
+    fn not_sent(&mut self, lane: usize, error: attachment::SendError, message_bytes: Option<u64>) -> Error {
+        let manifest = self.parts.manifest;
+        let entry = &manifest.channels[manifest.lanes[lane].channel as usize];
+        let channel = entry.name.clone();
+        let error = match error {
+            attachment::SendError::Full => SendError::Full { channel },
+            attachment::SendError::TimedOut => {
+                SendError::TimedOut { channel, after: self.timeout.unwrap_or_default() }
+            }
+            attachment::SendError::Stopping => SendError::Stopping { channel },
+            attachment::SendError::TooLarge { max_bytes } => {
+                let place = format!("{}:{}", manifest.file, entry.line);
+                SendError::TooLarge { channel, message_bytes, max_bytes, place }
+            }
+            attachment::SendError::Refused => {
+                SendError::Encoding(EncodeError::TooLarge { message: "message" })
+            }
+        };
+        match error {
+            SendError::TimedOut { .. } | SendError::Stopping { .. } => self.broken = Some(error.clone()),
+            SendError::TooLarge { .. } | SendError::Encoding(_) => self.hopeless = true,
+            SendError::Full { .. } => {}
+        }
+        error.into()
+    }
+
+    /// Commits the step, with the acknowledgement of its message if it answers one.
+    #[inline]
+    pub(crate) fn commit(mut self, cursor: Option<&mut Cursor>) -> Result<()> {
+        self.check()?;
+        self.done = true;
+        let Parts { outputs, world, .. } = &mut self.parts;
+        let input = match (&self.input, cursor) {
+            (Some(input), Some(cursor)) => Some((input.index, cursor, &input.frame)),
+            _ => None,
+        };
+        let committed = outputs.commit(input, world);
+        if self.input.is_some() {
+            world.desk.release();
+        }
+        committed.map_err(|error| self.lost(error))
+    }
+}
+
+impl Drop for Step<'_> {
+    fn drop(&mut self) {
+        if self.done {
+            return;
+        }
+        self.parts.outputs.abort();
+        if let Some(input) = &mut self.input {
+            input.failures.add(&input.frame);
+            self.parts.world.desk.count(Counter::Aborted, 1);
+            self.parts.world.desk.release();
+        }
+    }
+}
+
+/// A message on its way into a lane.
+struct Encoding<'a, T> {
+    message: &'a T,
+    scratch: &'a mut Scratch,
+    problem: Option<EncodeError>,
+}
+
+impl<T: Message> Encode for Encoding<'_, T> {
+    #[inline]
+    fn fill(&mut self, slot: &mut [MaybeUninit<u8>]) -> Option<usize> {
+        match message::encode(self.message, slot, self.scratch) {
+            Ok(len) => Some(len),
+            Err(EncodeError::SlotTooSmall) => None,
+            Err(error) => {
+                self.problem = Some(error);
+                None
+            }
+        }
+    }
+
+    fn exact(&mut self) -> Option<usize> {
+        if self.problem.is_some() {
+            return None;
+        }
+        message::encoded_len(self.message, self.scratch).map_err(|error| self.problem = Some(error)).ok()
+    }
+}
+
+/// A message in hand, in the loop form. Dropped without [`Received::commit`], what was sent for it is forgotten and the
+/// message comes again at the next receive.
+#[must_use = "a message that is not committed comes again"]
+pub struct Received<'a, T: Payload> {
+    message: &'a T::Archived,
+    step: RefCell<Step<'a>>,
+    cursor: &'a mut Cursor,
+}
+
+impl<'a, T: Payload> Received<'a, T> {
+    pub(crate) fn new(message: &'a T::Archived, step: Step<'a>, cursor: &'a mut Cursor) -> Self {
+        Received { message, step: RefCell::new(step), cursor }
+    }
+
+    /// The message, in place. It may be used while its answers are sent, and not after the commit.
+    #[inline]
+    pub fn message(&self) -> &T::Archived {
+        self.message
+    }
+
+    /// As [`Step::send`].
+    ///
+    /// # Errors
+    /// As [`Step::send`].
+    pub fn send<U: Message>(&self, to: &Publisher<U>, message: &U) -> Result<()> {
+        self.step.borrow_mut().send(to, message)
+    }
+
+    /// As [`Step::send_with`].
+    ///
+    /// # Errors
+    /// As [`Step::send_with`].
+    pub fn send_with(
+        &self,
+        to: &Publisher<Bytes>,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize>,
+    ) -> Result<()> {
+        self.step.borrow_mut().send_with(to, len, fill)
+    }
+
+    /// As [`Step::deadline`].
+    pub fn deadline(&self, timeout: Duration) {
+        self.step.borrow_mut().deadline(timeout);
+    }
+
+    /// As [`Step::message_id`].
+    pub fn message_id(&self) -> Option<MessageId<'a>> {
+        self.step.borrow().message_id()
+    }
+
+    /// As [`Step::attempt`].
+    pub fn attempt(&self) -> u32 {
+        self.step.borrow().attempt()
+    }
+
+    /// Makes everything that was sent for this message visible and acknowledges it, at once.
+    ///
+    /// # Errors
+    /// The send that failed the step, or [`crate::SupervisorGone`].
+    pub fn commit(self) -> Result<()> {
+        let Received { step, cursor, .. } = self;
+        step.into_inner().commit(Some(cursor))
+    }
+}

@@ -1,0 +1,181 @@
+//! The command line.
+//!
+//! | status | when |
+//! |---|---|
+//! | 0 | done; also when nobody reads our output any more, and after `--help` |
+//! | 1 | the operation failed: no swarm runs, the supervisor ended or refused, an agent did not stop, a result differs |
+//! | 2 | wrong usage or bad input: unknown command, option or agent, no such swarm, a swarm file with problems, a start that fails |
+//!
+//! Text for people goes to standard error, what was asked for to standard output. Here is what is asked; how it is
+//! asked of a running supervisor is in `cli/client.rs`, each larger command has a file.
+
+mod client;
+mod duration;
+mod follow;
+mod logs;
+mod ps;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::control::Request;
+
+/// The operation failed.
+pub const FAILED: u8 = 1;
+/// Wrong usage or bad input.
+pub const BAD_INPUT: u8 = 2;
+
+/// A crash-proof swarm of agent processes that exchange messages through shared memory.
+#[derive(Debug, Parser)]
+#[command(name = "shoal", version, max_term_width = 100, after_help = STATUSES)]
+struct Shoal {
+    /// The swarm that is meant; not needed while only one is running
+    #[arg(long, global = true, value_name = "NAME", env = "SHOAL_SWARM")]
+    swarm: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const STATUSES: &str = "Exit status: 0 done, 1 the operation failed, 2 wrong usage or bad input.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the swarm of a swarm file and run it until it ends or is interrupted
+    Run {
+        /// The swarm file
+        file: PathBuf,
+    },
+    /// Check a swarm file without running it
+    Check {
+        /// The swarm file
+        file: PathBuf,
+    },
+    /// Show the agents of a running swarm
+    Ps {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what an agent printed
+    Logs(logs::LogsOptions),
+    /// Stop an agent (all its replicas), or one replica such as worker.1, and wait until it stopped
+    Stop(Target),
+    /// Start a stopped agent or replica
+    Start(Target),
+    /// Stop an agent or replica and start it again
+    Restart(Target),
+    /// Kill the process of an agent or replica with SIGKILL, to see it come back
+    Kill(Target),
+    /// Count the files of a tree with a swarm whose agents are killed meanwhile, and compare with a plain count
+    Demo(DemoOptions),
+    /// Be one of the demo's agents
+    #[command(hide = true, disable_help_flag = true)]
+    Agent {
+        /// Which one, and its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "NAME")]
+        args: Vec<OsString>,
+    },
+}
+
+/// Whom a command is for.
+#[derive(Debug, Args)]
+struct Target {
+    /// An agent, or one replica of it
+    name: String,
+}
+
+/// What `shoal demo` is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct DemoOptions {
+    /// The tree to count; default: the current folder without `target` and `.git`
+    pub dir: Option<PathBuf>,
+    /// Kill an agent this often: milliseconds, or with a unit (`50ms`, `1s`); 0 kills none
+    #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = duration::parse)]
+    pub kill_every: Duration,
+    /// Repeat passes until this many kills were proven
+    #[arg(long, value_name = "N")]
+    pub kills: Option<u64>,
+    /// How many workers; default: by the number of processors
+    #[arg(long, value_name = "N")]
+    pub workers: Option<NonZeroU32>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Do not fail because a file was changed meanwhile
+    #[arg(long)]
+    pub allow_changes: bool,
+}
+
+/// Why a command failed, and the status that says so.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    status: u8,
+    text: String,
+}
+
+impl Failure {
+    fn failed(text: impl Into<String>) -> Failure {
+        Failure { status: FAILED, text: text.into() }
+    }
+
+    fn bad_input(text: impl Into<String>) -> Failure {
+        Failure { status: BAD_INPUT, text: text.into() }
+    }
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let Shoal { swarm, command } = Shoal::parse();
+    let swarm = swarm.as_deref();
+    let done = match command {
+        Command::Run { file } => return crate::run::run(&file),
+        Command::Check { file } => return crate::check::check(&file),
+        Command::Demo(options) => return crate::demo::command::demo(&options),
+        Command::Agent { args } => return crate::demo::agents::main(&args),
+        Command::Ps { json } => ps::ps(swarm, json),
+        Command::Logs(options) => logs::logs(swarm, &options),
+        Command::Stop(Target { name }) => client::order(swarm, &name, |name| Request::Stop { name }),
+        Command::Start(Target { name }) => client::order(swarm, &name, |name| Request::Start { name }),
+        Command::Restart(Target { name }) => client::order(swarm, &name, |name| Request::Restart { name }),
+        Command::Kill(Target { name }) => client::order(swarm, &name, |name| Request::Kill { name }),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { status, text }) => {
+            // Nowhere to say it if standard error is gone; the status tells.
+            let _ = writeln!(io::stderr(), "shoal: {text}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+/// Prints to standard output. That nobody reads it any more (`shoal ps | head -1`) is no failure.
+///
+/// # Errors
+/// A full disk, for example.
+pub(crate) fn print(text: &[u8]) -> Result<Printed, Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Ok(()) => Ok(Printed::Whole),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Printed::NobodyReads),
+        Err(error) => Err(Failure::failed(format!("writing to standard output: {error}"))),
+    }
+}
+
+/// What became of text for standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Printed {
+    /// It was written.
+    Whole,
+    /// There is no reader, and there will be none.
+    NobodyReads,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! The asking side of the control socket: which swarm, who is meant, what to say when it cannot be asked.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use super::{Failure, print};
+use crate::control::{PsReport, Request, Response, SwarmInfo, address_of, agent_of, is_meant};
+use crate::run_dir::{Place, Running, list_running_in};
+
+/// How long a supervisor may take for an answer that needs no agent: longer means it is stopped or stuck.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// The longest answer, bytes.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// A connection to a running supervisor.
+pub(super) struct Client {
+    swarm: Running,
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects to the swarm of this name, or to the only one that is running.
+    pub(super) fn connect(swarm: Option<&str>) -> Result<Client, Failure> {
+        Client::connect_in(&Place::of_user(), swarm)
+    }
+
+    pub(super) fn connect_in(place: &Place, swarm: Option<&str>) -> Result<Client, Failure> {
+        let running = list_running_in(place).map_err(|error| Failure::failed(error.to_string()))?;
+        Client::to(choose(running, swarm)?)
+    }
+
+    fn to(swarm: Running) -> Result<Client, Failure> {
+        let stream = address_of(&swarm.socket)
+            .and_then(|(address, _folder)| UnixStream::connect(address))
+            .map_err(|error| cannot_connect(&swarm, &error))?;
+        Ok(Client { stream: BufReader::new(stream), swarm })
+    }
+
+    /// Connects once more to the same swarm, if it is still running.
+    pub(super) fn again(&self) -> Option<Client> {
+        Client::to(self.swarm.clone()).ok()
+    }
+
+    /// The socket itself: readable at the end of the supervisor.
+    pub(super) fn socket(&self) -> &UnixStream {
+        self.stream.get_ref()
+    }
+
+    pub(super) fn ps(&mut self) -> Result<PsReport, Failure> {
+        match self.ask(&Request::Ps, Some(ANSWER_MAX))? {
+            Response::Ps(report) => Ok(report),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    pub(super) fn swarm_info(&mut self) -> Result<SwarmInfo, Failure> {
+        match self.ask(&Request::Info, Some(ANSWER_MAX))? {
+            Response::Info(info) => Ok(info),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Asks and waits for the answer, as long as it takes if there is no limit.
+    pub(super) fn ask(&mut self, request: &Request, max: Option<Duration>) -> Result<Response, Failure> {
+        let name = &self.swarm.name;
+        let ended = || Failure::failed(format!("the supervisor of `{name}` ended before it answered"));
+        let mut line = serde_json::to_vec(request).map_err(|error| Failure::failed(error.to_string()))?;
+        line.push(b'\n');
+        let mut answer = Vec::new();
+        let got = self
+            .socket()
+            .set_read_timeout(max)
+            .and_then(|()| self.stream.get_mut().write_all(&line))
+            .and_then(|()| (&mut self.stream).take(ANSWER_BYTES_MAX).read_until(b'\n', &mut answer));
+        match got {
+            Ok(_) if answer.last() == Some(&b'\n') => serde_json::from_slice(&answer).map_err(|error| {
+                Failure::failed(format!("the supervisor of `{name}` speaks another version: {error}"))
+            }),
+            Ok(_) => Err(ended()),
+            Err(error) if is_time_out(&error) => {
+                let pid = self.swarm.pid.map_or(String::new(), |pid| format!(" (process {pid})"));
+                let text = format!("the supervisor of `{name}`{pid} does not answer: is it stopped?");
+                Err(Failure::failed(text))
+            }
+            Err(_) => Err(ended()),
+        }
+    }
+
+    pub(super) fn unexpected(&self, response: &Response) -> Failure {
+        match response {
+            Response::Error { text } => Failure::failed(text.clone()),
+            _ => {
+                Failure::failed(format!("the supervisor of `{}` answered another question", self.swarm.name))
+            }
+        }
+    }
+}
+
+fn is_time_out(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+fn cannot_connect(swarm: &Running, error: &io::Error) -> Failure {
+    let name = &swarm.name;
+    Failure::failed(match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            format!("the supervisor of `{name}` is just starting or ending: try again")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("{} may be opened by the swarm's owner only: {error}", swarm.socket.display())
+        }
+        _ => format!("connecting to {}: {error}", swarm.socket.display()),
+    })
+}
+
+/// The swarm that is meant.
+pub(super) fn choose(running: Vec<Running>, wanted: Option<&str>) -> Result<Running, Failure> {
+    let names: Vec<&str> = running.iter().map(|swarm| swarm.name.as_str()).collect();
+    let list = names.join(", ");
+    let text = match wanted {
+        Some(wanted) => match running.iter().find(|swarm| swarm.name == wanted) {
+            Some(found) => return Ok(found.clone()),
+            None if names.is_empty() => format!("no swarm `{wanted}` is running, nor any other"),
+            None => {
+                let hint =
+                    nearest(wanted, &names).map_or(String::new(), |near| format!("did you mean `{near}`? "));
+                format!("no swarm `{wanted}` is running; {hint}running: {list}")
+            }
+        },
+        None => match running.as_slice() {
+            [only] => return Ok(only.clone()),
+            [] => return Err(Failure::failed("no swarm is running: start one with `shoal run FILE`")),
+            _ => format!("several swarms are running, name one with `--swarm NAME`: {list}"),
+        },
+    };
+    Err(Failure::bad_input(text))
+}
+
+/// `stop`, `start`, `restart`, `kill`: asks, waits as long as it takes, prints what was done.
+pub(super) fn order(
+    swarm: Option<&str>,
+    name: &str,
+    request: impl FnOnce(String) -> Request,
+) -> Result<(), Failure> {
+    let mut client = Client::connect(swarm)?;
+    match client.ask(&request(name.to_owned()), None)? {
+        Response::Done { text } => print(format!("{text}\n").as_bytes()).map(|_| ()),
+        refused => {
+            // Only now: how the agents are is a dear question to ask for a mistyped name.
+            check_name(name, &client.ps()?)?;
+            Err(client.unexpected(&refused))
+        }
+    }
+}
+
+/// The instances that a name means.
+///
+/// # Errors
+/// If it means none: which ones there are, and which one is probably meant.
+pub(super) fn check_name<'r>(name: &str, report: &'r PsReport) -> Result<Vec<&'r str>, Failure> {
+    let instances: Vec<&str> = report.agents.iter().map(|agent| agent.name.as_str()).collect();
+    let meant: Vec<&str> = instances.iter().copied().filter(|instance| is_meant(name, instance)).collect();
+    if !meant.is_empty() {
+        return Ok(meant);
+    }
+    let mut agents: Vec<&str> = instances.iter().map(|instance| agent_of(instance)).collect();
+    agents.dedup();
+    let known: Vec<&str> = agents.iter().chain(&instances).copied().collect();
+    let hint = nearest(name, &known).map_or(String::new(), |near| format!("did you mean `{near}`? "));
+    let list = agents.join(", ");
+    let shown: String = name.escape_debug().collect();
+    Err(Failure::bad_input(format!(
+        "the swarm `{}` has no agent `{shown}`; {hint}agents: {list}",
+        report.swarm
+    )))
+}
+
+/// The known word that a mistyped one probably means.
+fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    known
+        .iter()
+        .map(|k| (strsim::damerau_levenshtein(word, k), *k))
+        .filter(|(distance, k)| *distance <= (k.chars().count() / 2).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, k)| k)
+}

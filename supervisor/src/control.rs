@@ -1,0 +1,178 @@
+//! The control socket: who may ask the supervisor, and the words of asking.
+//!
+//! One JSON object per line each way. A client asks, waits for the answer, and may then ask again; answers may come
+//! long after their question (`stop` waits until the agent stopped), so a client that asks twice at once is told so
+//! and cut off. Nobody but this user and root is heard.
+//!
+//! ```text
+//!   {"ask":"ps"}                      ──►   {"answer":"ps","swarm":"wordcount","agents":[…]}
+//!   {"ask":"stop","name":"worker.1"}  ──►   {"answer":"done","text":"worker.1 stopped"}
+//! ```
+//! What lives here: the words, and who a name means. What does not: sockets (`control/server.rs`), answers
+//! (the event loop), the asking side (`cli/client.rs`).
+
+mod server;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use server::address_of;
+pub use server::{ClientId, Control};
+
+/// The longest question, bytes, its end of line not counted.
+pub const REQUEST_BYTES_MAX: usize = 64 << 10;
+/// The most that waits for a slow reader before it is cut off, bytes. Ten thousand agents need 2 MiB.
+pub const UNSENT_BYTES_MAX: usize = 8 << 20;
+/// The most clients at once; then the one that idles longest gives way.
+pub const CLIENTS_MAX: usize = 64;
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Request {
+    /// How are the agents?
+    Ps,
+    /// Stop these agents; answered when they stopped.
+    Stop {
+        /// An agent (all its replicas) or one replica, as in `is_meant`.
+        name: String,
+    },
+    /// Start these agents; answered when they are ready.
+    Start {
+        /// As in `Stop`.
+        name: String,
+    },
+    /// Stop and start these agents; answered when they are ready again.
+    Restart {
+        /// As in `Stop`.
+        name: String,
+    },
+    /// Kill these agents' processes, to see them come back.
+    Kill {
+        /// As in `Stop`.
+        name: String,
+    },
+    /// Stop the whole swarm.
+    Shutdown,
+    /// What swarm is this?
+    Info,
+}
+
+/// What the supervisor answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "kebab-case")]
+pub enum Response {
+    /// How the agents are.
+    Ps(PsReport),
+    /// It is done.
+    Done {
+        /// What was done.
+        text: String,
+    },
+    /// What swarm this is.
+    Info(SwarmInfo),
+    /// It is not done.
+    Error {
+        /// Why, and what to do.
+        text: String,
+    },
+}
+
+/// What swarm this is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwarmInfo {
+    /// Its name.
+    pub swarm: String,
+    /// Its supervisor.
+    pub pid: u32,
+    /// Where its agents' output goes, absolute.
+    pub logs: PathBuf,
+    /// Its swarm file, absolute.
+    pub file: PathBuf,
+}
+
+/// How the agents are; as JSON what `shoal ps --json` prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PsReport {
+    /// The swarm's name.
+    pub swarm: String,
+    /// Its agents, replicas side by side, in the order of the swarm file.
+    pub agents: Vec<PsAgent>,
+}
+
+/// How one agent, or one replica of it, is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PsAgent {
+    /// `worker.1` to `worker.4` if there are four replicas, else the agent's own name.
+    pub name: String,
+    /// Its process; none while there is none.
+    pub pid: Option<u32>,
+    /// The latest generation.
+    pub generation: u64,
+    /// Where it is in its life.
+    pub state: PsState,
+    /// How often it was started again.
+    pub restarts: u64,
+    /// Since its process was started; 0 while there is none.
+    pub uptime_ms: u64,
+    /// Its proportional share of memory.
+    pub pss_kib: u64,
+    /// Messages sent, by all its generations.
+    pub sent: u64,
+    /// Messages received, by all its generations.
+    pub received: u64,
+    /// Median time from publish to poll; none while nothing was measured.
+    pub p50_ns: Option<u64>,
+    /// The 99th percentile of the same.
+    pub p99_ns: Option<u64>,
+}
+
+/// Where an agent is in its life, as an operator sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PsState {
+    /// It has not said ready yet.
+    Starting,
+    /// It said ready.
+    Ready,
+    /// It is being ended, or its end is being proved.
+    Stopping,
+    /// Dead; its next start is waited for.
+    Backoff,
+    /// Ended as it should.
+    Stopped,
+    /// Given up.
+    Failed,
+}
+
+impl PsState {
+    /// The word that people and JSON see.
+    pub fn word(self) -> &'static str {
+        match self {
+            PsState::Starting => "starting",
+            PsState::Ready => "ready",
+            PsState::Stopping => "stopping",
+            PsState::Backoff => "backoff",
+            PsState::Stopped => "stopped",
+            PsState::Failed => "failed",
+        }
+    }
+}
+
+/// Whether an operator who says `name` means this instance: by its own name, or by its agent's (`worker` means
+/// `worker.1` and all others).
+pub fn is_meant(name: &str, instance: &str) -> bool {
+    name == instance || agent_of(instance) == name
+}
+
+/// The agent that an instance is a replica of: `worker` of `worker.1`. Agents' own names hold no dot.
+pub fn agent_of(instance: &str) -> &str {
+    match instance.rsplit_once('.') {
+        Some((agent, replica)) if replica.parse::<u32>().is_ok() => agent,
+        _ => instance,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! Kills the demo's agents, all three kinds in turn, on the supervisor's own thread; and moves the progress bar.
+
+use crate::child::State;
+use crate::event_loop::{Companion, Watch};
+use crate::swarm::Swarm;
+use indicatif::ProgressBar;
+use shoal_runtime::desk;
+use std::collections::HashMap;
+use std::io;
+use std::time::{Duration, Instant};
+
+/// How soon it looks again when there was nobody to kill.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// How often the progress bar moves.
+const BAR_EVERY: Duration = Duration::from_millis(100);
+
+/// Kills an agent every so often.
+pub struct Killer {
+    every: Duration,
+    next_kill: Option<Instant>,
+    turn: usize,
+    /// What an agent held when it was killed last: no worker is killed twice on one file.
+    last_held: HashMap<usize, Option<(usize, u64)>>,
+    /// Kill whoever runs, whether it has worked already or not.
+    hasty: bool,
+    bar: ProgressBar,
+    next_bar: Instant,
+    /// Index of the collector, whose messages are the progress.
+    collector: usize,
+}
+
+impl Killer {
+    /// Kills every `every` (never, if that is zero); `hasty` does not wait until an agent has worked.
+    pub fn new(every: Duration, hasty: bool, collector: usize, bar: ProgressBar) -> Self {
+        let now = Instant::now();
+        let next_kill = (!every.is_zero()).then(|| if hasty { now } else { now + every });
+        Killer { every, next_kill, turn: 0, last_held: HashMap::new(), hasty, bar, next_bar: now, collector }
+    }
+
+    /// Begins another pass: what was held before says nothing about it.
+    pub fn begin_pass(&mut self, hasty: bool) {
+        self.last_held.clear();
+        self.hasty = hasty;
+        self.bar.set_position(0);
+    }
+
+    fn kill_one(&mut self, swarm: &mut Swarm) -> bool {
+        let count = swarm.agents.len();
+        for _ in 0..count {
+            let kinds = swarm.file.agents.len();
+            let agent = self.candidate(swarm, self.turn % kinds, self.turn / kinds);
+            self.turn += 1;
+            if let Some(agent) = agent.filter(|&a| self.may_die(swarm, a)) {
+                let held = swarm.agents[agent].view().and_then(|view| desk::view(view).held);
+                self.last_held.insert(agent, held);
+                return swarm.kill(agent);
+            }
+        }
+        false
+    }
+
+    /// The agent of a kind whose turn it is.
+    fn candidate(&self, swarm: &Swarm, kind: usize, round: usize) -> Option<usize> {
+        let of_kind = swarm.topology.agents.iter().enumerate().filter(|(_, i)| i.config == kind);
+        let of_kind: Vec<usize> = of_kind.map(|(agent, _)| agent).collect();
+        of_kind.get(round % of_kind.len().max(1)).copied()
+    }
+
+    fn may_die(&self, swarm: &Swarm, agent: usize) -> bool {
+        let record = &swarm.agents[agent];
+        let Some(view) = record.view().filter(|_| record.state == State::Ready) else { return false };
+        let words = desk::view(view);
+        let same_file = words.held.is_some() && self.last_held.get(&agent) == Some(&words.held);
+        !same_file && (self.hasty || words.first_message_ns != 0 || words.held.is_some())
+    }
+}
+
+impl Companion for Killer {
+    fn register(&mut self, _watch: &Watch) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let bar = (!self.bar.is_hidden()).then_some(self.next_bar);
+        self.next_kill.into_iter().chain(bar).min()
+    }
+
+    fn run(&mut self, ready: Option<u64>, swarm: &mut Swarm, _watch: &Watch) {
+        if ready.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        swarm.measure_recoveries();
+        if self.next_kill.is_some_and(|at| at <= now) && !swarm.is_ending() {
+            let killed = self.kill_one(swarm);
+            self.next_kill = Some(now + if killed { self.every } else { LOOK_AGAIN.min(self.every) });
+        }
+        if self.next_bar <= now {
+            self.bar.set_position(swarm.agents[self.collector].totals().received);
+            self.next_bar = now + BAR_EVERY;
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The operator's side of a running swarm, a companion of the event loop: answers on the control socket, the beacon.
+
+use crate::agent::Agent;
+use crate::child::{Event, State};
+use crate::control::{ClientId, Control, PsAgent, PsReport, PsState, Request, Response, SwarmInfo, is_meant};
+use crate::event_loop::{Companion, Watch};
+use crate::swarm::Swarm;
+use rustix::event::epoll::EventFlags;
+use shoal_runtime::beacon::{Beacon, Counts};
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// The token of the control socket.
+const TOKEN: u64 = 2;
+
+/// Answers operators.
+pub struct Operator {
+    control: Control,
+    beacon: Option<Beacon>,
+    info: SwarmInfo,
+    waiting: Vec<Waiting>,
+}
+
+/// A question that is answered when something has come to pass.
+struct Waiting {
+    client: ClientId,
+    verb: &'static str,
+    /// Agents, each with the generation it had when it was asked about.
+    agents: Vec<(usize, u32)>,
+    over: fn(&Agent, u32) -> Option<bool>,
+}
+
+impl Operator {
+    /// Serves a control socket; without a beacon observers ask the socket.
+    pub fn new(
+        control: Control,
+        beacon: Option<Beacon>,
+        swarm: String,
+        file: PathBuf,
+        logs: PathBuf,
+    ) -> Self {
+        let info = SwarmInfo { swarm, pid: std::process::id(), logs, file };
+        Operator { control, beacon, info, waiting: Vec::new() }
+    }
+
+    fn answer(&mut self, client: ClientId, request: Request, swarm: &mut Swarm) {
+        let response = match request {
+            Request::Ps => Response::Ps(report(swarm)),
+            Request::Info => Response::Info(self.info.clone()),
+            Request::Shutdown => {
+                swarm.shut_down();
+                Response::Done { text: "the swarm is stopping".into() }
+            }
+            Request::Kill { name } => match meant(swarm, &name) {
+                Err(response) => response,
+                Ok(agents) => {
+                    let killed = agents.iter().filter(|&&a| swarm.kill(a)).count();
+                    if killed == 0 {
+                        Response::Error {
+                            text: format!("{name} does not run; `shoal start {name}` starts it"),
+                        }
+                    } else {
+                        Response::Done { text: format!("{name} killed ({killed} of {})", agents.len()) }
+                    }
+                }
+            },
+            Request::Stop { name } => {
+                return self.ask(client, &name, "stopped", Event::StopAsked, stopped, swarm);
+            }
+            Request::Start { name } => {
+                return self.ask(client, &name, "started", Event::StartAsked, started, swarm);
+            }
+            Request::Restart { name } => {
+                return self.ask(client, &name, "restarted", Event::RestartAsked, restarted, swarm);
+            }
+        };
+        self.control.reply(client, &response);
+    }
+
+    fn ask(
+        &mut self,
+        client: ClientId,
+        name: &str,
+        verb: &'static str,
+        event: Event,
+        over: fn(&Agent, u32) -> Option<bool>,
+        swarm: &mut Swarm,
+    ) {
+        if swarm.is_ending() && event != Event::StopAsked {
+            self.control.reply(client, &Response::Error { text: "the swarm is stopping".into() });
+            return;
+        }
+        let agents = match meant(swarm, name) {
+            Ok(agents) => agents,
+            Err(response) => return self.control.reply(client, &response),
+        };
+        let agents: Vec<_> = agents.into_iter().map(|a| (a, swarm.agents[a].generation)).collect();
+        agents.iter().for_each(|&(agent, _)| swarm.order(agent, event));
+        self.waiting.push(Waiting { client, verb, agents, over });
+    }
+
+    /// Answers what has come to pass.
+    fn settle(&mut self, swarm: &Swarm) {
+        let control = &mut self.control;
+        self.waiting.retain(|waiting| {
+            let all = waiting.agents.iter().map(|&(a, g)| (a, (waiting.over)(&swarm.agents[a], g)));
+            let all: Vec<_> = all.collect();
+            if all.iter().any(|(_, over)| over.is_none()) {
+                return true;
+            }
+            let names = |good: bool| -> String {
+                let names =
+                    all.iter().filter(|(_, o)| *o == Some(good)).map(|&(a, _)| swarm.agents[a].name.as_str());
+                names.collect::<Vec<_>>().join(", ")
+            };
+            let failed = names(false);
+            let response = if failed.is_empty() {
+                Response::Done { text: format!("{} {}", names(true), waiting.verb) }
+            } else {
+                Response::Error {
+                    text: format!("{failed} could not be {}: see `shoal logs {failed}`", waiting.verb),
+                }
+            };
+            control.reply(waiting.client, &response);
+            false
+        });
+    }
+
+    fn shine(&self, swarm: &Swarm) {
+        let Some(beacon) = &self.beacon else { return };
+        beacon.update(&Counts {
+            agents: swarm.agents.len() as u64,
+            ready: swarm.agents.iter().filter(|a| a.state == State::Ready).count() as u64,
+            restarts: swarm.agents.iter().map(|a| a.restarts).sum(),
+            messages: swarm.agents.iter().map(|a| a.past.received).sum(),
+        });
+    }
+}
+
+fn stopped(agent: &Agent, _: u32) -> Option<bool> {
+    agent.state.is_at_rest().then_some(true)
+}
+
+fn started(agent: &Agent, _: u32) -> Option<bool> {
+    match agent.state {
+        State::Ready | State::Ended => Some(true),
+        State::Failed | State::Stopped => Some(false),
+        _ => None,
+    }
+}
+
+fn restarted(agent: &Agent, before: u32) -> Option<bool> {
+    if agent.generation > before {
+        started(agent, before)
+    } else {
+        (agent.state == State::Failed).then_some(false)
+    }
+}
+
+/// The agents that a name means.
+fn meant(swarm: &Swarm, name: &str) -> Result<Vec<usize>, Response> {
+    let agents = swarm.agents.iter().enumerate().filter(|(_, a)| is_meant(name, &a.name));
+    let agents: Vec<_> = agents.map(|(i, _)| i).collect();
+    if !agents.is_empty() {
+        return Ok(agents);
+    }
+    let near = swarm
+        .agents
+        .iter()
+        .max_by(|a, b| strsim::jaro_winkler(name, &a.name).total_cmp(&strsim::jaro_winkler(name, &b.name)));
+    let near = near.map_or(String::new(), |a| format!("; did you mean {}?", a.name));
+    Err(Response::Error { text: format!("swarm {} has no agent {name:?}{near}", swarm.file.name) })
+}
+
+fn report(swarm: &Swarm) -> PsReport {
+    let now = Instant::now();
+    let agents = swarm.agents.iter().map(|agent| {
+        let totals = agent.totals();
+        let pid = agent.live.as_ref().map(|l| l.child.pid as u32);
+        PsAgent {
+            name: agent.name.clone(),
+            pid,
+            generation: u64::from(agent.generation),
+            state: shown(agent.state),
+            restarts: agent.restarts,
+            uptime_ms: agent.live.as_ref().map_or(0, |l| (now - l.born).as_millis() as u64),
+            pss_kib: pid.and_then(pss_kib).unwrap_or(0),
+            sent: totals.sent,
+            received: totals.received,
+            p50_ns: totals.latency.quantile(0.5),
+            p99_ns: totals.latency.quantile(0.99),
+        }
+    });
+    PsReport { swarm: swarm.file.name.clone(), agents: agents.collect() }
+}
+
+fn shown(state: State) -> PsState {
+    match state {
+        State::Starting => PsState::Starting,
+        State::Ready => PsState::Ready,
+        State::Stopping(_) | State::Unproven(_) => PsState::Stopping,
+        State::Backoff | State::Draining => PsState::Backoff,
+        State::Stopped | State::Ended => PsState::Stopped,
+        State::Failed => PsState::Failed,
+    }
+}
+
+/// The proportional share of memory of a process, its part of shared segments included.
+fn pss_kib(pid: u32) -> Option<u64> {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:"))?;
+    line.trim().trim_end_matches("kB").trim().parse().ok()
+}
+
+impl Companion for Operator {
+    fn register(&mut self, watch: &Watch) -> io::Result<()> {
+        watch.add(self.control.fd(), TOKEN, EventFlags::IN)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    fn run(&mut self, ready: Option<u64>, swarm: &mut Swarm, _watch: &Watch) {
+        if ready != Some(TOKEN) {
+            return;
+        }
+        for (client, request) in self.control.on_ready() {
+            self.answer(client, request, swarm);
+        }
+    }
+
+    fn passed(&mut self, swarm: &mut Swarm) {
+        self.settle(swarm);
+        self.shine(swarm);
+    }
+}

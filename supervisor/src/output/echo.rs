@@ -1,0 +1,142 @@
+//! Agents' lines on the supervisor's own output. A terminal that does not keep up loses lines; nobody waits for it.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::rc::Rc;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+
+/// What is written in one go where writing could block: what a pipe or terminal that polls as writable takes.
+const WRITE_BYTES_MAX: usize = 4096;
+
+/// Where agents' lines are shown, if anywhere; clones share it.
+#[derive(Clone, Default)]
+pub struct Echo {
+    sink: Option<Rc<RefCell<Sink>>>,
+}
+
+struct Sink {
+    out: File,
+    /// A write may wait, so ask before each.
+    may_block: bool,
+    /// The rest of a line of which a part was written.
+    begun: Vec<u8>,
+    /// Lines lost since the last one that was shown.
+    lost: u64,
+    lost_count: u64,
+    closed: bool,
+}
+
+impl Echo {
+    /// Shows nothing.
+    pub fn off() -> Echo {
+        Echo::default()
+    }
+
+    /// Shows lines on the supervisor's standard output.
+    ///
+    /// # Errors
+    /// As `to`.
+    pub fn to_stdout() -> io::Result<Echo> {
+        Echo::to(io::stdout().as_fd())
+    }
+
+    /// Shows lines on the supervisor's standard error.
+    ///
+    /// # Errors
+    /// As `to`.
+    pub fn to_stderr() -> io::Result<Echo> {
+        Echo::to(io::stderr().as_fd())
+    }
+
+    /// Shows lines on a descriptor. A pipe or terminal is opened once more, so that it can be made non-blocking
+    /// without doing so to the shell that shares it.
+    ///
+    /// # Errors
+    /// The system's refusal to duplicate the descriptor.
+    pub fn to(fd: BorrowedFd<'_>) -> io::Result<Echo> {
+        let own = File::from(rustix::io::fcntl_dupfd_cloexec(fd, 3)?);
+        let kind = own.metadata()?.file_type();
+        let (out, may_block) = if kind.is_file() {
+            (own, false)
+        } else if let (true, Ok(again)) = (kind.is_fifo() || kind.is_char_device(), reopen(&own)) {
+            (again, false)
+        } else {
+            (own, true)
+        };
+        let sink = Sink { out, may_block, begun: Vec::new(), lost: 0, lost_count: 0, closed: false };
+        Ok(Echo { sink: Some(Rc::new(RefCell::new(sink))) })
+    }
+
+    /// Shows a line that holds no control characters, or counts it as lost.
+    pub fn line(&self, agent: &str, text: &str) {
+        if let Some(sink) = &self.sink {
+            sink.borrow_mut().line(&format!("{agent} | {text}\n"));
+        }
+    }
+
+    /// How many lines were not shown because nobody read them in time.
+    pub fn lost_count(&self) -> u64 {
+        self.sink.as_ref().map_or(0, |sink| sink.borrow().lost_count)
+    }
+}
+
+impl Sink {
+    fn line(&mut self, line: &str) {
+        self.push();
+        if self.closed || !self.begun.is_empty() {
+            self.lose();
+            return;
+        }
+        // Remark and line are one unit: where only the remark fits, it would be told line by line.
+        if self.lost > 0 {
+            let remark = format!("shoal | {} lines not shown here: the reader was too slow\n", self.lost);
+            self.begun.extend_from_slice(remark.as_bytes());
+        }
+        self.begun.extend_from_slice(line.as_bytes());
+        let whole = self.begun.len();
+        self.push();
+        if self.begun.len() == whole {
+            self.begun.clear();
+            self.lose();
+        } else {
+            self.lost = 0;
+        }
+    }
+
+    fn lose(&mut self) {
+        self.lost += 1;
+        self.lost_count += 1;
+    }
+
+    /// Writes what goes without waiting.
+    fn push(&mut self) {
+        while !self.begun.is_empty() && !self.closed {
+            if self.may_block && !is_writable(&self.out) {
+                return;
+            }
+            let part = if self.may_block { self.begun.len().min(WRITE_BYTES_MAX) } else { self.begun.len() };
+            match self.out.write(&self.begun[..part]) {
+                Ok(wrote) => drop(self.begun.drain(..wrote)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.closed = true, // nobody reads any more
+            }
+        }
+    }
+}
+
+fn reopen(own: &File) -> io::Result<File> {
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(format!("/proc/self/fd/{}", own.as_raw_fd()), flags, Mode::empty())?.into())
+}
+
+fn is_writable(out: &File) -> bool {
+    let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::new(out, PollFlags::OUT)];
+    poll(&mut fds, Some(&zero)).is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,126 @@
+//! One agent's log files: appended to, rotated by size.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::{FILE_BYTES_MAX, FILES_MAX};
+
+/// `<agent>.log`, and `.log.1` (younger) to `.log.3` (older). A record lies in one file, whole.
+pub struct LogFile {
+    path: PathBuf,
+    /// Opened with the first record.
+    file: Option<File>,
+    written_bytes: u64,
+    unwritten: Vec<u8>,
+    unwritten_count: u64,
+    lost_count: u64,
+    last_error: Option<io::Error>,
+}
+
+impl LogFile {
+    /// The files of an agent in a folder; none is made before there is something to write.
+    pub fn new(dir: &Path, agent: &str) -> LogFile {
+        LogFile {
+            path: LogFile::path_of(dir, agent, 0),
+            file: None,
+            written_bytes: 0,
+            unwritten: Vec::new(),
+            unwritten_count: 0,
+            lost_count: 0,
+            last_error: None,
+        }
+    }
+
+    /// Where an agent's log is: 0 the one that is written, 1 the one before it.
+    pub fn path_of(dir: &Path, agent: &str, age: usize) -> PathBuf {
+        match age {
+            0 => dir.join(format!("{agent}.log")),
+            age => dir.join(format!("{agent}.log.{age}")),
+        }
+    }
+
+    pub(super) fn faults(&self) -> (u64, Option<&io::Error>) {
+        (self.lost_count, self.last_error.as_ref())
+    }
+
+    /// Adds a record; written with `write_out`, or before when the file is full.
+    pub(super) fn append(&mut self, record: &[u8]) {
+        if self.file.is_none() {
+            self.open();
+        }
+        let total = self.written_bytes + (self.unwritten.len() + record.len()) as u64;
+        if total > FILE_BYTES_MAX && self.written_bytes + self.unwritten.len() as u64 > 0 {
+            self.write_out();
+            self.rotate();
+        }
+        self.unwritten.extend_from_slice(record);
+        self.unwritten_count += 1;
+    }
+
+    /// Writes what was appended. What the disk refuses is counted and given up: a full disk stops no swarm.
+    pub(super) fn write_out(&mut self) {
+        if self.unwritten.is_empty() {
+            return;
+        }
+        let written = match &mut self.file {
+            Some(file) => file.write_all(&self.unwritten),
+            None => Err(io::ErrorKind::NotFound.into()), // `open` noted why
+        };
+        match written {
+            Ok(()) => self.written_bytes += self.unwritten.len() as u64,
+            Err(error) => {
+                self.lost_count += self.unwritten_count;
+                if self.file.take().is_some() {
+                    self.last_error = Some(error);
+                }
+            }
+        }
+        self.unwritten.clear();
+        self.unwritten_count = 0;
+    }
+
+    fn open(&mut self) {
+        match open(&self.path) {
+            Ok((file, len_bytes)) => {
+                self.file = Some(file);
+                self.written_bytes = len_bytes;
+            }
+            Err(error) => self.last_error = Some(error),
+        }
+    }
+
+    /// # If we die here
+    /// A name is missing in the row; readers skip it, the next rotation closes the gap.
+    fn rotate(&mut self) {
+        for age in (0..FILES_MAX - 1).rev() {
+            let _ = std::fs::rename(self.aged(age), self.aged(age + 1));
+        }
+        self.file = None;
+        self.written_bytes = 0;
+        self.open();
+    }
+
+    fn aged(&self, age: usize) -> PathBuf {
+        if age == 0 {
+            return self.path.clone();
+        }
+        let mut path = self.path.clone().into_os_string();
+        path.push(format!(".{age}"));
+        path.into()
+    }
+}
+
+/// Opens for appending; a symbolic link or a pipe of this name is refused, not followed and not waited for.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).custom_flags(flags).open(path)?;
+    let seen = file.metadata()?;
+    if !seen.is_file() {
+        return Err(io::Error::other(format!("{} is not a plain file", path.display())));
+    }
+    Ok((file, seen.len()))
+}

@@ -1,0 +1,458 @@
+//! The place of a running swarm: a folder of its name that only its user can enter, and the claim to that name.
+//!
+//! ```text
+//!   $XDG_RUNTIME_DIR/shoal/          or, without it, <temp dir>/shoal-<uid>/      0700, ours, no symlink
+//!     └ <name>/                                                                   0700
+//!         ├ lock       held by flock as long as the swarm runs; says "pid start_time"
+//!         ├ control    the socket (control.rs)
+//!         └ logs/      the agents' output (output.rs)
+//! ```
+//! The lock is the truth, the files are not: the kernel drops it with the process, however that ends. A lock counts
+//! only while the locked file is still the one at its path; who removes a folder removes the lock file last, so
+//! that a claimant is either refused, or finds his lock on a file that is gone and tries again.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, OFlags, flock};
+use rustix::io::Errno;
+use shoal_runtime::beacon;
+
+/// How long a claimant waits for who holds the lock without being a supervisor: a sweep takes microseconds.
+const SWEEP_MAX: Duration = Duration::from_millis(500);
+/// The longest name of a swarm, bytes.
+const NAME_BYTES_MAX: usize = 64;
+
+/// The folder that holds the folders of all swarms of this user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    path: PathBuf,
+}
+
+impl Place {
+    /// This user's: in the runtime folder if there is one that belongs to this user, else in the temporary one.
+    pub fn of_user() -> Place {
+        Place::chosen(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), &std::env::temp_dir())
+    }
+
+    /// Any other folder; tests have their own.
+    pub fn at(path: &Path) -> Place {
+        Place { path: path.to_owned() }
+    }
+
+    /// A relative runtime folder is to be ignored (XDG Base Directory Specification); one of another user is what
+    /// `su` and `sudo` leave in the environment.
+    fn chosen(runtime: Option<PathBuf>, temp: &Path) -> Place {
+        let uid = own_uid();
+        let usable = |dir: &PathBuf| {
+            dir.is_absolute() && fs::metadata(dir).is_ok_and(|seen| seen.is_dir() && seen.uid() == uid)
+        };
+        match runtime.filter(usable) {
+            Some(dir) => Place { path: dir.join("shoal") },
+            None => Place { path: temp.join(format!("shoal-{uid}")) },
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// A claimed name and its folder; removed when dropped.
+#[derive(Debug)]
+pub struct RunDir {
+    name: String,
+    path: PathBuf,
+    lock: File,
+    /// Who claimed it: a forked child must not remove its parent's folder.
+    pid: u32,
+    gone: bool,
+}
+
+/// Why a name could not be claimed.
+#[derive(Debug)]
+pub enum ClaimError {
+    /// No swarm may have this name.
+    Name(String),
+    /// A swarm of this name is running.
+    Running {
+        /// Its name.
+        name: String,
+        /// Its supervisor, if it says so.
+        pid: Option<u32>,
+    },
+    /// The folder is not safe to use.
+    Unsafe {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        what: String,
+    },
+    /// The system refused.
+    System {
+        /// What was tried.
+        doing: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Its answer.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for ClaimError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ClaimError::Name(name) => {
+                write!(f, "{name:?} is no name of a swarm: 1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 _ -")
+            }
+            ClaimError::Running { name, pid } => {
+                let who = pid.map_or("by another process".to_owned(), |pid| format!("by process {pid}"));
+                write!(
+                    f,
+                    "the swarm `{name}` is already run {who}: stop that first, or give this one another name"
+                )
+            }
+            ClaimError::Unsafe { path, what } => write!(f, "{} is not safe to use: {what}", path.display()),
+            ClaimError::System { doing, path, error } => write!(f, "{doing} {}: {error}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for ClaimError {}
+
+/// A swarm of this user that is running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Its name.
+    pub name: String,
+    /// Its supervisor, if it says so.
+    pub pid: Option<u32>,
+    /// Its control socket.
+    pub socket: PathBuf,
+}
+
+impl RunDir {
+    /// Claims a name for this process and sweeps what a killed predecessor left: socket, logs, beacon.
+    ///
+    /// # Errors
+    /// `ClaimError::Running` if the name is taken; else a bad name, an unsafe folder or the system's refusal.
+    pub fn claim(name: &str) -> Result<RunDir, ClaimError> {
+        RunDir::claim_in(&Place::of_user(), name)
+    }
+
+    /// As `claim`, in a place of one's own.
+    ///
+    /// # Errors
+    /// As `claim`.
+    pub fn claim_in(place: &Place, name: &str) -> Result<RunDir, ClaimError> {
+        if !is_name(name) {
+            return Err(ClaimError::Name(name.to_owned()));
+        }
+        let path = place.path.join(name);
+        let started = Instant::now();
+        loop {
+            match make_dir(&place.path).and_then(|()| make_dir(&path)) {
+                // Who gives up the last name removes the place, too: perhaps just now.
+                Err(ClaimError::System { error, .. })
+                    if error.kind() == io::ErrorKind::NotFound && started.elapsed() < SWEEP_MAX =>
+                {
+                    std::thread::yield_now();
+                    continue;
+                }
+                made => made?,
+            }
+            match try_lock(&path.join("lock"), true) {
+                Ok(Lock::Ours(lock)) => return RunDir::settle(name, path, lock),
+                Ok(Lock::Gone) => {}
+                Ok(Lock::Theirs(holder)) => {
+                    let living = holder.filter(Holder::lives);
+                    if living.is_some() || started.elapsed() > SWEEP_MAX {
+                        return Err(ClaimError::Running {
+                            name: name.to_owned(),
+                            pid: living.map(|h| h.pid),
+                        });
+                    }
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(error) => {
+                    return Err(ClaimError::System { doing: "locking", path: path.join("lock"), error });
+                }
+            }
+        }
+    }
+
+    /// Writes down who holds the lock, and makes the folder as new.
+    fn settle(name: &str, path: PathBuf, mut lock: File) -> Result<RunDir, ClaimError> {
+        let system = |doing, path: &Path| {
+            let path = path.to_owned();
+            move |error| ClaimError::System { doing, path, error }
+        };
+        let pid = std::process::id();
+        let line = format!("{pid} {}\n", beacon::start_time(pid).unwrap_or(0));
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| lock.write_all(line.as_bytes()))
+            .map_err(system("writing", &path.join("lock")))?;
+        let dir = RunDir { name: name.to_owned(), path, lock, pid, gone: false };
+        empty(&dir.path).map_err(system("sweeping", &dir.path))?;
+        // A beacon that cannot be swept hinders nobody but the next beacon, whose maker will say so.
+        let _ = beacon::sweep(name);
+        DirBuilder::new().mode(0o700).create(dir.logs()).map_err(system("making", &dir.logs()))?;
+        Ok(dir)
+    }
+
+    /// The swarm's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the control socket belongs.
+    pub fn socket(&self) -> PathBuf {
+        self.path.join("control")
+    }
+
+    /// Where the agents' output goes unless the swarm file says otherwise; made.
+    pub fn logs(&self) -> PathBuf {
+        self.path.join("logs")
+    }
+
+    /// Removes the folder with all that is in it, and gives the name free.
+    ///
+    /// # Errors
+    /// The system's refusal; the name is free nevertheless.
+    pub fn remove(mut self) -> io::Result<()> {
+        self.clear()
+    }
+
+    /// # If we die here
+    /// The lock falls, and the next claim or listing sweeps what is left.
+    fn clear(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.gone, true) || std::process::id() != self.pid {
+            return Ok(());
+        }
+        if !is_at(&self.lock, &self.path.join("lock")) {
+            return Ok(()); // somebody removed the folder by hand; what is there now is not ours
+        }
+        dismantle(&self.path)
+    }
+}
+
+impl Drop for RunDir {
+    fn drop(&mut self) {
+        let _ = self.clear();
+    }
+}
+
+/// The running swarms of this user, by name; what killed supervisors left is swept.
+///
+/// # Errors
+/// An unsafe folder, or the system's refusal to list it.
+pub fn list_running() -> Result<Vec<Running>, ClaimError> {
+    list_running_in(&Place::of_user())
+}
+
+/// As `list_running`, in a place of one's own.
+///
+/// # Errors
+/// As `list_running`.
+pub fn list_running_in(place: &Place) -> Result<Vec<Running>, ClaimError> {
+    let refused = |error| ClaimError::System { doing: "reading", path: place.path.clone(), error };
+    match check_dir(&place.path) {
+        Err(ClaimError::System { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok(Vec::new());
+        }
+        checked => checked?,
+    }
+    let mut running = Vec::new();
+    let entries = match fs::read_dir(&place.path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(refused)?,
+    };
+    for entry in entries {
+        let entry = entry.map_err(refused)?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if is_name(&name) && check_dir(&entry.path()).is_ok() {
+            running.extend(look_at(&name, &entry.path()));
+        }
+    }
+    running.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(running)
+}
+
+/// One swarm's folder: running, or swept. A folder in the middle of a claim or a sweep counts as not running.
+fn look_at(name: &str, path: &Path) -> Option<Running> {
+    match try_lock(&path.join("lock"), false) {
+        Ok(Lock::Theirs(holder)) => {
+            let pid = holder.filter(Holder::lives)?.pid;
+            Some(Running { name: name.to_owned(), pid: Some(pid), socket: path.join("control") })
+        }
+        Ok(Lock::Ours(_lock)) => {
+            let _ = beacon::sweep(name);
+            let _ = dismantle(path);
+            None
+        }
+        Ok(Lock::Gone) | Err(_) => None,
+    }
+}
+
+/// What came of trying a lock.
+enum Lock {
+    /// It is held, and its file is the one at the path.
+    Ours(File),
+    /// Somebody else holds it.
+    Theirs(Option<Holder>),
+    /// Its file is not, or no longer, at the path.
+    Gone,
+}
+
+/// Who a lock file says holds it.
+#[derive(Clone, Copy)]
+struct Holder {
+    pid: u32,
+    start_time: u64,
+}
+
+impl Holder {
+    fn read(file: &mut File) -> Option<Holder> {
+        let mut text = String::new();
+        file.take(64).read_to_string(&mut text).ok()?;
+        let (pid, start_time) = text.strip_suffix('\n')?.split_once(' ')?;
+        Some(Holder { pid: pid.parse().ok()?, start_time: start_time.parse().ok()? })
+    }
+
+    /// Whether that very process lives; a sweeper holds the lock of one that does not.
+    fn lives(&self) -> bool {
+        beacon::start_time(self.pid) == Some(self.start_time)
+    }
+}
+
+fn try_lock(path: &Path, create: bool) -> io::Result<Lock> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits();
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(create)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(flags as i32)
+        .open(path);
+    match opened {
+        Ok(file) => take_lock(file, path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Lock::Gone),
+        Err(error) => Err(error),
+    }
+}
+
+/// Locks a file that was opened at a path; between the two its holder may have removed it.
+fn take_lock(mut file: File, path: &Path) -> io::Result<Lock> {
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) if is_at(&file, path) => Ok(Lock::Ours(file)),
+        Ok(()) => Ok(Lock::Gone),
+        Err(Errno::WOULDBLOCK) => Ok(Lock::Theirs(Holder::read(&mut file))),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether an open file is still the one at its path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let identity = |seen: fs::Metadata| (seen.dev(), seen.ino());
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(open), Ok(there)) => identity(open) == identity(there),
+        _ => false,
+    }
+}
+
+/// Removes everything in a swarm's folder but the lock file. Symbolic links are removed, not followed.
+fn empty(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name() == "lock" {
+            continue;
+        }
+        let removed = match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path()),
+            false => fs::remove_file(entry.path()),
+        };
+        absent_is_fine(removed)?;
+    }
+    Ok(())
+}
+
+/// Removes a swarm's folder whose lock is held: the lock file last. The name is free as soon as that is gone.
+fn dismantle(dir: &Path) -> io::Result<()> {
+    let emptied = empty(dir);
+    absent_is_fine(fs::remove_file(dir.join("lock")))?;
+    emptied?;
+    remove_unless_used(dir)?;
+    dir.parent().map_or(Ok(()), remove_unless_used)
+}
+
+/// Removes a folder unless the next claimant is already in it.
+fn remove_unless_used(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+        removed => absent_is_fine(removed),
+    }
+}
+
+fn absent_is_fine(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+fn make_dir(path: &Path) -> Result<(), ClaimError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            Err(ClaimError::System { doing: "making", path: path.to_owned(), error })
+        }
+        _ => check_dir(path),
+    }
+}
+
+/// Verifies that a folder is a folder, this user's, and closed to others.
+fn check_dir(path: &Path) -> Result<(), ClaimError> {
+    let unsafe_because = |what: String| Err(ClaimError::Unsafe { path: path.to_owned(), what });
+    let seen = fs::symlink_metadata(path).map_err(|error| ClaimError::System {
+        doing: "looking at",
+        path: path.to_owned(),
+        error,
+    })?;
+    if seen.is_symlink() {
+        return unsafe_because("it is a symbolic link; remove it".into());
+    }
+    if !seen.is_dir() {
+        return unsafe_because("it is not a folder; remove it".into());
+    }
+    if seen.uid() != own_uid() {
+        return unsafe_because(format!("it belongs to user {}; set XDG_RUNTIME_DIR or TMPDIR", seen.uid()));
+    }
+    if seen.mode() & 0o077 != 0 {
+        let mode = seen.mode() & 0o7777;
+        return unsafe_because(format!("others may enter it (mode {mode:04o}); run `chmod 700` on it"));
+    }
+    Ok(())
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+}
+
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+#[cfg(test)]
+mod tests;
