@@ -16,6 +16,8 @@ pub mod board;
 #[cfg(not(loom))]
 pub mod bootstrap;
 #[cfg(not(loom))]
+pub mod claims;
+#[cfg(not(loom))]
 pub mod clock;
 pub mod commit;
 pub mod consumer;
@@ -40,6 +42,8 @@ mod region;
 pub mod segment;
 #[cfg(not(loom))]
 pub mod spin;
+#[cfg(not(loom))]
+pub mod state;
 pub mod sync;
 pub mod waking;
 #[cfg(not(loom))]

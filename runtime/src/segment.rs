@@ -233,13 +233,13 @@ mod tests {
 
     fn shape() -> SegmentShape {
         let lane = LaneShape { capacity_bytes: 4096, when_full: WhenFull::Block, channel: 0 };
-        SegmentShape { lanes: vec![lane], input_count: 1 }
+        SegmentShape { lanes: vec![lane], input_count: 1, state_bytes: 0 }
     }
 
     fn origin() -> Origin {
         let place = Place { position: 4096, sequence: 0 };
         let incarnation = Incarnation { agent: 1, generation: 2 };
-        Origin { swarm: 9, incarnation, lanes: vec![place], inputs: vec![place] }
+        Origin { swarm: 9, incarnation, lanes: vec![place], inputs: vec![place], state: Vec::new() }
     }
 
     #[test]
