@@ -175,6 +175,7 @@ fn numbers_arrive_exactly_once_and_in_order_under_a_storm_of_kills() {
     let met = Book::count(&stage.path("sink"));
     println!("{count} kills of {kills:?}, {in_start} of them in a start, {met} numbers");
     assert_eq!(kills.len(), 3, "{kills:?}");
+    shoal.until_ready();
     let done = shoal.stop();
     assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);
     assert_whole(&stage, &done.out);
