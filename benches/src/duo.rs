@@ -160,7 +160,7 @@ fn link(ends: &[End], board: &BoardWriter) -> io::Result<()> {
     ends.iter().try_for_each(|end| wire::tell(&end.control, &ToAgent::Go, &[]))
 }
 
-fn manifest(agent: u32, board: &BoardShape) -> Manifest {
+pub(crate) fn manifest(agent: u32, board: &BoardShape) -> Manifest {
     let lane = LaneShape { capacity_bytes: CAPACITY_BYTES, when_full: WhenFull::Block, channel: agent };
     let shape = |channel| SegmentShape { lanes: vec![LaneShape { channel, ..lane }], input_count: 1 };
     let (name, message) = (|agent| format!("peer.{agent}"), "Quote".to_owned());

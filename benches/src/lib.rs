@@ -10,6 +10,8 @@ pub mod duo;
 pub mod floor;
 pub mod pairs;
 pub mod peer;
+pub mod talk;
+pub mod within;
 
 /// The message that is measured: 64 bytes archived, with a text and a bool, so that validation has something to look at.
 #[shoal_agent::message]

@@ -1,20 +1,18 @@
 //! What a measured process does when told: something on its lanes, or the same on a floor.
 
-use crate::Quote;
 use crate::baseline::Baseline;
 use crate::floor::{Floor, Word};
+use crate::talk::Talker;
 use hdrhistogram::Histogram;
 use rustix::process::Signal;
 use rustix::thread::CpuSet;
-use shoal_runtime::attachment::{Attachment, Encode, Found, attach};
+use shoal_runtime::attachment::{Attachment, Found, attach};
 use shoal_runtime::clock::now_ns;
 use shoal_runtime::consumer::Frame;
 use shoal_runtime::links::Port;
-use shoal_runtime::message::{self, Scratch};
+use shoal_runtime::port::ControlPort;
 use shoal_runtime::wire::CONTROL_FD;
-use std::hint::black_box;
 use std::io::{self, BufRead, BufReader, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, IntoRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
@@ -125,11 +123,10 @@ fn serve(floor: &str) -> io::Result<()> {
     let first = attachment.manifest.agent == 0;
     let baseline = std::env::var(BASELINE_ENV).map_err(io::Error::other)?;
     let mut peer = Peer {
-        at: attachment,
+        talk: Talker::new(attachment),
         first,
         floor: Floor::open(floor)?,
         baseline: Baseline::open(&baseline, first).map_err(|e| io::Error::other(e.to_string()))?,
-        sending: Sending { quote: Quote::example(), scratch: Scratch::new() },
         times: Times {
             histogram: Histogram::new_with_bounds(1, 10_000_000_000, 3).map_err(io::Error::other)?,
             last_ns: 0,
@@ -147,28 +144,11 @@ fn serve(floor: &str) -> io::Result<()> {
 }
 
 struct Peer {
-    at: Attachment,
+    talk: Talker<ControlPort>,
     first: bool,
     floor: Floor,
     baseline: Baseline,
-    sending: Sending,
     times: Times,
-}
-
-struct Sending {
-    quote: Quote,
-    scratch: Scratch,
-}
-
-impl Encode for Sending {
-    #[inline]
-    fn fill(&mut self, slot: &mut [MaybeUninit<u8>]) -> Option<usize> {
-        message::encode(black_box(&self.quote), slot, &mut self.scratch).ok()
-    }
-
-    fn exact(&mut self) -> Option<usize> {
-        message::encoded_len(&self.quote, &mut self.scratch).ok()
-    }
 }
 
 /// The time of each round trip or message.
@@ -194,8 +174,6 @@ impl Times {
         [at(0.5), at(0.99), at(0.999), self.histogram.max()]
     }
 }
-
-type Held = Option<(usize, Frame)>;
 
 impl Peer {
     fn run(&mut self, op: Op, count: u64) -> io::Result<Reply> {
@@ -240,29 +218,12 @@ impl Peer {
         })
     }
 
-    #[inline]
-    fn write(&mut self) -> io::Result<()> {
-        self.sending.quote.number += 1;
-        let written = self.at.outputs.write(0, &mut self.at.world, None, &mut self.sending)?;
-        written.map_err(|error| io::Error::other(format!("{error:?}")))
-    }
-
-    #[inline]
-    fn commit(&mut self, held: Held) -> io::Result<()> {
-        let Attachment { outputs, inputs, world, .. } = &mut self.at;
-        let input = held.as_ref().map(|(input, frame)| {
-            let (_, cursor) = inputs.consumer(*input).split();
-            (*input, cursor, frame)
-        });
-        outputs.commit(input, world)
-    }
-
     /// Looks until there is a message.
     #[inline]
     fn spin(&mut self) -> io::Result<(usize, Frame)> {
         loop {
-            if let Some(Found::Message(input, frame)) = self.at.inputs.look(&[0], &mut self.at.world, false) {
-                return Ok((input, frame));
+            if let Some(got) = self.talk.look() {
+                return Ok(got);
             }
         }
     }
@@ -270,22 +231,11 @@ impl Peer {
     /// Waits for a message as the SDK does.
     #[inline]
     fn wait(&mut self) -> io::Result<(usize, Frame)> {
-        let Attachment { inputs, world, .. } = &mut self.at;
+        let Attachment { inputs, world, .. } = &mut self.talk.at;
         match world.wait(None, |world, thorough| inputs.look(&[0], world, thorough))? {
             Some(Found::Message(input, frame)) => Ok((input, frame)),
             other => Err(io::Error::other(format!("{other:?} instead of a message"))),
         }
-    }
-
-    /// Leases the message and looks at it in place, validated; returns when it was sent.
-    #[inline]
-    fn read(&mut self, held: &(usize, Frame)) -> io::Result<u64> {
-        let (sources, _) = self.at.inputs.consumer(held.0).split();
-        assert!(sources.lease(&held.1));
-        let quote = message::access::<Quote>(sources.leased(&held.1)).map_err(io::Error::other)?;
-        black_box(quote.number.to_native());
-        black_box(quote.prices[3].to_native());
-        Ok(quote.sent_ns.to_native())
     }
 
     #[inline]
@@ -298,36 +248,36 @@ impl Peer {
         let mut held = None;
         for _ in 0..rounds {
             if self.first {
-                self.write()?;
-                self.commit(held.take())?;
+                self.talk.write()?;
+                self.talk.commit(held.take())?;
             }
             let got = receive(self)?;
-            self.read(&got)?;
+            self.talk.read(&got)?;
             held = Some(got);
             if !self.first {
-                self.write()?;
-                self.commit(held.take())?;
+                self.talk.write()?;
+                self.talk.commit(held.take())?;
             }
             each(&mut self.times);
         }
-        self.commit(held)
+        self.talk.commit(held)
     }
 
     fn plain(&mut self, rounds: u64) -> io::Result<()> {
         for _ in 0..rounds {
             if self.first {
-                self.write()?;
-                self.commit(None)?;
+                self.talk.write()?;
+                self.talk.commit(None)?;
             }
             let got = self.spin()?;
-            self.read(&got)?;
+            self.talk.read(&got)?;
             if self.first {
-                self.commit(Some(got))?;
+                self.talk.commit(Some(got))?;
                 continue;
             }
-            self.write()?;
-            self.commit(None)?;
-            self.commit(Some(got))?;
+            self.talk.write()?;
+            self.talk.commit(None)?;
+            self.talk.commit(Some(got))?;
         }
         Ok(())
     }
@@ -335,20 +285,20 @@ impl Peer {
     fn stream(&mut self, count: u64, batch: u64) -> io::Result<()> {
         if self.first {
             for number in 1..=count {
-                self.write()?;
+                self.talk.write()?;
                 if number.is_multiple_of(batch) || number == count {
-                    self.commit(None)?;
+                    self.talk.commit(None)?;
                 }
             }
             return Ok(());
         }
         for _ in 0..count {
-            let got = match self.at.inputs.look(&[0], &mut self.at.world, false) {
-                Some(Found::Message(input, frame)) => (input, frame),
-                _ => self.wait()?,
+            let got = match self.talk.look() {
+                Some(got) => got,
+                None => self.wait()?,
             };
-            self.read(&got)?;
-            self.commit(Some(got))?;
+            self.talk.read(&got)?;
+            self.talk.commit(Some(got))?;
         }
         Ok(())
     }
@@ -357,17 +307,17 @@ impl Peer {
         for _ in 0..count {
             if self.first {
                 std::thread::sleep(PAUSE);
-                self.sending.quote.sent_ns = now_ns();
-                self.write()?;
-                self.commit(None)?;
+                self.talk.sending.quote.sent_ns = now_ns();
+                self.talk.write()?;
+                self.talk.commit(None)?;
                 continue;
             }
             let got = self.wait()?;
-            self.times.last_ns = self.read(&got)?;
+            self.times.last_ns = self.talk.read(&got)?;
             self.times.lap();
-            self.commit(Some(got))?;
+            self.talk.commit(Some(got))?;
         }
-        self.sending.quote.sent_ns = 0;
+        self.talk.sending.quote.sent_ns = 0;
         Ok(())
     }
 
@@ -382,11 +332,11 @@ impl Peer {
                 number += 1;
                 at.store(now_ns(), Ordering::Relaxed);
                 woken.store(number, Ordering::Release);
-                self.at.world.links.ring(0);
+                self.talk.at.world.links.ring(0);
                 continue;
             }
             while woken.load(Ordering::Acquire) == number {
-                self.at.world.port.sleep(None)?;
+                self.talk.at.world.port.sleep(None)?;
             }
             // More than one when this process was kept from running: then the last counts.
             number = woken.load(Ordering::Acquire);
