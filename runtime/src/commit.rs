@@ -7,7 +7,7 @@
 use crate::layout::{RECORD_SLOTS, SegmentShape, desk, record};
 use crate::mark::{self, Place};
 use crate::region::Region;
-use crate::sync::{Ordering, fence};
+use crate::sync::{Ordering, Site, fence, ordering};
 
 /// What an entry of a record moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,7 +85,7 @@ impl Committer {
         let word = |offset: usize| self.region.word(at + offset);
         // Release fence: pairs with the Acquire fence in `read`. A reader that sees any word of this slot change also
         // sees, when it looks again, the number of the step before, and does not take the mixture for a record.
-        fence(Ordering::Release);
+        fence(Site::RecordFence, Ordering::Release);
         let mut sum = Checksum::new(number, self.generation, self.entries.len() as u64);
         // Relaxed: published by the Release of the number below.
         word(record::NUMBER).store(number, Ordering::Relaxed);
@@ -102,7 +102,7 @@ impl Committer {
         word(record::CHECKSUM).store(sum.0, Ordering::Relaxed);
         // Release: pairs with the Acquire in `read` (peers before they sleep, supervisor after a death); publishes the
         // slot, and every frame, fact and payload that the step wrote. This store is the commit.
-        self.region.word(desk::COMMIT).store(number, Ordering::Release);
+        self.region.word(desk::COMMIT).store(number, ordering(Site::CommitStore, Ordering::Release));
         self.number = number;
         self.entries.clear();
     }
@@ -162,14 +162,14 @@ fn read_into(region: &Region, shape: &SegmentShape, into: &mut Record) -> Result
     for _ in 0..TRIES {
         into.entries.clear();
         // Acquire: pairs with the Release in `commit`.
-        into.number = region.word(desk::COMMIT).load(Ordering::Acquire);
+        into.number = region.word(desk::COMMIT).load(ordering(Site::CommitLoad, Ordering::Acquire));
         if into.number == 0 {
             return Ok(());
         }
         let sound = slot_into(region, shape, into);
         // Acquire fence: pairs with the Release fence in `commit`; the words above were read before the number is
         // read again.
-        fence(Ordering::Acquire);
+        fence(Site::RecordReadFence, Ordering::Acquire);
         // Relaxed: only compared; the fence orders it.
         let now = region.word(desk::COMMIT).load(Ordering::Relaxed);
         if now.wrapping_sub(into.number) < RECORD_SLOTS - 2 {

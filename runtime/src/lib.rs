@@ -25,6 +25,7 @@ pub mod doorbell;
 #[cfg(not(loom))]
 pub mod fingerprint;
 pub mod frame;
+pub mod image;
 pub mod incarnation;
 pub mod layout;
 pub mod links;
@@ -40,6 +41,7 @@ pub mod segment;
 #[cfg(not(loom))]
 pub mod spin;
 pub mod sync;
+pub mod waking;
 #[cfg(not(loom))]
 pub mod wire;
 
