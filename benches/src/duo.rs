@@ -101,7 +101,8 @@ impl End {
     fn start(manifest: &Manifest, board: &OwnedFd, variables: [(&str, &str); 2]) -> io::Result<Self> {
         let place = Place { position: cursor::first_position(CAPACITY_BYTES), sequence: 0 };
         let incarnation = manifest.incarnation();
-        let origin = Origin { swarm: 1, incarnation, lanes: vec![place], inputs: vec![place] };
+        let origin =
+            Origin { swarm: 1, incarnation, lanes: vec![place], inputs: vec![place], state: Vec::new() };
         let segment = segment::create(&manifest.shape, &origin)?;
         let doorbell = Doorbell::create()?;
         let told = segment::freeze("shoal-manifest", &manifest.to_bytes()?)?;
@@ -162,7 +163,8 @@ fn link(ends: &[End], board: &BoardWriter) -> io::Result<()> {
 
 pub(crate) fn manifest(agent: u32, board: &BoardShape) -> Manifest {
     let lane = LaneShape { capacity_bytes: CAPACITY_BYTES, when_full: WhenFull::Block, channel: agent };
-    let shape = |channel| SegmentShape { lanes: vec![LaneShape { channel, ..lane }], input_count: 1 };
+    let shape =
+        |channel| SegmentShape { lanes: vec![LaneShape { channel, ..lane }], input_count: 1, state_bytes: 0 };
     let (name, message) = (|agent| format!("peer.{agent}"), "Quote".to_owned());
     let channel = |name: &str| ChannelEntry { name: name.into(), message: message.clone(), line: 0 };
     let reader = ReaderEntry { neighbour: 0, input: 0, share: (0, 1) };

@@ -38,7 +38,8 @@ pub fn pair() -> io::Result<[Talker<Still>; 2]> {
     let regions = manifests.each_ref().map(|manifest| {
         let incarnation = manifest.incarnation();
         board.publish_generation(incarnation);
-        let origin = Origin { swarm: 1, incarnation, lanes: vec![place], inputs: vec![place] };
+        let origin =
+            Origin { swarm: 1, incarnation, lanes: vec![place], inputs: vec![place], state: Vec::new() };
         segment::heap(&manifest.shape, &origin)
     });
     board.announce();
