@@ -94,7 +94,7 @@ fn latency(duo: &mut Duo) -> io::Result<()> {
         let mut one_way =
             |op| Ok::<_, io::Error>(duo.run(op, ROUNDS)?.elapsed().as_nanos() as f64 / (2 * ROUNDS) as f64);
         let ops = [Op::Steps, Op::FloorOneLine, Op::Plain, Op::FloorTwoLines];
-        let [steps, one, plain, two] = ops.map(|op| one_way(op));
+        let [steps, one, plain, two] = ops.map(&mut one_way);
         pairs.push((steps?, plain?, one?, two?));
         timed.push(duo.run(Op::StepsTimed, ROUNDS)?.row);
         floor_timed.push(duo.run(Op::FloorTimed, ROUNDS)?.row);
