@@ -144,7 +144,8 @@ impl Stage {
     /// When something is.
     pub fn assert_nothing_left(&self) {
         let left = traces::marked(self.mark());
-        let names: Vec<_> = left.iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline"))).collect();
+        let names: Vec<_> =
+            left.iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline"))).collect();
         assert!(left.is_empty(), "processes are left: {left:?} {names:?}");
         let place = self.path("run").join("shoal");
         assert!(!place.exists(), "{} is left", place.display());
