@@ -13,7 +13,7 @@ use crate::layout::{SegmentShape, WhenFull, input, lane};
 use crate::links::Links;
 use crate::mark::{self, MarkWriter, Place};
 use crate::region::Region;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Site, fence, ordering};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -94,7 +94,6 @@ pub struct Sources {
     capacity: u64,
     when_full: WhenFull,
     lane: usize,
-    #[cfg(not(loom))]
     copy: rkyv::util::AlignedVec<16>,
 }
 
@@ -131,7 +130,6 @@ impl Consumer {
             shape: producer,
             rings: VecDeque::new(),
             lane: end.lane,
-            #[cfg(not(loom))]
             copy: rkyv::util::AlignedVec::new(),
         };
         let cursor = Cursor {
@@ -210,8 +208,8 @@ impl Consumer {
     /// The fingerprint that the lane's producer declared; 0 when it did not yet.
     pub fn fingerprint(&self) -> u64 {
         self.sources.rings.front().map_or(0, |source| {
-            // Acquire: pairs with the Release in `Producer::declare`.
-            source.region.word(self.sources.lane_offset + lane::FINGERPRINT).load(Ordering::Acquire)
+            // Relaxed: as in `Producer::declare`.
+            source.region.word(self.sources.lane_offset + lane::FINGERPRINT).load(Ordering::Relaxed)
         })
     }
 
@@ -329,10 +327,11 @@ enum Look {
 }
 
 impl Sources {
-    fn ring_word(&self, source: &Source, position: u64, word: usize) -> u64 {
+    fn ring_word(&self, source: &Source, position: u64, word: usize, site: Site) -> u64 {
         let offset = self.ring_offset + (position & (self.capacity - 1)) as usize + word;
-        // Acquire: for the commit word, pairs with the Release in `Producer::publish`; for facts harmless.
-        source.region.word(offset).load(Ordering::Acquire)
+        // Acquire: for the commit word, pairs with the Release in `Producer::publish`; for facts on a drop-oldest lane,
+        // with the Release fence in `Producer::make_room`: who reads facts of a later lap sees the floor that gave way.
+        source.region.word(offset).load(ordering(site, Ordering::Acquire))
     }
 
     #[inline]
@@ -344,7 +343,7 @@ impl Sources {
             return look;
         }
         let position = at.position;
-        let said = self.ring_word(source, position, frame::POSITION) == position;
+        let said = self.ring_word(source, position, frame::POSITION, Site::CommitWordLoad) == position;
         let known = position < source.confirmed || source.end.is_some_and(|end| position < end.position);
         if !said && !known {
             return if self.when_full == WhenFull::DropOldest {
@@ -370,16 +369,17 @@ impl Sources {
     /// Reads and checks the frame at `at`, which is committed or says so.
     fn believe(&mut self, at: Place) -> Look {
         let Some(source) = self.rings.front() else { return Look::Empty };
-        let word = self.ring_word(source, at.position, frame::FACTS);
+        let word = self.ring_word(source, at.position, frame::FACTS, Site::FactsLoad);
+        // What was overwritten can look like anything, padding too.
+        if self.when_full == WhenFull::DropOldest && self.floor(source) > at.position {
+            return self.look_below_floor(source, at);
+        }
         let checked = Facts::check(word, at.position, self.capacity).and_then(|facts| {
             let next = (facts.sequence == at.sequence as u32).then_some(facts);
             next.ok_or("a frame's sequence number is not the next one")
         });
         let facts = match checked {
             Ok(facts) => facts,
-            Err(_) if self.when_full == WhenFull::DropOldest && self.floor(source) > at.position => {
-                return self.look_below_floor(source, at);
-            }
             Err(what) => return Look::Fault(self.cut(at, what)),
         };
         let end = facts.end(at.position);
@@ -391,7 +391,9 @@ impl Sources {
             return Look::Skip(Place { position: end, sequence: at.sequence });
         }
         let skip = if facts.extended { EXTENSION_BYTES } else { 0 };
-        let stamp_ns = facts.extended.then(|| self.ring_word(source, at.position, HEADER_BYTES as usize));
+        let stamp_ns = facts
+            .extended
+            .then(|| self.ring_word(source, at.position, HEADER_BYTES as usize, Site::FactsLoad));
         let in_ring = (at.position & (self.capacity - 1)) + HEADER_BYTES + skip;
         Look::Message(Frame {
             at,
@@ -411,30 +413,38 @@ impl Sources {
     }
 
     fn floor(&self, source: &Source) -> u64 {
-        // Acquire: the frames at and above the floor are looked at after it.
-        source.region.word(self.lane_offset + lane::FLOOR).load(Ordering::Acquire)
+        // Relaxed: where the order matters, the facts read before it were read with Acquire.
+        source.region.word(self.lane_offset + lane::FLOOR).load(Ordering::Relaxed)
     }
 
     /// On a drop-oldest lane: jumps to the floor when the frame at `at` was given up.
     fn look_below_floor(&self, source: &Source, at: Place) -> Look {
-        let floor = self.floor(source);
-        if floor <= at.position || !frame::aligned(floor) {
-            return Look::Empty;
-        }
-        // The floor's own frame tells how many were missed; it may be given up while we look, then we look again.
-        let facts = Facts::check(self.ring_word(source, floor, frame::FACTS), floor, self.capacity);
-        if self.floor(source) != floor {
-            return self.look_below_floor(source, at);
-        }
-        match (facts, mark::read(&source.region, self.lane_offset + lane::TAIL)) {
-            (_, Some(tail)) if tail.position == floor => {
-                Look::Gap(tail, tail.sequence.saturating_sub(at.sequence))
+        loop {
+            let floor = self.floor(source);
+            if floor <= at.position || !frame::aligned(floor) {
+                return Look::Empty;
             }
-            (Ok(facts), _) => {
-                let missed = u64::from(facts.sequence.wrapping_sub(at.sequence as u32));
-                Look::Gap(Place { position: floor, sequence: at.sequence + missed }, missed)
+            // The tail before the facts: what lies at the floor is a frame only if the tail was past it already. `None`, or
+            // a tail before the floor: the producer published right now and has not fenced yet; it will ring.
+            match mark::read(&source.region, self.lane_offset + lane::TAIL) {
+                Some(tail) if tail.position == floor => {
+                    return Look::Gap(tail, tail.sequence.saturating_sub(at.sequence));
+                }
+                Some(tail) if tail.position > floor => {}
+                Some(_) | None => return Look::Empty,
             }
-            (Err(_), _) => Look::Empty,
+            // The floor's own frame tells how many were missed; it may be given up while we look, then we look again.
+            let facts = self.ring_word(source, floor, frame::FACTS, Site::FactsLoad);
+            if self.floor(source) != floor {
+                continue;
+            }
+            return match Facts::check(facts, floor, self.capacity) {
+                Ok(facts) => {
+                    let missed = u64::from(facts.sequence.wrapping_sub(at.sequence as u32));
+                    Look::Gap(Place { position: floor, sequence: at.sequence + missed }, missed)
+                }
+                Err(_) => Look::Empty,
+            };
         }
     }
 
@@ -464,17 +474,20 @@ impl Sources {
 
     /// Makes sure that the payload of the frame at the cursor can be read: on a drop-oldest lane it is copied, and false
     /// when it was overwritten meanwhile: poll again. Elsewhere nobody writes it before the ack.
-    #[cfg(not(loom))]
     #[inline]
     pub fn lease(&mut self, frame: &Frame) -> bool {
         let Some(source) = self.rings.front().filter(|s| s.incarnation == frame.from) else { return false };
-        if self.when_full != WhenFull::DropOldest {
+        // Loom cannot lend its words as bytes: in a model every payload is copied.
+        if self.when_full != WhenFull::DropOldest && !cfg!(loom) {
             return true;
         }
         self.copy.resize(frame.len, 0);
         source.region.copy_out(frame.offset, &mut self.copy);
+        if self.when_full != WhenFull::DropOldest {
+            return true;
+        }
         // Acquire fence: pairs with the Release fence in `Producer::make_room`.
-        crate::sync::fence(Ordering::Acquire);
+        fence(Site::CopyFence, Ordering::Acquire);
         // Relaxed: ordered by the fence.
         let floor = source.region.word(self.lane_offset + lane::FLOOR).load(Ordering::Relaxed);
         floor <= frame.at.position
@@ -484,11 +497,10 @@ impl Sources {
     ///
     /// # Panics
     /// When it was not: that is our own bug.
-    #[cfg(not(loom))]
     #[allow(unsafe_code)]
     #[inline]
     pub fn leased(&self, frame: &Frame) -> &[u8] {
-        if self.when_full == WhenFull::DropOldest {
+        if self.when_full == WhenFull::DropOldest || cfg!(loom) {
             return &self.copy;
         }
         let source = &self.rings[0];

@@ -12,7 +12,7 @@ use crate::layout::{LaneShape, SegmentShape, WhenFull, input, lane};
 use crate::links::Links;
 use crate::mark::{self, MarkWriter, Place};
 use crate::region::Region;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Site, fence, left_out, ordering};
 
 /// A reader of a lane, as its producer knows it.
 #[derive(Clone, Debug)]
@@ -153,8 +153,8 @@ impl Producer {
 
     /// Publishes the fingerprint of the lane's message type.
     pub fn declare(&self, fingerprint: u64) {
-        // Release: pairs with the Acquire in `Consumer::fingerprint`.
-        self.region.word(self.lane_offset + lane::FINGERPRINT).store(fingerprint, Ordering::Release);
+        // Relaxed: the word stands for itself, and the first frame's commit word publishes it to who sees that.
+        self.region.word(self.lane_offset + lane::FINGERPRINT).store(fingerprint, Ordering::Relaxed);
     }
 
     fn ring_word(&self, position: u64, word: usize) -> &crate::sync::AtomicU64 {
@@ -247,10 +247,10 @@ impl Producer {
             }
             self.floor = facts.end(self.floor);
         }
-        // Relaxed and a Release fence: pairs with the Acquire fence in `Consumer::copied`. A reader that copied any byte
-        // written below sees this floor when it looks again.
+        // Relaxed and a Release fence: pairs with the Acquire fence in `Sources::lease` and the Acquire of facts in
+        // `Sources::ring_word`. A reader that read any byte written below sees this floor when it looks again.
         self.region.word(self.lane_offset + lane::FLOOR).store(self.floor, Ordering::Relaxed);
-        crate::sync::fence(Ordering::Release);
+        fence(Site::FloorFence, Ordering::Release);
         self.limit = self.floor + self.capacity - HEADER_BYTES;
         self.add(lane::DROPPED, dropped);
     }
@@ -369,7 +369,8 @@ impl Producer {
             let position = self.hidden[i];
             // Release: pairs with the Acquire in `Consumer::poll`; publishes the frame's facts and payload. Itself
             // Release because the store of the tail mark before it does not keep later stores from rising.
-            self.ring_word(position, frame::POSITION).store(position, Ordering::Release);
+            self.ring_word(position, frame::POSITION)
+                .store(position, ordering(Site::CommitWordStore, Ordering::Release));
         }
         self.hidden.clear();
         self.tail = self.pending;
@@ -396,7 +397,7 @@ impl Producer {
         // Relaxed and, by the caller's `Parked::set`, a SeqCst fence: pairs with `Links::fence` of a consumer that moves
         // its cursor and then looks here.
         self.region.word(self.lane_offset + lane::WANT).store(cursor, Ordering::Relaxed);
-        if cursor != 0 {
+        if cursor != 0 && !left_out(Site::WantRing) {
             links.fence();
             for reader in self.readers.iter().filter(|r| r.seen < cursor) {
                 links.ring_if_parked(reader.neighbour);
