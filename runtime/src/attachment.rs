@@ -108,6 +108,10 @@ pub fn attach() -> io::Result<Attachment> {
         .map_err(|_| io::Error::other("the supervisor's hello lacks descriptors (see `ulimit -n`)"))?;
     let [own, board, doorbell, manifest] = fds;
     let manifest = Manifest::from_bytes(&segment::thaw(&manifest)?)?;
+    if manifest.fence_by_sleeper {
+        // Before any peer knows of this incarnation.
+        sync::let_peers_fence()?;
+    }
     let region = segment::attach(&own, &manifest.shape, manifest.incarnation())?;
     drop(own);
     wire::say(&socket, FromAgent::Mapped)?;

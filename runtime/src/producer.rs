@@ -398,7 +398,7 @@ impl Producer {
         // its cursor and then looks here.
         self.region.word(self.lane_offset + lane::WANT).store(cursor, Ordering::Relaxed);
         if cursor != 0 && !left_out(Site::WantRing) {
-            links.fence();
+            links.fence_whole();
             for reader in self.readers.iter().filter(|r| r.seen < cursor) {
                 links.ring_if_parked(reader.neighbour);
             }
