@@ -121,7 +121,7 @@ impl Consumer {
     ) -> Self {
         let offset = shape.input_offset(index);
         let at = mark::read(&region, offset + input::CURSOR).unwrap_or_default();
-        let mark = MarkWriter::new(offset + input::CURSOR);
+        let mark = MarkWriter::new(offset + input::CURSOR, Site::CursorStore);
         let sources = Sources {
             lane_offset: producer.lane_offset(end.lane),
             ring_offset: producer.ring_offset(end.lane),

@@ -96,7 +96,7 @@ impl Producer {
         assert!(tail.position >= cursor::first_position(capacity) && frame::aligned(tail.position));
         let readers = readers.into_iter().map(|r| ReaderEnd { seen: tail.position, ..r }).collect();
         Producer {
-            mark: MarkWriter::new(lane_offset + lane::TAIL),
+            mark: MarkWriter::new(lane_offset + lane::TAIL, Site::TailStore),
             region,
             lane_offset,
             ring_offset: shape.ring_offset(index),
@@ -211,7 +211,7 @@ impl Producer {
             if let Some(link) = neighbour.newest() {
                 let offset = neighbour.shape.input_offset(reader.input) + input::CURSOR;
                 // What a reader still has in a predecessor's ring takes no space in this one.
-                let cursor = mark::position(&link.region, offset).max(self.base.position);
+                let cursor = mark::position(&link.region, offset, Site::CursorLoad).max(self.base.position);
                 if cursor::cursor_plausible(cursor, reader.seen, self.tail.position) {
                     reader.seen = cursor;
                 } else {

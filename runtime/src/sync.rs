@@ -26,8 +26,10 @@ pub enum Site {
     CommitWordStore,
     CommitWordLoad,
     FactsLoad,
-    MarkStore,
+    TailStore,
+    CursorStore,
     MarkLoad,
+    CursorLoad,
     MarkSequenceStore,
     MarkSequenceLoad,
     RecordFence,
@@ -107,12 +109,14 @@ mod modelled {
     }
 
     use Site::*;
-    const SITES: [Site; 26] = [
+    const SITES: [Site; 28] = [
         CommitWordStore,
         CommitWordLoad,
         FactsLoad,
-        MarkStore,
+        TailStore,
+        CursorStore,
         MarkLoad,
+        CursorLoad,
         MarkSequenceStore,
         MarkSequenceLoad,
         RecordFence,
