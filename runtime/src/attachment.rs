@@ -514,11 +514,14 @@ impl Inputs {
         if request == Request::Stop {
             return Some(Found::Stop);
         }
-        for turn in 0..among.len() {
-            let at = (self.next + turn) % among.len();
-            if let Some(frame) = self.poll(among[at], world, thorough) {
-                self.next = at + 1;
-                return Some(Found::Message(among[at], frame));
+        for _ in among {
+            if self.next >= among.len() {
+                self.next = 0;
+            }
+            let input = among[self.next];
+            self.next += 1;
+            if let Some(frame) = self.poll(input, world, thorough) {
+                return Some(Found::Message(input, frame));
             }
         }
         if !thorough {
