@@ -17,6 +17,12 @@ use crate::sync::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// How often a reader of a drop-oldest lane runs after a floor that moves under it before it says that there is nothing: who
+/// moves it publishes after that, and rings.
+const CHASES_MAX: usize = 16;
+/// No lane gets this far; what says so lies, and behind it arithmetic would overflow.
+const POSITION_MAX: u64 = 1 << 62;
+
 /// Which lane a consumer reads, and which of its messages.
 #[derive(Clone, Debug)]
 pub struct InputEnd {
@@ -218,6 +224,7 @@ impl Consumer {
     /// Looks for the next message for this consumer. Skips padding, other members' messages, and exhausted incarnations.
     #[inline]
     pub fn poll(&mut self) -> Polled {
+        let mut gaps = 0;
         loop {
             match self.sources.look(self.cursor.at) {
                 Look::Message(frame) if self.takes(frame.at.sequence) => return Polled::Frame(frame),
@@ -226,7 +233,13 @@ impl Consumer {
                 Look::Exhausted => {
                     self.sources.rings.pop_front();
                 }
-                Look::Gap(to, missed) => self.cursor.miss(to, missed),
+                Look::Gap(to, missed) => {
+                    self.cursor.miss(to, missed);
+                    gaps += 1;
+                    if gaps > CHASES_MAX {
+                        return Polled::Empty;
+                    }
+                }
                 Look::Empty => return Polled::Empty,
                 Look::Fault(fault) => return Polled::Fault(fault),
             }
@@ -319,6 +332,31 @@ impl Cursor {
     }
 }
 
+/// The place of a floor, given what stands there.
+fn to_floor(
+    at: Place,
+    floor: u64,
+    tail: Place,
+    facts: Option<u64>,
+    capacity: u64,
+) -> Result<Place, &'static str> {
+    let Some(facts) = facts.filter(|_| floor < POSITION_MAX) else {
+        return Err("its floor is no position of a frame");
+    };
+    if tail.position < floor || tail.position - floor > capacity {
+        return Err("its floor does not lie within a ring of its tail");
+    }
+    let missed = if tail.position == floor {
+        tail.sequence.wrapping_sub(at.sequence)
+    } else {
+        u64::from(Facts::check(facts, floor, capacity)?.sequence.wrapping_sub(at.sequence as u32))
+    };
+    if missed > (floor - at.position) / HEADER_BYTES {
+        return Err("more messages were dropped than fit below its floor");
+    }
+    Ok(Place { position: floor, sequence: at.sequence + missed })
+}
+
 enum Look {
     Message(Frame),
     Skip(Place),
@@ -348,7 +386,7 @@ impl Sources {
         let known = position < source.confirmed || source.end.is_some_and(|end| position < end.position);
         if !said && !known {
             return if self.when_full == WhenFull::DropOldest {
-                self.look_below_floor(source, at)
+                self.look_below_floor(at)
             } else {
                 Look::Empty
             };
@@ -378,7 +416,7 @@ impl Sources {
         let facts = match checked {
             Ok(facts) => facts,
             Err(_) if self.when_full == WhenFull::DropOldest && self.floor(source) > at.position => {
-                return self.look_below_floor(source, at);
+                return self.look_below_floor(at);
             }
             Err(what) => return Look::Fault(self.cut(at, what)),
         };
@@ -416,25 +454,33 @@ impl Sources {
     }
 
     /// On a drop-oldest lane: jumps to the floor when the frame at `at` was given up.
-    fn look_below_floor(&self, source: &Source, at: Place) -> Look {
-        let floor = self.floor(source);
-        if floor <= at.position || !frame::aligned(floor) {
-            return Look::Empty;
-        }
-        // The floor's own frame tells how many were missed; it may be given up while we look, then we look again.
-        let facts = Facts::check(self.ring_word(source, floor, frame::FACTS), floor, self.capacity);
-        if self.floor(source) != floor {
-            return self.look_below_floor(source, at);
-        }
-        match (facts, mark::read(&source.region, self.lane_offset + lane::TAIL)) {
-            (_, Some(tail)) if tail.position == floor => {
-                Look::Gap(tail, tail.sequence.saturating_sub(at.sequence))
+    fn look_below_floor(&mut self, at: Place) -> Look {
+        for _ in 0..CHASES_MAX {
+            let Some(source) = self.rings.front() else { return Look::Empty };
+            let floor = self.floor(source);
+            if floor <= at.position {
+                return Look::Empty;
             }
-            (Ok(facts), _) => {
-                let missed = u64::from(facts.sequence.wrapping_sub(at.sequence as u32));
-                Look::Gap(Place { position: floor, sequence: at.sequence + missed }, missed)
+            // The tail first: when it lies behind the floor, the floor's own frame is committed and tells how many were
+            // missed. All of it counts only if the floor stands still meanwhile.
+            let tail = mark::read(&source.region, self.lane_offset + lane::TAIL);
+            let facts = frame::aligned(floor).then(|| self.ring_word(source, floor, frame::FACTS));
+            if self.floor(source) != floor {
+                continue;
             }
-            (Err(_), _) => Look::Empty,
+            // Its writer moves it right now.
+            let Some(tail) = tail else { continue };
+            return match to_floor(at, floor, tail, facts, self.capacity) {
+                Ok(to) => Look::Gap(to, to.sequence - at.sequence),
+                Err(what) => Look::Fault(self.cut(at, what)),
+            };
+        }
+        // The dead move nothing.
+        match self.rings.front() {
+            Some(source) if source.end.is_some() => {
+                Look::Fault(self.cut(at, "its tail mark names no number"))
+            }
+            _ => Look::Empty,
         }
     }
 
