@@ -25,6 +25,8 @@ pub mod doorbell;
 #[cfg(not(loom))]
 pub mod fingerprint;
 pub mod frame;
+#[cfg(all(any(test, feature = "hostile"), not(loom)))]
+pub mod hostile;
 pub mod incarnation;
 pub mod layout;
 pub mod links;
