@@ -1,1 +1,4 @@
 //! Integration tests.
+
+pub mod attack;
+pub mod attacked;
