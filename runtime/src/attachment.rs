@@ -11,6 +11,8 @@ use crate::links::{Links, Neighbour, Port};
 use crate::port::{Control, ControlPort};
 use crate::producer::{Claim, Claimed, Producer, ReaderEnd};
 use crate::spin::Spin;
+use crate::state::StateWriter;
+use crate::waking::{self, Party};
 use crate::wire::{self, FromAgent, Manifest, Received, ToAgent};
 use crate::{Region, bootstrap, clock, segment, sync};
 use std::collections::HashMap;
@@ -46,6 +48,8 @@ pub struct World<P> {
     pub agent: u32,
     spin: Spin,
     faults: Vec<PeerFault>,
+    /// How many of them the supervisor heard already.
+    told: usize,
     /// Whether this incarnation took or committed a message yet.
     met_message: bool,
 }
@@ -55,6 +59,7 @@ pub struct Outputs {
     producers: Vec<Producer>,
     committer: Committer,
     stamp_next: bool,
+    state: StateWriter,
 }
 
 /// The reading ends.
@@ -138,6 +143,7 @@ impl<P: Port> World<P> {
             agent: manifest.agent,
             spin: Spin::new(cpus),
             faults: Vec::new(),
+            told: 0,
             met_message: false,
         }
     }
@@ -150,6 +156,7 @@ impl<P: Port> World<P> {
 
     /// Faults of peers seen since the last call.
     pub fn take_faults(&mut self) -> Vec<PeerFault> {
+        self.told = 0;
         std::mem::take(&mut self.faults)
     }
 
@@ -161,8 +168,8 @@ impl<P: Port> World<P> {
 
     /// The same world with another port.
     pub fn map_port<Q>(self, map: impl FnOnce(P) -> Q) -> World<Q> {
-        let World { links, port, desk, agent, spin, faults, met_message } = self;
-        World { links, port: map(port), desk, agent, spin, faults, met_message }
+        let World { links, port, desk, agent, spin, faults, told, met_message } = self;
+        World { links, port: map(port), desk, agent, spin, faults, told, met_message }
     }
 
     /// Notes the first message of this incarnation: how long a recovery took.
@@ -216,22 +223,23 @@ impl<P: Port> World<P> {
         look: &mut impl FnMut(&mut Self, bool) -> Option<T>,
     ) -> io::Result<Option<T>> {
         self.note_cpu();
-        loop {
-            // Announce, then look at everything once more: headers, records, the board. `set` fences in between.
-            self.desk.parked().set();
-            if self.links.stale() {
-                self.links.sync(&mut self.port)?;
+        waking::park(self, deadline, &mut |world: &mut Self, thorough| {
+            let found = look(world, thorough);
+            if found.is_none() {
+                // If the supervisor is gone, the sleep will say so.
+                let _ = world.tell();
             }
-            let found = look(self, true);
-            if found.is_some() || deadline.is_some_and(|at| Instant::now() >= at) {
-                self.desk.parked().clear();
-                return Ok(found);
-            }
-            self.desk.count(Counter::Sleeps, 1);
-            self.port.sleep(deadline)?;
-            self.desk.parked().clear();
-            self.links.sync(&mut self.port)?;
+            found
+        })
+    }
+
+    /// Accuses peers before a sleep: it may be one of them that this agent waits for.
+    fn tell(&mut self) -> io::Result<()> {
+        for fault in &self.faults[self.told..] {
+            self.port.accuse(fault.incarnation)?;
         }
+        self.told = self.faults.len();
+        Ok(())
     }
 
     fn note_cpu(&self) {
@@ -244,15 +252,18 @@ impl<P: Port> World<P> {
         self.spin.budget_ns(same)
     }
 
-    /// After something was published or acknowledged and fenced: takes over new links if the board moved. True if so: the
-    /// caller then rings unconditionally.
     #[inline]
     fn moved(&mut self) -> io::Result<bool> {
-        if !self.links.stale() {
-            return Ok(false);
-        }
-        self.links.sync(&mut self.port)?;
-        Ok(true)
+        waking::moved(&mut self.links, &mut self.port)
+    }
+}
+
+impl<P: Port> Party for World<P> {
+    type Port = P;
+
+    #[inline]
+    fn parts(&mut self) -> (&mut Links, &mut P, &Desk) {
+        (&mut self.links, &mut self.port, &self.desk)
     }
 }
 
@@ -262,11 +273,8 @@ impl<P: Control> World<P> {
     /// # Errors
     /// The supervisor is gone.
     pub fn accuse(&mut self) -> io::Result<Vec<PeerFault>> {
-        let faults = self.take_faults();
-        for fault in &faults {
-            self.port.say(FromAgent::Fault(fault.incarnation))?;
-        }
-        Ok(faults)
+        self.tell()?;
+        Ok(self.take_faults())
     }
 }
 
@@ -281,7 +289,12 @@ impl Outputs {
         let producers =
             lanes.map(|(i, l)| Producer::open(region.clone(), &manifest.shape, i, ends(l))).collect();
         let committer = Committer::new(region.clone(), &manifest.shape, manifest.generation);
-        Outputs { producers, committer, stamp_next: false }
+        Outputs {
+            producers,
+            committer,
+            stamp_next: false,
+            state: StateWriter::open(region.clone(), &manifest.shape),
+        }
     }
 
     /// A lane's writing end.
@@ -387,16 +400,12 @@ impl Outputs {
                 // The clock is read only now that there is a wait. A time-out beyond its range is none.
                 let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
                 let found = world.wait(deadline, |world, thorough| {
-                    if thorough {
-                        // Readers that were given up meanwhile, or that sleep behind what they do not want.
-                        producer.want(want, &mut world.links);
-                    }
-                    let claimed = producer.claim(len, &world.links);
-                    producer.take_faults().into_iter().for_each(|fault| world.note(fault));
-                    match claimed {
-                        Claimed::Space(claim) => Some(Ok(claim)),
-                        _ if world.request() == Request::Stop => Some(Err(SendError::Stopping)),
-                        Claimed::Full { .. } | Claimed::Never => None,
+                    let (claim, faults) =
+                        waking::look_for_space(producer, len, want, thorough, &mut world.links);
+                    faults.into_iter().for_each(|fault| world.note(fault));
+                    match claim {
+                        Some(claim) => Some(Ok(claim)),
+                        None => (world.request() == Request::Stop).then_some(Err(SendError::Stopping)),
                     }
                 });
                 producer.want(0, &mut world.links);
@@ -408,11 +417,17 @@ impl Outputs {
     /// Forgets every hidden frame.
     pub fn abort(&mut self) {
         self.producers.iter_mut().for_each(Producer::abort);
+        self.state.abort();
+    }
+
+    /// The agent's state: a change is part of the step.
+    pub fn state(&mut self) -> &mut StateWriter {
+        &mut self.state
     }
 
     /// Commits a step: its hidden frames on all lanes and, if it had one, its input. Then publishes and rings.
     ///
-    /// A step of one lane without an input commits by the lane's tail mark alone.
+    /// A step that only sends on one lane commits by the lane's tail mark, one that only acknowledges by the cursor mark.
     ///
     /// # If we die here
     /// Before the record's number (or the one tail mark) nothing of the step exists; after it all of it does, whether marks,
@@ -426,50 +441,20 @@ impl Outputs {
         world: &mut World<P>,
     ) -> io::Result<()> {
         let touched = self.producers.iter().filter(|p| p.touched()).count();
-        if touched + usize::from(input.is_some()) > 1 {
+        if self.state.changed() || touched + usize::from(input.is_some()) > 1 {
             for (lane, producer) in self.producers.iter().enumerate().filter(|(_, p)| p.touched()) {
                 self.committer.add(Key::Lane(lane), producer.pending());
             }
             if let Some((index, _, frame)) = &input {
                 self.committer.add(Key::Input(*index), frame.next());
             }
+            self.committer.name_state(self.state.named());
             self.committer.commit();
+            self.state.commit();
         }
         world.note_message();
-        self.publish_and_ring(input.map(|(_, cursor, frame)| (cursor, frame)), world)
-    }
-
-    fn publish_and_ring<P: Port>(
-        &mut self,
-        mut input: Option<(&mut Cursor, &Frame)>,
-        world: &mut World<P>,
-    ) -> io::Result<()> {
-        let before = world.links.rings();
-        let mut sent = 0;
-        for producer in self.producers.iter_mut().filter(|p| p.touched()) {
-            sent += producer.pending().sequence - producer.tail().sequence;
-            producer.remember_first();
-            producer.publish();
-        }
-        if let Some((cursor, frame)) = &mut input {
-            cursor.advance(frame);
-            cursor.publish();
-            world.desk.count(Counter::Received, 1);
-        }
-        world.desk.count(Counter::Sent, sent);
-        world.links.fence();
-        let moved = world.moved()?;
-        for producer in &mut self.producers {
-            if let Some(first) = producer.take_first() {
-                producer.ring_readers(first, &mut world.links, moved);
-            }
-        }
-        if let Some((cursor, _)) = &mut input {
-            cursor.ring_if_wanted(&mut world.links);
-        }
-        let rung = world.links.rings() - before;
-        if rung > 0 {
-            world.desk.count(Counter::Rings, rung);
+        let input = input.map(|(_, cursor, frame)| (cursor, frame));
+        if waking::publish_and_ring(&mut self.producers, input, world)? > 0 {
             self.stamp_next = true;
         }
         Ok(())
@@ -568,20 +553,7 @@ impl Inputs {
     }
 
     fn poll<P: Port>(&mut self, input: usize, world: &mut World<P>, thorough: bool) -> Option<Frame> {
-        let consumer = &mut self.consumers[input];
-        let mut polled = consumer.poll();
-        if thorough && polled == Polled::Empty {
-            polled = match consumer.confirm() {
-                Ok(true) => consumer.poll(),
-                Ok(false) => Polled::Empty,
-                Err(fault) => Polled::Fault(fault),
-            };
-        }
-        if consumer.publish_skipped() {
-            world.links.fence();
-            let (_, cursor) = consumer.split();
-            cursor.ring_if_wanted(&mut world.links);
-        }
+        let polled = waking::look_at_input(&mut self.consumers[input], thorough, &mut world.links);
         match polled {
             Polled::Frame(frame) => {
                 world.note_message();

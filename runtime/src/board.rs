@@ -6,7 +6,7 @@ use crate::incarnation::Incarnation;
 use crate::layout::{BOARD_MAGIC, BoardShape, VERSION, board};
 use crate::mark::Place;
 use crate::region::Region;
-use crate::sync::{Ordering, fence};
+use crate::sync::{Ordering, Site, fence, ordering};
 
 /// Whether an agent is expected to come (back).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,12 +84,13 @@ impl Board {
     #[inline]
     pub fn epoch(&self) -> u64 {
         // Acquire: pairs with the Release in `BoardWriter::announce`; what the epoch told is seen.
-        self.region.word(board::EPOCH).load(Ordering::Acquire)
+        self.region.word(board::EPOCH).load(ordering(Site::EpochLoad, Ordering::Acquire))
     }
 
     fn agent_word(&self, agent: u32, offset: usize) -> u64 {
         // Acquire: pairs with the Release stores of `BoardWriter`.
-        self.region.word(self.shape.agent_offset(agent as usize) + offset).load(Ordering::Acquire)
+        let word = self.region.word(self.shape.agent_offset(agent as usize) + offset);
+        word.load(ordering(Site::AgentWordLoad, Ordering::Acquire))
     }
 
     /// The newest incarnation whose segment was handed to its peers; 0 before the first.
@@ -118,8 +119,8 @@ impl Board {
 
     /// Fingerprint of the message type of a channel; 0 until somebody declared it.
     pub fn fingerprint(&self, channel: u32) -> u64 {
-        // Acquire: pairs with the Release in `BoardWriter::declare`.
-        self.region.word(self.shape.channel_offset(channel as usize)).load(Ordering::Acquire)
+        // Relaxed: the word stands for itself.
+        self.region.word(self.shape.channel_offset(channel as usize)).load(Ordering::Relaxed)
     }
 
     /// Generation of the last verdict on an agent; 0 before the first.
@@ -133,7 +134,9 @@ impl Board {
         let at = self.shape.verdict_slot_offset(self.verdicts[agent], agent, of.generation);
         let word = |offset: usize| self.region.word(at + offset);
         // Acquire: pairs with the Release in `BoardWriter::verdict`.
-        if word(board::VERDICT_GENERATION).load(Ordering::Acquire) != u64::from(of.generation) {
+        if word(board::VERDICT_GENERATION).load(ordering(Site::VerdictLoad, Ordering::Acquire))
+            != u64::from(of.generation)
+        {
             return None;
         }
         // Relaxed: ordered by the Acquire before and the fence after.
@@ -154,7 +157,7 @@ impl Board {
             inputs: (lanes..lanes + inputs).map(place).collect(),
         };
         // Acquire fence: pairs with the Release fence in `BoardWriter::verdict`, against a slot that is used again.
-        fence(Ordering::Acquire);
+        fence(Site::VerdictReadFence, Ordering::Acquire);
         // Relaxed: only compared; the fence orders it.
         let same = word(board::VERDICT_GENERATION).load(Ordering::Relaxed) == u64::from(of.generation);
         same.then_some(verdict)
@@ -178,11 +181,25 @@ impl BoardWriter {
             (board::MAGIC, BOARD_MAGIC),
         ];
         for (offset, value) in words {
-            // Release: nobody maps the board before it is handed over; the order only helps who looks at a dump.
-            region.word(offset).store(value, Ordering::Release);
+            // Relaxed: nobody maps the board before it is handed over.
+            region.word(offset).store(value, Ordering::Relaxed);
         }
         let verdicts = shape.verdict_offsets().into();
         BoardWriter { board: Board { region, shape: shape.into(), verdicts } }
+    }
+
+    /// A board on the heap, of loom's words.
+    #[cfg(loom)]
+    pub fn heap(shape: BoardShape) -> Self {
+        use crate::region::As;
+        let (agents, verdicts) = (shape.agent_offset(0), shape.agent_offset(shape.agents.len()));
+        let what = |offset: usize| match offset {
+            board::EPOCH => As::Modelled,
+            o if o >= verdicts => As::Modelled,
+            o if o >= agents && (o - agents) % board::AGENT_BYTES <= board::LAST_VERDICT => As::Modelled,
+            _ => As::Plain,
+        };
+        Self::create(Region::of(shape.total_bytes(), &Default::default(), what, u64::MAX), shape, 1)
     }
 
     /// The board as its readers see it.
@@ -195,7 +212,7 @@ impl BoardWriter {
         self.board
             .region
             .word(self.board.shape.agent_offset(agent as usize) + offset)
-            .store(value, Ordering::Release);
+            .store(value, ordering(Site::AgentWordStore, Ordering::Release));
     }
 
     /// Publishes that an incarnation's segment was handed to all its peers.
@@ -215,11 +232,11 @@ impl BoardWriter {
 
     /// Publishes the fingerprint of a channel's message type.
     pub fn declare(&self, channel: u32, fingerprint: u64) {
-        // Release: pairs with the Acquire in `Board::fingerprint`.
+        // Relaxed: the word stands for itself.
         self.board
             .region
             .word(self.board.shape.channel_offset(channel as usize))
-            .store(fingerprint, Ordering::Release);
+            .store(fingerprint, Ordering::Relaxed);
     }
 
     /// Publishes a verdict. The caller announces it and rings all ends.
@@ -237,7 +254,7 @@ impl BoardWriter {
         // Relaxed and a Release fence: pairs with the Acquire fence in `Board::verdict`; a reader of the slot's former
         // verdict notices that it is gone.
         word(board::VERDICT_GENERATION).store(0, Ordering::Relaxed);
-        fence(Ordering::Release);
+        fence(Site::VerdictFence, Ordering::Release);
         // Relaxed: published by the Release of the generation below.
         word(board::VERDICT_KIND).store(verdict.kind as u64, Ordering::Relaxed);
         for (mark, place) in verdict.lanes.iter().chain(&verdict.inputs).enumerate() {
@@ -245,7 +262,8 @@ impl BoardWriter {
             word(board::VERDICT_MARKS + mark * 16 + 8).store(place.sequence, Ordering::Relaxed);
         }
         // Release: pairs with the Acquire in `Board::verdict`; publishes the slot.
-        word(board::VERDICT_GENERATION).store(u64::from(verdict.generation), Ordering::Release);
+        word(board::VERDICT_GENERATION)
+            .store(u64::from(verdict.generation), ordering(Site::VerdictStore, Ordering::Release));
         self.set(agent, board::LAST_VERDICT, u64::from(verdict.generation));
     }
 
@@ -253,7 +271,7 @@ impl BoardWriter {
     pub fn announce(&self) {
         let epoch = self.board.region.word(board::EPOCH);
         // Relaxed load: one writer. Release: pairs with the Acquire in `Board::epoch`.
-        epoch.store(epoch.load(Ordering::Relaxed) + 1, Ordering::Release);
+        epoch.store(epoch.load(Ordering::Relaxed) + 1, ordering(Site::EpochStore, Ordering::Release));
     }
 }
 

@@ -4,7 +4,7 @@
 //! frame when its commit word names its position, or when it lies before what the producer's mark and record, or its
 //! verdict, say is committed. Every fact is read once, checked, and only the local is used.
 
-use crate::board::Board;
+use crate::board::{Board, VerdictKind};
 use crate::commit::{self, Key, RecordError};
 use crate::cursor::HEADER_BYTES;
 use crate::frame::{self, EXTENSION_BYTES, Facts, Kind};
@@ -13,7 +13,7 @@ use crate::layout::{SegmentShape, WhenFull, input, lane};
 use crate::links::Links;
 use crate::mark::{self, MarkWriter, Place};
 use crate::region::Region;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Site, fence, ordering};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -40,6 +40,8 @@ struct Source {
     region: Region,
     /// The end that its verdict gave it.
     end: Option<Place>,
+    /// Its verdict says that it wrote over its own memory: only commit words prove its frames.
+    corrupt: bool,
     /// What its mark and record were last seen to say.
     confirmed: u64,
     /// It wrote something impossible; nothing more of it is read.
@@ -100,7 +102,6 @@ pub struct Sources {
     capacity: u64,
     when_full: WhenFull,
     lane: usize,
-    #[cfg(not(loom))]
     copy: rkyv::util::AlignedVec<16>,
 }
 
@@ -137,7 +138,6 @@ impl Consumer {
             shape: producer,
             rings: VecDeque::new(),
             lane: end.lane,
-            #[cfg(not(loom))]
             copy: rkyv::util::AlignedVec::new(),
         };
         let cursor = Cursor {
@@ -184,6 +184,7 @@ impl Consumer {
                 incarnation: link.incarnation,
                 region: link.region.clone(),
                 end: None,
+                corrupt: false,
                 confirmed: 0,
                 cut: false,
             });
@@ -191,6 +192,7 @@ impl Consumer {
         for source in &mut self.sources.rings {
             if source.end.is_none() {
                 let verdict = links.board.verdict(source.incarnation);
+                source.corrupt = verdict.as_ref().is_some_and(|v| v.kind == VerdictKind::Corrupt);
                 source.end = verdict.and_then(|v| v.lanes.get(self.end.lane).copied());
             }
         }
@@ -216,8 +218,8 @@ impl Consumer {
     /// The fingerprint that the lane's producer declared; 0 when it did not yet.
     pub fn fingerprint(&self) -> u64 {
         self.sources.rings.front().map_or(0, |source| {
-            // Acquire: pairs with the Release in `Producer::declare`.
-            source.region.word(self.sources.lane_offset + lane::FINGERPRINT).load(Ordering::Acquire)
+            // Relaxed: as in `Producer::declare`.
+            source.region.word(self.sources.lane_offset + lane::FINGERPRINT).load(Ordering::Relaxed)
         })
     }
 
@@ -343,8 +345,8 @@ fn to_floor(
     let Some(facts) = facts.filter(|_| floor < POSITION_MAX) else {
         return Err("its floor is no position of a frame");
     };
-    if tail.position < floor || tail.position - floor > capacity {
-        return Err("its floor does not lie within a ring of its tail");
+    if tail.position - floor > capacity {
+        return Err("its floor lies more than a ring behind its tail");
     }
     let missed = if tail.position == floor {
         tail.sequence.wrapping_sub(at.sequence)
@@ -367,10 +369,11 @@ enum Look {
 }
 
 impl Sources {
-    fn ring_word(&self, source: &Source, position: u64, word: usize) -> u64 {
+    fn ring_word(&self, source: &Source, position: u64, word: usize, site: Site) -> u64 {
         let offset = self.ring_offset + (position & (self.capacity - 1)) as usize + word;
-        // Acquire: for the commit word, pairs with the Release in `Producer::publish`; for facts harmless.
-        source.region.word(offset).load(Ordering::Acquire)
+        // Acquire: for the commit word, pairs with the Release in `Producer::publish`; for facts on a drop-oldest lane,
+        // with the Release fence in `Producer::make_room`: who reads facts of a later lap sees the floor that gave way.
+        source.region.word(offset).load(ordering(site, Ordering::Acquire))
     }
 
     #[inline]
@@ -382,8 +385,14 @@ impl Sources {
             return look;
         }
         let position = at.position;
-        let said = self.ring_word(source, position, frame::POSITION) == position;
+        let said = self.ring_word(source, position, frame::POSITION, Site::CommitWordLoad) == position;
         let known = position < source.confirmed || source.end.is_some_and(|end| position < end.position);
+        if !said && source.corrupt {
+            // What it committed last cannot be told from what it scribbled: the rest, up to the end that its verdict gave it
+            // beyond anything it can have written, is missed.
+            let end = source.end.unwrap_or(at);
+            return Look::Gap(end, end.sequence.saturating_sub(at.sequence));
+        }
         if !said && !known {
             return if self.when_full == WhenFull::DropOldest {
                 self.look_below_floor(at)
@@ -408,16 +417,17 @@ impl Sources {
     /// Reads and checks the frame at `at`, which is committed or says so.
     fn believe(&mut self, at: Place) -> Look {
         let Some(source) = self.rings.front() else { return Look::Empty };
-        let word = self.ring_word(source, at.position, frame::FACTS);
+        let word = self.ring_word(source, at.position, frame::FACTS, Site::FactsLoad);
+        // What was overwritten can look like anything, padding too.
+        if self.when_full == WhenFull::DropOldest && self.floor(source) > at.position {
+            return self.look_below_floor(at);
+        }
         let checked = Facts::check(word, at.position, self.capacity).and_then(|facts| {
             let next = (facts.sequence == at.sequence as u32).then_some(facts);
             next.ok_or("a frame's sequence number is not the next one")
         });
         let facts = match checked {
             Ok(facts) => facts,
-            Err(_) if self.when_full == WhenFull::DropOldest && self.floor(source) > at.position => {
-                return self.look_below_floor(at);
-            }
             Err(what) => return Look::Fault(self.cut(at, what)),
         };
         let end = facts.end(at.position);
@@ -429,7 +439,9 @@ impl Sources {
             return Look::Skip(Place { position: end, sequence: at.sequence });
         }
         let skip = if facts.extended { EXTENSION_BYTES } else { 0 };
-        let stamp_ns = facts.extended.then(|| self.ring_word(source, at.position, HEADER_BYTES as usize));
+        let stamp_ns = facts
+            .extended
+            .then(|| self.ring_word(source, at.position, HEADER_BYTES as usize, Site::FactsLoad));
         let in_ring = (at.position & (self.capacity - 1)) + HEADER_BYTES + skip;
         Look::Message(Frame {
             at,
@@ -449,8 +461,8 @@ impl Sources {
     }
 
     fn floor(&self, source: &Source) -> u64 {
-        // Acquire: the frames at and above the floor are looked at after it.
-        source.region.word(self.lane_offset + lane::FLOOR).load(Ordering::Acquire)
+        // Relaxed: where the order matters, the facts read before it were read with Acquire.
+        source.region.word(self.lane_offset + lane::FLOOR).load(Ordering::Relaxed)
     }
 
     /// On a drop-oldest lane: jumps to the floor when the frame at `at` was given up.
@@ -461,24 +473,25 @@ impl Sources {
             if floor <= at.position {
                 return Look::Empty;
             }
-            // The tail first: when it lies behind the floor, the floor's own frame is committed and tells how many were
-            // missed. All of it counts only if the floor stands still meanwhile.
+            // The tail before the facts: what lies at the floor is a frame only if the tail was past it already. `None`, or
+            // a tail before the floor: the producer publishes right now and has not fenced yet; it will ring.
             let tail = mark::read(&source.region, self.lane_offset + lane::TAIL);
-            let facts = frame::aligned(floor).then(|| self.ring_word(source, floor, frame::FACTS));
+            let Some(tail) = tail.filter(|tail| tail.position >= floor) else { continue };
+            // The floor's own frame tells how many were missed; it may be given up while we look, then we look again.
+            let facts =
+                frame::aligned(floor).then(|| self.ring_word(source, floor, frame::FACTS, Site::FactsLoad));
             if self.floor(source) != floor {
                 continue;
             }
-            // Its writer moves it right now.
-            let Some(tail) = tail else { continue };
             return match to_floor(at, floor, tail, facts, self.capacity) {
                 Ok(to) => Look::Gap(to, to.sequence - at.sequence),
                 Err(what) => Look::Fault(self.cut(at, what)),
             };
         }
-        // The dead move nothing.
+        // Who lives and moves them publishes after this, and rings. The dead move nothing.
         match self.rings.front() {
             Some(source) if source.end.is_some() => {
-                Look::Fault(self.cut(at, "its tail mark names no number"))
+                Look::Fault(self.cut(at, "its tail mark and its floor contradict each other"))
             }
             _ => Look::Empty,
         }
@@ -510,17 +523,20 @@ impl Sources {
 
     /// Makes sure that the payload of the frame at the cursor can be read: on a drop-oldest lane it is copied, and false
     /// when it was overwritten meanwhile: poll again. Elsewhere nobody writes it before the ack.
-    #[cfg(not(loom))]
     #[inline]
     pub fn lease(&mut self, frame: &Frame) -> bool {
         let Some(source) = self.rings.front().filter(|s| s.incarnation == frame.from) else { return false };
-        if self.when_full != WhenFull::DropOldest {
+        // Loom cannot lend its words as bytes: in a model every payload is copied.
+        if self.when_full != WhenFull::DropOldest && !cfg!(loom) {
             return true;
         }
         self.copy.resize(frame.len, 0);
         source.region.copy_out(frame.offset, &mut self.copy);
+        if self.when_full != WhenFull::DropOldest {
+            return true;
+        }
         // Acquire fence: pairs with the Release fence in `Producer::make_room`.
-        crate::sync::fence(Ordering::Acquire);
+        fence(Site::CopyFence, Ordering::Acquire);
         // Relaxed: ordered by the fence.
         let floor = source.region.word(self.lane_offset + lane::FLOOR).load(Ordering::Relaxed);
         floor <= frame.at.position
@@ -530,11 +546,10 @@ impl Sources {
     ///
     /// # Panics
     /// When it was not: that is our own bug.
-    #[cfg(not(loom))]
     #[allow(unsafe_code)]
     #[inline]
     pub fn leased(&self, frame: &Frame) -> &[u8] {
-        if self.when_full == WhenFull::DropOldest {
+        if self.when_full == WhenFull::DropOldest || cfg!(loom) {
             return &self.copy;
         }
         let source = &self.rings[0];

@@ -2,7 +2,7 @@
 
 use crate::layout::{HISTOGRAM_BUCKETS, desk};
 use crate::region::Region;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, Site};
 
 /// What an incarnation says of its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,10 +130,10 @@ impl Parked<'_> {
     pub fn set(&self) {
         // Relaxed: this word has one writer.
         let now = self.word.load(Ordering::Relaxed);
-        // Relaxed, then a SeqCst fence: pairs with the SeqCst fence in `links::ring_due`. Either the publisher sees
+        // Relaxed, then a SeqCst fence: pairs with the SeqCst fence in `Links::fence`. Either the publisher sees
         // the word odd, or this agent's look after the fence sees what was published.
         self.word.store((now | 1) + if now & 1 == 1 { 2 } else { 0 }, Ordering::Relaxed);
-        crate::sync::fence(Ordering::SeqCst);
+        crate::sync::fence(Site::ParkFence, Ordering::SeqCst);
     }
 
     /// Announces that the agent is awake.

@@ -45,26 +45,71 @@ mod real {
 
 #[cfg(loom)]
 mod modelled {
+    use crate::links::{Link, Port};
+    use loom::sync::{Condvar, Mutex};
     use std::sync::Arc;
+    use std::{io, time::Instant};
 
-    /// A doorbell of loom's.
+    #[derive(Default)]
+    struct Waiting {
+        rung: bool,
+        packet: bool,
+        links: Vec<Link>,
+    }
+
+    /// A doorbell and a control socket, of loom's: the port of the model.
     #[derive(Clone)]
     pub struct Doorbell {
-        notify: Arc<loom::sync::Notify>,
+        waiting: Arc<(Mutex<Waiting>, Condvar)>,
     }
 
     #[expect(missing_docs, reason = "documented on the real form")]
     impl Doorbell {
         pub fn model() -> Self {
-            Doorbell { notify: Arc::new(loom::sync::Notify::new()) }
+            Doorbell { waiting: Arc::new((Mutex::new(Waiting::default()), Condvar::new())) }
         }
 
         pub fn ring(&self) {
-            self.notify.notify();
+            self.change(|waiting| waiting.rung = true);
         }
 
-        pub fn wait(&self) {
-            self.notify.wait();
+        /// Hands a link over, as the supervisor does through the control socket.
+        pub fn post(&self, link: Link) {
+            self.change(|waiting| {
+                waiting.packet = true;
+                waiting.links.push(link);
+            });
+        }
+
+        /// Hands over a packet whose links have died meanwhile.
+        pub fn post_nothing(&self) {
+            self.change(|waiting| waiting.packet = true);
+        }
+
+        fn change(&self, how: impl FnOnce(&mut Waiting)) {
+            let mut waiting = self.waiting.0.lock().expect("nobody panics with it");
+            how(&mut waiting);
+            self.waiting.1.notify_one();
+        }
+    }
+
+    impl Port for Doorbell {
+        fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>> {
+            let mut waiting = self.waiting.0.lock().expect("nobody panics with it");
+            while wait && !waiting.packet {
+                waiting = self.waiting.1.wait(waiting).expect("nobody panics with it");
+            }
+            waiting.packet = false;
+            Ok(std::mem::take(&mut waiting.links))
+        }
+
+        fn sleep(&mut self, _: Option<Instant>) -> io::Result<()> {
+            let mut waiting = self.waiting.0.lock().expect("nobody panics with it");
+            while !waiting.rung && !waiting.packet {
+                waiting = self.waiting.1.wait(waiting).expect("nobody panics with it");
+            }
+            waiting.rung = false;
+            Ok(())
         }
     }
 }

@@ -77,7 +77,7 @@ const LANE_COUNT: usize = 3;
 
 fn shape(when_full: WhenFull) -> Arc<SegmentShape> {
     let lane = LaneShape { capacity_bytes: CAPACITY, when_full, channel: 0 };
-    Arc::new(SegmentShape { lanes: vec![lane; LANE_COUNT], input_count: 1 })
+    Arc::new(SegmentShape { lanes: vec![lane; LANE_COUNT], input_count: 1, state_bytes: 0 })
 }
 
 impl Scene {
@@ -93,6 +93,7 @@ impl Scene {
             incarnation,
             lanes: vec![first; LANE_COUNT],
             inputs: vec![first],
+            state: Vec::new(),
         };
         let (liar, own) =
             (segment::heap(&liar_shape, &origin(LIAR)), segment::heap(&own_shape, &origin(VICTIM)));

@@ -16,6 +16,8 @@ pub mod board;
 #[cfg(not(loom))]
 pub mod bootstrap;
 #[cfg(not(loom))]
+pub mod claims;
+#[cfg(not(loom))]
 pub mod clock;
 pub mod commit;
 pub mod consumer;
@@ -27,6 +29,7 @@ pub mod fingerprint;
 pub mod frame;
 #[cfg(all(any(test, feature = "hostile"), not(loom)))]
 pub mod hostile;
+pub mod image;
 pub mod incarnation;
 pub mod layout;
 pub mod links;
@@ -41,7 +44,10 @@ mod region;
 pub mod segment;
 #[cfg(not(loom))]
 pub mod spin;
+#[cfg(not(loom))]
+pub mod state;
 pub mod sync;
+pub mod waking;
 #[cfg(not(loom))]
 pub mod wire;
 

@@ -10,7 +10,7 @@ use crate::doorbell::Doorbell;
 use crate::incarnation::Incarnation;
 use crate::layout::{SegmentShape, desk};
 use crate::region::Region;
-use crate::sync::{Ordering, fence};
+use crate::sync::{Ordering, Site, fence};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -67,7 +67,8 @@ impl Neighbour {
 
 /// Where links come from and where an agent sleeps: the control socket and the doorbell, or a model of them.
 pub trait Port {
-    /// Takes the links that have arrived; waits for at least one when `wait` is true.
+    /// Takes the links that have arrived. When `wait` is true it waits for the supervisor's next packet, which may be
+    /// without any: the incarnation that was to come has died meanwhile.
     ///
     /// # Errors
     /// The supervisor is gone, or what it sent cannot be used.
@@ -78,6 +79,14 @@ pub trait Port {
     /// # Errors
     /// As [`Port::receive`].
     fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()>;
+
+    /// Says that a peer wrote what cannot be true. Nobody listens to a model.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    fn accuse(&mut self, _of: Incarnation) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// All links of an agent.
@@ -189,7 +198,7 @@ impl Links {
     pub fn fence(&self) {
         // SeqCst fence: pairs with the one in `Parked::set`. Of two that store and then look at the other's word, at
         // least one sees the other's store.
-        fence(Ordering::SeqCst);
+        fence(Site::PublishFence, Ordering::SeqCst);
     }
 
     /// Rings a neighbour that sleeps, once a sleep. After [`Links::fence`].

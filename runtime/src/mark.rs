@@ -5,7 +5,7 @@
 
 use crate::layout::mark;
 use crate::region::Region;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Site, ordering};
 
 /// A position in a lane with the number of the message that begins there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,12 +36,16 @@ impl MarkWriter {
     #[inline]
     pub(crate) fn publish(&mut self, region: &Region, place: Place) {
         let at = self.offset + mark::SLOTS + self.slot * 16;
-        // Relaxed: published by the Release below; nobody looks at this slot until the position names it.
+        // Relaxed: published by both Releases below.
         region.word(at).store(place.position, Ordering::Relaxed);
-        region.word(at + 8).store(place.sequence, Ordering::Relaxed);
+        // Release: pairs with the Acquire of the sequence in `read`. A reader that was about to read this slot's former
+        // pair, and reads the new sequence, sees that the slot names another position by now.
+        region.word(at + 8).store(place.sequence, ordering(Site::MarkSequenceStore, Ordering::Release));
         // Release: pairs with the Acquire of `position` and `read` in other processes; publishes the slot, and for a
         // tail the frames before it, for a cursor that they are no longer read.
-        region.word(self.offset + mark::POSITION).store(place.position, Ordering::Release);
+        region
+            .word(self.offset + mark::POSITION)
+            .store(place.position, ordering(Site::MarkStore, Ordering::Release));
         self.slot ^= 1;
     }
 }
@@ -50,7 +54,7 @@ impl MarkWriter {
 #[inline]
 pub(crate) fn position(region: &Region, offset: usize) -> u64 {
     // Acquire: pairs with the Release in `publish`.
-    region.word(offset + mark::POSITION).load(Ordering::Acquire)
+    region.word(offset + mark::POSITION).load(ordering(Site::MarkLoad, Ordering::Acquire))
 }
 
 /// Reads a whole mark; `None` when no slot names its position (its writer moved it meanwhile, or scribbled over it).
@@ -59,8 +63,14 @@ pub(crate) fn read(region: &Region, offset: usize) -> Option<Place> {
     (0..2).find_map(|slot| {
         let at = offset + mark::SLOTS + slot * 16;
         // Relaxed: the Acquire above saw the Release that published this slot.
-        let named = region.word(at).load(Ordering::Relaxed) == position;
-        named.then(|| Place { position, sequence: region.word(at + 8).load(Ordering::Relaxed) })
+        let named = || region.word(at).load(Ordering::Relaxed) == position;
+        if !named() {
+            return None;
+        }
+        // Acquire: pairs with the Release in `publish`, against a slot that is used again: positions never come back, so
+        // a slot that still names this one held its sequence when that was read.
+        let sequence = region.word(at + 8).load(ordering(Site::MarkSequenceLoad, Ordering::Acquire));
+        named().then_some(Place { position, sequence })
     })
 }
 

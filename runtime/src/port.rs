@@ -48,6 +48,10 @@ impl Port for Box<dyn Control> {
     fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         (**self).sleep(deadline)
     }
+
+    fn accuse(&mut self, of: Incarnation) -> io::Result<()> {
+        (**self).accuse(of)
+    }
 }
 
 impl Control for Box<dyn Control> {
@@ -162,14 +166,19 @@ impl Control for ControlPort {
 }
 
 impl Port for ControlPort {
+    fn accuse(&mut self, of: Incarnation) -> io::Result<()> {
+        wire::say(&self.socket, FromAgent::Fault(of))
+    }
+
     fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>> {
-        let mut links = Vec::new();
-        loop {
-            match self.take(wait && links.is_empty())? {
-                Some(more) => links.extend(more),
-                None => return Ok(links),
-            }
+        // One packet ends the wait even without a link: the one that was waited for may have died meanwhile, and then the
+        // caller looks at the board again.
+        let (mut links, mut wait) = (Vec::new(), wait);
+        while let Some(more) = self.take(wait)? {
+            links.extend(more);
+            wait = false;
         }
+        Ok(links)
     }
 
     fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {

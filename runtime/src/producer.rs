@@ -12,7 +12,7 @@ use crate::layout::{LaneShape, SegmentShape, WhenFull, input, lane};
 use crate::links::Links;
 use crate::mark::{self, MarkWriter, Place};
 use crate::region::Region;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, Site, fence, left_out, ordering};
 
 /// A reader of a lane, as its producer knows it.
 #[derive(Clone, Debug)]
@@ -25,12 +25,14 @@ pub struct ReaderEnd {
     pub share: (u32, u32),
     /// Its cursor as last seen; never goes back.
     seen: u64,
+    /// The generation whose cursor was found impossible: said once.
+    accused: u32,
 }
 
 impl ReaderEnd {
     /// A reader that was not looked at yet.
     pub fn new(neighbour: usize, input: usize, share: (u32, u32)) -> Self {
-        ReaderEnd { neighbour, input, share, seen: 0 }
+        ReaderEnd { neighbour, input, share, seen: 0, accused: 0 }
     }
 
     fn concerned(&self, first: u64, end: u64) -> bool {
@@ -153,8 +155,8 @@ impl Producer {
 
     /// Publishes the fingerprint of the lane's message type.
     pub fn declare(&self, fingerprint: u64) {
-        // Release: pairs with the Acquire in `Consumer::fingerprint`.
-        self.region.word(self.lane_offset + lane::FINGERPRINT).store(fingerprint, Ordering::Release);
+        // Relaxed: the word stands for itself, and the first frame's commit word publishes it to who sees that.
+        self.region.word(self.lane_offset + lane::FINGERPRINT).store(fingerprint, Ordering::Relaxed);
     }
 
     fn ring_word(&self, position: u64, word: usize) -> &crate::sync::AtomicU64 {
@@ -214,7 +216,8 @@ impl Producer {
                 let cursor = mark::position(&link.region, offset).max(self.base.position);
                 if cursor::cursor_plausible(cursor, reader.seen, self.tail.position) {
                     reader.seen = cursor;
-                } else {
+                } else if reader.accused != link.incarnation.generation {
+                    reader.accused = link.incarnation.generation;
                     let what =
                         format!("its cursor {cursor} lies outside {}..={}", reader.seen, self.tail.position);
                     self.faults.push(PeerFault { incarnation: link.incarnation, what });
@@ -247,10 +250,10 @@ impl Producer {
             }
             self.floor = facts.end(self.floor);
         }
-        // Relaxed and a Release fence: pairs with the Acquire fence in `Consumer::copied`. A reader that copied any byte
-        // written below sees this floor when it looks again.
+        // Relaxed and a Release fence: pairs with the Acquire fence in `Sources::lease` and the Acquire of facts in
+        // `Sources::ring_word`. A reader that read any byte written below sees this floor when it looks again.
         self.region.word(self.lane_offset + lane::FLOOR).store(self.floor, Ordering::Relaxed);
-        crate::sync::fence(Ordering::Release);
+        fence(Site::FloorFence, Ordering::Release);
         self.limit = self.floor + self.capacity - HEADER_BYTES;
         self.add(lane::DROPPED, dropped);
     }
@@ -369,7 +372,8 @@ impl Producer {
             let position = self.hidden[i];
             // Release: pairs with the Acquire in `Consumer::poll`; publishes the frame's facts and payload. Itself
             // Release because the store of the tail mark before it does not keep later stores from rising.
-            self.ring_word(position, frame::POSITION).store(position, Ordering::Release);
+            self.ring_word(position, frame::POSITION)
+                .store(position, ordering(Site::CommitWordStore, Ordering::Release));
         }
         self.hidden.clear();
         self.tail = self.pending;
@@ -396,7 +400,7 @@ impl Producer {
         // Relaxed and, by the caller's `Parked::set`, a SeqCst fence: pairs with `Links::fence` of a consumer that moves
         // its cursor and then looks here.
         self.region.word(self.lane_offset + lane::WANT).store(cursor, Ordering::Relaxed);
-        if cursor != 0 {
+        if cursor != 0 && !left_out(Site::WantRing) {
             links.fence();
             for reader in self.readers.iter().filter(|r| r.seen < cursor) {
                 links.ring_if_parked(reader.neighbour);

@@ -8,6 +8,8 @@
 #[cfg(not(loom))]
 pub use mapped::Region;
 #[cfg(loom)]
+pub(crate) use modelled::As;
+#[cfg(loom)]
 pub use modelled::Region;
 
 #[cfg(not(loom))]
@@ -152,43 +154,111 @@ mod mapped {
 
 #[cfg(loom)]
 mod modelled {
-    use crate::sync::{AtomicU64, Ordering};
+    use crate::sync::{AtomicU64, Death, Ordering};
+    use loom::cell::UnsafeCell;
+    use std::collections::HashMap;
     use std::sync::Arc;
+
+    struct Word {
+        value: AtomicU64,
+        /// Stands for the bytes of a payload that is read in place: loom reports who touches it without an order.
+        in_place: Option<UnsafeCell<()>>,
+    }
+
+    // SAFETY: the cell holds nothing; loom itself checks that its accesses are ordered.
+    unsafe impl Send for Word {}
+    // SAFETY: as above.
+    unsafe impl Sync for Word {}
 
     /// A row of loom atomics that stands for a mapping.
     #[derive(Clone)]
     pub struct Region {
-        words: Arc<Vec<AtomicU64>>,
+        words: Arc<Vec<Word>>,
+        death: Death,
+    }
+
+    /// What a word is in a model.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub(crate) enum As {
+        /// One of loom's atomics.
+        Modelled,
+        /// One of loom's atomics that also is part of a ring whose payloads are read in place.
+        InPlace,
+        /// For show only: loom does not follow it.
+        Plain,
     }
 
     #[expect(missing_docs, reason = "documented on the mapped form")]
     impl Region {
         pub fn heap(len_bytes: usize) -> Self {
-            Region { words: Arc::new((0..len_bytes.div_ceil(8)).map(|_| AtomicU64::new(0)).collect()) }
+            Self::of(len_bytes, &HashMap::new(), |_| As::Modelled, u64::MAX)
+        }
+
+        /// A region whose words by offset begin as `first` says and are what `what` says; its writer dies before store
+        /// number `stores`.
+        pub(crate) fn of(
+            len_bytes: usize,
+            first: &HashMap<usize, u64>,
+            what: impl Fn(usize) -> As,
+            stores: u64,
+        ) -> Self {
+            let death = Death::before_store(stores);
+            let word = |offset: usize| {
+                let value = first.get(&offset).copied().unwrap_or(0);
+                let what = what(offset);
+                Word {
+                    value: match what {
+                        As::Plain => AtomicU64::plain(value, death.clone()),
+                        As::Modelled | As::InPlace => AtomicU64::modelled(value, death.clone()),
+                    },
+                    in_place: (what == As::InPlace).then(|| UnsafeCell::new(())),
+                }
+            };
+            let words = (0..len_bytes.div_ceil(8)).map(|i| word(i * 8)).collect();
+            Region { words: Arc::new(words), death }
+        }
+
+        /// Whether its writer's death came.
+        pub fn is_dead(&self) -> bool {
+            self.death.came()
         }
 
         pub fn len_bytes(&self) -> usize {
             self.words.len() * 8
         }
 
+        #[track_caller]
         pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
-            assert!(offset % 8 == 0);
-            &self.words[offset / 8]
+            assert!(offset.is_multiple_of(8));
+            &self.words[offset / 8].value
         }
 
         pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {
-            assert!(offset % 8 == 0 && bytes.len() % 8 == 0);
+            assert!(offset.is_multiple_of(8) && bytes.len().is_multiple_of(8));
             for (i, chunk) in bytes.chunks_exact(8).enumerate() {
-                let word = u64::from_le_bytes(chunk.try_into().expect("eight bytes"));
-                self.words[offset / 8 + i].store(word, Ordering::Relaxed);
+                let word = &self.words[offset / 8 + i];
+                if let Some(cell) = &word.in_place {
+                    cell.with_mut(|_| ());
+                }
+                word.value
+                    .store(u64::from_le_bytes(chunk.try_into().expect("eight bytes")), Ordering::Relaxed);
             }
         }
 
         pub(crate) fn copy_out(&self, offset: usize, into: &mut [u8]) {
-            assert!(offset % 8 == 0 && into.len() % 8 == 0);
+            assert!(offset.is_multiple_of(8) && into.len().is_multiple_of(8));
             for (i, chunk) in into.chunks_exact_mut(8).enumerate() {
-                chunk.copy_from_slice(&self.words[offset / 8 + i].load(Ordering::Relaxed).to_le_bytes());
+                let word = &self.words[offset / 8 + i];
+                if let Some(cell) = &word.in_place {
+                    cell.with(|_| ());
+                }
+                chunk.copy_from_slice(&word.value.load(Ordering::Relaxed).to_le_bytes());
             }
+        }
+
+        /// Never called: see `Sources::leased`.
+        pub(crate) unsafe fn leased(&self, _: usize, _: usize) -> &[u8] {
+            unreachable!("loom's words are not bytes")
         }
     }
 }

@@ -6,27 +6,15 @@
 //! the kernel's word that no writable mapping is left in any process.
 
 use crate::board::{Board, BoardWriter};
+use crate::image::image;
+pub use crate::image::{Origin, heap};
 use crate::incarnation::Incarnation;
-use crate::layout::{BoardShape, LINE_BYTES, SEGMENT_MAGIC, SegmentShape, VERSION, header, input, lane};
-use crate::mark::{self, Place};
+use crate::layout::{BoardShape, SEGMENT_MAGIC, SegmentShape, VERSION, header};
 use crate::region::Region;
 use crate::sync::Ordering;
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-
-/// What identifies an incarnation's segment and where its lanes and cursors begin.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// Random number of the swarm.
-    pub swarm: u64,
-    /// Whose segment it is.
-    pub incarnation: Incarnation,
-    /// Base of each lane.
-    pub lanes: Vec<Place>,
-    /// First cursor of each input.
-    pub inputs: Vec<Place>,
-}
 
 /// The seals of a segment whose incarnation has mapped it.
 const LIVE_SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::FUTURE_WRITE);
@@ -64,52 +52,6 @@ pub fn create(shape: &SegmentShape, origin: &Origin) -> io::Result<OwnedFd> {
             .map_err(|e| context("writing a segment's header", e))?;
     }
     Ok(fd)
-}
-
-/// The words that a fresh segment begins with, by offset.
-fn image(shape: &SegmentShape, origin: &Origin) -> Vec<(usize, Vec<u64>)> {
-    let mut head = vec![0u64; LINE_BYTES / 8];
-    let words = [
-        (header::MAGIC, SEGMENT_MAGIC),
-        (header::VERSION, VERSION),
-        (header::TOTAL_BYTES, shape.total_bytes() as u64),
-        (header::SWARM, origin.swarm),
-        (header::AGENT, u64::from(origin.incarnation.agent)),
-        (header::GENERATION, u64::from(origin.incarnation.generation)),
-        (header::LANE_COUNT, shape.lanes.len() as u64),
-        (header::INPUT_COUNT, u64::from(shape.input_count)),
-        (header::FINGERPRINT, shape.fingerprint()),
-    ];
-    words.into_iter().for_each(|(offset, value)| head[offset / 8] = value);
-    let mut image = vec![(0, head)];
-    for (i, cursor) in origin.inputs.iter().enumerate() {
-        image.push((shape.input_offset(i) + input::CURSOR, mark::image(*cursor).to_vec()));
-    }
-    for (i, (base, l)) in origin.lanes.iter().zip(&shape.lanes).enumerate() {
-        let facts = [
-            shape.ring_offset(i) as u64,
-            l.capacity_bytes,
-            l.when_full as u64,
-            u64::from(l.channel),
-            base.position,
-            base.sequence,
-        ];
-        image.push((shape.lane_offset(i) + lane::RING_OFFSET, facts.to_vec()));
-        image.push((shape.lane_offset(i) + lane::TAIL, mark::image(*base).to_vec()));
-        image.push((shape.lane_offset(i) + lane::FLOOR, vec![base.position]));
-    }
-    image
-}
-
-/// A segment on the heap, as `create` and `attach` would give it: for tests, models and in-process harnesses.
-pub fn heap(shape: &SegmentShape, origin: &Origin) -> Region {
-    let region = Region::heap(shape.total_bytes());
-    for (offset, words) in image(shape, origin) {
-        for (i, word) in words.into_iter().enumerate() {
-            region.word(offset + i * 8).store(word, Ordering::Relaxed);
-        }
-    }
-    region
 }
 
 /// Maps the own segment for writing, after checking its size and header.
@@ -287,16 +229,17 @@ pub fn thaw(fd: impl AsFd) -> io::Result<rkyv::util::AlignedVec<16>> {
 mod tests {
     use super::*;
     use crate::layout::{LaneShape, WhenFull};
+    use crate::mark::Place;
 
     fn shape() -> SegmentShape {
         let lane = LaneShape { capacity_bytes: 4096, when_full: WhenFull::Block, channel: 0 };
-        SegmentShape { lanes: vec![lane], input_count: 1 }
+        SegmentShape { lanes: vec![lane], input_count: 1, state_bytes: 0 }
     }
 
     fn origin() -> Origin {
         let place = Place { position: 4096, sequence: 0 };
         let incarnation = Incarnation { agent: 1, generation: 2 };
-        Origin { swarm: 9, incarnation, lanes: vec![place], inputs: vec![place] }
+        Origin { swarm: 9, incarnation, lanes: vec![place], inputs: vec![place], state: Vec::new() }
     }
 
     #[test]

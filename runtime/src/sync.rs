@@ -1,11 +1,14 @@
 //! The only file that names atomics: core's, or loom's under `--cfg loom`.
 //!
-//! Every shared word is an `AtomicU64`, so that one model covers all of them.
+//! Every shared word is an `AtomicU64`, so that one model covers all of them. Every ordering that is stronger than Relaxed
+//! has a [`Site`], so that `scripts/loom --weakened` can take them away one by one and see a model fail.
 
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU64, Ordering, fence};
+pub(crate) use core::sync::atomic::{AtomicU64, Ordering};
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU64, Ordering, fence};
+pub(crate) use modelled::{AtomicU64, Ordering};
+#[cfg(loom)]
+pub use modelled::{Death, is_weakened};
 
 /// Tells the processor that this is a spin loop.
 #[inline]
@@ -14,4 +17,184 @@ pub fn spin_hint() {
     core::hint::spin_loop();
     #[cfg(loom)]
     loom::thread::yield_now();
+}
+
+/// A place in the code with an ordering that something depends on; `docs/memory-ordering.md` has a row for each pair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "documented where they are used, and in docs/memory-ordering.md")]
+pub enum Site {
+    CommitWordStore,
+    CommitWordLoad,
+    FactsLoad,
+    MarkStore,
+    MarkLoad,
+    MarkSequenceStore,
+    MarkSequenceLoad,
+    RecordFence,
+    RecordReadFence,
+    CommitStore,
+    CommitLoad,
+    FloorFence,
+    CopyFence,
+    PublishFence,
+    ParkFence,
+    EpochStore,
+    EpochLoad,
+    AgentWordStore,
+    AgentWordLoad,
+    VerdictStore,
+    VerdictLoad,
+    VerdictFence,
+    VerdictReadFence,
+    /// Not an ordering but a step of the protocol that is left out: see [`left_out`].
+    LookBeforeSleep,
+    EpochLook,
+    WantRing,
+}
+
+/// Whether a model leaves out a step of the protocol, to show that it would notice.
+#[inline(always)]
+pub(crate) fn left_out(site: Site) -> bool {
+    #[cfg(loom)]
+    return is_weakened(site);
+    #[cfg(not(loom))]
+    {
+        let _ = site;
+        false
+    }
+}
+
+/// The ordering of a site: as given, but Relaxed in a model that weakens the site.
+#[inline(always)]
+pub(crate) fn ordering(site: Site, ordering: Ordering) -> Ordering {
+    #[cfg(loom)]
+    if is_weakened(site) {
+        return Ordering::Relaxed;
+    }
+    let _ = site;
+    ordering
+}
+
+/// The fence of a site: none in a model that weakens the site.
+#[inline(always)]
+pub(crate) fn fence(site: Site, ordering: Ordering) {
+    #[cfg(loom)]
+    if !is_weakened(site) {
+        loom::sync::atomic::fence(ordering);
+    }
+    #[cfg(not(loom))]
+    core::sync::atomic::fence(ordering);
+    let _ = site;
+}
+
+#[cfg(loom)]
+mod modelled {
+    use super::Site;
+    use core::sync::atomic::AtomicU64 as CoreU64;
+    pub(crate) use loom::sync::atomic::Ordering;
+    use std::sync::{Arc, OnceLock};
+
+    /// Whether the environment names this site, or deliberate bug, in `SHOAL_WEAKEN`.
+    pub fn is_weakened(site: Site) -> bool {
+        static NAMED: OnceLock<Option<String>> = OnceLock::new();
+        static INDEX: OnceLock<Option<usize>> = OnceLock::new();
+        let index = INDEX.get_or_init(|| {
+            let named = NAMED.get_or_init(|| std::env::var("SHOAL_WEAKEN").ok()).as_ref()?;
+            let found = SITES.iter().position(|s| format!("{s:?}") == *named);
+            Some(found.unwrap_or_else(|| panic!("SHOAL_WEAKEN={named} names no site of sync.rs")))
+        });
+        *index == Some(site as usize)
+    }
+
+    use Site::*;
+    const SITES: [Site; 26] = [
+        CommitWordStore,
+        CommitWordLoad,
+        FactsLoad,
+        MarkStore,
+        MarkLoad,
+        MarkSequenceStore,
+        MarkSequenceLoad,
+        RecordFence,
+        RecordReadFence,
+        CommitStore,
+        CommitLoad,
+        FloorFence,
+        CopyFence,
+        PublishFence,
+        ParkFence,
+        EpochStore,
+        EpochLoad,
+        AgentWordStore,
+        AgentWordLoad,
+        VerdictStore,
+        VerdictLoad,
+        VerdictFence,
+        VerdictReadFence,
+        LookBeforeSleep,
+        EpochLook,
+        WantRing,
+    ];
+
+    /// How many more stores a segment's writer lives for.
+    #[derive(Clone)]
+    pub struct Death {
+        left: Arc<CoreU64>,
+    }
+
+    impl Death {
+        /// A death before store number `stores` (from 0); `u64::MAX`: never.
+        pub fn before_store(stores: u64) -> Self {
+            Death { left: Arc::new(CoreU64::new(stores)) }
+        }
+
+        /// Whether the writer is dead.
+        pub fn came(&self) -> bool {
+            self.left.load(Ordering::Relaxed) == 0
+        }
+
+        fn allows_a_store(&self) -> bool {
+            let left = self.left.load(Ordering::Relaxed);
+            self.left.store(left.saturating_sub(u64::from(left != u64::MAX)), Ordering::Relaxed);
+            left > 0
+        }
+    }
+
+    /// A shared word: loom's, or a plain one where the protocol depends on nothing (counters, what is for show).
+    pub(crate) struct AtomicU64 {
+        word: Word,
+        death: Death,
+    }
+
+    enum Word {
+        Modelled(loom::sync::atomic::AtomicU64),
+        Plain(CoreU64),
+    }
+
+    impl AtomicU64 {
+        pub(crate) fn modelled(value: u64, death: Death) -> Self {
+            AtomicU64 { word: Word::Modelled(loom::sync::atomic::AtomicU64::new(value)), death }
+        }
+
+        pub(crate) fn plain(value: u64, death: Death) -> Self {
+            AtomicU64 { word: Word::Plain(CoreU64::new(value)), death }
+        }
+
+        #[track_caller]
+        pub(crate) fn load(&self, ordering: Ordering) -> u64 {
+            match &self.word {
+                Word::Modelled(word) => word.load(ordering),
+                Word::Plain(word) => word.load(Ordering::Relaxed),
+            }
+        }
+
+        #[track_caller]
+        pub(crate) fn store(&self, value: u64, ordering: Ordering) {
+            match &self.word {
+                Word::Modelled(word) if self.death.allows_a_store() => word.store(value, ordering),
+                Word::Plain(word) if !self.death.came() => word.store(value, Ordering::Relaxed),
+                Word::Modelled(_) | Word::Plain(_) => {}
+            }
+        }
+    }
 }

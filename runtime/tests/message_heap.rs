@@ -1,5 +1,6 @@
 //! Goal: sending and reading a message touches no heap once the producer has warmed up. Method: an allocator that
 //! counts the allocations of this thread.
+#![cfg(not(loom))]
 #![allow(unsafe_code, missing_docs, clippy::unwrap_used)]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -31,9 +31,16 @@ pub fn run(file: &Path) -> ExitCode {
             return ExitCode::from(BAD_INPUT);
         }
     };
+    let mut signals = match Signals::new() {
+        Ok(signals) => signals,
+        Err(error) => {
+            eprintln!("shoal: {error}");
+            return ExitCode::from(BAD_INPUT);
+        }
+    };
     let echo = Echo::to_stdout().unwrap_or_default();
-    let setting =
-        Setting { echo, notices: Box::new(|text| eprintln!("shoal: {text}")), companions: Vec::new() };
+    let notices = Box::new(|text: &str| eprintln!("shoal: {text}"));
+    let setting = Setting { echo, notices, companions: vec![&mut signals] };
     let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name)).map_err(|e| e.to_string());
     match claimed.and_then(|folder| run_file(file, &folder, setting)) {
         Ok(Swarm { failed_start: Some(why), .. }) => {
@@ -71,7 +78,6 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
     let logs = file.logs.clone().unwrap_or_else(|| folder.logs());
     std::fs::create_dir_all(&logs).map_err(|e| format!("making the log folder {}: {e}", logs.display()))?;
     let logs = logs.canonicalize().map_err(|e| format!("finding the log folder {}: {e}", logs.display()))?;
-    let mut signals = Signals::new().map_err(|e| format!("watching signals: {e}"))?;
     let control = Control::listen(&folder.socket())
         .map_err(|e| format!("listening at {}: {e}", folder.socket().display()))?;
     let path = file.path.canonicalize().unwrap_or_else(|_| file.path.clone());
@@ -80,7 +86,7 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
         .map_err(|e| e.to_string())?;
     let beacon = light(&name, &mut swarm);
     let mut operator = Operator::new(control, beacon, name, path, logs.clone());
-    let mut all: Vec<&mut dyn Companion> = vec![&mut signals, &mut operator];
+    let mut all: Vec<&mut dyn Companion> = vec![&mut operator];
     all.extend(companions.iter_mut().map(|c| &mut **c as &mut dyn Companion));
     let result = event_loop::run(&mut swarm, &mut all);
     // The claimed folder may serve another run.

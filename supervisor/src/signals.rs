@@ -23,7 +23,11 @@ impl Signals {
     ///
     /// # Errors
     /// No descriptors left.
-    pub fn new() -> io::Result<Self> {
+    pub fn new() -> Result<Self, String> {
+        Signals::watch().map_err(|e| format!("watching signals: {e}"))
+    }
+
+    fn watch() -> io::Result<Self> {
         let (read, write) = UnixStream::pair()?;
         read.set_nonblocking(true)?;
         write.set_nonblocking(true)?;

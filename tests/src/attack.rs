@@ -47,6 +47,8 @@ fn turned_writable(fd: RawFd, len: usize) -> io::Result<()> {
 
 /// Grows a read-only map of the last page beyond the file, and reads there in a child: that must end it by SIGBUS.
 fn grown(fd: RawFd, len: usize) -> io::Result<()> {
+    // The kernel fills the last page of a file with zeros.
+    let len = len.next_multiple_of(4096);
     let at = mapped(fd, len, libc::PROT_READ)?;
     // SAFETY: a mapping that only this function knows; MAYMOVE gives the new address back.
     let more = unsafe { libc::mremap(at.cast(), len, 2 * len, libc::MREMAP_MAYMOVE) };

@@ -55,7 +55,7 @@ fn swarm_file(play: &Play<'_>, folder: &Path) -> String {
     };
     let Play { role, count, when_full, .. } = play;
     [
-        format!("[swarm]\nname = \"attacked-{}\"\n", std::process::id()),
+        format!("[swarm]\nname = \"{role}-{}\"\n", std::process::id()),
         format!("[channel.numbers]\nmessage = \"N\"\ncapacity = \"64 KiB\"\nwhen_full = \"{when_full}\"\n"),
         "[channel.noise]\nmessage = \"N\"\ncapacity = \"64 KiB\"\nwhen_full = \"block\"\n".to_owned(),
         agent("source", format!("\"source\", \"{count}\""), "publishes = [\"numbers\"]"),

@@ -10,6 +10,7 @@ use crate::config::{self, SwarmFile};
 use crate::output::Echo;
 use crate::run::{Setting, run_file};
 use crate::run_dir::{self, RunDir};
+use crate::signals::Signals;
 use crate::swarm::Swarm;
 use indicatif::{ProgressBar, ProgressStyle};
 use shoal_runtime::desk::Histogram;
@@ -70,6 +71,8 @@ fn passes(
 ) -> Result<(Vec<FileResult>, Comparison, Sums), String> {
     let name = format!("demo-{}", std::process::id());
     let _ = run_dir::list_running();
+    // Over all passes, so that no signal falls between two.
+    let mut signals = Signals::new()?;
     let folder = RunDir::claim(&name).map_err(|e| e.to_string())?;
     let files = tree.files().count() as u64;
     let bar = bar(options, files);
@@ -91,7 +94,7 @@ fn passes(
         let setting = Setting {
             echo: Echo::to_stderr().unwrap_or_default(),
             notices: notices(&bar),
-            companions: vec![killer],
+            companions: vec![&mut signals, killer],
         };
         let swarm = run_file(file, &folder, setting)?;
         sums.add(&swarm, began.elapsed());

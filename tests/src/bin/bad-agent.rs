@@ -113,7 +113,7 @@ fn relay(a: &mut Attachment, role: &str) {
         }
         if role == "lie-ahead" && met > TURN || role == "lie-back" && met > TURN {
             // Its cursor stays where the lie put it.
-            std::thread::sleep(Duration::from_secs(30));
+            std::thread::sleep(Duration::from_secs(if role == "lie-back" { 2 } else { 60 }));
         }
         if !write(a, value) {
             break;

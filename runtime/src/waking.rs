@@ -1,0 +1,149 @@
+//! Waking: what who sleeps and who publishes owe each other. The models run this very code.
+//!
+//! Who sleeps announces it, fences, looks at everything once more, and only then sleeps. Who publishes a frame, a cursor or
+//! a want fences, and then looks at the epoch and at who sleeps. Of the two, at least one sees the other. No clock and no
+//! descriptor is named here: [`Port`] stands for both.
+
+use crate::consumer::{Consumer, Cursor, Frame, Polled};
+use crate::desk::{Counter, Desk};
+use crate::incarnation::PeerFault;
+use crate::links::{Links, Port};
+use crate::producer::{Claim, Claimed, Producer};
+use crate::sync::{Site, left_out};
+use std::io;
+use std::time::Instant;
+
+/// An agent as far as waking goes.
+pub trait Party {
+    /// Where it sleeps and hears of links.
+    type Port: Port;
+
+    /// Its links, its port, and its desk.
+    fn parts(&mut self) -> (&mut Links, &mut Self::Port, &Desk);
+}
+
+/// Sleeps until `look` finds something, or the deadline.
+///
+/// `look` is always called with `true`: thoroughly.
+///
+/// # Errors
+/// As [`Port::receive`].
+pub fn park<P: Party, T>(
+    party: &mut P,
+    deadline: Option<Instant>,
+    look: &mut impl FnMut(&mut P, bool) -> Option<T>,
+) -> io::Result<Option<T>> {
+    loop {
+        let (links, port, desk) = party.parts();
+        // Announce, then look at everything once more: headers, records, the board. `set` fences in between.
+        desk.parked().set();
+        if links.stale() {
+            links.sync(port)?;
+        }
+        let found = if left_out(Site::LookBeforeSleep) { None } else { look(party, true) };
+        let (links, port, desk) = party.parts();
+        if found.is_some() || deadline.is_some_and(|at| Instant::now() >= at) {
+            desk.parked().clear();
+            return Ok(found);
+        }
+        desk.count(Counter::Sleeps, 1);
+        port.sleep(deadline)?;
+        desk.parked().clear();
+        links.sync(port)?;
+    }
+}
+
+/// After something was published or acknowledged and fenced: takes over new links if the board moved. True if so: the
+/// caller then rings unconditionally.
+///
+/// # Errors
+/// As [`Port::receive`].
+#[inline]
+pub fn moved(links: &mut Links, port: &mut impl Port) -> io::Result<bool> {
+    if left_out(Site::EpochLook) || !links.stale() {
+        return Ok(false);
+    }
+    links.sync(port)?;
+    Ok(true)
+}
+
+/// Publishes the hidden frames of all lanes and, if the step had an input, its cursor; then rings who sleeps and is
+/// concerned. Returns how many were rung.
+///
+/// # If we die here
+/// As in [`Producer::publish`] and [`Cursor::publish`]; of a death the supervisor tells all ends, rung or not.
+///
+/// # Errors
+/// As [`Port::receive`]; everything is published then.
+pub fn publish_and_ring<P: Party>(
+    producers: &mut [Producer],
+    mut input: Option<(&mut Cursor, &Frame)>,
+    party: &mut P,
+) -> io::Result<u64> {
+    let (links, port, desk) = party.parts();
+    let before = links.rings();
+    let mut sent = 0;
+    for producer in producers.iter_mut().filter(|p| p.touched()) {
+        sent += producer.pending().sequence - producer.tail().sequence;
+        producer.remember_first();
+        producer.publish();
+    }
+    if let Some((cursor, frame)) = &mut input {
+        cursor.advance(frame);
+        cursor.publish();
+        desk.count(Counter::Received, 1);
+    }
+    desk.count(Counter::Sent, sent);
+    links.fence();
+    let moved = moved(links, port)?;
+    for producer in producers {
+        if let Some(first) = producer.take_first() {
+            producer.ring_readers(first, links, moved);
+        }
+    }
+    if let Some((cursor, _)) = &mut input {
+        cursor.ring_if_wanted(links);
+    }
+    let rung = links.rings() - before;
+    if rung > 0 {
+        desk.count(Counter::Rings, rung);
+    }
+    Ok(rung)
+}
+
+/// One look of a producer that waits for space: says again what it wants before a sleep, and claims.
+pub fn look_for_space(
+    producer: &mut Producer,
+    len: u64,
+    want: u64,
+    thorough: bool,
+    links: &mut Links,
+) -> (Option<Claim>, Vec<PeerFault>) {
+    if thorough {
+        // Readers that were given up meanwhile, or that sleep behind what they do not want.
+        producer.want(want, links);
+    }
+    let claim = match producer.claim(len, links) {
+        Claimed::Space(claim) => Some(claim),
+        Claimed::Full { .. } | Claimed::Never => None,
+    };
+    (claim, producer.take_faults())
+}
+
+/// One look at an input: polls, before a sleep also what records say, and acknowledges what was skipped.
+pub fn look_at_input(consumer: &mut Consumer, thorough: bool, links: &mut Links) -> Polled {
+    let mut polled = consumer.poll();
+    if thorough && polled == Polled::Empty {
+        polled = match consumer.confirm() {
+            Ok(true) => consumer.poll(),
+            Ok(false) => Polled::Empty,
+            Err(fault) => Polled::Fault(fault),
+        };
+    }
+    if consumer.publish_skipped() {
+        links.fence();
+        let (_, cursor) = consumer.split();
+        cursor.ring_if_wanted(links);
+    }
+    polled
+}

@@ -1,0 +1,181 @@
+//! The end of an incarnation: proof, verdict, conclusions; and of an agent that is given up.
+
+use super::{Ends, PROOF_PATIENCE, PROOF_RETRY, Swarm, Timer};
+use crate::agent::{Grave, Live};
+use crate::child::{Event, State};
+use crate::death;
+use crate::output::{Drained, Stream};
+use crate::spawn::{self, Ending};
+use shoal_runtime::board::{Status, VerdictKind};
+use shoal_runtime::segment::{self, Proof};
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use shoal_runtime::{commit, state};
+
+impl Swarm {
+    /// A process is dead: prove it, and when it is proved, draw the conclusions.
+    pub fn on_death(&mut self, agent: usize) {
+        let now = Instant::now();
+        let Some(live) = &mut self.agents[agent].live else { return };
+        spawn::kill_tree(&live.child);
+        let since = *live.dead_since.get_or_insert(now);
+        match segment::prove_dead(&live.segment) {
+            Ok(Proof::Dead) => self.on_proved(agent),
+            Ok(Proof::StillWritable) => {
+                self.end_strays();
+                if now - since > PROOF_PATIENCE && !matches!(self.agents[agent].state, State::Unproven(_)) {
+                    let text = format!(
+                        "agent {} is dead but something still maps its memory: it stays down until that is gone",
+                        self.agents[agent].name
+                    );
+                    self.notice(&text);
+                    self.feed(agent, Event::ProofRefused);
+                }
+                self.arm(now + PROOF_RETRY, agent, Timer::Proof);
+            }
+            Err(error) => {
+                let text = format!("agent {}: {error}", self.agents[agent].name);
+                self.notice(&text);
+                self.arm(now + PROOF_PATIENCE, agent, Timer::Proof);
+            }
+        }
+    }
+
+    /// Ends descendants of agents that fell to this process.
+    pub(super) fn end_strays(&self) {
+        spawn::end_strays(|pid| {
+            self.agents.iter().any(|a| a.live.as_ref().is_some_and(|l| l.child.pid == pid))
+        });
+    }
+
+    pub(super) fn on_proved(&mut self, agent: usize) {
+        self.note_death(agent);
+        let (lanes, inputs) = self.bounds(agent);
+        let record = &mut self.agents[agent];
+        let Some(mut live) = record.live.take() else { return };
+        let segment = live.sealed.as_ref().map(|s| (&s.view, &record.shape));
+        let verdict = death::verdict(live.incarnation.generation, segment, &lanes, &inputs);
+        self.board.verdict(agent as u32, &verdict);
+        self.board.announce();
+        let corrupt = verdict.kind == VerdictKind::Corrupt;
+        let record = &mut self.agents[agent];
+        record.last_state = match &live.sealed {
+            // Nothing of what it scribbled over is believed.
+            Some(_) if corrupt => Vec::new(),
+            Some(sealed) => commit::read(&sealed.view, &record.shape)
+                .map(|last| state::committed(&sealed.view, &record.shape, &last))
+                .unwrap_or_default(),
+            None => std::mem::take(&mut record.last_state),
+        };
+        record.last = verdict;
+        if let Some(sealed) = &live.sealed {
+            record.past.add(&sealed.view);
+        }
+        let ends = self.agents[agent].last.lanes.clone();
+        if let Some(sealed) = live.sealed.take()
+            && !ends.is_empty()
+        {
+            let grave = Grave {
+                incarnation: live.incarnation,
+                read_only: sealed.read_only,
+                doorbell: live.doorbell.clone(),
+                ends,
+            };
+            self.agents[agent].graves.push_back(grave);
+        }
+        self.reclaim(agent);
+        for neighbour in self.topology.neighbours(agent) {
+            if let Some(other) = &self.agents[neighbour].live {
+                other.doorbell.ring();
+            }
+            self.reclaim(neighbour);
+        }
+        let ending = spawn::reap(&live.child);
+        self.drain_output(agent, &mut live);
+        self.conclude(agent, &live, ending, corrupt);
+    }
+
+    /// What the death means for the agent's life.
+    pub(super) fn conclude(&mut self, agent: usize, live: &Live, ending: io::Result<Ending>, corrupt: bool) {
+        let ending = ending.unwrap_or(Ending::Exited(255));
+        if live.ordered && ending == Ending::Signalled(9) {
+            self.kills_proven += 1;
+        }
+        let expected = matches!(self.agents[agent].state, State::Stopping(_)) || ending == Ending::Exited(0);
+        self.agents[agent].last_ending = Some(ending.to_string());
+        let name = self.agents[agent].name.clone();
+        if corrupt {
+            self.notice(&format!(
+                "agent {name} wrote over its own memory before it died (generation {}): what it committed last is lost, its \
+                 lanes end where their readers had accepted them",
+                live.incarnation.generation
+            ));
+        }
+        if !expected && !live.ordered {
+            self.notice(&format!("agent {name} (generation {}) {ending}", live.incarnation.generation));
+        }
+        let before_ready = !self.agents[agent].was_ready && !self.started_once();
+        if before_ready && matches!(ending, Ending::Exited(_)) && self.ends == Ends::No && !live.ordered {
+            self.fail_start(format!(
+                "{}: agent {name} {ending} before it was ready: run its command by hand to see why, and see its output above",
+                self.place_of(agent)
+            ));
+        }
+        self.feed(agent, Event::Exited { normal: ending == Ending::Exited(0), ordered: live.ordered });
+    }
+
+    pub(super) fn drain_output(&mut self, agent: usize, live: &mut Live) {
+        let streams = [Stream::Out, Stream::Err];
+        for (pipe, stream) in live.pipes.iter_mut().zip(streams) {
+            let Some(fd) = pipe.take() else { continue };
+            // What the dead has written fits the pipe's buffer; a descendant that writes on is not waited for.
+            for _ in 0..64 {
+                let mut waiting = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+                let ready = rustix::event::poll(
+                    &mut waiting,
+                    Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }),
+                );
+                if !matches!(ready, Ok(1..)) {
+                    break;
+                }
+                if !matches!(self.agents[agent].capture.on_readable(fd.as_fd(), stream), Ok(Drained::Open)) {
+                    break;
+                }
+            }
+        }
+    }
+
+    pub(super) fn give_up(&mut self, agent: usize) {
+        let how = self.agents[agent].last_ending.clone().unwrap_or_default();
+        let config = &self.file.agents[self.topology.agents[agent].config];
+        let text = format!(
+            "agent {} is given up: more than {} deaths within {:?} of its life, the last: it {how}; nobody waits for it any more \
+             (`shoal start {}` tries again; `restart` of [agent.{}] sets the bounds)",
+            self.agents[agent].name,
+            config.restart.intensity,
+            config.restart.period,
+            self.agents[agent].name,
+            config.name
+        );
+        self.notice(&text);
+        let never = !self.agents[agent].was_ready;
+        self.strike(agent);
+        if never {
+            self.fail_start(format!("{}: {text}", self.place_of(agent)));
+        }
+    }
+
+    /// Takes an agent off its lanes: no producer waits for it, and its readers will hear that it ended.
+    pub(super) fn strike(&mut self, agent: usize) {
+        self.board.publish_status(agent as u32, Status::Gone);
+        self.board.announce();
+        for neighbour in self.topology.neighbours(agent) {
+            if let Some(other) = &self.agents[neighbour].live {
+                other.doorbell.ring();
+            }
+            self.reclaim(neighbour);
+        }
+    }
+}

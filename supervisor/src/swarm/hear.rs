@@ -1,0 +1,150 @@
+//! What agents say and print, and what they are asked.
+
+use super::{Ends, Swarm, live_of};
+use crate::child::Event;
+use crate::output::{Drained, Stream};
+use crate::{death, spawn};
+use shoal_runtime::Incarnation;
+use shoal_runtime::board::{Request, VerdictKind};
+use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
+use std::os::fd::AsFd;
+
+impl Swarm {
+    /// Reads what an agent said.
+    pub fn on_control(&mut self, agent: usize) {
+        loop {
+            let Some(live) = &self.agents[agent].live else { return };
+            match wire::listen(&live.control) {
+                Ok(Received::Packet(message, _)) => self.on_said(agent, message),
+                // Its death is heard of through the pidfd; until then there is nothing to read.
+                Ok(Received::Nothing | Received::Closed) => return,
+                Err(error) => {
+                    let text = format!("agent {} is killed: {error}", self.agents[agent].name);
+                    self.notice(&text);
+                    spawn::kill_tree(&live_of(&self.agents[agent]).child);
+                    return;
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_said(&mut self, agent: usize, message: FromAgent) {
+        match message {
+            FromAgent::Mapped => self.on_mapped(agent),
+            FromAgent::LinksTaken => {
+                if let Some(live) = &mut self.agents[agent].live {
+                    live.post.under_way = false;
+                }
+                self.flush(agent);
+            }
+            FromAgent::Declare { channel, publishes, fingerprint } => {
+                self.on_declared(agent, channel, publishes, fingerprint);
+            }
+            FromAgent::Ready => self.feed(agent, Event::Ready),
+            FromAgent::Fault(accused) => self.on_accused(agent, accused),
+        }
+    }
+    pub(super) fn on_declared(&mut self, agent: usize, channel: u32, publishes: bool, fingerprint: u64) {
+        let answer = self.check_declared(agent, channel, publishes, fingerprint);
+        if let ToAgent::Refused(text) = &answer {
+            let text = format!("agent {}: {text}", self.agents[agent].name);
+            self.notice(&text);
+        }
+        let _ = wire::tell(&live_of(&self.agents[agent]).control, &answer, &[]);
+    }
+
+    pub(super) fn check_declared(
+        &self,
+        agent: usize,
+        channel: u32,
+        publishes: bool,
+        fingerprint: u64,
+    ) -> ToAgent {
+        let instance = &self.topology.agents[agent];
+        let index = channel as usize;
+        let allowed = if publishes {
+            instance.lanes.iter().any(|l| l.channel == index)
+        } else {
+            instance.inputs.iter().any(|i| i.channel == index)
+        };
+        if !allowed || fingerprint == 0 {
+            return ToAgent::Refused(format!(
+                "channel {channel} is not one that this agent {}",
+                if publishes { "publishes" } else { "subscribes" }
+            ));
+        }
+        let known = self.board.view().fingerprint(channel);
+        if known == 0 {
+            self.board.declare(channel, fingerprint);
+        } else if known != fingerprint {
+            let channel = &self.topology.channels[index];
+            return ToAgent::Refused(format!(
+                "channel {:?} carries {:?} of fingerprint {known:016x}, as another agent declared first, but this agent was built with \
+                 fingerprint {fingerprint:016x}: build both with the same definition of {:?}, or give them channels of their own \
+                 ({}:{})",
+                channel.name,
+                channel.message,
+                channel.message,
+                self.file.path.display(),
+                channel.line
+            ));
+        }
+        ToAgent::Declared
+    }
+
+    pub(super) fn on_accused(&mut self, agent: usize, accused: Incarnation) {
+        self.accusations += 1;
+        let known = self.topology.neighbours(agent).contains(&(accused.agent as usize));
+        let Some(other) = self.agents.get(accused.agent as usize).filter(|_| known) else { return };
+        let text = format!(
+            "agent {} accuses {} (generation {}) of impossible words",
+            self.agents[agent].name, other.name, accused.generation
+        );
+        // What fixed-size words show decides: an accusation alone proves nothing.
+        let guilty = other.live.as_ref().filter(|l| l.incarnation == accused).is_some()
+            && self.contradicts_itself(accused.agent as usize);
+        self.notice(&text);
+        if guilty {
+            let text = format!(
+                "agent {} contradicts itself and is killed",
+                self.agents[accused.agent as usize].name
+            );
+            self.notice(&text);
+            spawn::kill_tree(&live_of(&self.agents[accused.agent as usize]).child);
+        }
+    }
+
+    /// Whether an agent's own words are impossible.
+    pub(super) fn contradicts_itself(&self, agent: usize) -> bool {
+        let Some(view) = self.agents[agent].view() else { return false };
+        let (lanes, inputs) = self.bounds(agent);
+        let record = &self.agents[agent];
+        death::verdict(record.generation, Some((view, &record.shape)), &lanes, &inputs).kind
+            == VerdictKind::Corrupt
+    }
+
+    /// Reads what an agent printed.
+    pub fn on_output(&mut self, agent: usize, pipe: usize) {
+        let record = &mut self.agents[agent];
+        let Some(live) = &mut record.live else { return };
+        let Some(fd) = &live.pipes[pipe] else { return };
+        let stream = if pipe == 0 { Stream::Out } else { Stream::Err };
+        match record.capture.on_readable(fd.as_fd(), stream) {
+            Ok(Drained::Open) => {}
+            Ok(Drained::Closed) | Err(_) => live.pipes[pipe] = None,
+        }
+    }
+
+    pub(super) fn ask_to_stop(&mut self, agent: usize) {
+        let request = if self.ends == Ends::No { Request::Stop } else { Request::Drain };
+        self.board.publish_request(agent as u32, request);
+        self.board.announce();
+        if let Some(live) = &self.agents[agent].live {
+            live.doorbell.ring();
+            if live.sealed.is_none() {
+                // It does not speak with us (yet): the shell's way.
+                spawn::signal(&live.child, rustix::process::Signal::TERM);
+            }
+        }
+    }
+}
