@@ -185,13 +185,13 @@ impl Scene {
 
     /// Any word of the liar's segment.
     pub fn scribble(&self, offset: usize, word: u64) {
-        self.store(offset % self.liar.len_bytes() & !7, word);
+        self.store((offset % self.liar.len_bytes()) & !7, word);
     }
 
     /// A verdict as the supervisor gives it: at most one ring, and one message per 16 bytes, ahead.
     pub fn verdict(&mut self, ahead: u64, kind: VerdictKind) {
         let at = self.at();
-        let ahead = ahead % (CAPACITY + 1) & !(FRAME_ALIGN_BYTES - 1);
+        let ahead = (ahead % (CAPACITY + 1)) & !(FRAME_ALIGN_BYTES - 1);
         let end = Place { position: at.position + ahead, sequence: at.sequence + ahead / FRAME_ALIGN_BYTES };
         let verdict = Verdict { generation: 1, kind, lanes: vec![end; LANE_COUNT], inputs: vec![end] };
         self.board.verdict(LIAR.agent, &verdict);
@@ -318,7 +318,7 @@ fn one(scene: &mut Scene, bytes: &mut Bytes<'_>) {
             let (position, sequence) = (at.position, at.sequence.wrapping_add(bytes.rarely()) as u32);
             let room = CAPACITY - (position & (CAPACITY - 1));
             let choice = bytes.byte();
-            let padding = choice % 8 == 0;
+            let padding = choice.is_multiple_of(8);
             let len = if padding { room - 16 } else { u64::from(choice) * 8 };
             let kind = if padding { Kind::Padding } else { Kind::Message };
             let facts =
