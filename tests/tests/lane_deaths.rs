@@ -33,14 +33,14 @@ impl Port for Arrived {
     }
 }
 
-/// Where a producer dies with a message in its hands.
+/// What a producer has done of its last message when it dies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Dies {
-    AfterClaim,
-    AfterFinish,
+    Claimed,
+    Finished,
     /// The step's record is committed; tail mark and headers are not published.
-    AfterRecord,
-    AfterPublish,
+    Recorded,
+    Published,
 }
 
 /// A lane's two ends (agent 0 writes, agent 1 reads), what is dead of them, and the supervisor's words.
@@ -143,17 +143,17 @@ impl Lane {
         payload[..8].copy_from_slice(&self.sent.to_le_bytes());
         self.producer.fill(&claim, &payload);
         assert!(self.producer.take_faults().is_empty());
-        if dies == Some(Dies::AfterClaim) {
+        if dies == Some(Dies::Claimed) {
             return true;
         }
         self.producer.finish(claim, len, None);
-        if dies == Some(Dies::AfterFinish) {
+        if dies == Some(Dies::Finished) {
             return true;
         }
         self.committer.add(Key::Lane(0), self.producer.pending());
         self.committer.commit();
         self.sent += 1;
-        if dies != Some(Dies::AfterRecord) {
+        if dies != Some(Dies::Recorded) {
             self.producer.publish();
         }
         true
@@ -243,22 +243,22 @@ fn dies_at_every_place(dies: Dies, counts: bool) {
 
 #[test]
 fn producer_killed_after_claim_leaves_no_frame() {
-    dies_at_every_place(Dies::AfterClaim, false);
+    dies_at_every_place(Dies::Claimed, false);
 }
 
 #[test]
 fn producer_killed_after_finish_leaves_no_frame() {
-    dies_at_every_place(Dies::AfterFinish, false);
+    dies_at_every_place(Dies::Finished, false);
 }
 
 #[test]
 fn producer_killed_after_its_record_has_sent_the_message_without_any_header() {
-    dies_at_every_place(Dies::AfterRecord, true);
+    dies_at_every_place(Dies::Recorded, true);
 }
 
 #[test]
 fn producer_killed_after_publish_has_sent_the_message() {
-    dies_at_every_place(Dies::AfterPublish, true);
+    dies_at_every_place(Dies::Published, true);
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn undrained_predecessors_are_read_in_order_even_when_some_never_committed() {
         if generation != 2 && generation != 3 {
             while lane.sent % 20 != 19 && lane.send(120, None) {}
         }
-        lane.producer_dies(8, if generation % 2 == 0 { Dies::AfterFinish } else { Dies::AfterRecord });
+        lane.producer_dies(8, if generation % 2 == 0 { Dies::Finished } else { Dies::Recorded });
     }
     lane.consumer_dies();
     lane.drain();
@@ -306,7 +306,7 @@ fn deaths_of_both_ends_in_any_order_lose_and_repeat_nothing() {
             let len = next() % 900;
             match next() % 16 {
                 0 if lane.generations[0] - lane.consumer.oldest_needed() < 5 => {
-                    let all = [Dies::AfterClaim, Dies::AfterFinish, Dies::AfterRecord, Dies::AfterPublish];
+                    let all = [Dies::Claimed, Dies::Finished, Dies::Recorded, Dies::Published];
                     lane.producer_dies(len, all[next() as usize % 4]);
                 }
                 1 => lane.consumer_dies(),
