@@ -48,6 +48,8 @@ pub struct World<P> {
     pub agent: u32,
     spin: Spin,
     faults: Vec<PeerFault>,
+    /// How many of them the supervisor heard already.
+    told: usize,
     /// Whether this incarnation took or committed a message yet.
     met_message: bool,
 }
@@ -145,6 +147,7 @@ impl<P: Port> World<P> {
             agent: manifest.agent,
             spin: Spin::new(cpus),
             faults: Vec::new(),
+            told: 0,
             met_message: false,
         }
     }
@@ -157,6 +160,7 @@ impl<P: Port> World<P> {
 
     /// Faults of peers seen since the last call.
     pub fn take_faults(&mut self) -> Vec<PeerFault> {
+        self.told = 0;
         std::mem::take(&mut self.faults)
     }
 
@@ -168,8 +172,8 @@ impl<P: Port> World<P> {
 
     /// The same world with another port.
     pub fn map_port<Q>(self, map: impl FnOnce(P) -> Q) -> World<Q> {
-        let World { links, port, desk, agent, spin, faults, met_message } = self;
-        World { links, port: map(port), desk, agent, spin, faults, met_message }
+        let World { links, port, desk, agent, spin, faults, told, met_message } = self;
+        World { links, port: map(port), desk, agent, spin, faults, told, met_message }
     }
 
     /// Notes the first message of this incarnation: how long a recovery took.
@@ -223,7 +227,23 @@ impl<P: Port> World<P> {
         look: &mut impl FnMut(&mut Self, bool) -> Option<T>,
     ) -> io::Result<Option<T>> {
         self.note_cpu();
-        waking::park(self, deadline, look)
+        waking::park(self, deadline, &mut |world: &mut Self, thorough| {
+            let found = look(world, thorough);
+            if found.is_none() {
+                // If the supervisor is gone, the sleep will say so.
+                let _ = world.tell();
+            }
+            found
+        })
+    }
+
+    /// Accuses peers before a sleep: it may be one of them that this agent waits for.
+    fn tell(&mut self) -> io::Result<()> {
+        for fault in &self.faults[self.told..] {
+            self.port.accuse(fault.incarnation)?;
+        }
+        self.told = self.faults.len();
+        Ok(())
     }
 
     fn note_cpu(&self) {
@@ -257,11 +277,8 @@ impl<P: Control> World<P> {
     /// # Errors
     /// The supervisor is gone.
     pub fn accuse(&mut self) -> io::Result<Vec<PeerFault>> {
-        let faults = self.take_faults();
-        for fault in &faults {
-            self.port.say(FromAgent::Fault(fault.incarnation))?;
-        }
-        Ok(faults)
+        self.tell()?;
+        Ok(self.take_faults())
     }
 }
 

@@ -79,6 +79,14 @@ pub trait Port {
     /// # Errors
     /// As [`Port::receive`].
     fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()>;
+
+    /// Says that a peer wrote what cannot be true. Nobody listens to a model.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    fn accuse(&mut self, _of: Incarnation) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// All links of an agent.

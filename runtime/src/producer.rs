@@ -25,12 +25,14 @@ pub struct ReaderEnd {
     pub share: (u32, u32),
     /// Its cursor as last seen; never goes back.
     seen: u64,
+    /// The generation whose cursor was found impossible: said once.
+    accused: u32,
 }
 
 impl ReaderEnd {
     /// A reader that was not looked at yet.
     pub fn new(neighbour: usize, input: usize, share: (u32, u32)) -> Self {
-        ReaderEnd { neighbour, input, share, seen: 0 }
+        ReaderEnd { neighbour, input, share, seen: 0, accused: 0 }
     }
 
     fn concerned(&self, first: u64, end: u64) -> bool {
@@ -214,7 +216,8 @@ impl Producer {
                 let cursor = mark::position(&link.region, offset, Site::CursorLoad).max(self.base.position);
                 if cursor::cursor_plausible(cursor, reader.seen, self.tail.position) {
                     reader.seen = cursor;
-                } else {
+                } else if reader.accused != link.incarnation.generation {
+                    reader.accused = link.incarnation.generation;
                     let what =
                         format!("its cursor {cursor} lies outside {}..={}", reader.seen, self.tail.position);
                     self.faults.push(PeerFault { incarnation: link.incarnation, what });

@@ -7,6 +7,8 @@
 //! Nobody here waits for a time: a test waits for a condition, up to [`patience`], after which it counts as a hang.
 
 pub mod agents;
+pub mod attack;
+pub mod attacked;
 pub mod book;
 pub mod chance;
 pub mod running;

@@ -13,8 +13,14 @@ impl Swarm {
     pub(super) fn bounds(&self, agent: usize) -> (Vec<Bounds>, Vec<Bounds>) {
         let (instance, record) = (&self.topology.agents[agent], &self.agents[agent]);
         let lanes = instance.lanes.iter().zip(&record.last.lanes).map(|(lane, &began)| {
-            let cursors = lane.readers.iter().map(|r| self.cursor(r.agent, r.input));
-            let least = cursors.max_by_key(|p| p.position).unwrap_or(began);
+            let awaited =
+                lane.readers.iter().filter(|r| self.board.view().status(r.agent as u32) != Status::Gone);
+            let cursors: Vec<_> = awaited.map(|r| self.cursor(r.agent, r.input)).collect();
+            // Nobody is a whole ring ahead of another on a lane that waits for both: who says so is not believed.
+            let slowest = cursors.iter().map(|p| p.position).min().unwrap_or(0);
+            let lossy = lane.when_full == crate::config::WhenFull::DropOldest;
+            let likely = cursors.into_iter().filter(|p| lossy || p.position - slowest <= lane.capacity_bytes);
+            let least = likely.max_by_key(|p| p.position).unwrap_or(began);
             Bounds { began, least, most: None }
         });
         let inputs = instance.inputs.iter().zip(&record.last.inputs).map(|(input, &began)| {
@@ -34,13 +40,14 @@ impl Swarm {
     }
 
     /// The committed end of a lane; `None` while its producer moves it.
-    pub(super) fn tail(&self, agent: usize, lane: usize) -> Option<u64> {
+    pub(super) fn tail(&self, agent: usize, lane: usize) -> Option<Place> {
         let record = &self.agents[agent];
-        let last = record.last.lanes[lane].position;
+        let last = record.last.lanes[lane];
         match record.view() {
             None => Some(last),
             Some(view) => {
-                commit::committed(view, &record.shape, Key::Lane(lane)).ok().map(|p| p.position.max(last))
+                let place = commit::committed(view, &record.shape, Key::Lane(lane)).ok();
+                place.map(|p| if p.position < last.position { last } else { p })
             }
         }
     }
