@@ -30,18 +30,12 @@ pub enum Counter {
     Rings,
     /// Times it slept.
     Sleeps,
-    /// Messages missed on drop-oldest lanes.
-    Missed,
     /// Sends refused by a full lane.
     Rejected,
-    /// Frames dropped from own drop-oldest lanes before every reader had them.
-    Dropped,
     /// Times a send waited for space.
     Blocked,
     /// Faults of peers seen.
     PeerFaults,
-    /// Payload bytes sent.
-    SentBytes,
 }
 
 /// An incarnation's own desk.

@@ -7,6 +7,7 @@ use shoal_runtime::board::Status;
 use shoal_runtime::commit::{self, Key};
 use shoal_runtime::mark::Place;
 use shoal_runtime::{clock, desk};
+use std::collections::BTreeMap;
 
 impl Swarm {
     /// What is known of an agent's lanes and inputs apart from its own words.
@@ -50,6 +51,21 @@ impl Swarm {
                 place.map(|p| if p.position < last.position { last } else { p })
             }
         }
+    }
+
+    /// For each channel that an agent reads, how many committed messages for it lie unread.
+    pub(super) fn unread(&self, agent: usize) -> Vec<(usize, u64)> {
+        let inputs = self.topology.agents[agent].inputs.iter().enumerate();
+        let mut channels: BTreeMap<usize, u64> = BTreeMap::new();
+        for (index, input) in inputs {
+            let (read, sent) = (self.cursor(agent, index), self.tail(input.producer, input.lane));
+            let (from, to) = (read.sequence, sent.map_or(read.sequence, |p| p.sequence));
+            let (k, n) = (u64::from(input.share.0), u64::from(input.share.1));
+            // How many numbers below `end` are k modulo n.
+            let below = |end: u64| (end + n - 1 - k) / n;
+            *channels.entry(input.channel).or_default() += below(to.max(from)) - below(from);
+        }
+        channels.into_iter().collect()
     }
 
     /// Lets go of an agent's dead incarnations that every reader has drained.
