@@ -40,11 +40,12 @@ fn watched<T>(name: &str, run: impl FnOnce(&AtomicU64) -> T) -> T {
             std::thread::park_timeout(Duration::from_millis(200));
         }
     });
-    let result = run(&at);
+    // A broken rule ends the watch, too: else it would outlive the test and call that a hang.
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&at)));
     over.store(1, Ordering::Relaxed);
     watch.thread().unpark();
     watch.join().expect("the watch saw nothing");
-    result
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 const HEADERS: u64 = 1_000_000;
