@@ -295,7 +295,7 @@ impl Peer {
         for _ in 0..count {
             let got = match self.talk.look() {
                 Some(got) => got,
-                None => self.wait()?,
+                None => self.spin()?,
             };
             self.talk.read(&got)?;
             self.talk.commit(Some(got))?;

@@ -5,6 +5,7 @@ use super::outside::Outside;
 use super::roster::AGENT;
 use crate::Result;
 use rustix::event::{Timespec, epoll};
+use shoal_runtime::Incarnation;
 use shoal_runtime::attachment::Attachment;
 use shoal_runtime::board::Status;
 use shoal_runtime::doorbell::Doorbell;
@@ -39,6 +40,10 @@ impl HarnessPort {
 }
 
 impl Port for HarnessPort {
+    fn accuse(&mut self, of: Incarnation) -> io::Result<()> {
+        Control::say(self, FromAgent::Fault(of))
+    }
+
     fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>> {
         if wait && self.links.is_empty() {
             return Err(io::Error::other("the harness has no more links to give"));
