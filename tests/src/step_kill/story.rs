@@ -1,0 +1,193 @@
+//! What the agent of a scenario shall do: every message that it takes and sends, known before it runs.
+//!
+//! Payloads carry forged headers wherever a later lap begins a frame, so a reader that looks where nothing was published
+//! finds something that it would believe if the protocol let it.
+
+use shoal_runtime::cursor::{self, HEADER_BYTES};
+use shoal_runtime::frame::{EXTENSION_BYTES, Facts, Kind};
+use shoal_runtime::mark::Place;
+
+/// Capacity of the worker's lanes: small, so that laps end inside the stepped section.
+pub const RING_BYTES: u64 = 4096;
+/// Capacity of the source's lane, which holds every input at once.
+pub const SOURCE_RING_BYTES: u64 = 64 * 1024;
+/// Every so many messages a frame carries its time, and is longer.
+const STAMP_EVERY: u64 = 64;
+/// Number of the first message of each lane, so that a stamped one comes after six more.
+const FIRST_SEQUENCE: u64 = 58;
+
+/// A message as it shall be.
+#[derive(Debug)]
+pub struct Message {
+    /// The step that sends it.
+    pub step: u64,
+    /// Its bytes.
+    pub payload: Vec<u8>,
+}
+
+/// All messages of a lane, in order.
+#[derive(Debug)]
+pub struct Row {
+    /// Where the lane begins.
+    pub base: Place,
+    messages: Vec<Message>,
+}
+
+/// How an agent acknowledges and sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Manner {
+    /// Through `Outputs::commit`, as agents do.
+    Step,
+    /// Through `Consumer::ack`, for inputs without outputs.
+    PlainAck,
+}
+
+/// A scenario's script.
+#[derive(Debug)]
+pub struct Story {
+    /// Its name, for the report.
+    pub name: &'static str,
+    /// How messages are acknowledged.
+    pub manner: Manner,
+    /// Messages of the input, one a step; `None` without an input.
+    pub input: Option<Row>,
+    /// Messages of each lane.
+    pub lanes: Vec<Row>,
+    /// Steps before the section that is stepped.
+    pub warm: u64,
+    /// Steps in that section.
+    pub stepped: u64,
+    /// Steps in all.
+    pub total: u64,
+}
+
+impl Story {
+    /// Receive, handle, send on two lanes, commit, publish, acknowledge, ring.
+    pub fn step(stepped: u64) -> Self {
+        let frames = |lane: usize, step: u64| match lane {
+            0 => u64::from(step % 5 != 4),
+            _ => step % 3,
+        };
+        Self::build("step", Manner::Step, true, 2, stepped, frames)
+    }
+
+    /// Sends without an input: one lane, committed by its tail mark alone.
+    pub fn send(stepped: u64) -> Self {
+        Self::build("send", Manner::Step, false, 1, stepped, |_, step| 1 + u64::from(step % 3 == 2))
+    }
+
+    /// Acknowledges without an output.
+    pub fn ack(stepped: u64) -> Self {
+        Self::build("ack", Manner::Step, true, 0, stepped, |_, _| 0)
+    }
+
+    /// Acknowledges outside of a step.
+    pub fn plain_ack(stepped: u64) -> Self {
+        Self::build("plain-ack", Manner::PlainAck, true, 0, stepped, |_, _| 0)
+    }
+
+    fn build(
+        name: &'static str,
+        manner: Manner,
+        has_input: bool,
+        lanes: usize,
+        stepped: u64,
+        frames: impl Fn(usize, u64) -> u64,
+    ) -> Self {
+        let warm = 5;
+        let total = warm + stepped + 3;
+        let base = |lap: u64, back: u64, capacity: u64| Place {
+            position: lap * capacity - back,
+            sequence: FIRST_SEQUENCE,
+        };
+        let input = has_input
+            .then(|| Row::plan(base(3, 640, SOURCE_RING_BYTES), SOURCE_RING_BYTES, 7, 0..total, |_| 1));
+        let lanes = (0..lanes).map(|lane| {
+            let base = base(2 + lane as u64, 1008 + 304 * lane as u64, RING_BYTES);
+            Row::plan(base, RING_BYTES, lane as u64, 0..total, |step| frames(lane, step))
+        });
+        Story { name, manner, input, lanes: lanes.collect(), warm, stepped, total }
+    }
+
+    /// The step that comes when the lanes and the input stand at these numbers; `None` when they fit no step.
+    pub fn step_at(&self, lanes: &[u64], input: Option<u64>) -> Option<u64> {
+        (0..=self.total).find(|&step| {
+            let lanes_fit = self.lanes.iter().zip(lanes).all(|(row, &at)| row.sequence_at(step) == at);
+            let input_fits = match (&self.input, input) {
+                (Some(row), Some(at)) => row.sequence_at(step) == at,
+                _ => true,
+            };
+            lanes_fit && input_fits
+        })
+    }
+}
+
+impl Row {
+    fn plan(
+        base: Place,
+        capacity: u64,
+        salt: u64,
+        steps: std::ops::Range<u64>,
+        frames: impl Fn(u64) -> u64,
+    ) -> Row {
+        let mut messages = Vec::new();
+        let mut places = Vec::new();
+        let mut at = base;
+        for step in steps {
+            for _ in 0..frames(step) {
+                let mut mix = (at.sequence + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt << 32;
+                let len = 40 + (mix >> 40) % 300;
+                let payload: Vec<u8> = (0..len)
+                    .map(|_| {
+                        mix = mix
+                            .wrapping_mul(6_364_136_223_846_793_005)
+                            .wrapping_add(1_442_695_040_888_963_407);
+                        (mix >> 56) as u8 | 1
+                    })
+                    .collect();
+                let extension = if at.sequence.is_multiple_of(STAMP_EVERY) { EXTENSION_BYTES } else { 0 };
+                let placed = cursor::place(at.position, cursor::frame_bytes(len + extension), capacity);
+                places.push((at, placed.position + HEADER_BYTES + extension));
+                at = Place { position: placed.end, sequence: at.sequence + 1 };
+                messages.push(Message { step, payload });
+            }
+        }
+        for (message, (_, begin)) in messages.iter_mut().zip(&places) {
+            for (later, _) in &places {
+                forge(&mut message.payload, *begin, *later, capacity);
+            }
+        }
+        Row { base, messages }
+    }
+
+    /// Number of the next message before a step.
+    pub fn sequence_at(&self, step: u64) -> u64 {
+        self.base.sequence + self.messages.iter().filter(|m| m.step < step).count() as u64
+    }
+
+    /// A message by its number.
+    pub fn message(&self, sequence: u64) -> Option<&Message> {
+        self.messages.get(sequence.checked_sub(self.base.sequence)? as usize)
+    }
+
+    /// The messages of a step.
+    pub fn of_step(&self, step: u64) -> impl Iterator<Item = &Message> {
+        self.messages.iter().filter(move |m| m.step == step)
+    }
+
+    /// All messages.
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
+    }
+}
+
+/// Puts a header for `later` where its lap's predecessor lies inside this payload.
+fn forge(payload: &mut [u8], begin: u64, later: Place, capacity: u64) {
+    let Some(at) = later.position.checked_sub(capacity).and_then(|before| before.checked_sub(begin)) else {
+        return;
+    };
+    let Some(bytes) = payload.get_mut(at as usize..at as usize + 16) else { return };
+    let facts = Facts { len: 8, kind: Kind::Message, extended: false, sequence: later.sequence as u32 };
+    bytes[..8].copy_from_slice(&later.position.to_le_bytes());
+    bytes[8..].copy_from_slice(&facts.pack().to_le_bytes());
+}
