@@ -4,6 +4,7 @@ use crate::core::{Core, Handler, Problem, Subscribed};
 use crate::error::{self, Error, Result};
 use crate::handle::{self, Publisher, Subscription, Way};
 use crate::payload::{Bytes, Payload};
+use crate::state::{self, State};
 use crate::step::{Failures, Lost, Received, Step};
 use crate::{Log, Port};
 use shoal_runtime::attachment::{self, Attachment, Found};
@@ -307,6 +308,23 @@ impl Agent {
             self.core.accuse()?;
         }
         Ok(result)
+    }
+
+    /// The agent's one state, of type `S`: what its next incarnation finds as it was at the last commit.
+    ///
+    /// # Errors
+    /// What was kept is of another type; both fingerprints are named.
+    pub fn state<S: Message>(&mut self) -> Result<State<S>> {
+        let Attachment { manifest, outputs, .. } = &mut self.core.at;
+        State::open(&manifest.name, outputs.state())
+    }
+
+    /// The state as it was committed last; `None` before the first.
+    ///
+    /// # Errors
+    /// What was kept is no value of this type.
+    pub fn load<S: Message>(&mut self, _state: &State<S>) -> Result<Option<S>> {
+        state::load(self.core.at.outputs.state())
     }
 
     /// How many messages were ever committed to this lane, by this incarnation and all before it: where a source resumes

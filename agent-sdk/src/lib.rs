@@ -37,6 +37,7 @@ pub mod harness;
 mod log;
 mod payload;
 mod run;
+mod state;
 mod step;
 
 pub use agent::{Agent, Next};
@@ -44,6 +45,7 @@ pub use error::{Error, InvalidMessage, Result, SendError, SupervisorGone};
 pub use handle::{Publisher, Subscription};
 pub use payload::{Bytes, Payload};
 pub use run::{EXIT_SUPERVISOR_GONE, run};
+pub use state::State;
 pub use step::{MessageId, Received, SEND_TIMEOUT, Step};
 
 /// The library that archives messages, for those who want its types by name.

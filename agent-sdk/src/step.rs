@@ -3,6 +3,7 @@
 use crate::error::{self, Error, Result, SendError, SupervisorGone};
 use crate::handle::Publisher;
 use crate::payload::{Bytes, Payload};
+use crate::state::{self, State};
 use crate::{Port, handle};
 use shoal_runtime::attachment::{self, Encode, Outputs, World};
 use shoal_runtime::clock;
@@ -174,6 +175,22 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// The agent's state as this step sees it: its own change, else what was committed last; `None` before the first.
+    ///
+    /// # Errors
+    /// What was kept is no value of this type.
+    pub fn load<S: Message>(&mut self, _state: &State<S>) -> Result<Option<S>> {
+        state::load(self.parts.outputs.state())
+    }
+
+    /// Changes the agent's state as a part of this step.
+    ///
+    /// # Errors
+    /// The value is too large, or cannot be encoded.
+    pub fn keep<S: Message>(&mut self, _state: &State<S>, value: &S) -> Result<()> {
+        state::keep(self.parts.outputs.state(), self.parts.scratch, value)
+    }
+
     /// Sets how long each later send of this step waits for space on a channel that says `block`; 5 s at first.
     pub fn deadline(&mut self, timeout: Duration) {
         self.timeout = Some(timeout);
@@ -337,6 +354,22 @@ impl<'a, T: Payload> Received<'a, T> {
         fill: impl FnOnce(&mut [u8]) -> Result<usize>,
     ) -> Result<()> {
         self.step.borrow_mut().send_with(to, len, fill)
+    }
+
+    /// As [`Step::load`].
+    ///
+    /// # Errors
+    /// As [`Step::load`].
+    pub fn load<S: Message>(&self, state: &State<S>) -> Result<Option<S>> {
+        self.step.borrow_mut().load(state)
+    }
+
+    /// As [`Step::keep`].
+    ///
+    /// # Errors
+    /// As [`Step::keep`].
+    pub fn keep<S: Message>(&self, state: &State<S>, value: &S) -> Result<()> {
+        self.step.borrow_mut().keep(state, value)
     }
 
     /// As [`Step::deadline`].

@@ -557,3 +557,59 @@ fn waiting_for_what_never_comes_is_an_error_of_the_harness() {
     });
     assert!(error.unwrap_err().to_string().contains("never comes"));
 }
+
+#[shoal_agent::message]
+struct Number {
+    value: u64,
+}
+
+#[shoal_agent::message]
+struct Total {
+    sum: u64,
+    names: Vec<String>,
+}
+
+fn summing(agent: &mut shoal_agent::Agent) -> shoal_agent::Result<()> {
+    let total = agent.state::<Total>()?;
+    agent.on::<Number>("in", move |step, number| {
+        let mut kept = step.load(&total)?.unwrap_or(Total { sum: 0, names: Vec::new() });
+        kept.sum += number.value.to_native();
+        kept.names.push(format!("n{}", number.value.to_native()));
+        step.keep(&total, &kept)?;
+        if number.value.to_native() == 13 { Err("an unlucky number".into()) } else { Ok(()) }
+    })?;
+    agent.serve()
+}
+
+#[test]
+fn state_of_a_failed_step_is_forgotten_and_the_next_incarnation_finds_what_was_committed() {
+    let mut harness = Harness::new("summer").subscribes::<Number>("in").attempts_max(2);
+    for value in [1, 2, 3] {
+        harness.feed("in", Number { value });
+    }
+    harness.run(summing).expect("no error");
+    harness.feed("in", Number { value: 13 });
+    let _ = harness.run(summing);
+    let mut found = None;
+    let _ = harness.run(|agent| {
+        let total = agent.state::<Total>()?;
+        found = agent.load(&total)?.map(|t| (t.sum, t.names));
+        Ok(())
+    });
+    assert_eq!(found, Some((6, vec!["n1".to_string(), "n2".into(), "n3".into()])));
+}
+
+#[test]
+fn state_of_another_type_or_too_large_is_an_error_that_says_so() {
+    let mut harness = Harness::new("summer").subscribes::<Number>("in");
+    harness.feed("in", Number { value: 1 });
+    harness.run(summing).expect("no error");
+    let error = harness.run(|agent| agent.state::<Number>().map(|_| ())).expect_err("refused").to_string();
+    assert!(error.contains("former") && error.contains("Number"), "{error}");
+    let mut harness = Harness::new("keeper").publishes::<Number>("out");
+    let error = harness.run(|agent| {
+        let total = agent.state::<Total>()?;
+        agent.step(|step| step.keep(&total, &Total { sum: 0, names: vec!["x".repeat(9000)] }))
+    });
+    assert!(error.expect_err("refused").to_string().contains("too large"));
+}

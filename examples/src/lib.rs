@@ -1,4 +1,5 @@
-//! Small agents and a swarm file to learn from: `wordcount.toml` starts the three in `src/bin`.
+//! Small agents and swarm files to learn from: `wordcount.toml` starts lister, workers and collector, `ticks.toml` starts
+//! ticker and teller; all are in `src/bin`.
 
 /// A file to count.
 #[shoal_agent::message]
@@ -14,4 +15,11 @@ pub struct Count {
     pub path: String,
     /// Words in it.
     pub words: u64,
+}
+
+/// A number, one more than the last.
+#[shoal_agent::message]
+pub struct Tick {
+    /// The number.
+    pub number: u64,
 }

@@ -19,7 +19,7 @@ fn manifest() -> Manifest {
     let lane = |channel| LaneShape { capacity_bytes: 4096, when_full: WhenFull::Block, channel };
     let channel =
         |name: &str, message: &str, line| ChannelEntry { name: name.into(), message: message.into(), line };
-    let lister = SegmentShape { lanes: vec![lane(0)], input_count: 0 };
+    let lister = SegmentShape { lanes: vec![lane(0)], input_count: 0, state_bytes: 0 };
     Manifest {
         swarm: "wordcount".into(),
         file: "wordcount.toml".into(),
@@ -29,7 +29,7 @@ fn manifest() -> Manifest {
         generation: 1,
         replica: (0, 1),
         permanent: false,
-        shape: SegmentShape { lanes: vec![lane(1)], input_count: 1 },
+        shape: SegmentShape { lanes: vec![lane(1)], input_count: 1, state_bytes: 0 },
         board: BoardShape { channel_count: 2, agents: vec![(1, 1), (1, 0)] },
         channels: vec![channel("tasks", "Task", 5), channel("counts", "Count", 9)],
         neighbours: vec![NeighbourEntry { agent: 1, name: "lister".into(), shape: lister, read: true }],
@@ -52,7 +52,7 @@ fn start() -> (Child, OwnedFd) {
     let manifest = manifest();
     let place = Place { position: 4096, sequence: 0 };
     let incarnation = Incarnation { agent: 0, generation: 1 };
-    let origin = Origin { swarm: 1, incarnation, lanes: vec![place], inputs: vec![place] };
+    let origin = Origin { swarm: 1, incarnation, lanes: vec![place], inputs: vec![place], state: Vec::new() };
     let own = segment::create(&manifest.shape, &origin).expect("a segment");
     let (board, board_fd) = segment::create_board(manifest.board.clone(), 1).expect("a board");
     let doorbell = Doorbell::create().expect("a doorbell");

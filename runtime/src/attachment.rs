@@ -1,6 +1,7 @@
 //! An incarnation attached to its swarm: its lanes, its inputs, its links, and the one place where it waits.
 
 use crate::board::{Request, Status};
+use crate::bug::{Bug, placed};
 use crate::commit::{Committer, Key};
 use crate::consumer::{Consumer, Cursor, Frame, InputEnd, Polled};
 use crate::desk::{Counter, Desk, Life};
@@ -11,6 +12,7 @@ use crate::links::{Links, Neighbour, Port};
 use crate::port::{Control, ControlPort};
 use crate::producer::{Claim, Claimed, Producer, ReaderEnd};
 use crate::spin::Spin;
+use crate::state::StateWriter;
 use crate::waking::{self, Party};
 use crate::wire::{self, FromAgent, Manifest, Received, ToAgent};
 use crate::{Region, bootstrap, clock, segment, sync};
@@ -56,6 +58,7 @@ pub struct Outputs {
     producers: Vec<Producer>,
     committer: Committer,
     stamp_next: bool,
+    state: StateWriter,
 }
 
 /// The reading ends.
@@ -270,7 +273,12 @@ impl Outputs {
         let producers =
             lanes.map(|(i, l)| Producer::open(region.clone(), &manifest.shape, i, ends(l))).collect();
         let committer = Committer::new(region.clone(), &manifest.shape, manifest.generation);
-        Outputs { producers, committer, stamp_next: false }
+        Outputs {
+            producers,
+            committer,
+            stamp_next: false,
+            state: StateWriter::open(region.clone(), &manifest.shape),
+        }
     }
 
     /// A lane's writing end.
@@ -393,11 +401,17 @@ impl Outputs {
     /// Forgets every hidden frame.
     pub fn abort(&mut self) {
         self.producers.iter_mut().for_each(Producer::abort);
+        self.state.abort();
+    }
+
+    /// The agent's state: a change is part of the step.
+    pub fn state(&mut self) -> &mut StateWriter {
+        &mut self.state
     }
 
     /// Commits a step: its hidden frames on all lanes and, if it had one, its input. Then publishes and rings.
     ///
-    /// A step of one lane without an input commits by the lane's tail mark alone.
+    /// A step that only sends on one lane commits by the lane's tail mark, one that only acknowledges by the cursor mark.
     ///
     /// # If we die here
     /// Before the record's number (or the one tail mark) nothing of the step exists; after it all of it does, whether marks,
@@ -407,18 +421,32 @@ impl Outputs {
     /// As [`Port::receive`]; the step is committed then.
     pub fn commit<P: Port>(
         &mut self,
-        input: Option<(usize, &mut Cursor, &Frame)>,
+        mut input: Option<(usize, &mut Cursor, &Frame)>,
         world: &mut World<P>,
     ) -> io::Result<()> {
+        if let Some((_, cursor, frame)) = input.as_mut().filter(|_| placed(Bug::AcknowledgeBeforeCommit)) {
+            cursor.publish_early(frame);
+        }
         let touched = self.producers.iter().filter(|p| p.touched()).count();
-        if touched + usize::from(input.is_some()) > 1 {
+        if self.state.changed() || touched + usize::from(input.is_some()) > 1 + usize::from(placed(Bug::RecordSpared)) {
             for (lane, producer) in self.producers.iter().enumerate().filter(|(_, p)| p.touched()) {
-                self.committer.add(Key::Lane(lane), producer.pending());
+                if placed(Bug::RecordWithoutLastLane) && lane > 0 {
+                    continue;
+                }
+                let mut end = producer.pending();
+                end.sequence += u64::from(placed(Bug::RecordNumberedAhead));
+                self.committer.add(Key::Lane(lane), end);
             }
-            if let Some((index, _, frame)) = &input {
+            if let Some((index, _, frame)) = input.as_ref().filter(|_| !placed(Bug::RecordWithoutInput)) {
                 self.committer.add(Key::Input(*index), frame.next());
             }
+            let named = if placed(Bug::StateSlotKept) { 1 } else { self.state.named() };
+            self.committer.name_state(named);
+            if placed(Bug::PublishBeforeCommit) {
+                self.producers.iter_mut().for_each(Producer::publish);
+            }
             self.committer.commit();
+            self.state.commit();
         }
         world.note_message();
         let input = input.map(|(_, cursor, frame)| (cursor, frame));

@@ -16,6 +16,8 @@ pub struct Origin {
     pub lanes: Vec<Place>,
     /// First cursor of each input.
     pub inputs: Vec<Place>,
+    /// The committed state as its predecessor's whole slot; empty for none.
+    pub state: Vec<u8>,
 }
 
 /// The words that a fresh segment begins with, by offset.
@@ -31,6 +33,8 @@ pub(crate) fn image(shape: &SegmentShape, origin: &Origin) -> Vec<(usize, Vec<u6
         (header::LANE_COUNT, shape.lanes.len() as u64),
         (header::INPUT_COUNT, u64::from(shape.input_count)),
         (header::FINGERPRINT, shape.fingerprint()),
+        (header::STATE_OFFSET, shape.state_offset() as u64),
+        (header::STATE_BYTES, u64::from(shape.state_bytes)),
     ];
     words.into_iter().for_each(|(offset, value)| head[offset / 8] = value);
     let mut image = vec![(0, head)];
@@ -50,6 +54,9 @@ pub(crate) fn image(shape: &SegmentShape, origin: &Origin) -> Vec<(usize, Vec<u6
         image.push((shape.lane_offset(i) + lane::TAIL, mark::image(*base).to_vec()));
         image.push((shape.lane_offset(i) + lane::FLOOR, vec![base.position]));
     }
+    let state = origin.state.chunks_exact(8).take(shape.state_bytes as usize / 8);
+    let state = state.map(|word| word.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
+    image.push((shape.state_offset(), state.collect()));
     image
 }
 

@@ -8,6 +8,7 @@
 //! ....   records  four slots of the commit record
 //! ....   inputs   one line a lane that it reads: cursor mark, counters
 //! ....   lanes    two lines a lane that it writes: fixed facts and want │ tail mark, floor, counters
+//! ....   state    two slots of the agent's state
 //! 4096·k rings    the lanes' cyclic bytes, each a power of two
 //! ```
 //! A *line* is 128 bytes, two cache lines, because the processor fetches them in pairs: words of different writers or
@@ -35,6 +36,8 @@ pub const SEGMENT_UNIT_BYTES: usize = 64 * 1024;
 
 /// Least capacity of a ring.
 pub const CAPACITY_MIN_BYTES: u64 = 4096;
+/// Bytes of each of an agent's two state slots.
+pub const STATE_BYTES: u32 = 8192;
 /// Largest capacity of a ring: a frame is at most half of it and its length has 28 bits.
 pub const CAPACITY_MAX_BYTES: u64 = 512 * 1024 * 1024;
 
@@ -50,7 +53,7 @@ pub mod header {
     pub const LANE_COUNT: usize = 48;
     pub const INPUT_COUNT: usize = 56;
     pub const FINGERPRINT: usize = 64;
-    /// Reserved for the two state slots: offset and size in bytes, both 0 while there are none.
+    /// The two state slots: offset of the first and size of each in bytes.
     pub const STATE_OFFSET: usize = 72;
     pub const STATE_BYTES: usize = 80;
     /// Reserved for the flight recorder: offset and size in bytes, both 0 while there is none.
@@ -104,7 +107,7 @@ pub mod record {
     pub const GENERATION: usize = 8;
     pub const COUNT: usize = 16;
     pub const CHECKSUM: usize = 24;
-    /// Reserved: which state slot holds the state of this step.
+    /// Which state slot holds after this step: 1 or 2.
     pub const STATE_SLOT: usize = 32;
     pub const ENTRIES: usize = 40;
     /// An entry: key (lane or input), position, sequence.
@@ -187,6 +190,8 @@ pub struct SegmentShape {
     pub lanes: Vec<LaneShape>,
     /// How many lanes the agent reads.
     pub input_count: u32,
+    /// Bytes of each of the two state slots, a multiple of 16; 0 for none.
+    pub state_bytes: u32,
 }
 
 const fn round_up(value: usize, unit: usize) -> usize {
@@ -219,10 +224,16 @@ impl SegmentShape {
         self.input_offset(self.input_count as usize) + lane * lane::BYTES
     }
 
+    /// Offset of the first of the two state slots.
+    pub fn state_offset(&self) -> usize {
+        self.lane_offset(self.lanes.len())
+    }
+
     /// Offset of the ring of a lane.
     pub fn ring_offset(&self, lane: usize) -> usize {
         let before: u64 = self.lanes[..lane].iter().map(|l| l.capacity_bytes).sum();
-        round_up(self.lane_offset(self.lanes.len()), RING_ALIGN_BYTES) + before as usize
+        let state_end = self.state_offset() + 2 * self.state_bytes as usize;
+        round_up(state_end, RING_ALIGN_BYTES) + before as usize
     }
 
     /// Bytes of the whole segment.
@@ -234,7 +245,8 @@ impl SegmentShape {
     pub fn fingerprint(&self) -> u64 {
         let words =
             self.lanes.iter().flat_map(|l| [l.capacity_bytes, l.when_full as u64, u64::from(l.channel)]);
-        fingerprint_of_words([VERSION, u64::from(self.input_count)].into_iter().chain(words))
+        let head = [VERSION, u64::from(self.input_count), u64::from(self.state_bytes)];
+        fingerprint_of_words(head.into_iter().chain(words))
     }
 }
 
@@ -345,7 +357,7 @@ mod tests {
     fn shape(lanes: &[u64], input_count: u32) -> SegmentShape {
         let lanes =
             lanes.iter().map(|&c| LaneShape { capacity_bytes: c, when_full: WhenFull::Block, channel: 0 });
-        SegmentShape { lanes: lanes.collect(), input_count }
+        SegmentShape { lanes: lanes.collect(), input_count, state_bytes: 4096 }
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub mod beacon;
 pub mod board;
 #[cfg(not(loom))]
 pub mod bootstrap;
+pub mod bug;
+#[cfg(not(loom))]
+pub mod claims;
 #[cfg(not(loom))]
 pub mod clock;
 pub mod commit;
@@ -40,6 +43,8 @@ mod region;
 pub mod segment;
 #[cfg(not(loom))]
 pub mod spin;
+#[cfg(not(loom))]
+pub mod state;
 pub mod sync;
 pub mod waking;
 #[cfg(not(loom))]

@@ -42,12 +42,14 @@ fn send(producer: &mut Producer, links: &Links, count: u8) {
 #[test]
 fn a_frame_given_up_between_poll_and_lease_is_not_read() {
     let lane = LaneShape { capacity_bytes: 4096, when_full: WhenFull::DropOldest, channel: 0 };
-    let writes = Arc::new(SegmentShape { lanes: vec![lane], input_count: 0 });
-    let reads = SegmentShape { lanes: Vec::new(), input_count: 1 };
+    let writes = Arc::new(SegmentShape { lanes: vec![lane], input_count: 0, state_bytes: 0 });
+    let reads = SegmentShape { lanes: Vec::new(), input_count: 1, state_bytes: 0 };
     let place = Place { position: 4096, sequence: 0 };
     let (writer, reader) = (Incarnation { agent: 0, generation: 1 }, Incarnation { agent: 1, generation: 1 });
-    let theirs = Origin { swarm: 1, incarnation: writer, lanes: vec![place], inputs: Vec::new() };
-    let own = Origin { swarm: 1, incarnation: reader, lanes: Vec::new(), inputs: vec![place] };
+    let theirs =
+        Origin { swarm: 1, incarnation: writer, lanes: vec![place], inputs: Vec::new(), state: Vec::new() };
+    let own =
+        Origin { swarm: 1, incarnation: reader, lanes: Vec::new(), inputs: vec![place], state: Vec::new() };
     let (theirs, own) = (segment::heap(&writes, &theirs), segment::heap(&reads, &own));
     let shape = BoardShape { channel_count: 1, agents: vec![(1, 0), (0, 1)] };
     let region = Region::heap(shape.total_bytes());

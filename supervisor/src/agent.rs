@@ -34,6 +34,8 @@ pub struct Agent {
     pub graves: VecDeque<Grave>,
     /// Where its lanes end and its cursors stand by its last verdict.
     pub last: Verdict,
+    /// Its state by its last verdict, as a whole slot; empty for none.
+    pub last_state: Vec<u8>,
     /// Whether it was ever ready.
     pub was_ready: bool,
     /// Starts after the first.

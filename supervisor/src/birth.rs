@@ -28,7 +28,11 @@ pub fn segment_shape(instance: &Instance) -> SegmentShape {
         },
         channel: lane.channel as u32,
     });
-    SegmentShape { lanes: lanes.collect(), input_count: instance.inputs.len() as u32 }
+    SegmentShape {
+        lanes: lanes.collect(),
+        input_count: instance.inputs.len() as u32,
+        state_bytes: layout::STATE_BYTES,
+    }
 }
 
 /// The shape of the board.
@@ -118,10 +122,16 @@ pub fn bear(
     manifest: &Manifest,
     config: &crate::config::Agent,
     last: &Verdict,
+    state: &[u8],
 ) -> io::Result<Live> {
     let incarnation = manifest.incarnation();
-    let origin =
-        Origin { swarm: cradle.swarm, incarnation, lanes: last.lanes.clone(), inputs: last.inputs.clone() };
+    let origin = Origin {
+        swarm: cradle.swarm,
+        incarnation,
+        lanes: last.lanes.clone(),
+        inputs: last.inputs.clone(),
+        state: state.to_vec(),
+    };
     let segment = segment::create(&manifest.shape, &origin)?;
     let doorbell = Doorbell::create()?;
     let told = segment::freeze("shoal-manifest", &manifest.to_bytes()?)?;

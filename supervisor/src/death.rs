@@ -76,9 +76,15 @@ mod tests {
 
     fn dead() -> (Region, SegmentShape) {
         let lane = LaneShape { capacity_bytes: 4096, when_full: WhenFull::Block, channel: 0 };
-        let shape = SegmentShape { lanes: vec![lane], input_count: 1 };
+        let shape = SegmentShape { lanes: vec![lane], input_count: 1, state_bytes: 0 };
         let incarnation = Incarnation { agent: 0, generation: 4 };
-        let origin = Origin { swarm: 1, incarnation, lanes: vec![at(4128, 2)], inputs: vec![at(8192, 9)] };
+        let origin = Origin {
+            swarm: 1,
+            incarnation,
+            lanes: vec![at(4128, 2)],
+            inputs: vec![at(8192, 9)],
+            state: Vec::new(),
+        };
         (segment::heap(&shape, &origin), shape)
     }
 

@@ -122,6 +122,7 @@ impl Swarm {
             live: None,
             graves: VecDeque::new(),
             last: beginning(&topology, instance),
+            last_state: Vec::new(),
             was_ready: false,
             restarts: 0,
             past: Totals::default(),

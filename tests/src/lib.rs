@@ -1,4 +1,52 @@
-//! Integration tests, and the tracer that kills an agent at every instruction.
+//! What the integration tests share: a stage of its own for every test, a running supervisor on it, the traces that
+//! processes leave, and numbers that can be drawn again.
+//!
+//! The agents of the tests are the binaries in `src/bin`; `shoal-under-test` is the command line itself, because a crate
+//! is given no path to another crate's binary, and one that happens to lie in `target/` may be stale.
+//!
+//! Nobody here waits for a time: a test waits for a condition, up to [`PATIENCE`], after which it counts as a hang.
 
+pub mod agents;
+pub mod book;
+pub mod chance;
+pub mod running;
+pub mod stage;
 #[cfg(target_arch = "x86_64")]
 pub mod step_kill;
+pub mod traces;
+
+pub use book::{Book, Entry};
+pub use chance::Chance;
+pub use running::Running;
+pub use stage::{Done, Stage};
+
+use std::time::{Duration, Instant};
+
+/// How long a condition may take before the test counts as hung. Generous: the machine may be busy.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// How long to pause before a condition is looked at again.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Waits until a condition holds and returns what it yields.
+///
+/// # Panics
+/// When it does not hold within [`PATIENCE`].
+pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < end, "hung: {what} did not come to pass within {PATIENCE:?}");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// A stage for a test of this crate.
+#[macro_export]
+macro_rules! stage {
+    ($label:expr) => {
+        $crate::Stage::new($label, env!("CARGO_BIN_EXE_shoal-under-test"))
+    };
+}

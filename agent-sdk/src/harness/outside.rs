@@ -103,13 +103,17 @@ impl Outside {
         doorbell: Doorbell,
         port: HarnessPort,
     ) -> io::Result<Attachment<HarnessPort>> {
+        let state = self.region.as_ref().map_or(Vec::new(), |region| kept(&self.manifest, region));
         let verdict = self.region.take().map(|region| verdict(&self.manifest, &region));
         if let Some(verdict) = &verdict {
             self.board.verdict(AGENT, verdict);
             self.manifest.generation += 1;
         }
         let incarnation = self.manifest.incarnation();
-        let region = segment::heap(&self.manifest.shape, &origin(&self.manifest, verdict.as_ref()));
+        let region = segment::heap(
+            &self.manifest.shape,
+            &Origin { state, ..origin(&self.manifest, verdict.as_ref()) },
+        );
         self.region = Some(region.clone());
         self.board.publish_request(AGENT, Request::Run);
         (self.ended, self.ready) = (false, false);
@@ -281,7 +285,13 @@ fn origin(manifest: &Manifest, verdict: Option<&Verdict>) -> Origin {
         Some(verdict) => (verdict.lanes.clone(), verdict.inputs.clone()),
         None => (lanes.collect(), inputs.collect()),
     };
-    Origin { swarm: 1, incarnation: manifest.incarnation(), lanes, inputs }
+    Origin { swarm: 1, incarnation: manifest.incarnation(), lanes, inputs, state: Vec::new() }
+}
+
+/// The state that a dead incarnation committed.
+fn kept(manifest: &Manifest, region: &Region) -> Vec<u8> {
+    let record = commit::read(region, &manifest.shape);
+    record.map_or(Vec::new(), |record| shoal_runtime::state::committed(region, &manifest.shape, &record))
 }
 
 /// What a dead incarnation committed.

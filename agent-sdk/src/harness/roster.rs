@@ -1,7 +1,7 @@
 //! Who is in the swarm of a harness: a manifest for the agent under test, its sources, and the sink.
 
 use super::WhenFull;
-use shoal_runtime::layout::{BoardShape, LaneShape, SegmentShape};
+use shoal_runtime::layout::{BoardShape, LaneShape, STATE_BYTES, SegmentShape};
 use shoal_runtime::wire::{ChannelEntry, InputEntry, LaneEntry, Manifest, NeighbourEntry, ReaderEntry};
 
 /// Index of the agent under test on the board; its sources follow, then the sink.
@@ -31,12 +31,14 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         .filter(|&i| !channels[i].publishes)
         .flat_map(|i| (0..channels[i].producers).map(move |k| (i, k)))
         .collect();
-    let source_shape = |index| SegmentShape { lanes: vec![lane_shape(index)], input_count: 0 };
+    let source_shape =
+        |index| SegmentShape { lanes: vec![lane_shape(index)], input_count: 0, state_bytes: 0 };
     let shape = SegmentShape {
         lanes: published.iter().map(|&i| lane_shape(i)).collect(),
         input_count: read.len() as u32,
+        state_bytes: STATE_BYTES,
     };
-    let sink_shape = SegmentShape { lanes: Vec::new(), input_count: published.len() as u32 };
+    let sink_shape = SegmentShape { lanes: Vec::new(), input_count: published.len() as u32, state_bytes: 0 };
     let mut agents = vec![(published.len() as u32, read.len() as u32)];
     agents.extend(read.iter().map(|_| (1, 0)));
     agents.push((0, published.len() as u32));

@@ -92,9 +92,10 @@ fn step_of_a_relay_that_dies(stores: u64) -> (Place, Place) {
     let (lives, life) = swarm.begin();
     swarm.sender(&lives[0], life.link()).send(1);
     let producer_shape = std::sync::Arc::new(swarm.sender_shape());
-    let shape = SegmentShape { lanes: producer_shape.lanes.clone(), input_count: 1 };
+    let shape = SegmentShape { lanes: producer_shape.lanes.clone(), input_count: 1, state_bytes: 0 };
     let at = Place { position: 128, sequence: 0 };
-    let origin = Origin { swarm: 1, incarnation: life.who, lanes: vec![at], inputs: vec![at] };
+    let origin =
+        Origin { swarm: 1, incarnation: life.who, lanes: vec![at], inputs: vec![at], state: Vec::new() };
     let region = mortal(&shape, &origin, stores);
     let mut links =
         Links::new(swarm.board.view().clone(), vec![Neighbour::new(0, producer_shape.clone(), true)]);

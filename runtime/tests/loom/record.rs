@@ -17,9 +17,10 @@ fn place(n: u64) -> Place {
 #[test]
 fn record_read_while_its_writer_commits_a_whole_round_of_slots_is_never_a_mixture() {
     model(Some(3), || {
-        let shape = SegmentShape { lanes: vec![], input_count: 1 };
+        let shape = SegmentShape { lanes: vec![], input_count: 1, state_bytes: 0 };
         let incarnation = Incarnation { agent: 0, generation: 1 };
-        let origin = Origin { swarm: 1, incarnation, lanes: vec![], inputs: vec![place(0)] };
+        let origin =
+            Origin { swarm: 1, incarnation, lanes: vec![], inputs: vec![place(0)], state: Vec::new() };
         let region = heap(&shape, &origin);
         let mut committer = Committer::new(region.clone(), &shape, 1);
         let mut commit = move |n| {

@@ -71,11 +71,11 @@ impl Swarm {
     }
 
     pub fn sender_shape(&self) -> SegmentShape {
-        SegmentShape { lanes: vec![self.lane.clone()], input_count: 0 }
+        SegmentShape { lanes: vec![self.lane.clone()], input_count: 0, state_bytes: 0 }
     }
 
     pub fn receiver_shape(&self) -> SegmentShape {
-        SegmentShape { lanes: vec![], input_count: self.senders as u32 }
+        SegmentShape { lanes: vec![], input_count: self.senders as u32, state_bytes: 0 }
     }
 
     /// Makes a segment and a doorbell; lanes and cursors begin where `at` says, or where the swarm began.
@@ -88,7 +88,11 @@ impl Swarm {
         } else {
             (self.sender_shape(), begin, vec![])
         };
-        let region = image::mortal(&shape, &Origin { swarm: 1, incarnation: who, lanes, inputs }, stores);
+        let region = image::mortal(
+            &shape,
+            &Origin { swarm: 1, incarnation: who, lanes, inputs, state: Vec::new() },
+            stores,
+        );
         Life { who, region, bell: Doorbell::model() }
     }
 

@@ -26,7 +26,7 @@ impl Swarm {
         manifest.generation = record.generation;
         self.board.publish_request(agent as u32, Request::Run);
         self.board.publish_status(agent as u32, Status::Expected);
-        match birth::bear(&mut self.cradle, manifest, config, &record.last) {
+        match birth::bear(&mut self.cradle, manifest, config, &record.last, &record.last_state) {
             Ok(live) => {
                 if record.generation > 1 {
                     record.restarts += 1;

@@ -12,6 +12,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
+use shoal_runtime::{commit, state};
+
 impl Swarm {
     /// A process is dead: prove it, and when it is proved, draw the conclusions.
     pub fn on_death(&mut self, agent: usize) {
@@ -59,6 +61,14 @@ impl Swarm {
         self.board.announce();
         let corrupt = verdict.kind == VerdictKind::Corrupt;
         let record = &mut self.agents[agent];
+        record.last_state = match &live.sealed {
+            // Nothing of what it scribbled over is believed.
+            Some(_) if corrupt => Vec::new(),
+            Some(sealed) => commit::read(&sealed.view, &record.shape)
+                .map(|last| state::committed(&sealed.view, &record.shape, &last))
+                .unwrap_or_default(),
+            None => std::mem::take(&mut record.last_state),
+        };
         record.last = verdict;
         if let Some(sealed) = &live.sealed {
             record.past.add(&sealed.view);

@@ -1,0 +1,61 @@
+//! Within one process: a message into bytes, bytes into a message, and a step with and without its commit record.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use shoal_benches::Quote;
+use shoal_benches::talk::Talker;
+use shoal_benches::within::{Still, pair};
+use shoal_runtime::message::{self, Scratch};
+use std::hint::black_box;
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+criterion_group! {
+    name = step;
+    config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
+    targets = encode, access, commit
+}
+criterion_main!(step);
+
+#[repr(align(16))]
+struct Slot([MaybeUninit<u8>; 256]);
+
+fn encode(criterion: &mut Criterion) {
+    let (quote, mut scratch, mut slot) =
+        (Quote::example(), Scratch::new(), Slot([const { MaybeUninit::uninit() }; 256]));
+    criterion.bench_function("message/encode/64B", |bencher| {
+        bencher.iter(|| message::encode(black_box(&quote), black_box(&mut slot.0), &mut scratch));
+    });
+}
+
+fn access(criterion: &mut Criterion) {
+    let bytes = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&Quote::example()).expect("encoded");
+    criterion.bench_function("message/access/64B", |bencher| {
+        bencher.iter(|| message::access::<Quote>(black_box(&bytes)).expect("valid").number);
+    });
+}
+
+/// One message there and one back: the second agent answers in a step, or with an acknowledgement of its own.
+fn there_and_back(agents: &mut [Talker<Still>; 2], step: bool) {
+    let [first, second] = agents;
+    first.write().expect("sent");
+    first.commit(None).expect("committed");
+    let got = second.look().expect("it is there");
+    second.read(&got).expect("valid");
+    second.write().expect("sent");
+    if step {
+        second.commit(Some(got)).expect("committed");
+    } else {
+        second.commit(None).expect("committed");
+        second.commit(Some(got)).expect("committed");
+    }
+    let got = first.look().expect("it is there");
+    first.read(&got).expect("valid");
+    first.commit(Some(got)).expect("committed");
+}
+
+fn commit(criterion: &mut Criterion) {
+    for (name, step) in [("step/commit/record", true), ("step/commit/plain", false)] {
+        let mut agents: [Talker<Still>; 2] = pair().expect("two agents");
+        criterion.bench_function(name, |bencher| bencher.iter(|| there_and_back(&mut agents, step)));
+    }
+}

@@ -1,0 +1,38 @@
+//! The arithmetic of pairs: two things measured in turns, so that what the machine does to one it does to the other.
+
+/// The median, and the quartiles around it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spread {
+    /// A quarter lies below.
+    pub low: f64,
+    /// The middle.
+    pub median: f64,
+    /// A quarter lies above.
+    pub high: f64,
+}
+
+/// Sorts and takes the quartiles.
+pub fn spread(values: impl IntoIterator<Item = f64>) -> Spread {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let at = |part: f64| values.get(((values.len().max(1) - 1) as f64 * part).round() as usize).copied();
+    let [low, median, high] = [0.25, 0.5, 0.75].map(|part| at(part).unwrap_or_default());
+    Spread { low, median, high }
+}
+
+impl std::fmt::Display for Spread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:.2} ({:.2} to {:.2})", self.median, self.low, self.high)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_of_five_values_are_the_second_third_and_fourth() {
+        let Spread { low, median, high } = spread([5.0, 1.0, 4.0, 2.0, 3.0]);
+        assert_eq!((low, median, high), (2.0, 3.0, 4.0));
+    }
+}

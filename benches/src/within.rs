@@ -1,0 +1,59 @@
+//! Two agents in one process, on the heap, with a lane to each other: what the protocol costs without any other processor.
+
+use crate::duo::{CAPACITY_BYTES, manifest};
+use crate::talk::Talker;
+use shoal_runtime::attachment::{Attachment, Inputs, Outputs, World, neighbours};
+use shoal_runtime::board::BoardWriter;
+use shoal_runtime::doorbell::Doorbell;
+use shoal_runtime::layout::BoardShape;
+use shoal_runtime::links::{Link, Links, Port};
+use shoal_runtime::mark::Place;
+use shoal_runtime::segment::{self, Origin};
+use shoal_runtime::{Region, cursor};
+use std::io;
+use std::time::Instant;
+
+/// A port over which nothing comes and nobody sleeps.
+pub struct Still;
+
+impl Port for Still {
+    fn receive(&mut self, _wait: bool) -> io::Result<Vec<Link>> {
+        Ok(Vec::new())
+    }
+
+    fn sleep(&mut self, _deadline: Option<Instant>) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Makes both.
+///
+/// # Errors
+/// No descriptors for their doorbells.
+pub fn pair() -> io::Result<[Talker<Still>; 2]> {
+    let shape = BoardShape { channel_count: 2, agents: vec![(1, 1); 2] };
+    let board = BoardWriter::create(Region::heap(shape.total_bytes()), shape.clone(), 1);
+    let place = Place { position: cursor::first_position(CAPACITY_BYTES), sequence: 0 };
+    let manifests = [0, 1].map(|agent| manifest(agent, &shape));
+    let regions = manifests.each_ref().map(|manifest| {
+        let incarnation = manifest.incarnation();
+        board.publish_generation(incarnation);
+        let origin =
+            Origin { swarm: 1, incarnation, lanes: vec![place], inputs: vec![place], state: Vec::new() };
+        segment::heap(&manifest.shape, &origin)
+    });
+    board.announce();
+    let talker = |own: usize| -> io::Result<_> {
+        let (manifest, region) = (manifests[own].clone(), regions[own].clone());
+        let links = Links::new(board.view().clone(), neighbours(&manifest));
+        let mut world = World::new(&manifest, links, Still, region.clone());
+        let peer = (manifests[1 - own].incarnation(), regions[1 - own].clone());
+        world.links.add_all(vec![Link::new(peer.0, peer.1, Doorbell::create()?)]);
+        world.links.sync(&mut world.port)?;
+        let outputs = Outputs::open(&region, &manifest);
+        let mut inputs = Inputs::open(&region, &manifest);
+        inputs.sync(&mut world.links);
+        Ok(Talker::new(Attachment { manifest, outputs, inputs, world }))
+    };
+    Ok([talker(0)?, talker(1)?])
+}

@@ -1,0 +1,118 @@
+//! `docs/states.md` is the table, and `docs/swarm-file.md` says what the swarm file's reader does.
+
+use shoal::config::{self, Policy, Restart, WhenFull};
+use std::path::Path;
+
+const STATES: &str = include_str!("../../docs/states.md");
+const SWARM_FILE: &str = include_str!("../../docs/swarm-file.md");
+const CONFIG: &str = include_str!("../src/config.rs");
+
+fn parse(text: &str) -> Result<config::SwarmFile, String> {
+    config::parse(Path::new("swarm.toml"), text).map_err(|error| error.to_string())
+}
+
+#[test]
+fn states_page_is_the_table_that_the_code_prints() {
+    let (_, page) = STATES.split_once("<!-- table -->\n\n").expect("the mark before the table");
+    let table = shoal::child::table_markdown();
+    assert!(page == table, "put this behind the mark in docs/states.md:\n{table}");
+}
+
+#[test]
+fn example_of_the_swarm_file_page_is_a_swarm_file() {
+    let toml = SWARM_FILE.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("one");
+    let file = parse(toml).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((file.channels.len(), file.agents.len()), (2, 3));
+}
+
+/// The rows of the page's tables: key, default, bounds.
+fn rows() -> Vec<(&'static str, &'static str, &'static str)> {
+    let rows = SWARM_FILE.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        Some((cells.next()?.trim_end_matches('`'), cells.next()?, cells.next()?))
+    });
+    rows.collect()
+}
+
+#[test]
+fn every_key_that_the_reader_lists_stands_on_the_page() {
+    let rows = rows();
+    let listed = CONFIG.lines().filter_map(|line| line.strip_prefix("//! | `")?.split(" | ").next());
+    let mut count = 0;
+    for cell in listed {
+        // `agent.NAME.subscribes`, `.publishes`
+        let mut before = String::new();
+        for key in cell.split('`').filter(|part| part.contains('.')) {
+            let parent = before.rsplit_once('.').map_or("", |(parent, _)| parent);
+            let key = if key.starts_with('.') { format!("{parent}{key}") } else { key.to_owned() };
+            assert!(rows.iter().any(|(known, ..)| *known == key), "{key} is not in docs/swarm-file.md");
+            before = key;
+            count += 1;
+        }
+    }
+    assert!(count >= 14, "{count} keys are listed");
+}
+
+#[test]
+fn defaults_of_the_page_are_those_of_the_reader() {
+    let head = "[swarm]\nname = \"s\"\n";
+    let least = format!(
+        "{head}[channel.c]\nmessage = \"M\"\n[agent.a]\ncommand = [\"x\"]\npublishes = [\"c\"]\nsubscribes = [\"c\"]\n"
+    );
+    let file = parse(&least).unwrap_or_else(|error| panic!("{error}"));
+    let (agent, channel) = (&file.agents[0], &file.channels[0]);
+    let default = |key: &str| rows().iter().find(|(k, ..)| *k == key).expect(key).1.replace(['`', '"'], "");
+    assert_eq!(default("swarm.history"), file.history.to_string());
+    assert_eq!(default("channel.NAME.capacity"), format!("{} KiB", channel.capacity_bytes / 1024));
+    assert_eq!(default("channel.NAME.when_full"), channel.when_full.word());
+    assert_eq!(default("agent.NAME.replicas"), agent.replicas.to_string());
+    assert_eq!(default("agent.NAME.restart"), agent.restart.policy.word());
+    assert_eq!(default("agent.NAME.restart.policy"), Policy::default().word());
+    assert_eq!(default("agent.NAME.restart.intensity"), agent.restart.intensity.to_string());
+    let Restart { period, backoff_min, backoff_max, .. } = agent.restart;
+    assert_eq!(default("agent.NAME.restart.period"), format!("{period:?}"));
+    assert_eq!(default("agent.NAME.restart.backoff"), format!("{backoff_min:?}..{backoff_max:?}"));
+    assert_eq!(default("agent.NAME.stop_timeout"), format!("{:?}", agent.stop_timeout));
+    assert_eq!(default("agent.NAME.ready_timeout"), format!("{:?}", agent.ready_timeout));
+    let policies = WhenFull::ALL.map(|policy| format!("`{}`", policy.word())).join(", ");
+    assert!(rows().iter().any(|(key, _, bounds)| *key == "channel.NAME.when_full" && *bounds == policies));
+}
+
+#[test]
+fn bounds_of_the_page_are_those_of_the_reader() {
+    let with = |swarm: &str, channel: &str, agent: &str| {
+        parse(&format!(
+            "[swarm]\nname = \"s\"\n{swarm}\n[channel.c]\nmessage = \"M\"\n{channel}\n[agent.a]\ncommand = [\"x\"]\n\
+             publishes = [\"c\"]\nsubscribes = [\"c\"]\n{agent}\n"
+        ))
+        .is_ok()
+    };
+    for (number, good) in [(0, false), (1, true), (64, true), (65, false)] {
+        assert_eq!(with(&format!("history = {number}"), "", ""), good, "history {number}");
+    }
+    for (size, good) in [("4095", false), ("4 KiB", true), ("512 MiB", true), ("513 MiB", false)] {
+        assert_eq!(with("", &format!("capacity = \"{size}\""), ""), good, "capacity {size}");
+    }
+    for (key, text, good) in [
+        ("replicas", "0", false),
+        ("replicas", "1000", true),
+        ("replicas", "1001", false),
+        ("stop_timeout", "\"0us\"", true),
+        ("stop_timeout", "\"24h\"", true),
+        ("stop_timeout", "\"25h\"", false),
+        ("ready_timeout", "\"999us\"", false),
+        ("ready_timeout", "\"1ms\"", true),
+        ("restart", "{ intensity = 0 }", true),
+        ("restart", "{ intensity = 10000 }", true),
+        ("restart", "{ intensity = 10001 }", false),
+        ("restart", "{ period = \"999us\" }", false),
+        ("restart", "{ period = \"24h\" }", true),
+        ("restart", "{ backoff = \"0ms\" }", false),
+        ("restart", "{ backoff = \"1us..24h\" }", true),
+    ] {
+        assert_eq!(with("", "", &format!("{key} = {text}")), good, "{key} = {text}");
+    }
+    let numbers = [u64::from(config::REPLICAS_MAX), config::TABLES_MAX as u64, config::INSTANCES_MAX];
+    assert!(SWARM_FILE.contains("at most 1000\n") && numbers == [1000, 1000, 10_000]);
+    assert_eq!(config::FILE_BYTES_MAX, 1 << 20);
+}

@@ -1,0 +1,117 @@
+//! Agents that do what they should not, and plain ones beside them: `misbehaving KIND`.
+
+use shoal_agent::{Agent, Next, Result};
+use std::time::Duration;
+
+/// The definition that most have.
+mod one {
+    #[shoal_agent::message]
+    pub struct Task {
+        pub path: String,
+    }
+}
+
+/// Another definition of the same name.
+mod other {
+    #[shoal_agent::message]
+    pub struct Task {
+        pub path: String,
+        pub size: u64,
+    }
+}
+
+/// A message of another name.
+#[shoal_agent::message]
+struct Count {
+    words: u64,
+}
+
+fn main() -> std::process::ExitCode {
+    let kind = std::env::args().nth(1).unwrap_or_default();
+    match kind.as_str() {
+        "exits" => {
+            eprintln!("I have no configuration");
+            return std::process::ExitCode::from(3);
+        }
+        // Never attaches.
+        "absent" => sleep_for_ever(),
+        _ => {}
+    }
+    shoal_agent::run(|agent| body(agent, &kind))
+}
+
+fn body(agent: &mut Agent, kind: &str) -> Result<()> {
+    match kind {
+        "never-ready" => sleep_for_ever(),
+        "panics" => panic!("out of tasks"),
+        "idle" => idle(agent),
+        "deaf" => {
+            agent.ready()?;
+            sleep_for_ever()
+        }
+        "busy" => {
+            agent.ready()?;
+            loop {
+                std::hint::spin_loop();
+            }
+        }
+        "talks" => talk(agent),
+        "publishes" => {
+            agent.publish::<one::Task>("tasks")?;
+            idle(agent)
+        }
+        "publishes-other" => {
+            agent.publish::<other::Task>("tasks")?;
+            idle(agent)
+        }
+        "publishes-unknown" => agent.publish::<one::Task>("taks").map(|_| ()),
+        "publishes-count" => agent.publish::<Count>("tasks").map(|_| ()),
+        "subscribes" => {
+            let tasks = agent.subscribe::<one::Task>("tasks")?;
+            while let Next::Message(task) = agent.receive(&tasks, None)? {
+                task.commit()?;
+            }
+            Ok(())
+        }
+        "subscribes-nothing" => agent.ready(),
+        "sends-large" => {
+            let tasks = agent.publish::<one::Task>("tasks")?;
+            agent.send(&tasks, &one::Task { path: "x".repeat(100_000) })
+        }
+        _ => Err(format!("{kind:?}?").into()),
+    }
+}
+
+/// Ready, and nothing else until it is asked to end.
+fn idle(agent: &mut Agent) -> Result<()> {
+    agent.ready()?;
+    while !agent.stopping() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// A line on both streams whenever the file `say` holds a new one.
+fn talk(agent: &mut Agent) -> Result<()> {
+    let name = agent.name().to_owned();
+    println!("{name} begins");
+    agent.ready()?;
+    let mut said = String::new();
+    while !agent.stopping() {
+        let say = std::fs::read_to_string(shoal_tests::agents::path("say")).unwrap_or_default();
+        if say.ends_with('\n') && say != said {
+            print!("{name} says {say}");
+            eprint!("{name} warns {say}");
+            said = say;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    println!("{name} ends");
+    Ok(())
+}
+
+fn sleep_for_ever() -> ! {
+    loop {
+        std::thread::sleep(Duration::from_secs(1000));
+    }
+}

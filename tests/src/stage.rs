@@ -1,0 +1,177 @@
+//! A test's own place: a folder, a runtime folder, a swarm's name, and the command line under test.
+
+use crate::{Running, traces, until};
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A stage; nothing of it is left when it is dropped.
+pub struct Stage {
+    folder: tempfile::TempDir,
+    shoal: PathBuf,
+    name: String,
+    outputs: AtomicU32,
+}
+
+/// How a command ended, and what it said.
+#[derive(Clone, Debug)]
+pub struct Done {
+    /// Its exit status; 128 and the number of the signal that killed it.
+    pub status: i32,
+    /// Its standard output.
+    pub out: String,
+    /// Its standard error.
+    pub err: String,
+}
+
+/// The exit status as a shell says it.
+pub(crate) fn shells(status: ExitStatus) -> i32 {
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+impl Stage {
+    /// A stage for swarms whose names begin with `label`; `shoal` is the command line. See `stage!`.
+    ///
+    /// # Panics
+    /// Without a temporary folder.
+    pub fn new(label: &str, shoal: &str) -> Stage {
+        static STAGES: AtomicU32 = AtomicU32::new(0);
+        let number = STAGES.fetch_add(1, Ordering::Relaxed);
+        let folder = tempfile::Builder::new().prefix("shoal-test-").tempdir().expect("a temporary folder");
+        fs::create_dir(folder.path().join("run")).expect("a runtime folder");
+        let name = format!("{label}-{}-{number}", std::process::id());
+        Stage { folder, shoal: PathBuf::from(shoal), name, outputs: AtomicU32::new(0) }
+    }
+
+    /// The name of its swarm.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A path in its folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The mark of its processes.
+    pub fn mark(&self) -> &str {
+        self.folder.path().to_str().expect("a temporary folder with a UTF-8 name")
+    }
+
+    /// The folder of its running swarm.
+    pub fn run_folder(&self) -> PathBuf {
+        self.path("run").join("shoal").join(&self.name)
+    }
+
+    /// Writes a file in its folder. In the text, `BIN/` stands for the folder of the test's agents and `NAME` for the
+    /// swarm's name.
+    ///
+    /// # Panics
+    /// When the folder cannot be written.
+    pub fn write(&self, file: &str, text: &str) -> PathBuf {
+        let bin = self.shoal.parent().and_then(Path::to_str).expect("a UTF-8 folder of binaries");
+        let path = self.path(file);
+        let text = text.replace("BIN/", &format!("{bin}/")).replace("NAME", &self.name);
+        fs::write(&path, text).expect("a file in the stage's folder");
+        path
+    }
+
+    /// A command of the command line, in this stage's runtime folder, its processes marked.
+    pub fn shoal(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.shoal);
+        self.prepare(&mut command).args(args);
+        command
+    }
+
+    /// The same command line under limits of the shell's `ulimit`, for example `-Sn 256`.
+    pub fn shoal_limited(&self, limit: &str, args: &[&str]) -> Command {
+        let mut command = Command::new("/bin/sh");
+        self.prepare(&mut command);
+        command.args(["-c", &format!("ulimit {limit} && exec \"$@\""), "sh"]).arg(&self.shoal).args(args);
+        command
+    }
+
+    fn prepare<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command
+            .current_dir(self.folder.path())
+            .env("XDG_RUNTIME_DIR", self.path("run"))
+            .env(traces::MARK, self.mark())
+            .env_remove("SHOAL_SWARM")
+            .env_remove("RUST_BACKTRACE")
+            .stdin(Stdio::null())
+    }
+
+    /// Starts a command; its output goes to files.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start(&self, mut command: Command) -> Running<'_> {
+        let number = self.outputs.fetch_add(1, Ordering::Relaxed);
+        let paths = ["out", "err"].map(|stream| self.path(&format!("shoal-{number}.{stream}")));
+        let [out, err] = paths.each_ref().map(|path| fs::File::create(path).expect("a file for output"));
+        let child = command.stdout(out).stderr(err).spawn().expect("the command line under test");
+        Running::new(self, child, paths)
+    }
+
+    /// Starts `shoal run FILE`.
+    pub fn run(&self, file: &Path) -> Running<'_> {
+        self.start(self.shoal(&["run", file.to_str().expect("a UTF-8 path")]))
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn finish(&self, command: Command) -> Done {
+        self.start(command).ended()
+    }
+
+    /// Runs the command line to its end.
+    pub fn done(&self, args: &[&str]) -> Done {
+        self.finish(self.shoal(args))
+    }
+
+    /// The pages of numbers and remarks that agents left.
+    pub fn violations(&self) -> String {
+        fs::read_to_string(self.path("violations")).unwrap_or_default()
+    }
+
+    /// Nothing of a swarm that ended is left: no process, no folder, no name in /dev/shm.
+    ///
+    /// # Panics
+    /// When something is.
+    pub fn assert_nothing_left(&self) {
+        let left = traces::marked(self.mark());
+        let names: Vec<_> =
+            left.iter().map(|pid| fs::read_to_string(format!("/proc/{pid}/cmdline"))).collect();
+        assert!(left.is_empty(), "processes are left: {left:?} {names:?}");
+        let place = self.path("run").join("shoal");
+        assert!(!place.exists(), "{} is left", place.display());
+        assert_eq!(traces::shared_names(&self.name), Vec::<String>::new(), "left in /dev/shm");
+    }
+
+    /// Waits until no process of this stage is left: after a SIGKILL of the supervisor, the kernel ends the agents.
+    pub fn until_no_process(&self) {
+        until("the end of every process", || traces::marked(self.mark()).is_empty().then_some(()));
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let violations = self.violations();
+            if !violations.is_empty() {
+                eprintln!("violations:\n{violations}");
+            }
+        }
+        // Its own processes only: each is looked at again before it is killed.
+        for pid in traces::marked(self.mark()) {
+            traces::kill(pid, self.mark());
+        }
+        for name in traces::shared_names(&self.name) {
+            let _ = fs::remove_file(Path::new("/dev/shm").join(name));
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The traces of a stage outside its folder: processes, memory files and names in /dev/shm.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// The variable that marks every process of a stage, and tells its agents the stage's folder.
+pub const MARK: &str = "SHOAL_TEST_FOLDER";
+
+/// All processes that this user may look at.
+fn processes() -> impl Iterator<Item = i32> {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// Whether a process belongs to a stage: it inherited its mark. A dead one that is not reaped has none.
+pub fn is_marked(pid: i32, mark: &str) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let wanted = format!("{MARK}={mark}");
+    environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
+}
+
+/// The processes of a stage, whoever is their parent.
+pub fn marked(mark: &str) -> Vec<i32> {
+    processes().filter(|&pid| is_marked(pid, mark)).collect()
+}
+
+/// Sends SIGKILL to a process of a stage. False when it was gone before; another process that has its number by now is
+/// spared.
+pub fn kill(pid: i32, mark: &str) -> bool {
+    send(pid, mark, Signal::KILL)
+}
+
+/// Sends a signal to a process of a stage, as `kill` does.
+pub fn send(pid: i32, mark: &str, signal: Signal) -> bool {
+    let Some(Ok(process)) = Pid::from_raw(pid).map(|pid| pidfd_open(pid, PidfdFlags::empty())) else {
+        return false;
+    };
+    is_marked(pid, mark) && pidfd_send_signal(&process, signal).is_ok()
+}
+
+/// A process's children.
+pub fn children(pid: i32) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// The state letter of a process (`R`, `S`, `T`, `Z`…); `None` when there is none.
+pub fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// The memory files (their inodes) that processes map or hold open.
+pub fn memory_files(pids: impl IntoIterator<Item = i32>) -> BTreeSet<u64> {
+    let mut files = BTreeSet::new();
+    for pid in pids {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        let mapped = maps.lines().filter(|line| line.contains("/memfd:"));
+        files.extend(mapped.filter_map(|line| line.split_ascii_whitespace().nth(4)?.parse::<u64>().ok()));
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let is_memory = fs::read_link(entry.path()).is_ok_and(|to| to.starts_with("/memfd:"));
+            if is_memory && let Ok(seen) = fs::metadata(entry.path()) {
+                files.insert(std::os::unix::fs::MetadataExt::ino(&seen));
+            }
+        }
+    }
+    files
+}
+
+/// Which of these memory files any process still holds.
+pub fn held_memory(files: &BTreeSet<u64>) -> Vec<u64> {
+    memory_files(processes()).intersection(files).copied().collect()
+}
+
+/// The names in /dev/shm that contain a swarm's.
+pub fn shared_names(swarm: &str) -> Vec<String> {
+    let all = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+    let names = all.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.contains(swarm)).collect()
+}

@@ -1,0 +1,230 @@
+//! The README's commands do what it says, its worker is the example's, and no document points at nothing.
+//!
+//! Method: each `sh` block is given to a shell in a folder that looks like a clone. `shoal` is the binary built for these
+//! tests; `cargo run --release -- X` is `shoal X`; what would build or run the workspace again (`cargo build`, `cargo test`,
+//! `cargo bench`) and `scripts/crash-test` are only noted: `.ci/run` runs the first two.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const README: &str = include_str!("../../README.md");
+const WORKER: &str = include_str!("../../examples/src/bin/worker.rs");
+const MESSAGES: &str = include_str!("../../examples/src/lib.rs");
+
+/// The contents of the fenced blocks of a language.
+fn blocks(language: &str) -> Vec<&'static str> {
+    let fence = format!("```{language}\n");
+    let parts = README.split(fence.as_str()).skip(1);
+    parts.map(|part| part.split("```").next().unwrap_or_default()).collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests live in the repository")
+}
+
+/// A folder that looks like a clone in which `cargo build --release` was run.
+struct Clone {
+    folder: tempfile::TempDir,
+    /// What is not part of the clone: notes, runtime folder, the `cargo` of the tests.
+    beside: tempfile::TempDir,
+}
+
+impl Clone {
+    fn new() -> Self {
+        let clone = Clone {
+            folder: tempfile::tempdir().expect("a folder"),
+            beside: tempfile::tempdir().expect("a folder"),
+        };
+        let at = |path: &str| clone.path(path);
+        for made in ["target/release", "examples", "scripts"] {
+            fs::create_dir_all(at(made)).expect("made");
+        }
+        for file in ["wordcount.toml", "ticks.toml"] {
+            fs::copy(root().join("examples").join(file), at("examples").join(file)).expect("copied");
+        }
+        for (name, binary) in [
+            ("shoal", env!("CARGO_BIN_EXE_shoal-under-test")),
+            ("lister", env!("CARGO_BIN_EXE_example-lister")),
+            ("worker", env!("CARGO_BIN_EXE_example-worker")),
+            ("collector", env!("CARGO_BIN_EXE_example-collector")),
+            ("ticker", env!("CARGO_BIN_EXE_example-ticker")),
+            ("teller", env!("CARGO_BIN_EXE_example-teller")),
+        ] {
+            symlink(binary, at("target/release").join(name)).expect("linked");
+        }
+        let cargo = "#!/bin/sh\n[ \"$1 $2 $3\" = 'run --release --' ] || { echo \"$*\" >> \"$NOTED\"; exit 0; }\n\
+                     shift 3; exec target/release/shoal \"$@\"\n";
+        let crash_test = "#!/bin/sh\necho \"crash-test $*\" >> \"$NOTED\"\n";
+        let programs = [(clone.beside("cargo"), cargo), (at("scripts/crash-test"), crash_test)];
+        for (path, text) in programs {
+            fs::write(&path, text).expect("written");
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
+        }
+        clone
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    fn beside(&self, path: &str) -> PathBuf {
+        self.beside.path().join(path)
+    }
+
+    /// Runs a script in the clone; returns its standard output.
+    fn run(&self, script: &str) -> String {
+        let path = std::env::var("PATH").unwrap_or_default();
+        // Not through pipes: what a failed script leaves running would hold them.
+        let [out, err] = ["out", "err"].map(|name| self.beside(name));
+        let file = |path: &Path| fs::File::create(path).expect("created");
+        let mut shell = Command::new("sh")
+            .args(["-e", "-u", "-c", script])
+            .current_dir(self.folder.path())
+            .env("PATH", format!("{}:{path}", self.beside.path().display()))
+            .env("NOTED", self.beside("noted"))
+            .env("XDG_RUNTIME_DIR", self.beside.path())
+            .env_remove("SHOAL_SWARM")
+            .stdin(Stdio::null())
+            .stdout(file(&out))
+            .stderr(file(&err))
+            .process_group(0)
+            .spawn()
+            .expect("a shell");
+        let ended = shell.wait().expect("waited");
+        // A supervisor that is left runs in the shell's group; its agents end with it.
+        let group = rustix::process::Pid::from_child(&shell);
+        let left = rustix::process::kill_process_group(group, rustix::process::Signal::KILL).is_ok();
+        let [out, err] = [out, err].map(|path| fs::read_to_string(path).expect("read"));
+        assert!(ended.success() && !left, "{ended}, something left: {left}\n{script}\n{out}\n{err}");
+        out
+    }
+
+    /// What was only noted.
+    fn noted(&self) -> String {
+        fs::read_to_string(self.beside("noted")).unwrap_or_default()
+    }
+}
+
+/// The `sh` block that holds a text.
+fn block_with(text: &str) -> &'static str {
+    let found = blocks("sh").into_iter().find(|block| block.contains(text));
+    found.unwrap_or_else(|| panic!("no block with {text:?}"))
+}
+
+#[test]
+fn the_two_commands_print_an_identical_result() {
+    let clone = Clone::new();
+    for n in 0..40 {
+        fs::write(clone.path(&format!("examples/file-{n}")), "some words\n".repeat(n * 50)).expect("written");
+    }
+    let out = clone.run(block_with("-- demo"));
+    let line = out.lines().find(|line| line.contains("identical to the sequential result"));
+    assert!(line.is_some_and(|line| line.contains("yes")), "{out}");
+    assert_eq!(clone.noted(), "test --workspace\n");
+}
+
+#[test]
+fn the_wordcount_swarm_runs_as_written_and_counts_what_there_is() {
+    let clone = Clone::new();
+    // The folder that the file names may hold anything, or nothing; this one is known.
+    let file = clone.path("examples/wordcount.toml");
+    let text = fs::read_to_string(&file).expect("read").replace("/usr/include", "words");
+    fs::write(&file, text).expect("written");
+    for n in 1..=60 {
+        fs::create_dir_all(clone.path(&format!("words/{}", n % 7))).expect("made");
+        fs::write(clone.path(&format!("words/{}/{n}", n % 7)), "one two\n".repeat(n)).expect("written");
+    }
+    let out = clone.run(block_with("run examples/wordcount.toml"));
+    assert!(out.contains("swarm `wordcount`: 6 processes"), "{out}");
+    assert!(out.contains("collector | 3660 words in 60 files"), "{out}");
+    assert_eq!(clone.noted(), "build --release -p shoal -p shoal-examples\n");
+}
+
+#[test]
+fn a_running_swarm_is_spoken_with_as_written_and_its_count_has_no_gap() {
+    let clone = Clone::new();
+    // The `PATH` of the block before.
+    let block = block_with("shoal kill ticker");
+    let out = clone.run(&format!("export PATH=\"$PWD/target/release:$PATH\"\n{block}"));
+    let json = r#"{"swarm":"ticks","#;
+    for said in ["ticker killed (1 of 1)", "teller restarted", "ticker stopped", "ticker started", json] {
+        assert!(out.contains(said), "{said:?} is not in {out}");
+    }
+    let told = fs::read_to_string(clone.path("ticks.out")).expect("read");
+    let ticks = told.lines().filter_map(|line| line.strip_prefix("teller | tick ")?.parse::<u64>().ok());
+    let ticks: Vec<u64> = ticks.collect();
+    assert!(ticks.len() >= 5 && ticks.iter().copied().eq(1..=ticks.len() as u64), "{told}");
+}
+
+#[test]
+fn the_workers_code_is_that_of_the_example() {
+    let rust = blocks("rust");
+    assert!(rust.contains(&WORKER), "the README's worker is not examples/src/bin/worker.rs");
+    let known = |code: &&str| *code == WORKER || MESSAGES.contains(*code);
+    assert!(rust.iter().all(known), "a type of the README is not the example's");
+}
+
+#[test]
+fn every_command_block_is_one_that_these_tests_know() {
+    let known =
+        ["-- demo", "run examples/wordcount.toml", "shoal kill ticker", "scripts/crash-test", "cargo bench"];
+    for block in blocks("sh") {
+        assert_eq!(known.iter().filter(|text| block.contains(**text)).count(), 1, "not tried:\n{block}");
+    }
+}
+
+/// The markdown files of the repository.
+fn documents() -> Vec<PathBuf> {
+    let mut found: Vec<_> =
+        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"].iter().map(|f| root().join(f)).collect();
+    for folder in ["docs", "docs/decisions"] {
+        let entries = fs::read_dir(root().join(folder)).expect("listed");
+        let paths = entries.map(|entry| entry.expect("read").path());
+        found.extend(paths.filter(|path| path.extension().is_some_and(|ext| ext == "md")));
+    }
+    found
+}
+
+#[test]
+fn documents_point_at_files_that_exist() {
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("read");
+        let folder = document.parent().expect("a folder");
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let path = link.split('#').next().unwrap_or_default();
+            if !path.is_empty() && !path.contains("://") {
+                assert!(folder.join(path).exists(), "{} points at {link}", document.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn tests_that_the_recovery_page_names_exist() {
+    let mut code = String::new();
+    for folder in ["runtime", "agent-sdk", "supervisor", "examples", "tests"] {
+        gather(&root().join(folder), &mut code);
+    }
+    let page = fs::read_to_string(root().join("docs/recovery.md")).expect("read");
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+    let sentence = |name: &&str| name.matches('_').count() >= 3 && name.bytes().all(plain);
+    let names: Vec<&str> = page.split('`').skip(1).step_by(2).filter(sentence).collect();
+    assert!(names.len() >= 10, "the page names {} tests", names.len());
+    for name in names {
+        assert!(code.contains(&format!("fn {name}(")), "docs/recovery.md names {name}, which is no test");
+    }
+}
+
+fn gather(folder: &Path, code: &mut String) {
+    for entry in fs::read_dir(folder).expect("listed") {
+        let path = entry.expect("read").path();
+        if path.is_dir() {
+            gather(&path, code);
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            code.push_str(&fs::read_to_string(&path).expect("read"));
+        }
+    }
+}
