@@ -2,26 +2,17 @@
 
 #[cfg(target_arch = "x86_64")]
 fn main() -> std::process::ExitCode {
-    use shoal_tests::step_kill::{report::Report, snapshot, story::Story, tracer};
+    use shoal_tests::step_kill::{Extent, everything, report::Report};
     let given = |name: &str| std::env::args().any(|arg| arg == name);
-    tracer::pin();
-    tracer::adopt_orphans();
     let mut report = Report { first_only: given("--first"), ..Report::default() };
-    let stories = [Story::step(8), Story::send(12), Story::ack(4), Story::plain_ack(4)];
-    for story in &stories {
-        let began = std::time::Instant::now();
-        let before = (report.boundaries, report.images);
-        if let Err(error) = snapshot::run(story, &mut report) {
-            eprintln!("step-kill: {}: {error}", story.name);
-            return std::process::ExitCode::from(2);
-        }
-        eprintln!(
-            "snapshot {}: {} boundaries, {} images, {:?}",
-            story.name,
-            report.boundaries - before.0,
-            report.images - before.1,
-            began.elapsed()
-        );
+    let extent = match () {
+        () if given("--smoke") => Extent::SMOKE,
+        () if given("--quick") => Extent::QUICK,
+        () => Extent::FULL,
+    };
+    if let Err(error) = everything(extent, &mut report) {
+        eprintln!("step-kill: {error}");
+        return std::process::ExitCode::from(2);
     }
     report.print();
     std::process::ExitCode::from(u8::from(!report.violations.is_empty()))

@@ -5,7 +5,7 @@
 
 use super::life::Life;
 use super::sink::Sink;
-use super::stage::{self, SOURCE, WORKER, beginning, board_shape, manifest, sink_shape, worker_shape};
+use super::stage::{self, Ended, SOURCE, WORKER, beginning, board_shape, manifest, sink_shape, worker_shape};
 use super::story::Story;
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
 use shoal_runtime::desk;
@@ -19,13 +19,13 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// A dead incarnation with its verdict.
+/// A dead incarnation with its end.
 #[derive(Clone)]
 pub struct Grave {
     /// What it left.
     pub region: Region,
-    /// What the supervisor said of it.
-    pub verdict: Verdict,
+    /// What the supervisor made of it.
+    pub ended: Ended,
 }
 
 /// What surrounds an image.
@@ -45,7 +45,7 @@ pub struct Scene<'a> {
 /// What a worker left.
 pub struct Left<'a> {
     /// The bytes of its segment; `None` if it never was introduced.
-    pub bytes: Option<&'a [u8]>,
+    pub bytes: Option<&'a Vec<u8>>,
     /// Which life it was.
     pub generation: u32,
     /// Steps that it had begun, at the most.
@@ -61,8 +61,8 @@ pub struct Left<'a> {
 pub struct Judged {
     /// Steps that took effect.
     pub step: u64,
-    /// The verdict.
-    pub verdict: Verdict,
+    /// How it ended.
+    pub ended: Ended,
 }
 
 impl<'a> Scene<'a> {
@@ -77,6 +77,14 @@ impl<'a> Scene<'a> {
         let image = Region::map_read_only(&scratch, total)?;
         let doorbell = Doorbell::create()?;
         Ok(Scene { story, source, graves, doorbell, scratch, image, previous: vec![0; total] })
+    }
+
+    /// Steps that took effect before this incarnation began.
+    pub fn steps_before(&self) -> u64 {
+        let Some(grave) = self.graves.last() else { return 0 };
+        let sequences: Vec<u64> = grave.ended.verdict.lanes.iter().map(|place| place.sequence).collect();
+        let input = grave.ended.verdict.inputs.first().map(|place| place.sequence);
+        self.story.step_at(&sequences, input).unwrap_or(0)
     }
 
     /// The copy of the worker's segment that the last judgement was about.
@@ -116,13 +124,13 @@ impl<'a> Scene<'a> {
         after.take(false).map_err(|what| format!("a live reader: {what}"))?;
         after.take(true).map_err(|what| format!("a live reader that confirms: {what}"))?;
         let visible: Vec<Place> = after.sinks.iter().map(Sink::at).collect();
-        let began = self.graves.last().map_or_else(|| beginning(story), |g| g.verdict.clone());
+        let began = self.graves.last().map_or_else(|| beginning(story), |g| g.ended.clone());
         let region = left.bytes.map(|_| &self.image);
-        let verdict =
-            stage::verdict_of(story, left.generation, region, &began, &visible, Some(self.source.1));
-        let step = check(story, left, &verdict, &visible)?;
-        after.succeed(&verdict)?;
-        Ok(Judged { step, verdict })
+        let ended =
+            stage::end_of(story, left.generation, region, &began, &visible, Some(self.source.1));
+        let step = check(story, left, &ended.verdict, &visible)?;
+        after.succeed(&ended, step)?;
+        Ok(Judged { step, ended })
     }
 }
 
@@ -168,15 +176,15 @@ impl<'a> Aftermath<'a> {
             board.publish_generation(incarnation);
         };
         for grave in &scene.graves {
-            link(grave.verdict.generation, &grave.region);
-            board.verdict(WORKER, &grave.verdict);
+            link(grave.ended.verdict.generation, &grave.region);
+            board.verdict(WORKER, &grave.ended.verdict);
         }
         if left.bytes.is_some() {
             link(left.generation, &scene.image);
         }
         let sink = |(i, at): (usize, &Place)| {
             let incarnation = Incarnation { agent: WORKER + 1 + i as u32, generation: 1 };
-            let first = Origin { swarm: 0, incarnation, lanes: Vec::new(), inputs: vec![*at] };
+            let first = Origin { swarm: 0, incarnation, lanes: Vec::new(), inputs: vec![*at], state: Vec::new() };
             let own = image::heap(&sink_shape(), &first);
             board.publish_generation(incarnation);
             Sink::new(own, scene.doorbell.clone(), board.view().clone(), worker.clone(), i)
@@ -184,7 +192,7 @@ impl<'a> Aftermath<'a> {
         let mut sinks: Vec<Sink> = left.acked.iter().enumerate().map(sink).collect();
         board.announce();
         for sink in &mut sinks {
-            links.iter().try_for_each(|link| sink.meet(Some(link.clone())))?;
+            sink.meet(links.clone())?;
         }
         Ok(Aftermath { scene, board, sinks, generation: left.generation })
     }
@@ -197,29 +205,34 @@ impl<'a> Aftermath<'a> {
     }
 
     /// Publishes the verdict, and lets a successor finish the story.
-    fn succeed(&mut self, verdict: &Verdict) -> Result<(), String> {
+    fn succeed(&mut self, ended: &Ended, begins_with: u64) -> Result<(), String> {
         let story = self.scene.story;
-        self.board.verdict(WORKER, verdict);
+        self.board.verdict(WORKER, &ended.verdict);
         self.board.announce();
         let incarnation = Incarnation { agent: WORKER, generation: self.generation + 1 };
         let told = manifest(story, incarnation.generation);
-        let own = image::heap(&told.shape, &stage::origin(incarnation.generation, verdict));
+        let own = image::heap(&told.shape, &stage::origin(incarnation.generation, ended));
         self.board.publish_generation(incarnation);
         self.board.announce();
         let link = Link::new(incarnation, own.clone(), self.scene.doorbell.clone());
-        self.sinks.iter_mut().try_for_each(|sink| sink.meet(Some(link.clone())))?;
+        self.sinks.iter_mut().try_for_each(|sink| sink.meet(vec![link.clone()]))?;
         self.take(true).map_err(|what| format!("a reader after the verdict: {what}"))?;
         self.sinks.iter_mut().for_each(Sink::ack);
         let mut life = Life::open(story, &own, &told, self.board.view().clone(), self.links())
             .map_err(|e| format!("the successor: {e}"))?;
         let first = life.next_step().ok_or("the successor begins between two steps")?;
+        if first != begins_with {
+            return Err(format!("the successor begins with step {first}, not {begins_with}"));
+        }
+        life.check_state(first).map_err(|what| format!("the successor: {what}"))?;
         for step in first..story.total {
             life.step(step).map_err(|what| format!("the successor in step {step}: {what}"))?;
             self.take(step % 2 == 0).map_err(|what| format!("a reader of the successor: {what}"))?;
             self.sinks.iter_mut().for_each(Sink::ack);
         }
         self.take(true).map_err(|what| format!("a reader of the successor: {what}"))?;
-        self.finished(&own, verdict)
+        life.check_state(story.total).map_err(|what| format!("the successor: {what}"))?;
+        self.finished(&own, ended)
     }
 
     /// What the successor is given: the source and the sinks.
@@ -233,7 +246,7 @@ impl<'a> Aftermath<'a> {
     }
 
     /// Everything took effect exactly once, and what the successor says of itself is the same.
-    fn finished(&self, own: &Region, began: &Verdict) -> Result<(), String> {
+    fn finished(&self, own: &Region, began: &Ended) -> Result<(), String> {
         let story = self.scene.story;
         let seen: Vec<Place> = self.sinks.iter().map(Sink::at).collect();
         for (i, (place, row)) in seen.iter().zip(&story.lanes).enumerate() {
@@ -243,7 +256,7 @@ impl<'a> Aftermath<'a> {
             }
         }
         let generation = self.generation + 1;
-        let end = stage::verdict_of(story, generation, Some(own), began, &seen, Some(self.scene.source.1));
+        let end = stage::end_of(story, generation, Some(own), began, &seen, Some(self.scene.source.1)).verdict;
         let lanes: Vec<u64> = end.lanes.iter().map(|p| p.sequence).collect();
         let done = story.step_at(&lanes, end.inputs.first().map(|p| p.sequence));
         let all_taken = end.inputs.iter().all(|p| p.position == self.scene.source.1);

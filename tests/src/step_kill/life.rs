@@ -1,6 +1,6 @@
 //! The agent of a scenario: the runtime's own code, in a process of its own or inside the judge.
 
-use super::story::{Manner, Story};
+use super::story::{Manner, STATE_FINGERPRINT, Story};
 use shoal_runtime::attachment::{Encode, Found, Inputs, Outputs, World, neighbours};
 use shoal_runtime::board::Board;
 use shoal_runtime::links::{Link, Links, Port};
@@ -94,12 +94,16 @@ impl<'a> Life<'a> {
         if step % 4 == 2 && !self.story.lanes.is_empty() {
             // A handler that fails after it sent: nothing of it may ever be seen.
             self.write(0, false, ABORTED)?;
+            self.keep(ABORTED)?;
             self.outputs.abort();
         }
         for lane in 0..self.story.lanes.len() {
             for (i, message) in self.story.lanes[lane].of_step(step).enumerate() {
                 self.write(lane, (lane + i + step as usize) % 2 == 1, &message.payload)?;
             }
+        }
+        if self.story.changes_state(step) {
+            self.keep(&self.story.state_at(step + 1))?;
         }
         match (&frame, self.story.manner) {
             (Some(frame), Manner::PlainAck) => {
@@ -142,6 +146,29 @@ impl<'a> Life<'a> {
         let whole = sources.lease(&frame)
             && row.message(expected).is_some_and(|message| sources.leased(&frame) == message.payload);
         if whole { Ok(frame) } else { Err(format!("input {expected} has other bytes than were sent")) }
+    }
+
+    /// Replaces the state, as part of the step.
+    fn keep(&mut self, value: &[u8]) -> Result<(), String> {
+        let state = self.outputs.state();
+        if self.story.stateful && !state.replace(STATE_FINGERPRINT, |room| Bytes(value).fill(room)) {
+            return Err("its state does not fit the slot".into());
+        }
+        Ok(())
+    }
+
+    /// Checks the state that it begins a step with.
+    ///
+    /// # Errors
+    /// What it is instead.
+    pub fn check_state(&mut self, step: u64) -> Result<(), String> {
+        let expected = self.story.state_at(step);
+        let found = self.outputs.state().value();
+        let same = match found {
+            None => expected.is_empty(),
+            Some((value, fingerprint)) => value == expected && fingerprint == STATE_FINGERPRINT,
+        };
+        if same { Ok(()) } else { Err(format!("its state before step {step} is {found:x?}, not {expected:x?}")) }
     }
 
     fn write(&mut self, lane: usize, by_hand: bool, payload: &[u8]) -> Result<(), String> {

@@ -40,12 +40,12 @@ impl Sink {
         Sink { own, doorbell, consumer, links, acked }
     }
 
-    /// Takes over an incarnation of the worker, and what the board says by now.
+    /// Takes over incarnations of the worker, and what the board says by now.
     ///
     /// # Errors
     /// The board names an incarnation that was not handed over.
-    pub fn meet(&mut self, link: Option<Link>) -> Result<(), String> {
-        self.links.add_all(link.into_iter().collect());
+    pub fn meet(&mut self, links: Vec<Link>) -> Result<(), String> {
+        self.links.add_all(links);
         self.links.sync(&mut Quiet).map_err(|e| e.to_string())?;
         self.consumer.sync(&mut self.links);
         Ok(())

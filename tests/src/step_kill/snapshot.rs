@@ -1,8 +1,9 @@
 //! Snapshot mode: one pass of single steps; the shared bytes at every boundary are judged when they changed.
 
-use super::judge::{Left, Scene};
+use super::judge::{Judged, Left, Scene};
 use super::report::Report;
-use super::stage::{Order, Stage, beginning};
+use super::sink::Sink;
+use super::stage::{Order, Stage, Worker, beginning};
 use super::story::Story;
 use super::tracer::{Stop, Word, phase};
 use shoal_runtime::mark::Place;
@@ -10,6 +11,8 @@ use std::io;
 
 /// Instructions after which a section is taken to spin.
 const STEPS_MAX: usize = 400_000;
+/// Messages that the sinks leave unacknowledged: the worker's rings are never empty, and never full.
+const UNACKED: u64 = 3;
 
 /// One distinct image of a pass.
 pub struct Image {
@@ -17,10 +20,8 @@ pub struct Image {
     pub boundary: usize,
     /// The bytes of the worker's segment.
     pub bytes: Vec<u8>,
-    /// Steps that took effect, by its judgement; `None` if that failed.
-    pub step: Option<u64>,
-    /// Steps begun and done.
-    pub begun_done: (u64, u64),
+    /// Its judgement; `None` if that failed.
+    pub judged: Option<Judged>,
     /// Published cursors of the sinks.
     pub acked: Vec<Place>,
 }
@@ -34,62 +35,72 @@ pub struct Pass {
     pub images: Vec<Image>,
 }
 
-/// Steps a worker of a story through its section.
+/// Steps the first worker of a story through its section.
 ///
 /// # Errors
 /// The system's, not the protocol's.
 pub fn run(story: &Story, report: &mut Report) -> io::Result<Pass> {
+    let name = format!("snapshot/{}", story.name);
     let mut stage = Stage::new(story)?;
     let order =
         Order { traced: true, warm: story.warm, stepped: story.stepped, from_birth: false, keeper: false };
     let mut worker = stage.bear(1, &beginning(story), order)?;
     if let Err(error) = stage.run_to_section(&mut worker) {
-        report.violation(story.name, None, error);
+        report.violation(&name, None, error);
         return Ok(Pass::default());
     }
-    let map = stage.watch(&worker)?;
     let source = (stage.source.sealed.own.clone(), stage.source.tail());
     let mut scene = Scene::new(story, source, Vec::new())?;
-    let (mut pass, mut bytes) = (Pass::default(), Vec::new());
-    let mut taken: u64 = 0;
+    step_through(&name, &mut stage, &mut worker, &mut scene, report)
+}
+
+/// Steps a worker that stands at the beginning of its section to the end of it, and judges every image.
+///
+/// # Errors
+/// The system's, not the protocol's.
+pub fn step_through(
+    name: &str,
+    stage: &mut Stage<'_>,
+    worker: &mut Worker,
+    scene: &mut Scene<'_>,
+    report: &mut Report,
+) -> io::Result<Pass> {
+    let map = stage.watch(worker)?;
+    let (mut pass, mut bytes, mut introduced) = (Pass::default(), Vec::new(), worker.read_only.is_some());
     while stage.control.get(Word::Phase) != phase::END && !report.enough() {
         let rip = worker.child.rip()?;
-        if map.copy_if_changed(&mut bytes) {
-            let begun_done = (stage.control.get(Word::Begun), stage.control.get(Word::Done));
-            let acked: Vec<Place> = stage.sinks.iter().map(|sink| sink.acked()).collect();
-            let left =
-                Left { bytes: Some(&bytes), generation: 1, begun: begun_done.0, done: begun_done.1, acked };
-            let judged = scene.judge(&left);
-            let step = judged.as_ref().ok().map(|j| j.step);
-            if let Err(what) = judged {
-                report.violation(story.name, Some(rip), what);
-            }
-            // Those who live through it, and never look back.
-            if let Err(what) = stage.take_all(pass.images.len() % 2 == 0) {
-                report.violation(story.name, Some(rip), format!("a reader that lives on: {what}"));
-                break;
-            }
-            let now = stage.sinks.iter().map(|s| s.at().sequence).sum();
-            if now >= taken + 3 {
-                taken = now;
-                stage.sinks.iter_mut().for_each(super::sink::Sink::ack);
-            }
+        if worker.read_only.is_none() && stage.control.get(Word::Phase) == phase::MAPPED {
+            stage.introduce(worker)?;
+        }
+        let news = std::mem::replace(&mut introduced, worker.read_only.is_some()) != introduced;
+        if map.copy_if_changed(&mut bytes) || news {
+            let acked: Vec<Place> = stage.sinks.iter().map(Sink::acked).collect();
+            let left = Left {
+                bytes: worker.read_only.is_some().then_some(&bytes),
+                generation: worker.generation,
+                begun: stage.control.get(Word::Begun).max(scene.steps_before()),
+                done: stage.control.get(Word::Done).max(scene.steps_before()),
+                acked,
+            };
+            let judged = scene.judge(&left).map_err(|what| report.violation(name, Some(rip), what)).ok();
             report.images += 1;
             let Left { acked, .. } = left;
-            pass.images.push(Image {
-                boundary: pass.trace.len(),
-                bytes: bytes.clone(),
-                step,
-                begun_done,
-                acked,
-            });
+            pass.images.push(Image { boundary: pass.trace.len(), bytes: bytes.clone(), judged, acked });
+            // Those who live through it, and never look back.
+            if let Err(what) = stage.take_all(pass.images.len() % 2 == 0) {
+                report.violation(name, Some(rip), format!("a reader that lives on: {what}"));
+                break;
+            }
+            for sink in stage.sinks.iter_mut().filter(|s| s.at().sequence > s.acked().sequence + UNACKED) {
+                sink.ack();
+            }
         }
         pass.trace.push(rip);
         report.boundaries += 1;
         match worker.child.step()? {
             Stop::Trapped if pass.trace.len() < STEPS_MAX => {}
             ended => {
-                report.violation(story.name, Some(rip), format!("the worker's section ended with {ended:?}"));
+                report.violation(name, Some(rip), format!("the worker's section ended with {ended:?}"));
                 break;
             }
         }

@@ -2,7 +2,7 @@
 
 use super::life::Life;
 use super::sink::Sink;
-use super::story::{RING_BYTES, SOURCE_RING_BYTES, Story};
+use super::story::{RING_BYTES, SOURCE_RING_BYTES, STATE_SLOT_BYTES, Story};
 use super::tracer::{self, Child, Control, Map, Stop, Word, fork_keeper_of_segments, phase};
 use shoal::death::{self, Bounds};
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
@@ -13,7 +13,7 @@ use shoal_runtime::mark::Place;
 use shoal_runtime::producer::{Claimed, Producer, ReaderEnd};
 use shoal_runtime::segment::{self, Origin, Proof};
 use shoal_runtime::wire::{InputEntry, LaneEntry, Manifest, NeighbourEntry, ReaderEntry};
-use shoal_runtime::{Incarnation, Region};
+use shoal_runtime::{Incarnation, Region, commit, state};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -32,18 +32,19 @@ fn lane(capacity_bytes: u64, channel: u32) -> LaneShape {
 
 /// Shape of the source's segment.
 pub fn source_shape() -> SegmentShape {
-    SegmentShape { lanes: vec![lane(SOURCE_RING_BYTES, 0)], input_count: 0 }
+    SegmentShape { lanes: vec![lane(SOURCE_RING_BYTES, 0)], input_count: 0, state_bytes: 0 }
 }
 
 /// Shape of a sink's segment.
 pub fn sink_shape() -> SegmentShape {
-    SegmentShape { lanes: Vec::new(), input_count: 1 }
+    SegmentShape { lanes: Vec::new(), input_count: 1, state_bytes: 0 }
 }
 
 /// Shape of the worker's segments.
 pub fn worker_shape(story: &Story) -> SegmentShape {
     let lanes = (0..story.lanes.len()).map(|i| lane(RING_BYTES, i as u32 + 1));
-    SegmentShape { lanes: lanes.collect(), input_count: u32::from(story.input.is_some()) }
+    let state_bytes = if story.stateful { STATE_SLOT_BYTES } else { 0 };
+    SegmentShape { lanes: lanes.collect(), input_count: u32::from(story.input.is_some()), state_bytes }
 }
 
 /// Shape of the board.
@@ -83,44 +84,62 @@ pub fn manifest(story: &Story, generation: u32) -> Manifest {
     }
 }
 
-/// The verdict that stands for "nothing happened yet".
-pub fn beginning(story: &Story) -> Verdict {
-    Verdict {
+/// How an incarnation ended: what its successor begins with.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Where its lanes and cursors ended.
+    pub verdict: Verdict,
+    /// The slot of its committed state.
+    pub state: Vec<u8>,
+}
+
+/// The end that stands for "nothing happened yet".
+pub fn beginning(story: &Story) -> Ended {
+    let verdict = Verdict {
         generation: 0,
         kind: VerdictKind::Committed,
         lanes: story.lanes.iter().map(|row| row.base).collect(),
         inputs: story.input.iter().map(|row| row.base).collect(),
-    }
+    };
+    Ended { verdict, state: Vec::new() }
 }
 
 /// An incarnation of the worker as the image of a fresh segment.
-pub fn origin(generation: u32, last: &Verdict) -> Origin {
+pub fn origin(generation: u32, last: &Ended) -> Origin {
     let incarnation = Incarnation { agent: WORKER, generation };
-    Origin { swarm: SWARM, incarnation, lanes: last.lanes.clone(), inputs: last.inputs.clone() }
+    Origin { swarm: SWARM, incarnation, lanes: last.verdict.lanes.clone(), inputs: last.verdict.inputs.clone(), state: last.state.clone() }
 }
 
 /// Makes the bounds that a supervisor knows, and asks for the verdict that it would write.
-pub fn verdict_of(
+pub fn end_of(
     story: &Story,
     generation: u32,
     segment: Option<&Region>,
-    began: &Verdict,
+    began: &Ended,
     accepted: &[Place],
     source_tail: Option<u64>,
-) -> Verdict {
+) -> Ended {
     let lanes: Vec<Bounds> = began
+        .verdict
         .lanes
         .iter()
         .zip(accepted)
         .map(|(&began, &least)| Bounds { began, least, most: None })
         .collect();
     let inputs: Vec<Bounds> = began
+        .verdict
         .inputs
         .iter()
         .map(|&began| Bounds { began, least: Place::default(), most: source_tail })
         .collect();
     let shape = worker_shape(story);
-    death::verdict(generation, segment.map(|region| (region, &shape)), &lanes, &inputs)
+    let verdict = death::verdict(generation, segment.map(|region| (region, &shape)), &lanes, &inputs);
+    let state = match segment {
+        Some(_) if verdict.kind == VerdictKind::Corrupt => Vec::new(),
+        Some(region) => commit::read(region, &shape).map(|last| state::committed(region, &shape, &last)).unwrap_or_default(),
+        None => began.state.clone(),
+    };
+    Ended { verdict, state }
 }
 
 /// A segment that is mapped by this process, sealed, and open for others to read.
@@ -155,7 +174,7 @@ impl Source {
         let base =
             story.input.as_ref().map_or(Place { position: SOURCE_RING_BYTES, sequence: 0 }, |row| row.base);
         let incarnation = Incarnation { agent: SOURCE, generation: 1 };
-        let first = Origin { swarm: SWARM, incarnation, lanes: vec![base], inputs: Vec::new() };
+        let first = Origin { swarm: SWARM, incarnation, lanes: vec![base], inputs: Vec::new(), state: Vec::new() };
         let sealed = Sealed::create(&source_shape(), &first)?;
         let links =
             Links::new(board.clone(), vec![Neighbour::new(WORKER, worker_shape(story).into(), false)]);
@@ -188,7 +207,7 @@ pub struct Worker {
     /// Which life it is.
     pub generation: u32,
     /// Where it began.
-    pub began: Verdict,
+    pub began: Ended,
     /// Its segment, as its supervisor holds it.
     pub segment: OwnedFd,
     /// The same, as its peers get it; `None` until it has mapped and the seal is on.
@@ -249,7 +268,7 @@ impl<'a> Stage<'a> {
         board.publish_generation(Incarnation { agent: SOURCE, generation: 1 });
         for (i, at) in sinks_at.iter().enumerate() {
             let incarnation = Incarnation { agent: SINK + i as u32, generation: 1 };
-            let first = Origin { swarm: SWARM, incarnation, lanes: Vec::new(), inputs: vec![*at] };
+            let first = Origin { swarm: SWARM, incarnation, lanes: Vec::new(), inputs: vec![*at], state: Vec::new() };
             let Sealed { read_only, own } = Sealed::create(&sink_shape(), &first)?;
             let doorbell = Doorbell::create()?;
             sinks.push(Sink::new(own, doorbell, board.view().clone(), shape.clone(), i));
@@ -264,7 +283,7 @@ impl<'a> Stage<'a> {
     ///
     /// # Errors
     /// No memory, descriptors or processes.
-    pub fn bear(&self, generation: u32, began: &Verdict, order: Order) -> io::Result<Worker> {
+    pub fn bear(&self, generation: u32, began: &Ended, order: Order) -> io::Result<Worker> {
         let shape = worker_shape(self.story);
         let segment = segment::create(&shape, &origin(generation, began))?;
         let doorbell = Doorbell::create()?;
@@ -315,6 +334,7 @@ impl<'a> Stage<'a> {
         }
         let mut life = Life::open(self.story, &own, &told, board, links).map_err(text)?;
         let first = life.next_step().ok_or("it begins between two steps")?;
+        life.check_state(first)?;
         let section = first + order.warm;
         for step in first..(section + order.stepped).min(self.story.total) {
             if step == section && !order.from_birth {
@@ -341,10 +361,34 @@ impl<'a> Stage<'a> {
         self.board.announce();
         for sink in &mut self.sinks {
             let link = Link::new(incarnation, view.clone(), worker.doorbell.clone());
-            sink.meet(Some(link)).map_err(io::Error::other)?;
+            sink.meet(vec![link]).map_err(io::Error::other)?;
         }
         worker.read_only = Some((fd, view));
         Ok(())
+    }
+
+    /// Puts the segment of a dead first incarnation before everybody's eyes, with its verdict.
+    ///
+    /// # Errors
+    /// No memory or descriptors.
+    pub fn bury(&mut self, image: &super::snapshot::Image, ended: &Ended) -> io::Result<Region> {
+        let shape = worker_shape(self.story);
+        let incarnation = Incarnation { agent: WORKER, generation: 1 };
+        let fd = segment::create(&shape, &origin(1, &beginning(self.story)))?;
+        rustix::io::pwrite(&fd, &image.bytes, 0)?;
+        segment::seal_live(&fd)?;
+        if segment::prove_dead(&fd)? != Proof::Dead {
+            return Err(io::Error::other("nobody maps it, yet it is writable"));
+        }
+        let view = segment::view(segment::reopen_read_only(&fd)?, &shape, incarnation)?;
+        self.board.publish_generation(incarnation);
+        self.board.verdict(WORKER, &ended.verdict);
+        self.board.announce();
+        let doorbell = Doorbell::create()?;
+        for sink in &mut self.sinks {
+            sink.meet(vec![Link::new(incarnation, view.clone(), doorbell.clone())]).map_err(io::Error::other)?;
+        }
+        Ok(view)
     }
 
     /// A mapping of a worker's segment to watch it by.

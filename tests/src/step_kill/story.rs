@@ -13,6 +13,10 @@ pub const RING_BYTES: u64 = 4096;
 pub const SOURCE_RING_BYTES: u64 = 64 * 1024;
 /// Every so many messages a frame carries its time, and is longer.
 const STAMP_EVERY: u64 = 64;
+/// Bytes of each state slot.
+pub const STATE_SLOT_BYTES: u32 = 272;
+/// Fingerprint that the state's type is given.
+pub const STATE_FINGERPRINT: u64 = 0x5_7a7e;
 /// Number of the first message of each lane, so that a stamped one comes after six more.
 const FIRST_SEQUENCE: u64 = 58;
 
@@ -53,6 +57,8 @@ pub struct Story {
     pub input: Option<Row>,
     /// Messages of each lane.
     pub lanes: Vec<Row>,
+    /// Whether the agent has a state.
+    pub stateful: bool,
     /// Steps before the section that is stepped.
     pub warm: u64,
     /// Steps in that section.
@@ -69,6 +75,14 @@ impl Story {
             _ => step % 3,
         };
         Self::build("step", Manner::Step, true, 2, stepped, frames)
+    }
+
+    /// Sends without an input, now on two lanes, now on one: committed now by a record, now by a tail mark.
+    pub fn mixed(stepped: u64) -> Self {
+        Self::build("mixed", Manner::Step, false, 2, stepped, |lane, step| match lane {
+            0 => 1,
+            _ => step % 2,
+        })
     }
 
     /// Sends without an input: one lane, committed by its tail mark alone.
@@ -106,7 +120,19 @@ impl Story {
             let base = base(2 + lane as u64, 1008 + 304 * lane as u64, RING_BYTES);
             Row::plan(base, RING_BYTES, lane as u64, 0..total, |step| frames(lane, step))
         });
-        Story { name, manner, input, lanes: lanes.collect(), warm, stepped, total }
+        let stateful = name == "step";
+        Story { name, manner, input, lanes: lanes.collect(), stateful, warm, stepped, total }
+    }
+
+    /// Whether a step changes the state.
+    pub fn changes_state(&self, step: u64) -> bool {
+        self.stateful && step % 4 != 3
+    }
+
+    /// The state before a step; empty while there is none.
+    pub fn state_at(&self, step: u64) -> Vec<u8> {
+        let last = (0..step).rev().find(|&step| self.changes_state(step));
+        last.map_or_else(Vec::new, |step| (0..24 + step * 37 % 200).map(|i| (step * 31 + i * 7) as u8 | 1).collect())
     }
 
     /// The step that comes when the lanes and the input stand at these numbers; `None` when they fit no step.
