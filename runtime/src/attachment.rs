@@ -428,7 +428,9 @@ impl Outputs {
             cursor.publish_early(frame);
         }
         let touched = self.producers.iter().filter(|p| p.touched()).count();
-        if self.state.changed() || touched + usize::from(input.is_some()) > 1 + usize::from(placed(Bug::RecordSpared)) {
+        if self.state.changed()
+            || touched + usize::from(input.is_some()) > 1 + usize::from(placed(Bug::RecordSpared))
+        {
             for (lane, producer) in self.producers.iter().enumerate().filter(|(_, p)| p.touched()) {
                 if placed(Bug::RecordWithoutLastLane) && lane > 0 {
                     continue;

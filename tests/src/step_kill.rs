@@ -25,6 +25,7 @@ pub mod succession;
 pub mod tracer;
 pub mod verdicts;
 
+use kill::Fate;
 use report::Report;
 use std::io;
 use std::time::Instant;
@@ -66,7 +67,7 @@ pub fn everything(extent: Extent, report: &mut Report) -> io::Result<()> {
     tracer::adopt_orphans();
     let stories = [
         Story::step(extent.stepped),
-        Story::send(extent.stepped + 4),
+        Story::send(extent.stepped),
         Story::mixed(extent.stepped),
         Story::ack(3),
         Story::plain_ack(3),
@@ -96,6 +97,17 @@ pub fn everything(extent: Extent, report: &mut Report) -> io::Result<()> {
         let (firsts, steps) = extent.firsts;
         let run = &mut |report: &mut Report| succession::run(story, pass, firsts, steps, report);
         timed(&format!("succession/{}", story.name), run)?;
+    }
+    let fates = [
+        (Fate::Killed, extent.kill_every),
+        (Fate::Parked, extent.park_every),
+        (Fate::Kept, extent.keep_every),
+    ];
+    for (fate, every) in fates {
+        for (story, pass) in stories.iter().zip(&passes) {
+            let run = &mut |report: &mut Report| kill::run(story, pass, every, fate, report);
+            timed(&format!("{}/{}", format!("{fate:?}").to_lowercase(), story.name), run)?;
+        }
     }
     Ok(())
 }

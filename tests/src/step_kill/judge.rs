@@ -126,8 +126,7 @@ impl<'a> Scene<'a> {
         let visible: Vec<Place> = after.sinks.iter().map(Sink::at).collect();
         let began = self.graves.last().map_or_else(|| beginning(story), |g| g.ended.clone());
         let region = left.bytes.map(|_| &self.image);
-        let ended =
-            stage::end_of(story, left.generation, region, &began, &visible, Some(self.source.1));
+        let ended = stage::end_of(story, left.generation, region, &began, &visible, Some(self.source.1));
         let step = check(story, left, &ended.verdict, &visible)?;
         after.succeed(&ended, step)?;
         Ok(Judged { step, ended })
@@ -184,7 +183,8 @@ impl<'a> Aftermath<'a> {
         }
         let sink = |(i, at): (usize, &Place)| {
             let incarnation = Incarnation { agent: WORKER + 1 + i as u32, generation: 1 };
-            let first = Origin { swarm: 0, incarnation, lanes: Vec::new(), inputs: vec![*at], state: Vec::new() };
+            let first =
+                Origin { swarm: 0, incarnation, lanes: Vec::new(), inputs: vec![*at], state: Vec::new() };
             let own = image::heap(&sink_shape(), &first);
             board.publish_generation(incarnation);
             Sink::new(own, scene.doorbell.clone(), board.view().clone(), worker.clone(), i)
@@ -256,7 +256,8 @@ impl<'a> Aftermath<'a> {
             }
         }
         let generation = self.generation + 1;
-        let end = stage::end_of(story, generation, Some(own), began, &seen, Some(self.scene.source.1)).verdict;
+        let end =
+            stage::end_of(story, generation, Some(own), began, &seen, Some(self.scene.source.1)).verdict;
         let lanes: Vec<u64> = end.lanes.iter().map(|p| p.sequence).collect();
         let done = story.step_at(&lanes, end.inputs.first().map(|p| p.sequence));
         let all_taken = end.inputs.iter().all(|p| p.position == self.scene.source.1);

@@ -168,7 +168,11 @@ impl<'a> Life<'a> {
             None => expected.is_empty(),
             Some((value, fingerprint)) => value == expected && fingerprint == STATE_FINGERPRINT,
         };
-        if same { Ok(()) } else { Err(format!("its state before step {step} is {found:x?}, not {expected:x?}")) }
+        if same {
+            Ok(())
+        } else {
+            Err(format!("its state before step {step} is {found:x?}, not {expected:x?}"))
+        }
     }
 
     fn write(&mut self, lane: usize, by_hand: bool, payload: &[u8]) -> Result<(), String> {

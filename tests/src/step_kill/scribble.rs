@@ -31,7 +31,8 @@ pub fn run(story: &Story, pass: &Pass, report: &mut Report) -> io::Result<()> {
         rustix::io::pwrite(&fd, &image.bytes[at..=at], at as u64)?;
         report.images += 1;
         if ended.verdict.kind != VerdictKind::Corrupt {
-            let what = format!("bit {} of word {} of the last record is wrong, and believed", bit % 64, bit / 64);
+            let what =
+                format!("bit {} of word {} of the last record is wrong, and believed", bit % 64, bit / 64);
             report.violation(&format!("scribble/{}", story.name), None, what);
             if report.enough() {
                 break;

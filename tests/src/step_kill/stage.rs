@@ -107,7 +107,13 @@ pub fn beginning(story: &Story) -> Ended {
 /// An incarnation of the worker as the image of a fresh segment.
 pub fn origin(generation: u32, last: &Ended) -> Origin {
     let incarnation = Incarnation { agent: WORKER, generation };
-    Origin { swarm: SWARM, incarnation, lanes: last.verdict.lanes.clone(), inputs: last.verdict.inputs.clone(), state: last.state.clone() }
+    Origin {
+        swarm: SWARM,
+        incarnation,
+        lanes: last.verdict.lanes.clone(),
+        inputs: last.verdict.inputs.clone(),
+        state: last.state.clone(),
+    }
 }
 
 /// Makes the bounds that a supervisor knows, and asks for the verdict that it would write.
@@ -136,7 +142,9 @@ pub fn end_of(
     let verdict = death::verdict(generation, segment.map(|region| (region, &shape)), &lanes, &inputs);
     let state = match segment {
         Some(_) if verdict.kind == VerdictKind::Corrupt => Vec::new(),
-        Some(region) => commit::read(region, &shape).map(|last| state::committed(region, &shape, &last)).unwrap_or_default(),
+        Some(region) => commit::read(region, &shape)
+            .map(|last| state::committed(region, &shape, &last))
+            .unwrap_or_default(),
         None => began.state.clone(),
     };
     Ended { verdict, state }
@@ -174,7 +182,8 @@ impl Source {
         let base =
             story.input.as_ref().map_or(Place { position: SOURCE_RING_BYTES, sequence: 0 }, |row| row.base);
         let incarnation = Incarnation { agent: SOURCE, generation: 1 };
-        let first = Origin { swarm: SWARM, incarnation, lanes: vec![base], inputs: Vec::new(), state: Vec::new() };
+        let first =
+            Origin { swarm: SWARM, incarnation, lanes: vec![base], inputs: Vec::new(), state: Vec::new() };
         let sealed = Sealed::create(&source_shape(), &first)?;
         let links =
             Links::new(board.clone(), vec![Neighbour::new(WORKER, worker_shape(story).into(), false)]);
@@ -268,7 +277,8 @@ impl<'a> Stage<'a> {
         board.publish_generation(Incarnation { agent: SOURCE, generation: 1 });
         for (i, at) in sinks_at.iter().enumerate() {
             let incarnation = Incarnation { agent: SINK + i as u32, generation: 1 };
-            let first = Origin { swarm: SWARM, incarnation, lanes: Vec::new(), inputs: vec![*at], state: Vec::new() };
+            let first =
+                Origin { swarm: SWARM, incarnation, lanes: Vec::new(), inputs: vec![*at], state: Vec::new() };
             let Sealed { read_only, own } = Sealed::create(&sink_shape(), &first)?;
             let doorbell = Doorbell::create()?;
             sinks.push(Sink::new(own, doorbell, board.view().clone(), shape.clone(), i));
@@ -386,7 +396,8 @@ impl<'a> Stage<'a> {
         self.board.announce();
         let doorbell = Doorbell::create()?;
         for sink in &mut self.sinks {
-            sink.meet(vec![Link::new(incarnation, view.clone(), doorbell.clone())]).map_err(io::Error::other)?;
+            sink.meet(vec![Link::new(incarnation, view.clone(), doorbell.clone())])
+                .map_err(io::Error::other)?;
         }
         Ok(view)
     }

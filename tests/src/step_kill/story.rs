@@ -132,7 +132,9 @@ impl Story {
     /// The state before a step; empty while there is none.
     pub fn state_at(&self, step: u64) -> Vec<u8> {
         let last = (0..step).rev().find(|&step| self.changes_state(step));
-        last.map_or_else(Vec::new, |step| (0..24 + step * 37 % 200).map(|i| (step * 31 + i * 7) as u8 | 1).collect())
+        last.map_or_else(Vec::new, |step| {
+            (0..24 + step * 37 % 200).map(|i| (step * 31 + i * 7) as u8 | 1).collect()
+        })
     }
 
     /// The step that comes when the lanes and the input stand at these numbers; `None` when they fit no step.
