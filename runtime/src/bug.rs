@@ -41,6 +41,7 @@ pub enum Bug {
     RingBeforePublish,
     WantForgotten,
     DeathAssumed,
+    InheritedByChildren,
 }
 
 /// Whether the environment names this bug in `SHOAL_BUG`.
@@ -61,7 +62,7 @@ mod seeded {
     use super::Bug::*;
     use std::sync::OnceLock;
 
-    const BUGS: [Bug; 35] = [
+    const BUGS: [Bug; 36] = [
         TailBeforePayload,
         TailBeforeFacts,
         FactsAfterCommit,
@@ -97,6 +98,7 @@ mod seeded {
         RingBeforePublish,
         WantForgotten,
         DeathAssumed,
+        InheritedByChildren,
     ];
 
     pub(super) fn placed(bug: Bug) -> bool {

@@ -42,7 +42,7 @@ pub struct Extent {
     kill_every: usize,
     /// Of the boundaries, every so many is one at which a reader falls asleep.
     park_every: usize,
-    /// Of the boundaries, every so many is a death with a child that keeps the memory.
+    /// Of the boundaries, every so many is a death with a child that keeps the memory, or one that does not.
     keep_every: usize,
 }
 
@@ -102,6 +102,7 @@ pub fn everything(extent: Extent, report: &mut Report) -> io::Result<()> {
         (Fate::Killed, extent.kill_every),
         (Fate::Parked, extent.park_every),
         (Fate::Kept, extent.keep_every),
+        (Fate::Survived, extent.keep_every),
     ];
     for (fate, every) in fates {
         for (story, pass) in stories.iter().zip(&passes) {

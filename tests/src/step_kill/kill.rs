@@ -5,9 +5,9 @@
 
 use super::report::Report;
 use super::snapshot::Pass;
-use super::stage::{Order, SOURCE, Stage, WORKER, Worker, beginning, end_of, worker_shape};
+use super::stage::{Heir, Order, Stage, WORKER, Worker, beginning, end_of, worker_shape};
 use super::story::Story;
-use super::tracer::{Stop, Word, kill_keeper, phase};
+use super::tracer::{Stop, Word, kill_heir, phase};
 use shoal_runtime::Incarnation;
 use shoal_runtime::board::VerdictKind;
 use shoal_runtime::doorbell::Doorbell;
@@ -25,6 +25,8 @@ pub enum Fate {
     Killed,
     /// It dies, and a child of it keeps its memory for a while.
     Kept,
+    /// It dies, and a child of it that has nothing of its memory lives on.
+    Survived,
     /// It goes on, but its readers fell asleep there.
     Parked,
 }
@@ -58,8 +60,12 @@ pub fn run(story: &Story, pass: &Pass, every: usize, fate: Fate, report: &mut Re
 
 fn at_boundary(story: &Story, rip: u64, nth: usize, fate: Fate) -> io::Result<Result<(), String>> {
     let mut stage = Stage::new(story)?;
-    let keeper = fate == Fate::Kept;
-    let order = Order { traced: true, warm: story.warm, stepped: story.stepped, from_birth: false, keeper };
+    let heir = match fate {
+        Fate::Kept => Heir::Keeping,
+        Fate::Survived => Heir::Plain,
+        Fate::Killed | Fate::Parked => Heir::None,
+    };
+    let order = Order { traced: true, warm: story.warm, stepped: story.stepped, from_birth: false, heir };
     let mut worker = stage.bear(1, &beginning(story), order)?;
     if let Err(error) = stage.run_to_section(&mut worker) {
         return Ok(Err(error.to_string()));
@@ -77,13 +83,13 @@ fn at_boundary(story: &Story, rip: u64, nth: usize, fate: Fate) -> io::Result<Re
     let stopped = Stopped { stage, worker };
     match fate {
         Fate::Parked => stopped.park(),
-        Fate::Killed | Fate::Kept => stopped.kill(),
+        Fate::Killed | Fate::Kept | Fate::Survived => stopped.kill(heir),
     }
 }
 
 impl Stopped<'_> {
     /// Kills it, proves it, and lets a successor finish the story.
-    fn kill(mut self) -> io::Result<Result<(), String>> {
+    fn kill(mut self, heir: Heir) -> io::Result<Result<(), String>> {
         if self.stage.proof(&self.worker)? != Proof::StillWritable {
             return Ok(Err("a worker that only stands still is taken for dead".into()));
         }
@@ -91,16 +97,19 @@ impl Stopped<'_> {
             return Ok(Err(format!("a live reader: {what}")));
         }
         self.worker.child.kill()?;
-        let keeper = self.stage.control.get(Word::Keeper);
-        if keeper != 0 {
-            let proof = self.stage.proof(&self.worker)?;
-            kill_keeper(keeper);
-            if proof != Proof::StillWritable {
+        let proof = self.stage.proof(&self.worker)?;
+        kill_heir(self.stage.control.get(Word::Heir));
+        match (heir, proof) {
+            (Heir::Keeping, Proof::Dead) => {
                 return Ok(Err("a verdict is possible while a child keeps the memory".into()));
             }
-        }
-        if self.stage.proof(&self.worker)? != Proof::Dead {
-            return Ok(Err("a death cannot be proved".into()));
+            (Heir::None | Heir::Plain, Proof::StillWritable) => {
+                return Ok(Err("a death cannot be proved".into()));
+            }
+            _ if self.stage.proof(&self.worker)? != Proof::Dead => {
+                return Ok(Err("a death cannot be proved when all children are gone".into()));
+            }
+            _ => {}
         }
         self.succeed()
     }
@@ -123,7 +132,8 @@ impl Stopped<'_> {
         }
         self.stage.board.verdict(WORKER, verdict);
         self.stage.board.announce();
-        let order = Order { traced: true, warm: 0, stepped: story.total, from_birth: false, keeper: false };
+        let order =
+            Order { traced: true, warm: 0, stepped: story.total, from_birth: false, heir: Heir::None };
         let mut next = self.stage.bear(2, &ended, order)?;
         if let Err(what) = self.finish(&mut next)? {
             return Ok(Err(format!("the successor: {what}")));
@@ -209,7 +219,6 @@ impl Stopped<'_> {
             );
             self.stage.source.producer.want(wanted, &mut links);
         }
-        let _ = SOURCE;
         if self.stage.control.get(Word::Phase) != phase::END
             && !self.stage.run_to_phase(&mut self.worker, phase::END)?
         {

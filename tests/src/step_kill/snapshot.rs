@@ -3,7 +3,7 @@
 use super::judge::{Judged, Left, Scene};
 use super::report::Report;
 use super::sink::Sink;
-use super::stage::{Order, Stage, Worker, beginning};
+use super::stage::{Heir, Order, Stage, Worker, beginning};
 use super::story::Story;
 use super::tracer::{Stop, Word, phase};
 use shoal_runtime::mark::Place;
@@ -43,7 +43,7 @@ pub fn run(story: &Story, report: &mut Report) -> io::Result<Pass> {
     let name = format!("snapshot/{}", story.name);
     let mut stage = Stage::new(story)?;
     let order =
-        Order { traced: true, warm: story.warm, stepped: story.stepped, from_birth: false, keeper: false };
+        Order { traced: true, warm: story.warm, stepped: story.stepped, from_birth: false, heir: Heir::None };
     let mut worker = stage.bear(1, &beginning(story), order)?;
     if let Err(error) = stage.run_to_section(&mut worker) {
         report.violation(&name, None, error);

@@ -3,7 +3,7 @@
 use super::life::Life;
 use super::sink::Sink;
 use super::story::{RING_BYTES, SOURCE_RING_BYTES, STATE_SLOT_BYTES, Story};
-use super::tracer::{self, Child, Control, Map, Stop, Word, fork_keeper_of_segments, phase};
+use super::tracer::{self, Child, Control, Map, Stop, Word, fork_heir, phase};
 use shoal::death::{self, Bounds};
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
 use shoal_runtime::doorbell::Doorbell;
@@ -224,6 +224,17 @@ pub struct Worker {
     doorbell: Doorbell,
 }
 
+/// A child that a worker forks, and that outlives it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Heir {
+    /// There is none.
+    None,
+    /// It keeps the segment mapped for writing.
+    Keeping,
+    /// It has what any child of an agent has: nothing of the segment.
+    Plain,
+}
+
 /// What a process of the worker shall do.
 #[derive(Clone, Copy, Debug)]
 pub struct Order {
@@ -235,8 +246,8 @@ pub struct Order {
     pub stepped: u64,
     /// The section begins before the segment is mapped, not after the warm steps.
     pub from_birth: bool,
-    /// It forks a child that keeps the segment.
-    pub keeper: bool,
+    /// It forks a child.
+    pub heir: Heir,
 }
 
 /// Everything around one worker.
@@ -297,7 +308,7 @@ impl<'a> Stage<'a> {
         let shape = worker_shape(self.story);
         let segment = segment::create(&shape, &origin(generation, began))?;
         let doorbell = Doorbell::create()?;
-        for word in [Word::Phase, Word::Begun, Word::Done, Word::Keeper] {
+        for word in [Word::Phase, Word::Begun, Word::Done, Word::Heir] {
             self.control.set(word, 0);
         }
         let child = Child::fork(order.traced, || match self.live(&segment, generation, order) {
@@ -325,8 +336,8 @@ impl<'a> Stage<'a> {
         }
         let own = segment::attach(segment, &told.shape, told.incarnation()).map_err(text)?;
         stop(phase::MAPPED);
-        if order.keeper {
-            self.control.set(Word::Keeper, fork_keeper_of_segments().map_err(text)?);
+        if order.heir != Heir::None {
+            self.control.set(Word::Heir, fork_heir(order.heir == Heir::Keeping).map_err(text)?);
         }
         let board = segment::open_board(&self.board_fd, told.board.clone()).map_err(text)?;
         let mut links = Vec::new();

@@ -17,8 +17,13 @@ const STAMP_EVERY: u64 = 64;
 pub const STATE_SLOT_BYTES: u32 = 272;
 /// Fingerprint that the state's type is given.
 pub const STATE_FINGERPRINT: u64 = 0x5_7a7e;
-/// Number of the first message of each lane, so that a stamped one comes after six more.
-const FIRST_SEQUENCE: u64 = 58;
+/// Number of the first message of each lane, so that a stamped one comes soon.
+const FIRST_SEQUENCE: u64 = 50;
+/// Bytes that the warm steps put on a lane at the most: readers acknowledge only after them, and the section shall come to
+/// what they wrote.
+const WARM_BYTES_MAX: u64 = 3700;
+/// Steps before the section at the most.
+const WARM_STEPS_MAX: u64 = 16;
 
 /// A message as it shall be.
 #[derive(Debug)]
@@ -34,6 +39,8 @@ pub struct Message {
 pub struct Row {
     /// Where the lane begins.
     pub base: Place,
+    /// Where its last message ends.
+    pub end: u64,
     messages: Vec<Message>,
 }
 
@@ -108,20 +115,23 @@ impl Story {
         stepped: u64,
         frames: impl Fn(usize, u64) -> u64,
     ) -> Self {
-        let warm = 5;
-        let total = warm + stepped + 3;
         let base = |lap: u64, back: u64, capacity: u64| Place {
             position: lap * capacity - back,
             sequence: FIRST_SEQUENCE,
         };
-        let input = has_input
-            .then(|| Row::plan(base(3, 640, SOURCE_RING_BYTES), SOURCE_RING_BYTES, 7, 0..total, |_| 1));
-        let lanes = (0..lanes).map(|lane| {
-            let base = base(2 + lane as u64, 1008 + 304 * lane as u64, RING_BYTES);
-            Row::plan(base, RING_BYTES, lane as u64, 0..total, |step| frames(lane, step))
-        });
-        let stateful = name == "step";
-        Story { name, manner, input, lanes: lanes.collect(), stateful, warm, stepped, total }
+        let rows = |total: u64| -> Vec<Row> {
+            let plan = |lane: usize| {
+                let base = base(2 + lane as u64, 1008 + 304 * lane as u64, RING_BYTES);
+                Row::plan(base, RING_BYTES, lane as u64, 0..total, |step| frames(lane, step))
+            };
+            (0..lanes).map(plan).collect()
+        };
+        let fits = |steps: &u64| rows(*steps).iter().all(|row| row.end - row.base.position <= WARM_BYTES_MAX);
+        let warm = (0..=WARM_STEPS_MAX).take_while(fits).last().unwrap_or(0);
+        let total = warm + stepped + 3;
+        let input_base = base(3, 640, SOURCE_RING_BYTES);
+        let input = has_input.then(|| Row::plan(input_base, SOURCE_RING_BYTES, 7, 0..total, |_| 1));
+        Story { name, manner, input, lanes: rows(total), stateful: name == "step", warm, stepped, total }
     }
 
     /// Whether a step changes the state.
@@ -185,7 +195,7 @@ impl Row {
                 forge(&mut message.payload, *begin, *later, capacity);
             }
         }
-        Row { base, messages }
+        Row { base, end: at.position, messages }
     }
 
     /// Number of the next message before a step.

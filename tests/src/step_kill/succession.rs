@@ -3,7 +3,7 @@
 use super::judge::{Grave, Scene};
 use super::report::Report;
 use super::snapshot::{Image, Pass, step_through};
-use super::stage::{Order, Stage};
+use super::stage::{Heir, Order, Stage};
 use super::story::Story;
 use std::io;
 
@@ -22,7 +22,7 @@ pub fn run(story: &Story, first: &Pass, firsts: usize, steps: u64, report: &mut 
         let grave = Grave { region: stage.bury(image, &judged.ended)?, ended: judged.ended.clone() };
         let source = (stage.source.sealed.own.clone(), stage.source.tail());
         let mut scene = Scene::new(story, source, vec![grave])?;
-        let order = Order { traced: true, warm: 0, stepped: steps, from_birth: true, keeper: false };
+        let order = Order { traced: true, warm: 0, stepped: steps, from_birth: true, heir: Heir::None };
         let mut worker = stage.bear(2, &judged.ended, order)?;
         match stage.run_to_section(&mut worker) {
             Ok(()) => drop(step_through(&name, &mut stage, &mut worker, &mut scene, report)?),

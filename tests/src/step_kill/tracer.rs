@@ -199,13 +199,14 @@ impl Drop for Child {
     }
 }
 
-/// Forks a child of the tracee that keeps every segment mapped for writing and does nothing; returns its number.
+/// Forks a child of the tracee that does nothing; returns its number. With `keeping` it has every segment mapped for writing.
+/// Without, it has what a child of an agent has: nothing.
 ///
 /// # Errors
 /// No more processes.
-pub fn fork_keeper_of_segments() -> io::Result<u64> {
+pub fn fork_heir(keeping: bool) -> io::Result<u64> {
     for line in std::fs::read_to_string("/proc/self/maps")?.lines() {
-        if !line.contains("shoal-segment") || !line.contains(" rw-s ") {
+        if !keeping || !line.contains("shoal-segment") || !line.contains(" rw-s ") {
             continue;
         }
         let range = line.split(' ').next().and_then(|r| r.split_once('-'));
@@ -216,7 +217,7 @@ pub fn fork_keeper_of_segments() -> io::Result<u64> {
         unsafe { libc::madvise(from as *mut _, to - from, libc::MADV_DOFORK) };
     }
     // SAFETY: the tracee has one thread; its child only sleeps.
-    match asked(libc::c_long::from(unsafe { libc::fork() }), "fork of a keeper")? {
+    match asked(libc::c_long::from(unsafe { libc::fork() }), "fork of an heir")? {
         0 => loop {
             // SAFETY: sleeps until a signal ends it; the alarm is one of its own, fork clears the parent's.
             unsafe {
@@ -229,7 +230,7 @@ pub fn fork_keeper_of_segments() -> io::Result<u64> {
 }
 
 /// Kills a process that the tracee forked: it was given the number by the tracee, and nobody has waited for it.
-pub fn kill_keeper(pid: u64) {
+pub fn kill_heir(pid: u64) {
     if pid > 1 {
         // SAFETY: a signal; the number is that of a sub-child which this process adopted and did not reap.
         unsafe {
@@ -310,8 +311,8 @@ pub enum Word {
     Begun,
     /// Steps whose commit returned.
     Done,
-    /// The sub-child that keeps its segment.
-    Keeper,
+    /// The child that it forked.
+    Heir,
 }
 
 /// Values of [`Word::Phase`].
