@@ -91,6 +91,7 @@ impl Agent {
         let lane = self.core.at.manifest.lanes.iter().position(|l| l.channel == index);
         let way = Way::Publishes;
         let lane = lane.ok_or_else(|| handle::wrong_way(&self.core.at.manifest, index, way))?;
+        handle::check_size::<T>(&self.core.at.manifest, lane)?;
         self.core.declare::<T>(index, way)?;
         Ok(Publisher::new(lane))
     }

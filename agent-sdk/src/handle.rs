@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::payload::Payload;
 use crate::step::MessageId;
 use shoal_runtime::consumer::Frame;
+use shoal_runtime::cursor::payload_max;
 use shoal_runtime::wire::Manifest;
 use std::fmt;
 use std::marker::PhantomData;
@@ -168,4 +169,23 @@ pub(crate) fn unread(manifest: &Manifest, input: usize) -> Error {
         entry.line,
         table(manifest)
     ))
+}
+
+/// Refuses a type of which no message ever fits its lane.
+pub(crate) fn check_size<T: Payload>(manifest: &Manifest, lane: usize) -> Result<()> {
+    let max_bytes = payload_max(manifest.shape.lanes[lane].capacity_bytes);
+    if T::MIN_BYTES as u64 <= max_bytes {
+        return Ok(());
+    }
+    let entry = &manifest.channels[manifest.lanes[lane].channel as usize];
+    Err(Error::from(format!(
+        "a message `{}` takes {} bytes at least, channel `{}` takes {max_bytes} (half of its capacity): raise `capacity` of \
+         [channel.{}] ({}:{})",
+        T::NAME,
+        T::MIN_BYTES,
+        entry.name,
+        entry.name,
+        manifest.file,
+        entry.line
+    )))
 }

@@ -17,6 +17,10 @@ pub trait Payload: 'static {
     #[doc(hidden)]
     const FINGERPRINT: Fingerprint;
 
+    /// No message is shorter, bytes.
+    #[doc(hidden)]
+    const MIN_BYTES: usize;
+
     /// Looks at the bytes of a message, validated.
     #[doc(hidden)]
     fn access(bytes: &[u8]) -> Result<&Self::Archived, AccessError>;
@@ -33,6 +37,7 @@ impl<M: Message> Payload for M {
     type Owned = M;
     const NAME: &'static str = <M as Message>::NAME;
     const FINGERPRINT: Fingerprint = <M as shoal_runtime::fingerprint::Typed>::FINGERPRINT;
+    const MIN_BYTES: usize = size_of::<M::Archived>();
 
     #[inline]
     fn access(bytes: &[u8]) -> Result<&Self::Archived, AccessError> {
@@ -54,6 +59,7 @@ impl Payload for Bytes {
     type Owned = Vec<u8>;
     const NAME: &'static str = "Bytes";
     const FINGERPRINT: Fingerprint = FingerprintBuilder::of::<()>("Bytes").text("raw").finish();
+    const MIN_BYTES: usize = 0;
 
     #[inline]
     fn access(bytes: &[u8]) -> Result<&[u8], AccessError> {

@@ -94,7 +94,7 @@ fn latency(duo: &mut Duo) -> io::Result<()> {
         let mut one_way =
             |op| Ok::<_, io::Error>(duo.run(op, ROUNDS)?.elapsed().as_nanos() as f64 / (2 * ROUNDS) as f64);
         let ops = [Op::Steps, Op::FloorOneLine, Op::Plain, Op::FloorTwoLines];
-        let [steps, one, plain, two] = ops.map(one_way);
+        let [steps, one, plain, two] = ops.map(&mut one_way);
         pairs.push((steps?, plain?, one?, two?));
         timed.push(duo.run(Op::StepsTimed, ROUNDS)?.row);
         floor_timed.push(duo.run(Op::FloorTimed, ROUNDS)?.row);
@@ -106,16 +106,12 @@ fn latency(duo: &mut Duo) -> io::Result<()> {
     println!("{:<44} {}", "lane/one_way_plain/64B", spread(pairs.iter().map(|p| p.1)));
     println!("{:<44} {}", "floor/one_way/cache_line", spread(pairs.iter().map(|p| p.2)));
     println!("{:<44} {}", "floor/one_way/two_cache_lines", spread(pairs.iter().map(|p| p.3)));
-    println!(
-        "{:<44} {}",
-        "ratio, step : better floor of its pair",
-        spread(pairs.iter().map(|p| p.0 / p.2.min(p.3)))
-    );
-    println!(
-        "{:<44} {}",
-        "ratio, plain : better floor of its pair",
-        spread(pairs.iter().map(|p| p.1 / p.2.min(p.3)))
-    );
+    type Pair = (f64, f64, f64, f64);
+    let ratio = |name: &str, of: fn(&Pair) -> f64| println!("{name:<44} {}", spread(pairs.iter().map(of)));
+    ratio("ratio, step : two lines", |p| p.0 / p.3);
+    ratio("ratio, step : one line", |p| p.0 / p.2);
+    ratio("ratio, plain : two lines", |p| p.1 / p.3);
+    ratio("ratio, plain : one line", |p| p.1 / p.2);
     let clock_ns = clock_ns();
     println!("single round trips, halved, less the {clock_ns:.1} ns of the clock read in each");
     single_times("lane/one_way/64B", &timed, 2.0, clock_ns);

@@ -178,6 +178,7 @@ pub(crate) fn manifest(agent: u32, board: &BoardShape) -> Manifest {
         agent,
         generation: 1,
         replica: (0, 1),
+        fence_by_sleeper: shoal_runtime::sync::can_fence_peers(),
         permanent: true,
         shape: shape(agent),
         board: board.clone(),

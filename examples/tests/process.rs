@@ -28,6 +28,7 @@ fn manifest() -> Manifest {
         agent: 0,
         generation: 1,
         replica: (0, 1),
+        fence_by_sleeper: false,
         permanent: false,
         shape: SegmentShape { lanes: vec![lane(1)], input_count: 1, state_bytes: 0 },
         board: BoardShape { channel_count: 2, agents: vec![(1, 1), (1, 0)] },

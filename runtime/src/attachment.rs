@@ -49,6 +49,8 @@ pub struct World<P> {
     pub agent: u32,
     spin: Spin,
     faults: Vec<PeerFault>,
+    /// How many of them the supervisor heard already.
+    told: usize,
     /// Whether this incarnation took or committed a message yet.
     met_message: bool,
 }
@@ -109,6 +111,10 @@ pub fn attach() -> io::Result<Attachment> {
         .map_err(|_| io::Error::other("the supervisor's hello lacks descriptors (see `ulimit -n`)"))?;
     let [own, board, doorbell, manifest] = fds;
     let manifest = Manifest::from_bytes(&segment::thaw(&manifest)?)?;
+    if manifest.fence_by_sleeper {
+        // Before any peer knows of this incarnation.
+        sync::let_peers_fence()?;
+    }
     let region = segment::attach(&own, &manifest.shape, manifest.incarnation())?;
     drop(own);
     wire::say(&socket, FromAgent::Mapped)?;
@@ -142,6 +148,7 @@ impl<P: Port> World<P> {
             agent: manifest.agent,
             spin: Spin::new(cpus),
             faults: Vec::new(),
+            told: 0,
             met_message: false,
         }
     }
@@ -154,6 +161,7 @@ impl<P: Port> World<P> {
 
     /// Faults of peers seen since the last call.
     pub fn take_faults(&mut self) -> Vec<PeerFault> {
+        self.told = 0;
         std::mem::take(&mut self.faults)
     }
 
@@ -165,8 +173,8 @@ impl<P: Port> World<P> {
 
     /// The same world with another port.
     pub fn map_port<Q>(self, map: impl FnOnce(P) -> Q) -> World<Q> {
-        let World { links, port, desk, agent, spin, faults, met_message } = self;
-        World { links, port: map(port), desk, agent, spin, faults, met_message }
+        let World { links, port, desk, agent, spin, faults, told, met_message } = self;
+        World { links, port: map(port), desk, agent, spin, faults, told, met_message }
     }
 
     /// Notes the first message of this incarnation: how long a recovery took.
@@ -220,7 +228,23 @@ impl<P: Port> World<P> {
         look: &mut impl FnMut(&mut Self, bool) -> Option<T>,
     ) -> io::Result<Option<T>> {
         self.note_cpu();
-        waking::park(self, deadline, look)
+        waking::park(self, deadline, &mut |world: &mut Self, thorough| {
+            let found = look(world, thorough);
+            if found.is_none() {
+                // If the supervisor is gone, the sleep will say so.
+                let _ = world.tell();
+            }
+            found
+        })
+    }
+
+    /// Accuses peers before a sleep: it may be one of them that this agent waits for.
+    fn tell(&mut self) -> io::Result<()> {
+        for fault in &self.faults[self.told..] {
+            self.port.accuse(fault.incarnation)?;
+        }
+        self.told = self.faults.len();
+        Ok(())
     }
 
     fn note_cpu(&self) {
@@ -254,11 +278,8 @@ impl<P: Control> World<P> {
     /// # Errors
     /// The supervisor is gone.
     pub fn accuse(&mut self) -> io::Result<Vec<PeerFault>> {
-        let faults = self.take_faults();
-        for fault in &faults {
-            self.port.say(FromAgent::Fault(fault.incarnation))?;
-        }
-        Ok(faults)
+        self.tell()?;
+        Ok(self.take_faults())
     }
 }
 
@@ -525,11 +546,14 @@ impl Inputs {
         if request == Request::Stop {
             return Some(Found::Stop);
         }
-        for turn in 0..among.len() {
-            let at = (self.next + turn) % among.len();
-            if let Some(frame) = self.poll(among[at], world, thorough) {
-                self.next = at + 1;
-                return Some(Found::Message(among[at], frame));
+        for _ in among {
+            if self.next >= among.len() {
+                self.next = 0;
+            }
+            let input = among[self.next];
+            self.next += 1;
+            if let Some(frame) = self.poll(input, world, thorough) {
+                return Some(Found::Message(input, frame));
             }
         }
         if !thorough {

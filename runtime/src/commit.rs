@@ -113,7 +113,7 @@ impl Committer {
         }
         word(record::STATE_SLOT).store(self.state_slot, Ordering::Relaxed);
         sum.add(self.state_slot);
-        word(record::CHECKSUM).store(sum.0, Ordering::Relaxed);
+        word(record::CHECKSUM).store(sum.sum, Ordering::Relaxed);
         // Release: pairs with the Acquire in `read` (peers before they sleep, supervisor after a death); publishes the
         // slot, and every frame, fact and payload that the step wrote. This store is the commit.
         self.region.word(desk::COMMIT).store(number, ordering(Site::CommitStore, Ordering::Release));
@@ -128,19 +128,25 @@ fn slot_of(number: u64) -> usize {
     if placed(Bug::OneRecordSlot) { 0 } else { (number % RECORD_SLOTS) as usize }
 }
 
-/// A multiply-rotate sum: it catches a slot that is torn or scribbled over, not a liar.
-struct Checksum(u64);
+/// A sum of products: it catches a slot that is torn or scribbled over, not a liar. Every word has an odd factor of its own, so a
+/// change of one word always shows; the products do not wait for each other.
+struct Checksum {
+    sum: u64,
+    factor: u64,
+}
 
 impl Checksum {
     fn new(number: u64, generation: u64, count: u64) -> Self {
-        let mut sum = Checksum(0x5348_4f41_4c31_0001);
+        let mut sum = Checksum { sum: 0x5348_4f41_4c31_0001, factor: 0x9e37_79b9_7f4a_7c15 };
         [number, generation, count].into_iter().for_each(|w| sum.add(w));
         sum
     }
 
     #[inline]
     fn add(&mut self, word: u64) {
-        self.0 = (self.0 ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+        self.sum = self.sum.wrapping_add((word ^ 0x6a09_e667_f3bc_c908).wrapping_mul(self.factor));
+        // Even, so that every factor stays odd.
+        self.factor = self.factor.wrapping_add(0xd1b5_4a32_d192_ed04);
     }
 }
 
@@ -219,7 +225,7 @@ fn slot_into(region: &Region, shape: &SegmentShape, into: &mut Record) -> bool {
     }
     into.state_slot = word(record::STATE_SLOT);
     sum.add(into.state_slot);
-    (sum.0 == word(record::CHECKSUM) || placed(Bug::ChecksumForgotten)) && matches!(into.state_slot, 1 | 2)
+    (sum.sum == word(record::CHECKSUM) || placed(Bug::ChecksumForgotten)) && matches!(into.state_slot, 1 | 2)
 }
 
 /// The committed place of a lane or an input: the later of its mark and the last record.

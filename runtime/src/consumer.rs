@@ -4,7 +4,7 @@
 //! frame when its commit word names its position, or when it lies before what the producer's mark and record, or its
 //! verdict, say is committed. Every fact is read once, checked, and only the local is used.
 
-use crate::board::Board;
+use crate::board::{Board, VerdictKind};
 use crate::bug::{Bug, placed};
 use crate::commit::{self, Key, RecordError};
 use crate::cursor::HEADER_BYTES;
@@ -17,6 +17,12 @@ use crate::region::Region;
 use crate::sync::{Ordering, Site, fence, ordering};
 use std::collections::VecDeque;
 use std::sync::Arc;
+
+/// How often a reader of a drop-oldest lane runs after a floor that moves under it before it says that there is nothing: who
+/// moves it publishes after that, and rings.
+const CHASES_MAX: usize = 16;
+/// No lane gets this far; what says so lies, and behind it arithmetic would overflow.
+const POSITION_MAX: u64 = 1 << 62;
 
 /// Which lane a consumer reads, and which of its messages.
 #[derive(Clone, Debug)]
@@ -35,6 +41,8 @@ struct Source {
     region: Region,
     /// The end that its verdict gave it.
     end: Option<Place>,
+    /// Its verdict says that it wrote over its own memory: only commit words prove its frames.
+    corrupt: bool,
     /// What its mark and record were last seen to say.
     confirmed: u64,
     /// It wrote something impossible; nothing more of it is read.
@@ -122,7 +130,7 @@ impl Consumer {
     ) -> Self {
         let offset = shape.input_offset(index);
         let at = mark::read(&region, offset + input::CURSOR).unwrap_or_default();
-        let mark = MarkWriter::new(offset + input::CURSOR);
+        let mark = MarkWriter::new(offset + input::CURSOR, Site::CursorStore);
         let sources = Sources {
             lane_offset: producer.lane_offset(end.lane),
             ring_offset: producer.ring_offset(end.lane),
@@ -177,6 +185,7 @@ impl Consumer {
                 incarnation: link.incarnation,
                 region: link.region.clone(),
                 end: None,
+                corrupt: false,
                 confirmed: 0,
                 cut: false,
             });
@@ -184,6 +193,7 @@ impl Consumer {
         for source in &mut self.sources.rings {
             if source.end.is_none() && !placed(Bug::VerdictOverlooked) {
                 let verdict = links.board.verdict(source.incarnation);
+                source.corrupt = verdict.as_ref().is_some_and(|v| v.kind == VerdictKind::Corrupt);
                 source.end = verdict.and_then(|v| v.lanes.get(self.end.lane).copied());
             }
         }
@@ -217,6 +227,7 @@ impl Consumer {
     /// Looks for the next message for this consumer. Skips padding, other members' messages, and exhausted incarnations.
     #[inline]
     pub fn poll(&mut self) -> Polled {
+        let mut gaps = 0;
         loop {
             match self.sources.look(self.cursor.at) {
                 Look::Message(frame) if self.takes(frame.at.sequence) => return Polled::Frame(frame),
@@ -225,7 +236,13 @@ impl Consumer {
                 Look::Exhausted => {
                     self.sources.rings.pop_front();
                 }
-                Look::Gap(to, missed) => self.cursor.miss(to, missed),
+                Look::Gap(to, missed) => {
+                    self.cursor.miss(to, missed);
+                    gaps += 1;
+                    if gaps > CHASES_MAX {
+                        return Polled::Empty;
+                    }
+                }
                 Look::Empty => return Polled::Empty,
                 Look::Fault(fault) => return Polled::Fault(fault),
             }
@@ -326,6 +343,31 @@ impl Cursor {
     }
 }
 
+/// The place of a floor, given what stands there.
+fn to_floor(
+    at: Place,
+    floor: u64,
+    tail: Place,
+    facts: Option<u64>,
+    capacity: u64,
+) -> Result<Place, &'static str> {
+    let Some(facts) = facts.filter(|_| floor < POSITION_MAX) else {
+        return Err("its floor is no position of a frame");
+    };
+    if tail.position - floor > capacity {
+        return Err("its floor lies more than a ring behind its tail");
+    }
+    let missed = if tail.position == floor {
+        tail.sequence.wrapping_sub(at.sequence)
+    } else {
+        u64::from(Facts::check(facts, floor, capacity)?.sequence.wrapping_sub(at.sequence as u32))
+    };
+    if missed > (floor - at.position) / HEADER_BYTES {
+        return Err("more messages were dropped than fit below its floor");
+    }
+    Ok(Place { position: floor, sequence: at.sequence + missed })
+}
+
 enum Look {
     Message(Frame),
     Skip(Place),
@@ -354,9 +396,15 @@ impl Sources {
         let position = at.position;
         let said = self.ring_word(source, position, frame::POSITION, Site::CommitWordLoad) == position;
         let known = position < source.confirmed || source.end.is_some_and(|end| position < end.position);
+        if !said && source.corrupt {
+            // What it committed last cannot be told from what it scribbled: the rest, up to the end that its verdict gave it
+            // beyond anything it can have written, is missed.
+            let end = source.end.unwrap_or(at);
+            return Look::Gap(end, end.sequence.saturating_sub(at.sequence));
+        }
         if !said && !known {
             return if self.when_full == WhenFull::DropOldest {
-                self.look_below_floor(source, at)
+                self.look_below_floor(at)
             } else {
                 Look::Empty
             };
@@ -381,7 +429,7 @@ impl Sources {
         let word = self.ring_word(source, at.position, frame::FACTS, Site::FactsLoad);
         // What was overwritten can look like anything, padding too.
         if self.when_full == WhenFull::DropOldest && self.floor(source) > at.position {
-            return self.look_below_floor(source, at);
+            return self.look_below_floor(at);
         }
         let checked = Facts::check(word, at.position, self.capacity).and_then(|facts| {
             let next = (facts.sequence == at.sequence as u32).then_some(facts);
@@ -427,33 +475,34 @@ impl Sources {
     }
 
     /// On a drop-oldest lane: jumps to the floor when the frame at `at` was given up.
-    fn look_below_floor(&self, source: &Source, at: Place) -> Look {
-        loop {
+    fn look_below_floor(&mut self, at: Place) -> Look {
+        for _ in 0..CHASES_MAX {
+            let Some(source) = self.rings.front() else { return Look::Empty };
             let floor = self.floor(source);
-            if floor <= at.position || !frame::aligned(floor) {
+            if floor <= at.position {
                 return Look::Empty;
             }
             // The tail before the facts: what lies at the floor is a frame only if the tail was past it already. `None`, or
-            // a tail before the floor: the producer published right now and has not fenced yet; it will ring.
-            match mark::read(&source.region, self.lane_offset + lane::TAIL) {
-                Some(tail) if tail.position == floor => {
-                    return Look::Gap(tail, tail.sequence.saturating_sub(at.sequence));
-                }
-                Some(tail) if tail.position > floor => {}
-                Some(_) | None => return Look::Empty,
-            }
+            // a tail before the floor: the producer publishes right now and has not fenced yet; it will ring.
+            let tail = mark::read(&source.region, self.lane_offset + lane::TAIL);
+            let Some(tail) = tail.filter(|tail| tail.position >= floor) else { continue };
             // The floor's own frame tells how many were missed; it may be given up while we look, then we look again.
-            let facts = self.ring_word(source, floor, frame::FACTS, Site::FactsLoad);
+            let facts =
+                frame::aligned(floor).then(|| self.ring_word(source, floor, frame::FACTS, Site::FactsLoad));
             if self.floor(source) != floor {
                 continue;
             }
-            return match Facts::check(facts, floor, self.capacity) {
-                Ok(facts) => {
-                    let missed = u64::from(facts.sequence.wrapping_sub(at.sequence as u32));
-                    Look::Gap(Place { position: floor, sequence: at.sequence + missed }, missed)
-                }
-                Err(_) => Look::Empty,
+            return match to_floor(at, floor, tail, facts, self.capacity) {
+                Ok(to) => Look::Gap(to, to.sequence - at.sequence),
+                Err(what) => Look::Fault(self.cut(at, what)),
             };
+        }
+        // Who lives and moves them publishes after this, and rings. The dead move nothing.
+        match self.rings.front() {
+            Some(source) if source.end.is_some() => {
+                Look::Fault(self.cut(at, "its tail mark and its floor contradict each other"))
+            }
+            _ => Look::Empty,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::layout::{HISTOGRAM_BUCKETS, desk};
 use crate::region::Region;
-use crate::sync::{AtomicU64, Ordering, Site};
+use crate::sync::{AtomicU64, Ordering, Site, fence_of_sleeper};
 
 /// What an incarnation says of its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,18 +30,12 @@ pub enum Counter {
     Rings,
     /// Times it slept.
     Sleeps,
-    /// Messages missed on drop-oldest lanes.
-    Missed,
     /// Sends refused by a full lane.
     Rejected,
-    /// Frames dropped from own drop-oldest lanes before every reader had them.
-    Dropped,
     /// Times a send waited for space.
     Blocked,
     /// Faults of peers seen.
     PeerFaults,
-    /// Payload bytes sent.
-    SentBytes,
 }
 
 /// An incarnation's own desk.
@@ -130,10 +124,10 @@ impl Parked<'_> {
     pub fn set(&self) {
         // Relaxed: this word has one writer.
         let now = self.word.load(Ordering::Relaxed);
-        // Relaxed, then a SeqCst fence: pairs with the SeqCst fence in `Links::fence`. Either the publisher sees
+        // Relaxed, then the sleeper's fence: pairs with the publisher's in `Links::fence`. Either the publisher sees
         // the word odd, or this agent's look after the fence sees what was published.
         self.word.store((now | 1) + if now & 1 == 1 { 2 } else { 0 }, Ordering::Relaxed);
-        crate::sync::fence(Site::ParkFence, Ordering::SeqCst);
+        fence_of_sleeper(Site::ParkFence);
     }
 
     /// Announces that the agent is awake.

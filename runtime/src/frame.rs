@@ -88,6 +88,10 @@ impl Facts {
             Kind::Padding if len + HEADER_BYTES != room || extended => {
                 return Err("padding does not end the lap");
             }
+            // So padding is never followed by padding, and a reader that skips it always comes to a message.
+            Kind::Padding if room >= capacity / 2 => {
+                return Err("padding is longer than the frame that it makes room for");
+            }
             Kind::Message | Kind::Padding => {}
         }
         Ok(Facts { len, kind, extended, sequence: (word >> 32) as u32 })

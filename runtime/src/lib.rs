@@ -28,6 +28,8 @@ pub mod doorbell;
 #[cfg(not(loom))]
 pub mod fingerprint;
 pub mod frame;
+#[cfg(all(any(test, feature = "hostile"), not(loom)))]
+pub mod hostile;
 pub mod image;
 pub mod incarnation;
 pub mod layout;

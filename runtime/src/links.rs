@@ -10,7 +10,7 @@ use crate::doorbell::Doorbell;
 use crate::incarnation::Incarnation;
 use crate::layout::{SegmentShape, desk};
 use crate::region::Region;
-use crate::sync::{Ordering, Site, fence};
+use crate::sync::{Ordering, Site, fence, fence_of_publisher};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -79,6 +79,14 @@ pub trait Port {
     /// # Errors
     /// As [`Port::receive`].
     fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()>;
+
+    /// Says that a peer wrote what cannot be true. Nobody listens to a model.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    fn accuse(&mut self, _of: Incarnation) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// All links of an agent.
@@ -188,8 +196,14 @@ impl Links {
     /// Orders what was stored before (a frame, a cursor) against the look at parked words, wants and the epoch.
     #[inline]
     pub fn fence(&self) {
-        // SeqCst fence: pairs with the one in `Parked::set`. Of two that store and then look at the other's word, at
-        // least one sees the other's store.
+        // Pairs with the fence in `Parked::set`. Of two that store and then look at the other's word, at least one sees the
+        // other's store.
+        fence_of_publisher(Site::PublishFence);
+    }
+
+    /// As [`Links::fence`], whole by itself: where a producer stores its want and looks at parked words, before it parks.
+    pub fn fence_whole(&self) {
+        // SeqCst fence: pairs with the one in `Parked::set` of a reader that sleeps behind messages of others.
         fence(Site::PublishFence, Ordering::SeqCst);
     }
 

@@ -22,12 +22,13 @@ pub struct Place {
 pub(crate) struct MarkWriter {
     offset: usize,
     slot: usize,
+    site: Site,
 }
 
 impl MarkWriter {
     /// Takes over a mark that was initialised with its pair in slot 0.
-    pub(crate) fn new(offset: usize) -> Self {
-        MarkWriter { offset, slot: usize::from(!placed(Bug::MarkFirstSlotFirst)) }
+    pub(crate) fn new(offset: usize, site: Site) -> Self {
+        MarkWriter { offset, slot: usize::from(!placed(Bug::MarkFirstSlotFirst)), site }
     }
 
     /// Moves the mark.
@@ -49,21 +50,21 @@ impl MarkWriter {
         // tail the frames before it, for a cursor that they are no longer read.
         region
             .word(self.offset + mark::POSITION)
-            .store(place.position, ordering(Site::MarkStore, Ordering::Release));
+            .store(place.position, ordering(self.site, Ordering::Release));
         self.slot ^= usize::from(!placed(Bug::MarkOneSlot));
     }
 }
 
 /// Reads the position of a mark.
 #[inline]
-pub(crate) fn position(region: &Region, offset: usize) -> u64 {
+pub(crate) fn position(region: &Region, offset: usize, site: Site) -> u64 {
     // Acquire: pairs with the Release in `publish`.
-    region.word(offset + mark::POSITION).load(ordering(Site::MarkLoad, Ordering::Acquire))
+    region.word(offset + mark::POSITION).load(ordering(site, Ordering::Acquire))
 }
 
 /// Reads a whole mark; `None` when no slot names its position (its writer moved it meanwhile, or scribbled over it).
 pub(crate) fn read(region: &Region, offset: usize) -> Option<Place> {
-    let position = position(region, offset);
+    let position = position(region, offset, Site::MarkLoad);
     (0..2).find_map(|slot| {
         let at = offset + mark::SLOTS + slot * 16;
         // Relaxed: the Acquire above saw the Release that published this slot.
@@ -95,7 +96,7 @@ mod tests {
             for (i, word) in image(places(0)).into_iter().enumerate() {
                 region.word(i * 8).store(word, Ordering::Relaxed);
             }
-            let mut writer = MarkWriter::new(0);
+            let mut writer = MarkWriter::new(0, Site::TailStore);
             (1..5).for_each(|n| writer.publish(&region, places(n)));
             // The three stores of the next publish, cut off after `stores` of them.
             let at = mark::SLOTS + writer.slot * 16;

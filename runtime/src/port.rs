@@ -48,6 +48,10 @@ impl Port for Box<dyn Control> {
     fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
         (**self).sleep(deadline)
     }
+
+    fn accuse(&mut self, of: Incarnation) -> io::Result<()> {
+        (**self).accuse(of)
+    }
 }
 
 impl Control for Box<dyn Control> {
@@ -162,6 +166,10 @@ impl Control for ControlPort {
 }
 
 impl Port for ControlPort {
+    fn accuse(&mut self, of: Incarnation) -> io::Result<()> {
+        wire::say(&self.socket, FromAgent::Fault(of))
+    }
+
     fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>> {
         // One packet ends the wait even without a link: the one that was waited for may have died meanwhile, and then the
         // caller looks at the board again.

@@ -26,12 +26,14 @@ pub struct ReaderEnd {
     pub share: (u32, u32),
     /// Its cursor as last seen; never goes back.
     seen: u64,
+    /// The generation whose cursor was found impossible: said once.
+    accused: u32,
 }
 
 impl ReaderEnd {
     /// A reader that was not looked at yet.
     pub fn new(neighbour: usize, input: usize, share: (u32, u32)) -> Self {
-        ReaderEnd { neighbour, input, share, seen: 0 }
+        ReaderEnd { neighbour, input, share, seen: 0, accused: 0 }
     }
 
     fn concerned(&self, first: u64, end: u64) -> bool {
@@ -99,7 +101,7 @@ impl Producer {
         assert!(tail.position >= cursor::first_position(capacity) && frame::aligned(tail.position));
         let readers = readers.into_iter().map(|r| ReaderEnd { seen: tail.position, ..r }).collect();
         Producer {
-            mark: MarkWriter::new(lane_offset + lane::TAIL),
+            mark: MarkWriter::new(lane_offset + lane::TAIL, Site::TailStore),
             region,
             lane_offset,
             ring_offset: shape.ring_offset(index),
@@ -220,10 +222,11 @@ impl Producer {
             if let Some(link) = neighbour.newest() {
                 let offset = neighbour.shape.input_offset(reader.input) + input::CURSOR;
                 // What a reader still has in a predecessor's ring takes no space in this one.
-                let cursor = mark::position(&link.region, offset).max(self.base.position);
+                let cursor = mark::position(&link.region, offset, Site::CursorLoad).max(self.base.position);
                 if cursor::cursor_plausible(cursor, reader.seen, self.tail.position) {
                     reader.seen = cursor;
-                } else {
+                } else if reader.accused != link.incarnation.generation {
+                    reader.accused = link.incarnation.generation;
                     let what =
                         format!("its cursor {cursor} lies outside {}..={}", reader.seen, self.tail.position);
                     self.faults.push(PeerFault { incarnation: link.incarnation, what });
@@ -433,7 +436,7 @@ impl Producer {
         // its cursor and then looks here.
         self.region.word(self.lane_offset + lane::WANT).store(cursor, Ordering::Relaxed);
         if cursor != 0 && !left_out(Site::WantRing) {
-            links.fence();
+            links.fence_whole();
             for reader in self.readers.iter().filter(|r| r.seen < cursor) {
                 links.ring_if_parked(reader.neighbour);
             }

@@ -26,8 +26,10 @@ pub enum Site {
     CommitWordStore,
     CommitWordLoad,
     FactsLoad,
-    MarkStore,
+    TailStore,
+    CursorStore,
     MarkLoad,
+    CursorLoad,
     MarkSequenceStore,
     MarkSequenceLoad,
     RecordFence,
@@ -75,6 +77,70 @@ pub(crate) fn ordering(site: Site, ordering: Ordering) -> Ordering {
     ordering
 }
 
+#[cfg(not(loom))]
+mod asymmetric {
+    use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
+    use std::io;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+
+    /// Whether this kernel can fence other processes on behalf of one.
+    pub fn can_fence_peers() -> bool {
+        let both = MembarrierQuery::GLOBAL_EXPEDITED | MembarrierQuery::REGISTER_GLOBAL_EXPEDITED;
+        membarrier_query().contains(both)
+    }
+
+    /// From here on whoever parks fences this process too, and this process's publishing needs no fence of its own.
+    ///
+    /// All processes of a swarm register, or none: the supervisor decides.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn let_peers_fence() -> io::Result<()> {
+        membarrier(MembarrierCommand::RegisterGlobalExpedited)?;
+        // Relaxed: one thread publishes, and it is this one.
+        REGISTERED.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    #[inline(always)]
+    pub(crate) fn registered() -> bool {
+        REGISTERED.load(Ordering::Relaxed)
+    }
+
+    #[cold]
+    pub(crate) fn fence_peers() {
+        let fenced = membarrier(MembarrierCommand::GlobalExpedited);
+        assert!(fenced.is_ok(), "a kernel that has registered this process fences its peers");
+    }
+}
+
+#[cfg(not(loom))]
+pub use asymmetric::{can_fence_peers, let_peers_fence};
+
+/// The publisher's half of a store-load fence ([`fence_of_sleeper`] is the other): a word that was stored before it and a peer's word
+/// that is loaded after it. In a registered process it is free, because the sleeper fences for both.
+#[inline(always)]
+pub(crate) fn fence_of_publisher(site: Site) {
+    #[cfg(not(loom))]
+    if asymmetric::registered() {
+        core::sync::atomic::compiler_fence(Ordering::SeqCst);
+        return;
+    }
+    fence(site, Ordering::SeqCst);
+}
+
+/// The sleeper's half: every running thread of every registered process passes a fence, too.
+#[inline]
+pub(crate) fn fence_of_sleeper(site: Site) {
+    fence(site, Ordering::SeqCst);
+    #[cfg(not(loom))]
+    if asymmetric::registered() {
+        asymmetric::fence_peers();
+    }
+}
+
 /// The fence of a site: none in a model that weakens the site.
 #[inline(always)]
 pub(crate) fn fence(site: Site, ordering: Ordering) {
@@ -107,12 +173,14 @@ mod modelled {
     }
 
     use Site::*;
-    const SITES: [Site; 26] = [
+    const SITES: [Site; 28] = [
         CommitWordStore,
         CommitWordLoad,
         FactsLoad,
-        MarkStore,
+        TailStore,
+        CursorStore,
         MarkLoad,
+        CursorLoad,
         MarkSequenceStore,
         MarkSequenceLoad,
         RecordFence,

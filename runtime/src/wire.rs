@@ -98,6 +98,8 @@ pub struct Manifest {
     pub replica: (u32, u32),
     /// Whether it is restarted even after a normal end: then its channels never count as closed.
     pub permanent: bool,
+    /// Whether whoever parks fences its peers by `membarrier`, so that publishing needs no fence: all of a swarm, or none.
+    pub fence_by_sleeper: bool,
     /// Shape of its segment.
     pub shape: SegmentShape,
     /// Shape of the board.

@@ -63,6 +63,7 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
         agent: agent as u32,
         generation: 0,
         replica: (instance.replica, instance.replicas),
+        fence_by_sleeper: shoal_runtime::sync::can_fence_peers(),
         permanent: config.restart.policy == crate::config::Policy::Permanent,
         shape: segment_shape(instance),
         board: board_shape(topology),

@@ -3,9 +3,12 @@
 use shoal_runtime::Region;
 use shoal_runtime::board::{Verdict, VerdictKind};
 use shoal_runtime::commit::{self, Key, Record};
-use shoal_runtime::cursor::FRAME_ALIGN_BYTES;
-use shoal_runtime::layout::SegmentShape;
+use shoal_runtime::cursor::{FRAME_ALIGN_BYTES, HEADER_BYTES};
+use shoal_runtime::layout::{LaneShape, SegmentShape};
 use shoal_runtime::mark::Place;
+
+/// No lane gets this far; what says so lies, and its successors would overflow.
+const POSITION_MAX: u64 = 1 << 61;
 
 /// What is known of a lane or an input apart from the dead's own words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,13 +18,15 @@ pub struct Bounds {
     /// It cannot lie before this: what readers have accepted of a lane.
     pub least: Place,
     /// It cannot lie behind this: what a producer has committed for an input.
-    pub most: Option<u64>,
+    pub most: Option<Place>,
 }
 
 /// Writes the verdict on an incarnation whose death is proved.
 ///
 /// `segment` is `None` when it never began: then everything stands as it was. If its words contradict each other or what is
-/// known, the verdict is `corrupt`: lanes end at what readers have accepted, cursors stand where they began.
+/// known, the verdict is `corrupt`. Its lanes end a whole ring behind what readers have accepted, so behind anything that a reader
+/// may have taken meanwhile: they take what commit words prove and count the rest as missed. Its cursors stand where its words
+/// are possible, else at the end of what its producers have committed: what lies before may be overwritten already.
 pub fn verdict(
     generation: u32,
     segment: Option<(&Region, &SegmentShape)>,
@@ -33,19 +38,24 @@ pub fn verdict(
         let kind = VerdictKind::Committed;
         return Verdict { generation, kind, lanes: as_it_was(lanes), inputs: as_it_was(inputs) };
     };
-    let all = commit::read(region, shape).ok().and_then(|record| {
-        let lanes = lanes.iter().enumerate().map(|(i, b)| place(&record, region, shape, Key::Lane(i), b));
-        let lanes = lanes.collect::<Option<Vec<_>>>()?;
-        let inputs = inputs.iter().enumerate().map(|(i, b)| place(&record, region, shape, Key::Input(i), b));
-        Some((lanes, inputs.collect::<Option<Vec<_>>>()?))
-    });
-    match all {
-        Some((lanes, inputs)) => Verdict { generation, kind: VerdictKind::Committed, lanes, inputs },
-        None => {
-            let accepted = lanes.iter().map(|b| later(b.began, b.least)).collect();
-            Verdict { generation, kind: VerdictKind::Corrupt, lanes: accepted, inputs: as_it_was(inputs) }
-        }
-    }
+    let record = commit::read(region, shape).ok();
+    let place = |key, b| record.as_ref().and_then(|record| place(record, region, shape, key, b));
+    let lane_places: Vec<_> = lanes.iter().enumerate().map(|(i, b)| place(Key::Lane(i), b)).collect();
+    let input_places: Vec<_> = inputs.iter().enumerate().map(|(i, b)| place(Key::Input(i), b)).collect();
+    let sound = lane_places.iter().chain(&input_places).all(Option::is_some);
+    let past_all = |(b, lane): (&Bounds, &LaneShape)| {
+        let accepted = later(b.began, b.least);
+        let messages = lane.capacity_bytes / HEADER_BYTES;
+        Place { position: accepted.position + lane.capacity_bytes, sequence: accepted.sequence + messages }
+    };
+    let lanes = match sound {
+        true => lane_places.into_iter().flatten().collect(),
+        false => lanes.iter().zip(&shape.lanes).map(past_all).collect(),
+    };
+    let input = |(place, b): (Option<Place>, &Bounds)| place.or(b.most).unwrap_or(b.began);
+    let inputs = input_places.into_iter().zip(inputs).map(input).collect();
+    let kind = if sound { VerdictKind::Committed } else { VerdictKind::Corrupt };
+    Verdict { generation, kind, lanes, inputs }
 }
 
 fn later(a: Place, b: Place) -> Place {
@@ -59,7 +69,9 @@ fn place(record: &Record, region: &Region, shape: &SegmentShape, key: Key, bound
         && place.position >= bounds.began.position
         && place.sequence >= bounds.began.sequence
         && place.position >= bounds.least.position
-        && bounds.most.is_none_or(|most| place.position <= most);
+        && bounds.most.is_none_or(|most| place.position <= most.position)
+        && place.position < POSITION_MAX
+        && place.sequence - bounds.began.sequence <= (place.position - bounds.began.position) / HEADER_BYTES;
     possible.then_some(place)
 }
 
@@ -67,7 +79,7 @@ fn place(record: &Record, region: &Region, shape: &SegmentShape, key: Key, bound
 mod tests {
     use super::*;
     use shoal_runtime::Incarnation;
-    use shoal_runtime::layout::{LaneShape, WhenFull};
+    use shoal_runtime::layout::WhenFull;
     use shoal_runtime::segment::{self, Origin};
 
     fn at(position: u64, sequence: u64) -> Place {
@@ -90,6 +102,7 @@ mod tests {
 
     fn bounds(least: u64, most: Option<u64>) -> ([Bounds; 1], [Bounds; 1]) {
         let lane = Bounds { began: at(4128, 2), least: at(least, 3), most: None };
+        let most = most.map(|position| at(position, 60));
         let input = Bounds { began: at(8192, 9), least: at(0, 0), most };
         ([lane], [input])
     }
@@ -114,8 +127,12 @@ mod tests {
             let (lanes, inputs) = bounds(least, most);
             let verdict = verdict(4, Some((&region, &shape)), &lanes, &inputs);
             assert_eq!(verdict.kind, VerdictKind::Corrupt);
-            assert_eq!(verdict.lanes[0].position, least.max(4128));
-            assert_eq!(verdict.inputs[0], at(8192, 9));
+            assert_eq!(
+                verdict.lanes[0].position,
+                least.max(4128) + 4096,
+                "behind all that a reader may hold"
+            );
+            assert_eq!(verdict.inputs[0], most.map_or(at(8192, 9), |most| at(most, 60)));
         }
     }
 

@@ -166,7 +166,9 @@ fn fire(
             break;
         }
         timers.pop();
-        if timer == Timer::Proof || swarm.agents[agent].state_serial == serial {
+        // The proof and the stages of a shutdown outlive an agent's states.
+        let outlives = matches!(timer, Timer::Proof | Timer::Stage);
+        if outlives || swarm.agents[agent].state_serial == serial {
             swarm.on_timer(agent, timer);
         }
     }

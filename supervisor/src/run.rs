@@ -89,6 +89,9 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
     let mut all: Vec<&mut dyn Companion> = vec![&mut operator];
     all.extend(companions.iter_mut().map(|c| &mut **c as &mut dyn Companion));
     let result = event_loop::run(&mut swarm, &mut all);
+    for text in swarm.left_unread() {
+        swarm.notice(&text);
+    }
     // The claimed folder may serve another run.
     let _ = std::fs::remove_file(folder.socket());
     result.map_err(|e| format!("waiting for events: {e}")).map(|()| swarm)

@@ -41,6 +41,8 @@ pub enum Timer {
     Proof,
     /// Look whether its predecessors are drained.
     Drain,
+    /// A stage of a shutdown (instead of an agent) has had its time.
+    Stage,
 }
 
 /// What the event loop is to do for the swarm.
@@ -209,6 +211,9 @@ impl Swarm {
     pub fn advance(&mut self) {
         while let Ends::Stage(stage) = self.ends {
             let members = self.stages.get(stage).cloned().unwrap_or_default();
+            for &agent in &members {
+                self.ask_in_stage(agent);
+            }
             if stage >= self.stages.len() || !members.iter().all(|&a| self.agents[a].state.is_at_rest()) {
                 return;
             }
@@ -219,7 +224,42 @@ impl Swarm {
     fn begin_stage(&mut self, stage: usize) {
         self.ends = Ends::Stage(stage);
         let members = self.stages.get(stage).cloned().unwrap_or_default();
-        members.into_iter().for_each(|agent| self.feed(agent, Event::StopAsked));
+        let patience =
+            members.iter().map(|&a| self.file.agents[self.topology.agents[a].config].stop_timeout).max();
+        let deadline = Instant::now() + patience.unwrap_or_default();
+        self.effects.push(Effect::Arm(deadline, stage, Timer::Stage, 0));
+    }
+
+    /// Asks a member of the present stage to stop; one that is down with messages to read comes back first, and drains them.
+    fn ask_in_stage(&mut self, agent: usize) {
+        let record = &self.agents[agent];
+        let down = matches!(record.state, State::Starting | State::Backoff | State::Draining);
+        let returns = down && record.was_ready && self.unread(agent).iter().any(|(_, count)| *count > 0);
+        let running =
+            matches!(record.state, State::Starting | State::Ready | State::Backoff | State::Draining);
+        if running && !returns {
+            self.feed(agent, Event::StopAsked);
+        }
+    }
+
+    /// The present stage has had its time: who has not come back by now is not waited for.
+    fn on_stage_over(&mut self, stage: usize) {
+        if self.ends == Ends::Stage(stage) {
+            let members = self.stages.get(stage).cloned().unwrap_or_default();
+            members.into_iter().for_each(|agent| self.feed(agent, Event::StopAsked));
+        }
+    }
+
+    /// What nobody read, in words: for the end of a swarm.
+    pub fn left_unread(&self) -> Vec<String> {
+        let mut texts = Vec::new();
+        for (agent, record) in self.agents.iter().enumerate() {
+            for (channel, count) in self.unread(agent).into_iter().filter(|(_, count)| *count > 0) {
+                let channel = &self.topology.channels[channel].name;
+                texts.push(format!("{count} messages of channel {channel} were not read by {}", record.name));
+            }
+        }
+        texts
     }
 
     /// Sends SIGKILL to an agent's whole tree, marked as ordered. False when it does not run.
@@ -303,6 +343,7 @@ impl Swarm {
                     self.on_death(agent);
                 }
             }
+            Timer::Stage => self.on_stage_over(agent),
             Timer::Drain => {
                 self.reclaim(agent);
                 if self.history_is_full(agent) {

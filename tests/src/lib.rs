@@ -4,9 +4,11 @@
 //! The agents of the tests are the binaries in `src/bin`; `shoal-under-test` is the command line itself, because a crate
 //! is given no path to another crate's binary, and one that happens to lie in `target/` may be stale.
 //!
-//! Nobody here waits for a time: a test waits for a condition, up to [`PATIENCE`], after which it counts as a hang.
+//! Nobody here waits for a time: a test waits for a condition, up to [`patience`], after which it counts as a hang.
 
 pub mod agents;
+pub mod attack;
+pub mod attacked;
 pub mod book;
 pub mod chance;
 pub mod running;
@@ -22,8 +24,12 @@ pub use stage::{Done, Stage};
 
 use std::time::{Duration, Instant};
 
-/// How long a condition may take before the test counts as hung. Generous: the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a condition may take before the test counts as hung: `SHOAL_TEST_PATIENCE` seconds, else 90. Generous: the
+/// machine may be busy.
+pub fn patience() -> Duration {
+    let given = std::env::var("SHOAL_TEST_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(given.unwrap_or(90))
+}
 
 /// How long to pause before a condition is looked at again.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -31,14 +37,14 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Waits until a condition holds and returns what it yields.
 ///
 /// # Panics
-/// When it does not hold within [`PATIENCE`].
+/// When it does not hold within [`patience`].
 pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + patience();
     loop {
         if let Some(seen) = look() {
             return seen;
         }
-        assert!(Instant::now() < end, "hung: {what} did not come to pass within {PATIENCE:?}");
+        assert!(Instant::now() < end, "hung: {what} did not come to pass within {:?}", patience());
         std::thread::sleep(PAUSE);
     }
 }

@@ -1,7 +1,7 @@
 //! A supervisor, or another command, while it runs.
 
 use crate::stage::{Done, Stage, shells};
-use crate::{PATIENCE, traces, until};
+use crate::{patience, traces, until};
 use rustix::process::{Pid, Signal, kill_process};
 use shoal::control::{PsAgent, PsReport, PsState};
 use std::fs;
@@ -133,7 +133,7 @@ impl Drop for Running<'_> {
         if self.poll().is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
-            let end = std::time::Instant::now() + PATIENCE;
+            let end = std::time::Instant::now() + patience();
             let mark = self.stage.mark();
             while !traces::marked(mark).is_empty() && std::time::Instant::now() < end {
                 for pid in traces::marked(mark) {

@@ -203,19 +203,23 @@ fn documents_point_at_files_that_exist() {
 }
 
 #[test]
-fn tests_that_the_recovery_page_names_exist() {
+fn tests_that_documents_name_exist() {
     let mut code = String::new();
     for folder in ["runtime", "agent-sdk", "supervisor", "examples", "tests"] {
         gather(&root().join(folder), &mut code);
     }
-    let page = fs::read_to_string(root().join("docs/recovery.md")).expect("read");
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    let sentence = |name: &&str| name.matches('_').count() >= 3 && name.bytes().all(plain);
-    let names: Vec<&str> = page.split('`').skip(1).step_by(2).filter(sentence).collect();
-    assert!(names.len() >= 10, "the page names {} tests", names.len());
-    for name in names {
-        assert!(code.contains(&format!("fn {name}(")), "docs/recovery.md names {name}, which is no test");
+    let sentence = |name: &&str| name.matches('_').count() >= 4 && name.bytes().all(plain);
+    let mut count = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).expect("read");
+        for name in text.split('`').skip(1).step_by(2).filter(sentence) {
+            count += 1;
+            let there = code.contains(&format!("fn {name}("));
+            assert!(there, "{} names {name}, which is no test", document.display());
+        }
     }
+    assert!(count >= 40, "the documents name {count} tests");
 }
 
 fn gather(folder: &Path, code: &mut String) {

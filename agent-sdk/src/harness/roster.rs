@@ -51,6 +51,7 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         agent: 0,
         generation: 1,
         replica: (0, 1),
+        fence_by_sleeper: false,
         permanent: false,
         shape: SegmentShape::default(),
         board: BoardShape { channel_count: channels.len() as u32, agents },

@@ -101,7 +101,7 @@ fn consumer_replaced_under_a_blocked_producer_without_a_word_wakes_it() {
 
 #[test]
 fn consumer_dead_before_its_link_was_handed_over_does_not_hold_up_the_producer() {
-    model(Some(3), || {
+    model(Some(2), || {
         let swarm = Swarm::block(64);
         let (lives, life) = swarm.begin();
         let mut sender = swarm.sender(&lives[0], life.link());

@@ -1,10 +1,11 @@
 //! One lane: what is polled is whole, whatever is published and however the ring wraps.
 
-use crate::swarm::{Swarm, model, word_of};
+use crate::swarm::{Sender, Swarm, model, word_of};
 use loom::thread;
 use shoal_runtime::commit::{self, Committer, Key};
 use shoal_runtime::layout::WhenFull;
 use shoal_runtime::mark::Place;
+use shoal_runtime::producer::Claimed;
 
 #[test]
 fn message_polled_is_whole_and_in_order_over_the_wrap_with_its_padding() {
@@ -87,7 +88,7 @@ fn step_of_a_relay_that_dies(stores: u64) -> (Place, Place) {
     use shoal_runtime::image::{Origin, mortal};
     use shoal_runtime::layout::SegmentShape;
     use shoal_runtime::links::{Links, Neighbour};
-    use shoal_runtime::producer::{Claimed, Producer};
+    use shoal_runtime::producer::Producer;
     let swarm = Swarm::block(128);
     let (lives, life) = swarm.begin();
     swarm.sender(&lives[0], life.link()).send(1);
@@ -137,6 +138,31 @@ fn full_ring_neither_overwrites_a_leased_message_nor_leaves_its_producer_asleep(
         }
         writer.join().expect("no panic");
         assert_eq!(receiver.numbers(0), [0, 1, 2]);
+    });
+}
+
+#[test]
+fn space_is_written_again_only_after_its_reader_has_let_go() {
+    model(Some(3), || {
+        // Two messages of three words lie in the ring; the third takes the words of the first.
+        let swarm = Swarm::block(128);
+        let (lives, life) = swarm.begin();
+        let mut sender = swarm.sender(&lives[0], life.link());
+        let mut receiver = swarm.receiver(&life, vec![lives[0].link()]);
+        (0..2).for_each(|_| sender.send(3));
+        let reader = thread::spawn(move || {
+            for _ in 0..2 {
+                let found = receiver.look(false).expect("it was sent");
+                receiver.read(&found).expect("leased");
+                // No fence here: only the cursor itself gives the space back.
+                receiver.consumers[0].ack(&found.1);
+            }
+        });
+        let Sender { agent, producers } = &mut sender;
+        if let Claimed::Space(claim) = producers[0].claim(24, &agent.links) {
+            producers[0].fill(&claim, &[0; 24]);
+        }
+        reader.join().expect("no panic");
     });
 }
 

@@ -7,14 +7,21 @@ use shoal_runtime::board::Status;
 use shoal_runtime::commit::{self, Key};
 use shoal_runtime::mark::Place;
 use shoal_runtime::{clock, desk};
+use std::collections::BTreeMap;
 
 impl Swarm {
     /// What is known of an agent's lanes and inputs apart from its own words.
     pub(super) fn bounds(&self, agent: usize) -> (Vec<Bounds>, Vec<Bounds>) {
         let (instance, record) = (&self.topology.agents[agent], &self.agents[agent]);
         let lanes = instance.lanes.iter().zip(&record.last.lanes).map(|(lane, &began)| {
-            let cursors = lane.readers.iter().map(|r| self.cursor(r.agent, r.input));
-            let least = cursors.max_by_key(|p| p.position).unwrap_or(began);
+            let awaited =
+                lane.readers.iter().filter(|r| self.board.view().status(r.agent as u32) != Status::Gone);
+            let cursors: Vec<_> = awaited.map(|r| self.cursor(r.agent, r.input)).collect();
+            // Nobody is a whole ring ahead of another on a lane that waits for both: who says so is not believed.
+            let slowest = cursors.iter().map(|p| p.position).min().unwrap_or(0);
+            let lossy = lane.when_full == crate::config::WhenFull::DropOldest;
+            let likely = cursors.into_iter().filter(|p| lossy || p.position - slowest <= lane.capacity_bytes);
+            let least = likely.max_by_key(|p| p.position).unwrap_or(began);
             Bounds { began, least, most: None }
         });
         let inputs = instance.inputs.iter().zip(&record.last.inputs).map(|(input, &began)| {
@@ -34,15 +41,31 @@ impl Swarm {
     }
 
     /// The committed end of a lane; `None` while its producer moves it.
-    pub(super) fn tail(&self, agent: usize, lane: usize) -> Option<u64> {
+    pub(super) fn tail(&self, agent: usize, lane: usize) -> Option<Place> {
         let record = &self.agents[agent];
-        let last = record.last.lanes[lane].position;
+        let last = record.last.lanes[lane];
         match record.view() {
             None => Some(last),
             Some(view) => {
-                commit::committed(view, &record.shape, Key::Lane(lane)).ok().map(|p| p.position.max(last))
+                let place = commit::committed(view, &record.shape, Key::Lane(lane)).ok();
+                place.map(|p| if p.position < last.position { last } else { p })
             }
         }
+    }
+
+    /// For each channel that an agent reads, how many committed messages for it lie unread.
+    pub(super) fn unread(&self, agent: usize) -> Vec<(usize, u64)> {
+        let inputs = self.topology.agents[agent].inputs.iter().enumerate();
+        let mut channels: BTreeMap<usize, u64> = BTreeMap::new();
+        for (index, input) in inputs {
+            let (read, sent) = (self.cursor(agent, index), self.tail(input.producer, input.lane));
+            let (from, to) = (read.sequence, sent.map_or(read.sequence, |p| p.sequence));
+            let (k, n) = (u64::from(input.share.0), u64::from(input.share.1));
+            // How many numbers below `end` are k modulo n.
+            let below = |end: u64| (end + n - 1 - k) / n;
+            *channels.entry(input.channel).or_default() += below(to.max(from)) - below(from);
+        }
+        channels.into_iter().collect()
     }
 
     /// Lets go of an agent's dead incarnations that every reader has drained.

@@ -33,7 +33,7 @@ pub struct Scene<'a> {
     /// What shall happen.
     pub story: &'a Story,
     /// The source's segment, and the end of its lane.
-    pub source: (Region, u64),
+    pub source: (Region, Place),
     /// Dead incarnations before this one, oldest first.
     pub graves: Vec<Grave>,
     doorbell: Doorbell,
@@ -70,7 +70,7 @@ impl<'a> Scene<'a> {
     ///
     /// # Errors
     /// No memory or descriptors.
-    pub fn new(story: &'a Story, source: (Region, u64), graves: Vec<Grave>) -> std::io::Result<Self> {
+    pub fn new(story: &'a Story, source: (Region, Place), graves: Vec<Grave>) -> std::io::Result<Self> {
         let total = worker_shape(story).total_bytes();
         let scratch = rustix::fs::memfd_create("shoal-image", rustix::fs::MemfdFlags::CLOEXEC)?;
         rustix::fs::ftruncate(&scratch, total as u64)?;
@@ -260,7 +260,7 @@ impl<'a> Aftermath<'a> {
             stage::end_of(story, generation, Some(own), began, &seen, Some(self.scene.source.1)).verdict;
         let lanes: Vec<u64> = end.lanes.iter().map(|p| p.sequence).collect();
         let done = story.step_at(&lanes, end.inputs.first().map(|p| p.sequence));
-        let all_taken = end.inputs.iter().all(|p| p.position == self.scene.source.1);
+        let all_taken = end.inputs.iter().all(|p| *p == self.scene.source.1);
         if end.kind != VerdictKind::Committed || end.lanes != seen || done != Some(story.total) || !all_taken
         {
             return Err(format!("the successor did everything, but its words say {end:?}"));

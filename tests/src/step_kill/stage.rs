@@ -75,6 +75,7 @@ pub fn manifest(story: &Story, generation: u32) -> Manifest {
         generation,
         replica: (0, 1),
         permanent: true,
+        fence_by_sleeper: false,
         shape: worker_shape(story),
         board: board_shape(story),
         channels: Vec::new(),
@@ -123,7 +124,7 @@ pub fn end_of(
     segment: Option<&Region>,
     began: &Ended,
     accepted: &[Place],
-    source_tail: Option<u64>,
+    source_tail: Option<Place>,
 ) -> Ended {
     let lanes: Vec<Bounds> = began
         .verdict
@@ -204,8 +205,8 @@ impl Source {
     }
 
     /// Where its lane ends.
-    pub fn tail(&self) -> u64 {
-        self.producer.tail().position
+    pub fn tail(&self) -> Place {
+        self.producer.tail()
     }
 }
 
