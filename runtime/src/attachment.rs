@@ -1,6 +1,7 @@
 //! An incarnation attached to its swarm: its lanes, its inputs, its links, and the one place where it waits.
 
 use crate::board::{Request, Status};
+use crate::bug::{Bug, placed};
 use crate::commit::{Committer, Key};
 use crate::consumer::{Consumer, Cursor, Frame, InputEnd, Polled};
 use crate::desk::{Counter, Desk, Life};
@@ -441,18 +442,32 @@ impl Outputs {
     /// As [`Port::receive`]; the step is committed then.
     pub fn commit<P: Port>(
         &mut self,
-        input: Option<(usize, &mut Cursor, &Frame)>,
+        mut input: Option<(usize, &mut Cursor, &Frame)>,
         world: &mut World<P>,
     ) -> io::Result<()> {
+        if let Some((_, cursor, frame)) = input.as_mut().filter(|_| placed(Bug::AcknowledgeBeforeCommit)) {
+            cursor.publish_early(frame);
+        }
         let touched = self.producers.iter().filter(|p| p.touched()).count();
-        if self.state.changed() || touched + usize::from(input.is_some()) > 1 {
+        if self.state.changed()
+            || touched + usize::from(input.is_some()) > 1 + usize::from(placed(Bug::RecordSpared))
+        {
             for (lane, producer) in self.producers.iter().enumerate().filter(|(_, p)| p.touched()) {
-                self.committer.add(Key::Lane(lane), producer.pending());
+                if placed(Bug::RecordWithoutLastLane) && lane > 0 {
+                    continue;
+                }
+                let mut end = producer.pending();
+                end.sequence += u64::from(placed(Bug::RecordNumberedAhead));
+                self.committer.add(Key::Lane(lane), end);
             }
-            if let Some((index, _, frame)) = &input {
+            if let Some((index, _, frame)) = input.as_ref().filter(|_| !placed(Bug::RecordWithoutInput)) {
                 self.committer.add(Key::Input(*index), frame.next());
             }
-            self.committer.name_state(self.state.named());
+            let named = if placed(Bug::StateSlotKept) { 1 } else { self.state.named() };
+            self.committer.name_state(named);
+            if placed(Bug::PublishBeforeCommit) {
+                self.producers.iter_mut().for_each(Producer::publish);
+            }
             self.committer.commit();
             self.state.commit();
         }

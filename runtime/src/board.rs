@@ -2,6 +2,7 @@
 //!
 //! Everything but the counters of the epoch is written before the epoch moves, so whoever saw an epoch sees what it told.
 
+use crate::bug::{Bug, placed};
 use crate::incarnation::Incarnation;
 use crate::layout::{BOARD_MAGIC, BoardShape, VERSION, board};
 use crate::mark::Place;
@@ -251,9 +252,18 @@ impl BoardWriter {
             verdict.generation,
         );
         let word = |offset: usize| self.board.region.word(at + offset);
+        if placed(Bug::VerdictNamedFirst) {
+            self.set(agent, board::LAST_VERDICT, u64::from(verdict.generation));
+        }
+        if placed(Bug::EpochBeforeVerdict) {
+            self.announce();
+        }
         // Relaxed and a Release fence: pairs with the Acquire fence in `Board::verdict`; a reader of the slot's former
         // verdict notices that it is gone.
-        word(board::VERDICT_GENERATION).store(0, Ordering::Relaxed);
+        let cleared = if placed(Bug::VerdictGenerationFirst) { u64::from(verdict.generation) } else { 0 };
+        if !placed(Bug::VerdictSlotNotCleared) {
+            word(board::VERDICT_GENERATION).store(cleared, Ordering::Relaxed);
+        }
         fence(Site::VerdictFence, Ordering::Release);
         // Relaxed: published by the Release of the generation below.
         word(board::VERDICT_KIND).store(verdict.kind as u64, Ordering::Relaxed);

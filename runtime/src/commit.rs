@@ -4,6 +4,7 @@
 //! cursor of the input it took, then `commit.store(n)`. Marks and frame headers follow, as the fast path. The truth about a
 //! lane or an input is the later of its mark and the last record, whoever asks and whenever.
 
+use crate::bug::{Bug, placed};
 use crate::layout::{RECORD_SLOTS, SegmentShape, desk, record};
 use crate::mark::{self, Place};
 use crate::region::Region;
@@ -89,11 +90,14 @@ impl Committer {
     #[inline]
     pub fn commit(&mut self) {
         let number = self.number + 1;
-        let at = self.records_offset + (number % RECORD_SLOTS) as usize * self.record_bytes;
+        let at = self.records_offset + slot_of(number) * self.record_bytes;
         let word = |offset: usize| self.region.word(at + offset);
         // Release fence: pairs with the Acquire fence in `read`. A reader that sees any word of this slot change also
         // sees, when it looks again, the number of the step before, and does not take the mixture for a record.
         fence(Site::RecordFence, Ordering::Release);
+        if placed(Bug::CommitBeforeFields) {
+            self.region.word(desk::COMMIT).store(number, Ordering::Release);
+        }
         let mut sum = Checksum::new(number, self.generation, self.entries.len() as u64);
         // Relaxed: published by the Release of the number below.
         word(record::NUMBER).store(number, Ordering::Relaxed);
@@ -116,6 +120,12 @@ impl Committer {
         self.number = number;
         self.entries.clear();
     }
+}
+
+/// The slot of a step's record.
+#[inline]
+fn slot_of(number: u64) -> usize {
+    if placed(Bug::OneRecordSlot) { 0 } else { (number % RECORD_SLOTS) as usize }
 }
 
 /// A sum of products: it catches a slot that is torn or scribbled over, not a liar. Every word has an odd factor of its own, so a
@@ -199,7 +209,7 @@ fn read_into(region: &Region, shape: &SegmentShape, into: &mut Record) -> Result
 
 /// Reads the slot of `into.number`; false when its words contradict each other.
 fn slot_into(region: &Region, shape: &SegmentShape, into: &mut Record) -> bool {
-    let at = shape.records_offset() + (into.number % RECORD_SLOTS) as usize * shape.record_bytes();
+    let at = shape.records_offset() + slot_of(into.number) * shape.record_bytes();
     // Relaxed: ordered by the Acquire of the number before and the fence after.
     let word = |offset: usize| region.word(at + offset).load(Ordering::Relaxed);
     let count = word(record::COUNT);
@@ -215,7 +225,7 @@ fn slot_into(region: &Region, shape: &SegmentShape, into: &mut Record) -> bool {
     }
     into.state_slot = word(record::STATE_SLOT);
     sum.add(into.state_slot);
-    sum.sum == word(record::CHECKSUM) && matches!(into.state_slot, 1 | 2)
+    (sum.sum == word(record::CHECKSUM) || placed(Bug::ChecksumForgotten)) && matches!(into.state_slot, 1 | 2)
 }
 
 /// The committed place of a lane or an input: the later of its mark and the last record.
@@ -239,7 +249,8 @@ pub fn committed_with(
 ) -> Result<Place, RecordError> {
     let mark = mark::read(region, key.offset(shape)).ok_or(RecordError::Busy)?;
     Ok(match record.place(key) {
-        Some(place) if place.position > mark.position => place,
+        Some(place) if placed(Bug::RecordAlwaysBelieved) => place,
+        Some(place) if place.position > mark.position && !placed(Bug::RecordOverlooked) => place,
         _ => mark,
     })
 }

@@ -5,6 +5,7 @@
 //! verdict, say is committed. Every fact is read once, checked, and only the local is used.
 
 use crate::board::{Board, VerdictKind};
+use crate::bug::{Bug, placed};
 use crate::commit::{self, Key, RecordError};
 use crate::cursor::HEADER_BYTES;
 use crate::frame::{self, EXTENSION_BYTES, Facts, Kind};
@@ -190,7 +191,7 @@ impl Consumer {
             });
         }
         for source in &mut self.sources.rings {
-            if source.end.is_none() {
+            if source.end.is_none() && !placed(Bug::VerdictOverlooked) {
                 let verdict = links.board.verdict(source.incarnation);
                 source.corrupt = verdict.as_ref().is_some_and(|v| v.kind == VerdictKind::Corrupt);
                 source.end = verdict.and_then(|v| v.lanes.get(self.end.lane).copied());
@@ -309,6 +310,11 @@ impl Cursor {
         self.published = self.at.position;
     }
 
+    /// Publishes the cursor behind a frame that it stays before: a deliberate bug.
+    pub(crate) fn publish_early(&mut self, frame: &Frame) {
+        self.mark.publish(&self.region, frame.next);
+    }
+
     /// Where the cursor stands, privately.
     pub fn at(&self) -> Place {
         self.at
@@ -320,6 +326,9 @@ impl Cursor {
         let Some(link) = links.neighbour(self.neighbour).newest() else { return };
         // Relaxed: ordered by the fence before; a wrong word costs a ring.
         let want = link.region.word(self.want_offset).load(Ordering::Relaxed);
+        if placed(Bug::WantForgotten) {
+            return;
+        }
         if want != 0 && want != self.rung_want && self.published >= want {
             self.rung_want = want;
             links.ring(self.neighbour);
@@ -498,12 +507,17 @@ impl Sources {
     }
 
     fn confirm(&mut self, at: Place) -> Result<bool, PeerFault> {
-        let (lane, capacity) = (self.lane, self.capacity);
+        let (index, capacity) = (self.lane, self.capacity);
         let Some(source) = self.rings.front_mut() else { return Ok(false) };
         if source.end.is_some() || source.cut {
             return Ok(source.end.is_some_and(|end| at.position < end.position) || self.rings.len() > 1);
         }
-        match commit::committed(&source.region, &self.shape, Key::Lane(lane)) {
+        let committed = if placed(Bug::ConfirmByMarkOnly) {
+            mark::read(&source.region, self.lane_offset + lane::TAIL).ok_or(RecordError::Busy)
+        } else {
+            commit::committed(&source.region, &self.shape, Key::Lane(index))
+        };
+        match committed {
             Ok(tail) if tail.position > at.position => {
                 // A lag of more than the ring is a lie on a lane that waits for its readers; on a drop-oldest lane the
                 // floor has moved and tells.

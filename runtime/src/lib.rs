@@ -15,6 +15,7 @@ pub mod beacon;
 pub mod board;
 #[cfg(not(loom))]
 pub mod bootstrap;
+pub mod bug;
 #[cfg(not(loom))]
 pub mod claims;
 #[cfg(not(loom))]

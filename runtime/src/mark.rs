@@ -3,6 +3,7 @@
 //! The position is the truth. Its sequence stands in whichever of two slots names the same position; the slot that is
 //! being written never names the current one, so a death at any instruction leaves a whole pair.
 
+use crate::bug::{Bug, placed};
 use crate::layout::mark;
 use crate::region::Region;
 use crate::sync::{Ordering, Site, ordering};
@@ -27,7 +28,7 @@ pub(crate) struct MarkWriter {
 impl MarkWriter {
     /// Takes over a mark that was initialised with its pair in slot 0.
     pub(crate) fn new(offset: usize, site: Site) -> Self {
-        MarkWriter { offset, slot: 1, site }
+        MarkWriter { offset, slot: usize::from(!placed(Bug::MarkFirstSlotFirst)), site }
     }
 
     /// Moves the mark.
@@ -37,6 +38,9 @@ impl MarkWriter {
     #[inline]
     pub(crate) fn publish(&mut self, region: &Region, place: Place) {
         let at = self.offset + mark::SLOTS + self.slot * 16;
+        if placed(Bug::MarkPositionFirst) {
+            region.word(self.offset + mark::POSITION).store(place.position, Ordering::Release);
+        }
         // Relaxed: published by both Releases below.
         region.word(at).store(place.position, Ordering::Relaxed);
         // Release: pairs with the Acquire of the sequence in `read`. A reader that was about to read this slot's former
@@ -47,7 +51,7 @@ impl MarkWriter {
         region
             .word(self.offset + mark::POSITION)
             .store(place.position, ordering(self.site, Ordering::Release));
-        self.slot ^= 1;
+        self.slot ^= usize::from(!placed(Bug::MarkOneSlot));
     }
 }
 

@@ -5,6 +5,7 @@
 //! An abort forgets what is hidden.
 
 use crate::board::Status;
+use crate::bug::{Bug, placed};
 use crate::cursor::{self, HEADER_BYTES, Placement};
 use crate::frame::{self, EXTENSION_BYTES, Facts, Kind};
 use crate::incarnation::PeerFault;
@@ -84,6 +85,8 @@ pub struct Producer {
     faults: Vec<PeerFault>,
     /// Number of the first message of a publish whose readers were not rung yet.
     first: Option<u64>,
+    #[cfg(feature = "seeded-bugs")]
+    late: Vec<(u64, u64)>,
 }
 
 impl Producer {
@@ -113,6 +116,8 @@ impl Producer {
             readers,
             faults: Vec::new(),
             first: None,
+            #[cfg(feature = "seeded-bugs")]
+            late: Vec::new(),
         }
     }
 
@@ -181,6 +186,10 @@ impl Producer {
             if placement.end > self.limit {
                 return Claimed::Full { want: cursor::cursor_wanted(placement.end, self.capacity) };
             }
+        }
+        if placed(Bug::TailBeforePayload) {
+            let sequence = self.pending.sequence + 1;
+            self.mark.publish(&self.region, Place { position: placement.end, sequence });
         }
         Claimed::Space(self.claim_at(placement, len))
     }
@@ -313,7 +322,12 @@ impl Producer {
         let Placement { padding, position, .. } = claim.placement;
         assert!(len <= claim.len && position >= self.pending.position);
         let sequence = self.pending.sequence as u32;
+        if placed(Bug::TailBeforeFacts) {
+            let position = position + cursor::frame_bytes(len);
+            self.mark.publish(&self.region, Place { position, sequence: self.pending.sequence + 1 });
+        }
         if padding > 0 {
+            let sequence = sequence + u32::from(placed(Bug::PaddingNumbered));
             let facts = Facts { len: padding - HEADER_BYTES, kind: Kind::Padding, extended: false, sequence };
             self.write_header(position - padding, facts);
         }
@@ -327,20 +341,32 @@ impl Producer {
         let end = facts.end(position);
         // The header behind is invalidated before this frame is published: bytes of an earlier lap there, forged or
         // not, are never taken for a frame. Relaxed: published with the frame.
-        self.ring_word(end, frame::POSITION).store(0, Ordering::Relaxed);
+        if !placed(Bug::NextHeaderLeftAlone) {
+            self.ring_word(end, frame::POSITION).store(0, Ordering::Relaxed);
+        }
         self.pending = Place { position: end, sequence: self.pending.sequence + 1 };
     }
 
     #[inline]
     fn write_header(&mut self, position: u64, facts: Facts) {
         // Relaxed: published by the Release of the tail mark, the record, or the commit word.
-        self.ring_word(position, frame::POSITION).store(0, Ordering::Relaxed);
+        let early = if placed(Bug::CommitWordAtOnce) { position } else { 0 };
+        self.ring_word(position, frame::POSITION).store(early, Ordering::Relaxed);
+        #[cfg(feature = "seeded-bugs")]
+        if placed(Bug::FactsAfterCommit) {
+            self.late.push((position, facts.pack()));
+            self.hidden.push(position);
+            return;
+        }
         self.ring_word(position, frame::FACTS).store(facts.pack(), Ordering::Relaxed);
         self.hidden.push(position);
     }
 
     /// Forgets every hidden frame.
     pub fn abort(&mut self) {
+        if placed(Bug::AbortForgotten) {
+            return;
+        }
         self.hidden.clear();
         self.pending = self.tail;
     }
@@ -367,13 +393,22 @@ impl Producer {
         if self.hidden.is_empty() {
             return;
         }
-        self.mark.publish(&self.region, self.pending);
+        #[cfg(feature = "seeded-bugs")]
+        for (position, facts) in std::mem::take(&mut self.late) {
+            self.ring_word(position, frame::FACTS).store(facts, Ordering::Relaxed);
+        }
+        if !placed(Bug::CommitWordsBeforeTail) {
+            self.mark.publish(&self.region, self.pending);
+        }
         for i in 0..self.hidden.len() {
             let position = self.hidden[i];
             // Release: pairs with the Acquire in `Consumer::poll`; publishes the frame's facts and payload. Itself
             // Release because the store of the tail mark before it does not keep later stores from rising.
             self.ring_word(position, frame::POSITION)
                 .store(position, ordering(Site::CommitWordStore, Ordering::Release));
+        }
+        if placed(Bug::CommitWordsBeforeTail) {
+            self.mark.publish(&self.region, self.pending);
         }
         self.hidden.clear();
         self.tail = self.pending;

@@ -14,6 +14,7 @@ pub use modelled::Region;
 
 #[cfg(not(loom))]
 mod mapped {
+    use crate::bug::{Bug, placed};
     use crate::sync::AtomicU64;
     use core::{mem::MaybeUninit, ptr::NonNull};
     use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -59,7 +60,9 @@ mod mapped {
         }
 
         fn from_map(map: MmapRaw, len_bytes: usize) -> io::Result<Self> {
-            map.advise(Advice::DontFork)?;
+            if !placed(Bug::InheritedByChildren) {
+                map.advise(Advice::DontFork)?;
+            }
             map.advise(Advice::DontDump)?;
             let base =
                 NonNull::new(map.as_mut_ptr()).ok_or_else(|| io::Error::other("mmap returned null"))?;

@@ -6,6 +6,7 @@
 //! the kernel's word that no writable mapping is left in any process.
 
 use crate::board::{Board, BoardWriter};
+use crate::bug::{Bug, placed};
 use crate::image::image;
 pub use crate::image::{Origin, heap};
 use crate::incarnation::Incarnation;
@@ -154,9 +155,16 @@ pub enum Proof {
 pub fn prove_dead(fd: impl AsFd) -> io::Result<Proof> {
     match rustix::fs::fcntl_add_seals(&fd, SealFlags::WRITE | SealFlags::SEAL) {
         Ok(()) => Ok(Proof::Dead),
+        Err(rustix::io::Errno::BUSY) if placed(Bug::DeathAssumed) => Ok(Proof::Dead),
         Err(rustix::io::Errno::BUSY) => Ok(Proof::StillWritable),
+        // Proved before: by a supervisor that died before it wrote the verdict.
+        Err(rustix::io::Errno::PERM) if is_write_sealed(&fd) => Ok(Proof::Dead),
         Err(error) => Err(context("sealing a dead incarnation's segment", error)),
     }
+}
+
+fn is_write_sealed(fd: impl AsFd) -> bool {
+    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
 }
 
 /// Creates the board, maps it for its one writer, and seals it against everybody else.
@@ -270,6 +278,7 @@ mod tests {
             Proof::Dead,
             "a read-only map does not disturb the proof"
         );
+        assert_eq!(prove_dead(&fd).expect("asked"), Proof::Dead, "whoever asks again hears the same");
     }
 
     #[test]

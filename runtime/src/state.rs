@@ -9,6 +9,7 @@
 //! 16  value        an archive
 //! ```
 
+use crate::bug::{Bug, placed};
 use crate::commit::Record;
 use crate::layout::{SegmentShape, header};
 use crate::region::Region;
@@ -77,7 +78,7 @@ impl StateWriter {
         if self.slot_bytes == 0 {
             return false;
         }
-        let at = self.slot(1 - self.current);
+        let at = self.slot(if placed(Bug::StateInPlace) { self.current } else { 1 - self.current });
         // SAFETY: the spare slot lies in the own segment, only this process writes it, and it is borrowed exclusively here.
         let room = unsafe { self.region.claimed(at + VALUE, self.max_bytes()) };
         let Some(len) = fill(room) else { return false };
@@ -97,21 +98,21 @@ impl StateWriter {
     /// The slot that the next record names, plus one.
     #[inline]
     pub fn named(&self) -> u64 {
-        (if self.changed { 1 - self.current } else { self.current }) as u64 + 1
+        (if self.changed && !placed(Bug::StateInPlace) { 1 - self.current } else { self.current }) as u64 + 1
     }
 
     /// The record is committed: the changed value is the state.
     #[inline]
     pub fn commit(&mut self) {
         if self.changed {
-            self.current = 1 - self.current;
+            self.current = if placed(Bug::StateInPlace) { self.current } else { 1 - self.current };
             self.changed = false;
         }
     }
 
     /// Forgets the change.
     pub fn abort(&mut self) {
-        self.changed = false;
+        self.changed = placed(Bug::StateAbortForgotten);
     }
 }
 

@@ -4,6 +4,7 @@
 //! a want fences, and then looks at the epoch and at who sleeps. Of the two, at least one sees the other. No clock and no
 //! descriptor is named here: [`Port`] stands for both.
 
+use crate::bug::{Bug, placed};
 use crate::consumer::{Consumer, Cursor, Frame, Polled};
 use crate::desk::{Counter, Desk};
 use crate::incarnation::PeerFault;
@@ -83,6 +84,11 @@ pub fn publish_and_ring<P: Party>(
     let (links, port, desk) = party.parts();
     let before = links.rings();
     let mut sent = 0;
+    if placed(Bug::RingBeforePublish) {
+        for producer in producers.iter().filter(|p| p.touched()) {
+            producer.ring_readers(producer.tail().sequence, links, false);
+        }
+    }
     for producer in producers.iter_mut().filter(|p| p.touched()) {
         sent += producer.pending().sequence - producer.tail().sequence;
         producer.remember_first();
@@ -97,7 +103,8 @@ pub fn publish_and_ring<P: Party>(
     links.fence();
     let moved = moved(links, port)?;
     for producer in producers {
-        if let Some(first) = producer.take_first() {
+        let left_out = placed(Bug::RingForgotten) || placed(Bug::RingBeforePublish);
+        if let Some(first) = producer.take_first().filter(|_| !left_out) {
             producer.ring_readers(first, links, moved);
         }
     }

@@ -13,6 +13,8 @@ pub mod book;
 pub mod chance;
 pub mod running;
 pub mod stage;
+#[cfg(target_arch = "x86_64")]
+pub mod step_kill;
 pub mod traces;
 
 pub use book::{Book, Entry};
