@@ -1,0 +1,120 @@
+//! The reading ends of an incarnation: looking at them in turns, closing, draining.
+
+use super::World;
+use crate::board::{Request, Status};
+use crate::consumer::{Consumer, Frame, InputEnd, Polled};
+use crate::layout::SegmentShape;
+use crate::links::{Links, Port};
+use crate::waking::{self};
+use crate::wire::Manifest;
+use crate::{Region, clock};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The reading ends.
+pub struct Inputs {
+    consumers: Vec<Consumer>,
+    next: usize,
+    /// A permanent agent waits for producers that an operator may start again.
+    closes: bool,
+}
+
+/// What a look at the inputs found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// A message on an input.
+    Message(usize, Frame),
+    /// The supervisor asks for an end, and nothing is left that should be done before.
+    Stop,
+    /// All producers ended for good and everything was read.
+    Closed,
+}
+
+impl Inputs {
+    /// Opens the inputs that a manifest names in the own segment.
+    pub fn open(region: &Region, manifest: &Manifest) -> Self {
+        let shapes: HashMap<usize, Arc<SegmentShape>> =
+            manifest.neighbours.iter().enumerate().map(|(i, n)| (i, Arc::new(n.shape.clone()))).collect();
+        let inputs = manifest.inputs.iter().enumerate();
+        let consumers = inputs.map(|(i, entry)| {
+            let neighbour = entry.neighbour as usize;
+            let end = InputEnd { neighbour, lane: entry.lane as usize, share: entry.share };
+            Consumer::open(region.clone(), &manifest.shape, i, end, shapes[&neighbour].clone())
+        });
+        Inputs { consumers: consumers.collect(), next: 0, closes: !manifest.permanent }
+    }
+
+    /// A reading end.
+    #[inline]
+    pub fn consumer(&mut self, input: usize) -> &mut Consumer {
+        &mut self.consumers[input]
+    }
+
+    /// Takes over new incarnations and verdicts; lets go of what no input needs.
+    pub fn sync(&mut self, links: &mut Links) {
+        self.consumers.iter_mut().for_each(|c| c.sync(links));
+        let mut oldest: HashMap<usize, u32> = HashMap::new();
+        for consumer in &self.consumers {
+            let needed = oldest.entry(consumer.end().neighbour).or_insert(u32::MAX);
+            *needed = (*needed).min(consumer.oldest_needed());
+        }
+        oldest.into_iter().for_each(|(neighbour, generation)| links.release(neighbour, generation));
+    }
+
+    /// Looks once at the inputs in `among`, in turns so that none starves.
+    ///
+    /// `None` when there is nothing. Skipped messages are acknowledged here.
+    pub fn look<P: Port>(&mut self, among: &[usize], world: &mut World<P>, thorough: bool) -> Option<Found> {
+        if self.consumers.iter().any(|c| c.stale(&world.links)) {
+            self.sync(&mut world.links);
+        }
+        let request = world.request();
+        if request == Request::Stop {
+            return Some(Found::Stop);
+        }
+        for _ in among {
+            if self.next >= among.len() {
+                self.next = 0;
+            }
+            let input = among[self.next];
+            self.next += 1;
+            if let Some(frame) = self.poll(input, world, thorough) {
+                return Some(Found::Message(input, frame));
+            }
+        }
+        if !thorough {
+            return None;
+        }
+        // A thorough look found nothing: nothing is committed that was not read.
+        let closed = self.closes && !among.is_empty() && among.iter().all(|&i| self.closed(i, &world.links));
+        match request {
+            _ if closed => Some(Found::Closed),
+            Request::Drain => Some(Found::Stop),
+            Request::Run | Request::Stop => None,
+        }
+    }
+
+    fn closed(&self, input: usize, links: &Links) -> bool {
+        let consumer = &self.consumers[input];
+        let agent = links.neighbour(consumer.end().neighbour).agent;
+        links.board.status(agent) == Status::Gone && consumer.drained(&links.board, agent)
+    }
+
+    fn poll<P: Port>(&mut self, input: usize, world: &mut World<P>, thorough: bool) -> Option<Frame> {
+        let polled = waking::look_at_input(&mut self.consumers[input], thorough, &mut world.links);
+        match polled {
+            Polled::Frame(frame) => {
+                world.note_message();
+                if let Some(stamp_ns) = frame.stamp_ns {
+                    world.desk.latency(clock::now_ns().saturating_sub(stamp_ns));
+                }
+                Some(frame)
+            }
+            Polled::Empty => None,
+            Polled::Fault(fault) => {
+                world.note(fault);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The writing ends of an incarnation: writing hidden frames, waiting for space, committing a step.
+
+use super::World;
+use crate::board::Request;
+use crate::bug::{Bug, placed};
+use crate::commit::{Committer, Key};
+use crate::consumer::{Cursor, Frame};
+use crate::desk::Counter;
+use crate::layout::WhenFull;
+use crate::links::Port;
+use crate::producer::{Claim, Claimed, Producer, ReaderEnd};
+use crate::state::StateWriter;
+use crate::waking;
+use crate::wire::{self, Manifest};
+use crate::{Region, clock};
+use std::io;
+use std::time::{Duration, Instant};
+
+/// Every so many messages of a lane one carries the time of its publishing.
+const STAMP_EVERY: u64 = 64;
+
+/// The writing ends, and the commit record.
+pub struct Outputs {
+    pub(super) producers: Vec<Producer>,
+    committer: Committer,
+    stamp_next: bool,
+    state: StateWriter,
+}
+
+/// Why a send did not happen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendError {
+    /// The lane is full and its channel says `reject`.
+    Full,
+    /// The lane stayed full until the deadline.
+    TimedOut,
+    /// It would never fit: longer than half the ring, or with the step's other messages longer than the ring.
+    TooLarge {
+        /// The longest payload that the lane takes.
+        max_bytes: u64,
+    },
+    /// It waited for space, and the supervisor asks for an end.
+    Stopping,
+    /// What was to be encoded refused.
+    Refused,
+}
+
+/// What writes itself into a claim.
+pub trait Encode {
+    /// Writes into the slot and says how many bytes; `None` when it is too small.
+    fn fill(&mut self, slot: &mut [core::mem::MaybeUninit<u8>]) -> Option<usize>;
+    /// The bytes that it takes exactly; `None` when it cannot be encoded at all.
+    fn exact(&mut self) -> Option<usize>;
+}
+
+impl Outputs {
+    /// Opens the lanes that a manifest names in the own segment.
+    pub fn open(region: &Region, manifest: &Manifest) -> Self {
+        let ends = |entry: &wire::LaneEntry| -> Vec<ReaderEnd> {
+            let readers = entry.readers.iter();
+            readers.map(|r| ReaderEnd::new(r.neighbour as usize, r.input as usize, r.share)).collect()
+        };
+        let lanes = manifest.lanes.iter().enumerate();
+        let producers =
+            lanes.map(|(i, l)| Producer::open(region.clone(), &manifest.shape, i, ends(l))).collect();
+        let committer = Committer::new(region.clone(), &manifest.shape, manifest.generation);
+        Outputs {
+            producers,
+            committer,
+            stamp_next: false,
+            state: StateWriter::open(region.clone(), &manifest.shape),
+        }
+    }
+
+    /// A lane's writing end.
+    #[inline]
+    pub fn producer(&mut self, lane: usize) -> &mut Producer {
+        &mut self.producers[lane]
+    }
+
+    /// Writes one hidden frame: claims, lets the message write itself into the claim, waits for space as the channel says.
+    ///
+    /// A first try takes the room at the tail as it is, so that a message is measured only when that was too small.
+    ///
+    /// # Errors
+    /// The outer: as [`Port::receive`]. The inner: why it was not written.
+    #[inline]
+    pub fn write<P: Port>(
+        &mut self,
+        lane: usize,
+        world: &mut World<P>,
+        timeout: Option<Duration>,
+        message: &mut impl Encode,
+    ) -> io::Result<Result<(), SendError>> {
+        let stamp_ns = self.stamp(lane);
+        let producer = &mut self.producers[lane];
+        if let Some(claim) = producer.claim_room()
+            && try_fill(producer, claim, stamp_ns, message)
+        {
+            return Ok(Ok(()));
+        }
+        let Some(len) = message.exact() else { return Ok(Err(SendError::Refused)) };
+        let claim = match self.claim(lane, len as u64 + skip_bytes(stamp_ns), world, timeout)? {
+            Ok(claim) => claim,
+            Err(error) => return Ok(Err(error)),
+        };
+        let filled = try_fill(&mut self.producers[lane], claim, stamp_ns, message);
+        assert!(filled, "a message is encoded in as many bytes as it was measured to take");
+        Ok(Ok(()))
+    }
+
+    /// Writes one hidden frame by hand: claims `len` bytes and lets `fill` write them and say how many it used.
+    ///
+    /// # Errors
+    /// The outer: as [`Port::receive`]. Then: why there was no claim. The inner: `fill`'s own, and nothing was written.
+    pub fn write_by_hand<P: Port, E>(
+        &mut self,
+        lane: usize,
+        len: usize,
+        world: &mut World<P>,
+        timeout: Option<Duration>,
+        fill: impl FnOnce(&mut [u8]) -> Result<usize, E>,
+    ) -> io::Result<Result<Result<(), E>, SendError>> {
+        let stamp_ns = self.stamp(lane);
+        let skip = skip_bytes(stamp_ns);
+        let claim = match self.claim(lane, (len as u64).saturating_add(skip), world, timeout)? {
+            Ok(claim) => claim,
+            Err(error) => return Ok(Err(error)),
+        };
+        let producer = &mut self.producers[lane];
+        Ok(Ok(fill(&mut producer.bytes_by_hand(&claim)[skip as usize..]).map(|used| {
+            assert!(used <= len, "a claim of {len} bytes was filled with {used}");
+            producer.finish(claim, used as u64 + skip, stamp_ns);
+        })))
+    }
+
+    /// The time for the next frame's header, if it is one of the sampled.
+    #[inline]
+    fn stamp(&mut self, lane: usize) -> Option<u64> {
+        let next = std::mem::take(&mut self.stamp_next);
+        let sampled = next || self.producers[lane].pending().sequence.is_multiple_of(STAMP_EVERY);
+        sampled.then(clock::now_ns)
+    }
+
+    /// Claims space for a payload of `len` bytes, waiting as the channel says, but not when asked to stop.
+    ///
+    /// # Errors
+    /// As [`Outputs::write`].
+    pub fn claim<P: Port>(
+        &mut self,
+        lane: usize,
+        len: u64,
+        world: &mut World<P>,
+        timeout: Option<Duration>,
+    ) -> io::Result<Result<Claim, SendError>> {
+        let producer = &mut self.producers[lane];
+        let max_bytes = producer.payload_max();
+        let mut claimed = producer.claim(len, &world.links);
+        if matches!(claimed, Claimed::Full { .. }) && world.moved()? {
+            claimed = producer.claim(len, &world.links);
+        }
+        producer.take_faults().into_iter().for_each(|fault| world.note(fault));
+        match claimed {
+            Claimed::Space(claim) => Ok(Ok(claim)),
+            Claimed::Never => Ok(Err(SendError::TooLarge { max_bytes })),
+            Claimed::Full { .. } if producer.when_full() != WhenFull::Block => {
+                producer.count_rejected();
+                world.desk.count(Counter::Rejected, 1);
+                Ok(Err(SendError::Full))
+            }
+            Claimed::Full { want } => {
+                producer.count_blocked();
+                world.desk.count(Counter::Blocked, 1);
+                producer.want(want, &mut world.links);
+                // The clock is read only now that there is a wait. A time-out beyond its range is none.
+                let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+                let found = world.wait(deadline, |world, thorough| {
+                    let (claim, faults) =
+                        waking::look_for_space(producer, len, want, thorough, &mut world.links);
+                    faults.into_iter().for_each(|fault| world.note(fault));
+                    match claim {
+                        Some(claim) => Some(Ok(claim)),
+                        None => (world.request() == Request::Stop).then_some(Err(SendError::Stopping)),
+                    }
+                });
+                producer.want(0, &mut world.links);
+                Ok(found?.unwrap_or(Err(SendError::TimedOut)))
+            }
+        }
+    }
+
+    /// Forgets every hidden frame.
+    pub fn abort(&mut self) {
+        self.producers.iter_mut().for_each(Producer::abort);
+        self.state.abort();
+    }
+
+    /// The agent's state: a change is part of the step.
+    pub fn state(&mut self) -> &mut StateWriter {
+        &mut self.state
+    }
+
+    /// Commits a step: its hidden frames on all lanes and, if it had one, its input. Then publishes and rings.
+    ///
+    /// A step that only sends on one lane commits by the lane's tail mark, one that only acknowledges by the cursor mark.
+    ///
+    /// # If we die here
+    /// Before the record's number (or the one tail mark) nothing of the step exists; after it all of it does, whether marks,
+    /// headers and cursor were published or not.
+    ///
+    /// # Errors
+    /// As [`Port::receive`]; the step is committed then.
+    pub fn commit<P: Port>(
+        &mut self,
+        mut input: Option<(usize, &mut Cursor, &Frame)>,
+        world: &mut World<P>,
+    ) -> io::Result<()> {
+        if let Some((_, cursor, frame)) = input.as_mut().filter(|_| placed(Bug::AcknowledgeBeforeCommit)) {
+            cursor.publish_early(frame);
+        }
+        let touched = self.producers.iter().filter(|p| p.touched()).count();
+        if self.state.changed()
+            || touched + usize::from(input.is_some()) > 1 + usize::from(placed(Bug::RecordSpared))
+        {
+            for (lane, producer) in self.producers.iter().enumerate().filter(|(_, p)| p.touched()) {
+                if placed(Bug::RecordWithoutLastLane) && lane > 0 {
+                    continue;
+                }
+                let mut end = producer.pending();
+                end.sequence += u64::from(placed(Bug::RecordNumberedAhead));
+                self.committer.add(Key::Lane(lane), end);
+            }
+            if let Some((index, _, frame)) = input.as_ref().filter(|_| !placed(Bug::RecordWithoutInput)) {
+                self.committer.add(Key::Input(*index), frame.next());
+            }
+            let named = if placed(Bug::StateSlotKept) { 1 } else { self.state.named() };
+            self.committer.name_state(named);
+            if placed(Bug::PublishBeforeCommit) {
+                self.producers.iter_mut().for_each(Producer::publish);
+            }
+            self.committer.commit();
+            self.state.commit();
+        }
+        world.note_message();
+        let input = input.map(|(_, cursor, frame)| (cursor, frame));
+        if waking::publish_and_ring(&mut self.producers, input, world)? > 0 {
+            self.stamp_next = true;
+        }
+        Ok(())
+    }
+}
+
+fn skip_bytes(stamp_ns: Option<u64>) -> u64 {
+    if stamp_ns.is_some() { crate::frame::EXTENSION_BYTES } else { 0 }
+}
+
+#[inline]
+fn try_fill(producer: &mut Producer, claim: Claim, stamp_ns: Option<u64>, message: &mut impl Encode) -> bool {
+    let skip = skip_bytes(stamp_ns) as usize;
+    let Some(slot) = producer.bytes(&claim).get_mut(skip..) else { return false };
+    let Some(written) = message.fill(slot) else { return false };
+    producer.finish(claim, (written + skip) as u64, stamp_ns);
+    true
+}
