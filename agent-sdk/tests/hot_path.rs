@@ -149,6 +149,6 @@ fn bytes_written_by_hand_are_written_in_the_ring_and_allocate_nothing() {
         })
         .unwrap();
     assert_eq!(window.between, Some(0));
-    assert!(addresses.windows(2).all(|w| w[0] < w[1] && w[1] - w[0] <= 1040), "frame after frame");
+    assert!(addresses.windows(2).all(|w| w[0] < w[1] && w[1] - w[0] <= 1088), "frame after frame");
     assert!(addresses[499] - addresses[0] < CAPACITY);
 }

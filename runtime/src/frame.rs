@@ -121,7 +121,7 @@ mod tests {
         #[test]
         fn random_headers_are_refused_or_lie_wholly_inside_the_ring(words: [u64; 16], slot in 0u64..4096, shift in 12u32..28) {
             let capacity = 1u64 << shift;
-            let position = capacity * 3 + slot * 16 % capacity;
+            let position = capacity * 3 + slot * FRAME_ALIGN_BYTES % capacity;
             for word in words {
                 if let Ok(facts) = Facts::check(word, position, capacity) {
                     prop_assert!(position % capacity + frame_bytes(facts.len) <= capacity);

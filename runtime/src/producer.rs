@@ -6,7 +6,7 @@
 
 use crate::board::Status;
 use crate::bug::{Bug, placed};
-use crate::cursor::{self, HEADER_BYTES, Placement};
+use crate::cursor::{self, FRAME_ALIGN_BYTES, HEADER_BYTES, Placement};
 use crate::frame::{self, EXTENSION_BYTES, Facts, Kind};
 use crate::incarnation::PeerFault;
 use crate::layout::{LaneShape, SegmentShape, WhenFull, input, lane};
@@ -200,7 +200,7 @@ impl Producer {
         let position = self.pending.position;
         let before_wrap = self.capacity - (position & (self.capacity - 1));
         let free = self.limit.checked_sub(position)?;
-        let total = before_wrap.min(free).min(self.capacity / 2);
+        let total = before_wrap.min(free).min(self.capacity / 2) & !(FRAME_ALIGN_BYTES - 1);
         let len = total.checked_sub(HEADER_BYTES)?;
         let placement = Placement { padding: 0, position, end: position + total };
         Some(self.claim_at(placement, len))
@@ -339,10 +339,12 @@ impl Producer {
         let facts = Facts { len, kind: Kind::Message, extended: stamp_ns.is_some(), sequence };
         self.write_header(position, facts);
         let end = facts.end(position);
-        // The header behind is invalidated before this frame is published: bytes of an earlier lap there, forged or
-        // not, are never taken for a frame. Relaxed: published with the frame.
-        if !placed(Bug::NextHeaderLeftAlone) {
-            self.ring_word(end, frame::POSITION).store(0, Ordering::Relaxed);
+        // The header behind is invalidated before this frame is published: bytes of an earlier lap there, forged or not, are
+        // never taken for a frame. Only if they name that very position: a store would take the line from who polls it.
+        // Relaxed: own words, published with the frame.
+        let behind = self.ring_word(end, frame::POSITION);
+        if behind.load(Ordering::Relaxed) == end && !placed(Bug::NextHeaderLeftAlone) {
+            behind.store(0, Ordering::Relaxed);
         }
         self.pending = Place { position: end, sequence: self.pending.sequence + 1 };
     }

@@ -93,7 +93,7 @@ mod tests {
         let origin = Origin {
             swarm: 1,
             incarnation,
-            lanes: vec![at(4128, 2)],
+            lanes: vec![at(4160, 2)],
             inputs: vec![at(8192, 9)],
             state: Vec::new(),
         };
@@ -101,7 +101,7 @@ mod tests {
     }
 
     fn bounds(least: u64, most: Option<u64>) -> ([Bounds; 1], [Bounds; 1]) {
-        let lane = Bounds { began: at(4128, 2), least: at(least, 3), most: None };
+        let lane = Bounds { began: at(4160, 2), least: at(least, 3), most: None };
         let most = most.map(|position| at(position, 60));
         let input = Bounds { began: at(8192, 9), least: at(0, 0), most };
         ([lane], [input])
@@ -111,13 +111,13 @@ mod tests {
     fn verdict_takes_the_record_where_it_is_ahead_of_the_marks() {
         let (region, shape) = dead();
         let mut committer = commit::Committer::new(region.clone(), &shape, 4);
-        committer.add(Key::Lane(0), at(4192, 3));
+        committer.add(Key::Lane(0), at(4224, 3));
         committer.add(Key::Input(0), at(8256, 10));
         committer.commit();
         let (lanes, inputs) = bounds(0, Some(9000));
         let verdict = verdict(4, Some((&region, &shape)), &lanes, &inputs);
         assert_eq!(verdict.kind, VerdictKind::Committed);
-        assert_eq!((verdict.lanes, verdict.inputs), (vec![at(4192, 3)], vec![at(8256, 10)]));
+        assert_eq!((verdict.lanes, verdict.inputs), (vec![at(4224, 3)], vec![at(8256, 10)]));
     }
 
     #[test]
@@ -129,7 +129,7 @@ mod tests {
             assert_eq!(verdict.kind, VerdictKind::Corrupt);
             assert_eq!(
                 verdict.lanes[0].position,
-                least.max(4128) + 4096,
+                least.max(4160) + 4096,
                 "behind all that a reader may hold"
             );
             assert_eq!(verdict.inputs[0], most.map_or(at(8192, 9), |most| at(most, 60)));
@@ -140,6 +140,6 @@ mod tests {
     fn incarnation_that_never_began_changes_nothing() {
         let (lanes, inputs) = bounds(0, None);
         let verdict = verdict(5, None, &lanes, &inputs);
-        assert_eq!((verdict.lanes, verdict.inputs), (vec![at(4128, 2)], vec![at(8192, 9)]));
+        assert_eq!((verdict.lanes, verdict.inputs), (vec![at(4160, 2)], vec![at(8192, 9)]));
     }
 }
