@@ -25,7 +25,7 @@ fn verdict(generation: u32) -> Verdict {
         let position = (u64::from(generation) << 20) + mark * 4096;
         Place { position, sequence: u64::from(generation) * 1000 + mark }
     };
-    let kind = if generation % 3 == 0 { VerdictKind::Corrupt } else { VerdictKind::Committed };
+    let kind = if generation.is_multiple_of(3) { VerdictKind::Corrupt } else { VerdictKind::Committed };
     Verdict { generation, kind, lanes: vec![place(0), place(1)], inputs: vec![place(2), place(3)] }
 }
 
