@@ -52,7 +52,7 @@ impl Extent {
         Extent { stepped: 8, firsts: (64, 3), kill_every: 1, park_every: 1, keep_every: 16 };
     /// Below three minutes.
     pub const QUICK: Extent =
-        Extent { stepped: 8, firsts: (6, 2), kill_every: 23, park_every: 29, keep_every: 199 };
+        Extent { stepped: 8, firsts: (6, 2), kill_every: 13, park_every: 17, keep_every: 149 };
     /// Some seconds.
     pub const SMOKE: Extent =
         Extent { stepped: 3, firsts: (2, 1), kill_every: 499, park_every: 499, keep_every: 1999 };
