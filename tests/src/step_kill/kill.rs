@@ -10,6 +10,7 @@ use super::story::Story;
 use super::tracer::{Stop, Word, kill_heir, phase};
 use shoal_runtime::Incarnation;
 use shoal_runtime::board::VerdictKind;
+use shoal_runtime::cursor::FRAME_ALIGN_BYTES;
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::layout::input;
 use shoal_runtime::links::{Link, Links, Neighbour};
@@ -198,7 +199,7 @@ impl Stopped<'_> {
             map.copy_if_changed(&mut bytes);
             bytes[cursor_offset..cursor_offset + 8].try_into().map_or(0, u64::from_le_bytes)
         };
-        let wanted = story.input.is_some().then(|| cursor() + 16);
+        let wanted = story.input.is_some().then(|| cursor() + FRAME_ALIGN_BYTES);
         if let Some(wanted) = wanted {
             let view = self.worker.read_only.as_ref().map(|(_, view)| view.clone());
             let incarnation = Incarnation { agent: WORKER, generation: 1 };

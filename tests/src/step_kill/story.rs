@@ -121,7 +121,7 @@ impl Story {
         };
         let rows = |total: u64| -> Vec<Row> {
             let plan = |lane: usize| {
-                let base = base(2 + lane as u64, 1008 + 304 * lane as u64, RING_BYTES);
+                let base = base(2 + lane as u64, 960 + 320 * lane as u64, RING_BYTES);
                 Row::plan(base, RING_BYTES, lane as u64, 0..total, |step| frames(lane, step))
             };
             (0..lanes).map(plan).collect()
