@@ -186,5 +186,7 @@ pub(crate) fn manifest(agent: u32, board: &BoardShape) -> Manifest {
         neighbours: vec![neighbour],
         lanes: vec![LaneEntry { channel: agent, line: 0, readers: vec![reader] }],
         inputs: vec![InputEntry { channel: 1 - agent, line: 0, neighbour: 0, lane: 0, share: (0, 1) }],
+        given: Vec::new(),
+        attempts_max: 0,
     }
 }

@@ -42,6 +42,21 @@ pub struct InputEnd {
     pub share: (u32, u32),
 }
 
+/// A message that was given in vain. No message lies at position 0, so the default means none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(not(loom), derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize))]
+pub struct Given {
+    /// Where it begins.
+    pub position: u64,
+    /// How often; [`Given::SETTLED`] when it lies with the dead letters and is only to be acknowledged.
+    pub attempts: u32,
+}
+
+impl Given {
+    /// More attempts than any bound.
+    pub const SETTLED: u32 = u32::MAX;
+}
+
 /// One incarnation's ring.
 struct Source {
     incarnation: Incarnation,
@@ -68,6 +83,8 @@ pub struct Frame {
     pub stamp_ns: Option<u64>,
     /// Who wrote it.
     pub from: Incarnation,
+    /// How often it was given in vain before this incarnation.
+    pub attempts: u32,
 }
 
 impl Frame {
@@ -110,6 +127,8 @@ pub struct Sources {
     capacity: u64,
     when_full: WhenFull,
     lane: usize,
+    /// The message that incarnations before this one were given in vain, and how often.
+    given: Given,
     copy: rkyv::util::AlignedVec<16>,
 }
 
@@ -146,6 +165,7 @@ impl Consumer {
             shape: producer,
             rings: VecDeque::new(),
             lane: end.lane,
+            given: Given::default(),
             copy: rkyv::util::AlignedVec::new(),
         };
         let cursor = Cursor {
@@ -160,6 +180,11 @@ impl Consumer {
             rung_want: 0,
         };
         Consumer { sources, cursor, end, version: u64::MAX }
+    }
+
+    /// Takes over what the supervisor knows of attempts of incarnations before this one.
+    pub fn told(&mut self, given: Given) {
+        self.sources.given = given;
     }
 
     /// Which lane this is.
@@ -468,6 +493,7 @@ impl Sources {
             len: (facts.len - skip) as usize,
             stamp_ns,
             from: source.incarnation,
+            attempts: if at.position == self.given.position { self.given.attempts } else { 0 },
         })
     }
 

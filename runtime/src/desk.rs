@@ -73,12 +73,16 @@ impl Desk {
         self.region.word(desk::CPU).store(u64::from(cpu) + 1, Ordering::Relaxed);
     }
 
-    /// Notes that a message is held, and since when.
+    /// Notes that a message is held, which attempt at it this is (from 1), and since when.
+    ///
+    /// # If we die here
+    /// Between the stores nothing is held, or the words speak of two messages: their reader compares them with the cursors.
     #[inline]
-    pub fn hold(&self, input: usize, position: u64, now_ns: u64) {
+    pub fn hold(&self, input: usize, position: u64, attempt: u32, now_ns: u64) {
         // Relaxed: read by the supervisor when it looks for hangs and after a death; each word stands for itself.
         self.region.word(desk::HELD_POSITION).store(position, Ordering::Relaxed);
-        self.region.word(desk::HELD_INPUT).store(input as u64 + 1, Ordering::Relaxed);
+        let held = u64::from(attempt) << 32 | (input as u64 + 1);
+        self.region.word(desk::HELD_INPUT).store(held, Ordering::Relaxed);
         self.region.word(desk::HELD_SINCE_NS).store(now_ns, Ordering::Relaxed);
     }
 
@@ -151,6 +155,8 @@ pub struct DeskView {
     pub progress: u64,
     /// Input and position of the message in hand.
     pub held: Option<(usize, u64)>,
+    /// Which attempt at it this is, from 1; 0 when none.
+    pub held_attempt: u32,
     /// Since when, coarse CLOCK_MONOTONIC ns.
     pub held_since_ns: u64,
     /// Whether it sleeps.
@@ -161,13 +167,13 @@ pub struct DeskView {
 pub fn view(region: &Region) -> DeskView {
     // Relaxed: shown or compared by itself; nothing is derived from two words together.
     let word = |offset: usize| region.word(offset).load(Ordering::Relaxed);
+    let held = word(desk::HELD_INPUT);
     DeskView {
         cpu: word(desk::CPU).checked_sub(1),
         first_message_ns: word(desk::FIRST_MESSAGE_NS),
         progress: word(desk::PROGRESS),
-        held: (word(desk::HELD_INPUT) as usize)
-            .checked_sub(1)
-            .map(|input| (input, word(desk::HELD_POSITION))),
+        held: (held as u32).checked_sub(1).map(|input| (input as usize, word(desk::HELD_POSITION))),
+        held_attempt: (held >> 32) as u32,
         held_since_ns: word(desk::HELD_SINCE_NS),
         parked: word(desk::PARKED) & 1 == 1,
     }

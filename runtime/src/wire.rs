@@ -2,6 +2,7 @@
 //!
 //! Packets of little-endian words on a `SOCK_SEQPACKET` pair; descriptors ride along. The supervisor's sends never block.
 
+use crate::consumer::Given;
 use crate::incarnation::Incarnation;
 use crate::layout::{BoardShape, SegmentShape};
 use nix::cmsg_space;
@@ -112,6 +113,10 @@ pub struct Manifest {
     pub lanes: Vec<LaneEntry>,
     /// The lanes it reads.
     pub inputs: Vec<InputEntry>,
+    /// For each of them the message that earlier incarnations were given in vain.
+    pub given: Vec<Given>,
+    /// After how many attempts in vain a message is parked with the dead letters; 0: never.
+    pub attempts_max: u32,
 }
 
 impl Manifest {
@@ -150,12 +155,14 @@ pub enum ToAgent {
     Go,
     /// A declaration is accepted.
     Declared,
-    /// A declaration is refused, with the text for the agent's author.
+    /// What was asked for is refused, with the text for the agent's author.
     Refused(String),
+    /// A message lies with the dead letters now: acknowledge it.
+    Parked,
 }
 
-/// From an agent to the supervisor: a tag and fixed words, range-checked there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// From an agent to the supervisor: a tag and fixed words, range-checked there, then perhaps a text. Descriptors in brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromAgent {
     /// The own segment is mapped: seal it.
     Mapped,
@@ -174,21 +181,55 @@ pub enum FromAgent {
     Ready,
     /// An accusation: evidence, not proof.
     Fault(Incarnation),
+    /// A step with a message failed.
+    Failed {
+        /// The input.
+        input: u32,
+        /// Where the message begins.
+        position: u64,
+        /// Which attempt at it this was, from 1.
+        attempt: u32,
+        /// Why, as far as it is known.
+        why: String,
+    },
+    /// A message is to lie with the dead letters [its bytes, frozen].
+    Park(Park),
 }
 
-const TAGS: [u64; 5] = [1, 2, 3, 4, 5];
+/// A message that an agent gives up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Park {
+    /// The input.
+    pub input: u32,
+    /// Where the message begins.
+    pub position: u64,
+    /// Bytes of its payload.
+    pub len_bytes: u64,
+    /// Attempts at it, the last one included.
+    pub attempts: u32,
+    /// Whether its reader rejected it on purpose.
+    pub rejected: bool,
+    /// Why.
+    pub why: String,
+}
+
+/// The longest text that an agent may send along, bytes.
+pub const TEXT_BYTES_MAX: usize = 4096;
+/// Bytes of the tag and the fixed words that an agent's packet begins with.
+const HEAD_BYTES: usize = 48;
 
 impl ToAgent {
     fn encode(&self) -> Vec<u8> {
         let (tag, body): (u64, Vec<u8>) = match self {
-            ToAgent::Hello => (TAGS[0], Vec::new()),
+            ToAgent::Hello => (1, Vec::new()),
             ToAgent::Links(links) => {
                 let words = links.iter().flat_map(|l| [l.agent.to_le_bytes(), l.generation.to_le_bytes()]);
-                (TAGS[1], words.flatten().collect())
+                (2, words.flatten().collect())
             }
-            ToAgent::Go => (TAGS[2], Vec::new()),
-            ToAgent::Declared => (TAGS[3], Vec::new()),
-            ToAgent::Refused(text) => (TAGS[4], text.bytes().take(PACKET_BYTES - 64).collect()),
+            ToAgent::Go => (3, Vec::new()),
+            ToAgent::Declared => (4, Vec::new()),
+            ToAgent::Refused(text) => (5, text.bytes().take(PACKET_BYTES - 64).collect()),
+            ToAgent::Parked => (6, Vec::new()),
         };
         [&tag.to_le_bytes()[..], &body].concat()
     }
@@ -207,47 +248,68 @@ impl ToAgent {
             3 => ToAgent::Go,
             4 => ToAgent::Declared,
             5 => ToAgent::Refused(String::from_utf8_lossy(body).into_owned()),
+            6 => ToAgent::Parked,
             _ => return None,
         })
     }
 }
 
 impl FromAgent {
-    fn encode(self) -> [u8; 32] {
-        let words = match self {
-            FromAgent::Mapped => [1, 0, 0, 0],
-            FromAgent::LinksTaken => [2, 0, 0, 0],
+    fn encode(&self) -> Vec<u8> {
+        let flag = u64::from;
+        let (words, text): ([u64; 6], &str) = match self {
+            FromAgent::Mapped => ([1, 0, 0, 0, 0, 0], ""),
+            FromAgent::LinksTaken => ([2, 0, 0, 0, 0, 0], ""),
             FromAgent::Declare { channel, publishes, fingerprint } => {
-                [3, u64::from(channel), u64::from(publishes), fingerprint]
+                ([3, u64::from(*channel), flag(*publishes), *fingerprint, 0, 0], "")
             }
-            FromAgent::Ready => [4, 0, 0, 0],
-            FromAgent::Fault(of) => [5, u64::from(of.agent), u64::from(of.generation), 0],
+            FromAgent::Ready => ([4, 0, 0, 0, 0, 0], ""),
+            FromAgent::Fault(of) => ([5, u64::from(of.agent), u64::from(of.generation), 0, 0, 0], ""),
+            FromAgent::Failed { input, position, attempt, why } => {
+                ([6, u64::from(*input), *position, u64::from(*attempt), 0, 0], why)
+            }
+            FromAgent::Park(Park { input, position, len_bytes, attempts, rejected, why }) => {
+                ([7, u64::from(*input), *position, u64::from(*attempts), *len_bytes, flag(*rejected)], why)
+            }
         };
-        let mut bytes = [0; 32];
-        bytes.chunks_exact_mut(8).zip(words).for_each(|(b, w)| b.copy_from_slice(&w.to_le_bytes()));
-        bytes
+        let end = (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|&end| text.is_char_boundary(end));
+        let text = &text[..end.unwrap_or(0)];
+        words.iter().flat_map(|w| w.to_le_bytes()).chain(text.bytes()).collect()
     }
 
     /// Decodes a packet; `None` when it is none of ours.
     fn decode(packet: &[u8]) -> Option<Self> {
-        if packet.len() != 32 {
-            return None;
-        }
-        let mut words = [0u64; 4];
-        for (word, bytes) in words.iter_mut().zip(packet.chunks_exact(8)) {
+        let (head, text) = packet.split_at_checked(HEAD_BYTES)?;
+        let mut words = [0u64; HEAD_BYTES / 8];
+        for (word, bytes) in words.iter_mut().zip(head.chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().ok()?);
         }
+        if text.len() > if words[0] >= 6 { TEXT_BYTES_MAX } else { 0 } {
+            return None;
+        }
+        let why = || String::from_utf8_lossy(text).into_owned();
         let small = |w: u64| u32::try_from(w).ok();
         Some(match words {
             [1, ..] => FromAgent::Mapped,
             [2, ..] => FromAgent::LinksTaken,
-            [3, channel, publishes @ 0..=1, fingerprint] => {
+            [3, channel, publishes @ 0..=1, fingerprint, ..] => {
                 FromAgent::Declare { channel: small(channel)?, publishes: publishes == 1, fingerprint }
             }
             [4, ..] => FromAgent::Ready,
-            [5, agent, generation, _] => {
+            [5, agent, generation, ..] => {
                 FromAgent::Fault(Incarnation { agent: small(agent)?, generation: small(generation)? })
             }
+            [6, input, position, attempt, ..] => {
+                FromAgent::Failed { input: small(input)?, position, attempt: small(attempt)?, why: why() }
+            }
+            [7, input, position, attempts, len_bytes, rejected @ 0..=1] => FromAgent::Park(Park {
+                input: small(input)?,
+                position,
+                len_bytes,
+                attempts: small(attempts)?,
+                rejected: rejected == 1,
+                why: why(),
+            }),
             _ => return None,
         })
     }
@@ -321,9 +383,10 @@ pub fn tell(socket: impl AsFd, message: &ToAgent, fds: &[BorrowedFd<'_>]) -> io:
 ///
 /// # Errors
 /// `BrokenPipe` when it is gone.
-pub fn say(socket: impl AsFd, message: FromAgent) -> io::Result<()> {
+pub fn say(socket: impl AsFd, message: &FromAgent, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let packet = message.encode();
     loop {
-        match send(&socket, &message.encode(), &[], MsgFlags::empty()) {
+        match send(&socket, &packet, fds, MsgFlags::empty()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
@@ -338,7 +401,7 @@ pub fn hear(socket: impl AsFd, wait: bool) -> io::Result<Received<ToAgent>> {
     decoded(receive(socket, wait)?, ToAgent::decode)
 }
 
-/// Receives from an agent without blocking. Descriptors that it sends along are closed.
+/// Receives from an agent without blocking.
 ///
 /// # Errors
 /// A packet that is none of ours, or the kernel's refusal.
@@ -376,6 +439,7 @@ mod tests {
             (ToAgent::Go, 0),
             (ToAgent::Declared, 0),
             (ToAgent::Refused("no".into()), 0),
+            (ToAgent::Parked, 0),
         ];
         for (message, fds) in all {
             tell(&here, &message, &vec![here.as_fd(); fds]).expect("sent");
@@ -390,12 +454,27 @@ mod tests {
             FromAgent::Declare { channel: 3, publishes: true, fingerprint: u64::MAX },
             FromAgent::Ready,
             FromAgent::Fault(link(5)),
+            FromAgent::Failed { input: 1, position: 4096, attempt: 2, why: "no such path: ä".into() },
+            FromAgent::Park(Park {
+                input: u32::MAX,
+                position: u64::MAX,
+                len_bytes: 1 << 40,
+                attempts: 3,
+                rejected: true,
+                why: String::new(),
+            }),
         ];
         for message in words {
-            say(&there, message).expect("said");
-            let Received::Packet(got, _) = listen(&here).expect("heard") else { panic!("nothing") };
-            assert_eq!(got, message);
+            say(&there, &message, &[there.as_fd()]).expect("said");
+            let Received::Packet(got, fds) = listen(&here).expect("heard") else { panic!("nothing") };
+            assert_eq!((got, fds.len()), (message, 1));
         }
+        let why = "ä".repeat(TEXT_BYTES_MAX);
+        say(&there, &FromAgent::Failed { input: 0, position: 1, attempt: 1, why }, &[]).expect("said");
+        let Received::Packet(FromAgent::Failed { why, .. }, _) = listen(&here).expect("heard") else {
+            panic!("nothing")
+        };
+        assert_eq!(why, "ä".repeat(TEXT_BYTES_MAX / 2), "a long text is cut");
         assert!(matches!(listen(&here).expect("asked"), Received::Nothing));
         drop(there);
         assert!(matches!(listen(&here).expect("asked"), Received::Closed));
@@ -404,7 +483,9 @@ mod tests {
     #[test]
     fn odd_packets_from_an_agent_are_errors_and_never_block_the_supervisor() {
         let (here, there) = pair();
-        for packet in [&b"x"[..], &[0; 32], &[255; 32], &[3; 40]] {
+        let long = [&[1, 0, 0, 0, 0, 0, 0, 0][..], &[0; 41]].concat();
+        let longer = [&[6, 0, 0, 0, 0, 0, 0, 0][..], &[0; 40 + TEXT_BYTES_MAX + 1]].concat();
+        for packet in [&b"x"[..], &[0; 48], &[255; 48], &[3; 56], &[4; 47], &long, &longer] {
             send(&there, packet, &[there.as_fd()], MsgFlags::empty()).expect("sent");
             assert!(listen(&here).is_err());
         }

@@ -4,6 +4,7 @@ use crate::child::State;
 use crate::output::Capture;
 use crate::restart::Intensity;
 use crate::spawn::Child;
+use crate::trial::Trials;
 use shoal_runtime::board::Verdict;
 use shoal_runtime::desk::{self, Counter, Histogram};
 use shoal_runtime::doorbell::Doorbell;
@@ -44,6 +45,8 @@ pub struct Agent {
     pub past: Totals,
     /// The death whose recovery is being measured: generation and CLOCK_MONOTONIC ns.
     pub died_at: Option<(u32, u64)>,
+    /// Messages that it was given in vain.
+    pub trials: Trials,
     /// Its output.
     pub capture: Capture,
     /// How its last incarnation ended, for messages.

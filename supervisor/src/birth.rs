@@ -101,6 +101,8 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
                 share: input.share,
             })
             .collect(),
+        given: Vec::new(),
+        attempts_max: config.max_attempts,
     }
 }
 

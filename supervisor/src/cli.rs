@@ -10,6 +10,7 @@
 //! asked of a running supervisor is in `cli/client.rs`, each larger command has a file.
 
 mod client;
+mod dlq;
 mod duration;
 mod follow;
 mod logs;
@@ -72,6 +73,9 @@ enum Command {
     Restart(Target),
     /// Kill the process of an agent or replica with SIGKILL, to see it come back
     Kill(Target),
+    /// Look at the messages that agents gave up (dead letters): list, show, purge
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Count the files of a tree with a swarm whose agents are killed meanwhile, and compare with a plain count
     Demo(DemoOptions),
     /// Be one of the demo's agents
@@ -139,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Demo(options) => return crate::demo::command::demo(&options),
         Command::Agent { args } => return crate::demo::agents::main(&args),
         Command::Ps { json } => ps::ps(swarm, json),
+        Command::Dlq(command) => dlq::dlq(swarm, &command),
         Command::Logs(options) => logs::logs(swarm, &options),
         Command::Stop(Target { name }) => client::order(swarm, &name, |name| Request::Stop { name }),
         Command::Start(Target { name }) => client::order(swarm, &name, |name| Request::Start { name }),

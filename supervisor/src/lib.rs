@@ -7,6 +7,7 @@ pub mod child;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod dead_letters;
 pub mod death;
 pub mod demo;
 pub mod event_loop;
@@ -19,6 +20,7 @@ pub mod signals;
 pub mod spawn;
 pub mod swarm;
 pub mod topology;
+pub mod trial;
 
 /// Does what the command line says.
 pub fn main() -> std::process::ExitCode {

@@ -2,6 +2,7 @@
 
 use crate::config::{self, SwarmFile};
 use crate::control::Control;
+use crate::dead_letters::DeadLetters;
 use crate::event_loop::{self, Companion};
 use crate::operator::Operator;
 use crate::output::{Capture, Echo};
@@ -82,7 +83,10 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
         .map_err(|e| format!("listening at {}: {e}", folder.socket().display()))?;
     let path = file.path.canonicalize().unwrap_or_else(|_| file.path.clone());
     let name = file.name.clone();
-    let mut swarm = Swarm::new(file, |agent| Capture::new(agent, &logs, echo.clone()), notices)
+    let letters = folder.dead_letters();
+    let letters = DeadLetters::open(&letters, file.dead_letters)
+        .map_err(|e| format!("opening the dead letters in {}: {e}", letters.display()))?;
+    let mut swarm = Swarm::new(file, letters, |agent| Capture::new(agent, &logs, echo.clone()), notices)
         .map_err(|e| e.to_string())?;
     let beacon = light(&name, &mut swarm);
     let mut operator = Operator::new(control, beacon, name, path, logs.clone());

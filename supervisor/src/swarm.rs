@@ -7,10 +7,12 @@ use crate::agent::{Agent, Live, Totals};
 use crate::birth::{self, Cradle};
 use crate::child::{self, Action, Event, State};
 use crate::config::SwarmFile;
+use crate::dead_letters::DeadLetters;
 use crate::output::Capture;
 use crate::restart::Intensity;
 use crate::spawn::{self, Spawner};
 use crate::topology::Topology;
+use crate::trial::Trials;
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
 use shoal_runtime::clock;
 use shoal_runtime::cursor::first_position;
@@ -87,6 +89,7 @@ pub struct Swarm {
     pub recoveries_ns: Vec<u64>,
     /// Accusations of peers heard.
     pub accusations: u64,
+    dead_letters: DeadLetters,
     notices: Notices,
 }
 
@@ -97,6 +100,7 @@ mod births;
 mod deaths;
 mod evidence;
 mod hear;
+mod letters;
 
 impl Swarm {
     /// Makes the board and everything else that exists before any agent.
@@ -105,6 +109,7 @@ impl Swarm {
     /// What is lacking.
     pub fn new(
         file: SwarmFile,
+        dead_letters: DeadLetters,
         mut capture: impl FnMut(&str) -> Capture,
         notices: Box<dyn FnMut(&str)>,
     ) -> io::Result<Self> {
@@ -129,6 +134,7 @@ impl Swarm {
             restarts: 0,
             past: Totals::default(),
             died_at: None,
+            trials: Trials::new(instance.inputs.len()),
             capture: capture(&instance.name),
             last_ending: None,
         });
@@ -149,6 +155,7 @@ impl Swarm {
             kills_proven: 0,
             recoveries_ns: Vec::new(),
             accusations: 0,
+            dead_letters,
             notices,
         })
     }

@@ -62,6 +62,8 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         neighbours: Vec::new(),
         lanes: Vec::new(),
         inputs: Vec::new(),
+        given: Vec::new(),
+        attempts_max: 0,
     };
     let under_test =
         |read| NeighbourEntry { agent: AGENT, name: name.to_owned(), shape: shape.clone(), read };

@@ -39,7 +39,10 @@ impl Inputs {
         let consumers = inputs.map(|(i, entry)| {
             let neighbour = entry.neighbour as usize;
             let end = InputEnd { neighbour, lane: entry.lane as usize, share: entry.share };
-            Consumer::open(region.clone(), &manifest.shape, i, end, shapes[&neighbour].clone())
+            let mut consumer =
+                Consumer::open(region.clone(), &manifest.shape, i, end, shapes[&neighbour].clone());
+            consumer.told(manifest.given.get(i).copied().unwrap_or_default());
+            consumer
         });
         Inputs { consumers: consumers.collect(), next: 0, closes: !manifest.permanent }
     }

@@ -24,6 +24,8 @@ impl Swarm {
         record.intensity.started(self.started.elapsed());
         let manifest = &mut self.manifests[agent];
         manifest.generation = record.generation;
+        manifest.given = record.trials.told();
+        record.capture.begin();
         self.board.publish_request(agent as u32, Request::Run);
         self.board.publish_status(agent as u32, Status::Expected);
         match birth::bear(&mut self.cradle, manifest, config, &record.last, &record.last_state) {

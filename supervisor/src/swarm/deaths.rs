@@ -8,11 +8,10 @@ use crate::output::{Drained, Stream};
 use crate::spawn::{self, Ending};
 use shoal_runtime::board::{Status, VerdictKind};
 use shoal_runtime::segment::{self, Proof};
-use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use shoal_runtime::{commit, state};
+use shoal_runtime::{commit, desk, state};
 
 impl Swarm {
     /// A process is dead: prove it, and when it is proved, draw the conclusions.
@@ -60,6 +59,7 @@ impl Swarm {
         self.board.verdict(agent as u32, &verdict);
         self.board.announce();
         let corrupt = verdict.kind == VerdictKind::Corrupt;
+        let desk = live.sealed.as_ref().map(|sealed| desk::view(&sealed.view));
         let record = &mut self.agents[agent];
         record.last_state = match &live.sealed {
             // Nothing of what it scribbled over is believed.
@@ -94,12 +94,13 @@ impl Swarm {
         }
         let ending = spawn::reap(&live.child);
         self.drain_output(agent, &mut live);
+        let ending = ending.unwrap_or(Ending::Exited(255));
+        self.note_attempts(agent, &live, desk, ending);
         self.conclude(agent, &live, ending, corrupt);
     }
 
     /// What the death means for the agent's life.
-    pub(super) fn conclude(&mut self, agent: usize, live: &Live, ending: io::Result<Ending>, corrupt: bool) {
-        let ending = ending.unwrap_or(Ending::Exited(255));
+    pub(super) fn conclude(&mut self, agent: usize, live: &Live, ending: Ending, corrupt: bool) {
         if live.ordered && ending == Ending::Signalled(9) {
             self.kills_proven += 1;
         }

@@ -7,7 +7,7 @@ use crate::{death, spawn};
 use shoal_runtime::Incarnation;
 use shoal_runtime::board::{Request, VerdictKind};
 use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 impl Swarm {
     /// Reads what an agent said.
@@ -15,7 +15,7 @@ impl Swarm {
         loop {
             let Some(live) = &self.agents[agent].live else { return };
             match wire::listen(&live.control) {
-                Ok(Received::Packet(message, _)) => self.on_said(agent, message),
+                Ok(Received::Packet(message, along)) => self.on_said(agent, message, &along),
                 // Its death is heard of through the pidfd; until then there is nothing to read.
                 Ok(Received::Nothing | Received::Closed) => return,
                 Err(error) => {
@@ -28,7 +28,8 @@ impl Swarm {
         }
     }
 
-    pub(super) fn on_said(&mut self, agent: usize, message: FromAgent) {
+    /// Descriptors that nobody asked for are closed.
+    pub(super) fn on_said(&mut self, agent: usize, message: FromAgent, along: &[OwnedFd]) {
         match message {
             FromAgent::Mapped => self.on_mapped(agent),
             FromAgent::LinksTaken => {
@@ -42,8 +43,13 @@ impl Swarm {
             }
             FromAgent::Ready => self.feed(agent, Event::Ready),
             FromAgent::Fault(accused) => self.on_accused(agent, accused),
+            FromAgent::Failed { input, position, attempt, why } => {
+                self.on_failed(agent, input, position, attempt, &why);
+            }
+            FromAgent::Park(park) => self.on_park(agent, &park, along),
         }
     }
+
     pub(super) fn on_declared(&mut self, agent: usize, channel: u32, publishes: bool, fingerprint: u64) {
         let answer = self.check_declared(agent, channel, publishes, fingerprint);
         if let ToAgent::Refused(text) = &answer {
