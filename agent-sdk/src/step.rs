@@ -117,7 +117,7 @@ impl<'a> Step<'a> {
         frame: Frame,
         failures: &'a mut Failures,
     ) -> Self {
-        parts.world.desk.hold(index, frame.at.position, clock::coarse_ns());
+        parts.world.desk.hold(index, frame.at, clock::coarse_ns());
         let input = Some(Input { index, frame, failures });
         let timeout = Some(SEND_TIMEOUT);
         Step { parts, input, timeout, broken: None, hopeless: false, done: false }

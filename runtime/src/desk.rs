@@ -1,6 +1,7 @@
 //! The desk: where an incarnation writes about itself, and how others read it.
 
-use crate::layout::{HISTOGRAM_BUCKETS, desk};
+use crate::layout::{HISTOGRAM_BUCKETS, SegmentShape, desk, input};
+use crate::mark::Place;
 use crate::region::Region;
 use crate::sync::{AtomicU64, Ordering, Site, fence_of_sleeper};
 
@@ -75,9 +76,10 @@ impl Desk {
 
     /// Notes that a message is held, and since when.
     #[inline]
-    pub fn hold(&self, input: usize, position: u64, now_ns: u64) {
+    pub fn hold(&self, input: usize, at: Place, now_ns: u64) {
         // Relaxed: read by the supervisor when it looks for hangs and after a death; each word stands for itself.
-        self.region.word(desk::HELD_POSITION).store(position, Ordering::Relaxed);
+        self.region.word(desk::HELD_POSITION).store(at.position, Ordering::Relaxed);
+        self.region.word(desk::HELD_SEQUENCE).store(at.sequence, Ordering::Relaxed);
         self.region.word(desk::HELD_INPUT).store(input as u64 + 1, Ordering::Relaxed);
         self.region.word(desk::HELD_SINCE_NS).store(now_ns, Ordering::Relaxed);
     }
@@ -149,8 +151,8 @@ pub struct DeskView {
     pub first_message_ns: u64,
     /// Steps begun and ended.
     pub progress: u64,
-    /// Input and position of the message in hand.
-    pub held: Option<(usize, u64)>,
+    /// Input and place of the message in hand.
+    pub held: Option<(usize, Place)>,
     /// Since when, coarse CLOCK_MONOTONIC ns.
     pub held_since_ns: u64,
     /// Whether it sleeps.
@@ -165,12 +167,21 @@ pub fn view(region: &Region) -> DeskView {
         cpu: word(desk::CPU).checked_sub(1),
         first_message_ns: word(desk::FIRST_MESSAGE_NS),
         progress: word(desk::PROGRESS),
-        held: (word(desk::HELD_INPUT) as usize)
-            .checked_sub(1)
-            .map(|input| (input, word(desk::HELD_POSITION))),
+        held: (word(desk::HELD_INPUT) as usize).checked_sub(1).map(|input| {
+            let (position, sequence) = (word(desk::HELD_POSITION), word(desk::HELD_SEQUENCE));
+            (input, Place { position, sequence })
+        }),
         held_since_ns: word(desk::HELD_SINCE_NS),
         parked: word(desk::PARKED) & 1 == 1,
     }
+}
+
+/// Reads what a member of groups noted before it claimed: the numbers of the messages of an input that it held, or was about to.
+pub fn intents(region: &Region, shape: &SegmentShape, index: usize) -> Vec<u64> {
+    let first = shape.input_offset(index) + input::INTENTS;
+    // Relaxed: its writer is dead; what the numbers say is compared with the claim table.
+    let words = (0..input::INTENT_COUNT).map(|i| region.word(first + i * 8).load(Ordering::Relaxed));
+    words.filter_map(|word| word.checked_sub(1)).collect()
 }
 
 /// Reads a counter of a desk.

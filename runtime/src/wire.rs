@@ -42,6 +42,26 @@ pub struct NeighbourEntry {
     pub read: bool,
 }
 
+/// Memory that the members of a group share: what it says of one lane is a [`TableEntry`].
+#[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct ClaimsEntry {
+    /// Its size.
+    pub bytes: u64,
+    /// Whether the agent that is told is a member, and not only a producer.
+    pub member: bool,
+}
+
+/// The claim table of a group on one lane.
+#[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct TableEntry {
+    /// Which of the manifest's claims it lies in.
+    pub claims: u32,
+    /// Where.
+    pub offset: u64,
+    /// How many messages it tells of at once.
+    pub entries: u64,
+}
+
 /// Who reads a lane: place among the neighbours, input there, share.
 #[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct ReaderEntry {
@@ -51,6 +71,8 @@ pub struct ReaderEntry {
     pub input: u32,
     /// It takes the messages whose number is the first modulo the second.
     pub share: (u32, u32),
+    /// Which of the lane's groups it is a member of; `None` when it reads for itself.
+    pub group: Option<u32>,
 }
 
 /// A lane that the agent writes.
@@ -62,6 +84,8 @@ pub struct LaneEntry {
     pub line: u32,
     /// Its readers.
     pub readers: Vec<ReaderEntry>,
+    /// The groups that share it.
+    pub groups: Vec<TableEntry>,
 }
 
 /// A lane that the agent reads.
@@ -77,6 +101,8 @@ pub struct InputEntry {
     pub lane: u32,
     /// It takes the messages whose number is the first modulo the second.
     pub share: (u32, u32),
+    /// The table by which a group shares it; `None` when the agent reads it for itself.
+    pub table: Option<TableEntry>,
 }
 
 /// Everything an incarnation is told before it maps anything.
@@ -94,6 +120,10 @@ pub struct Manifest {
     pub agent: u32,
     /// The number of this life.
     pub generation: u32,
+    /// The incarnation's number in the swarm: no other has it.
+    pub owner: u32,
+    /// How many messages of a shared lane it may claim at once.
+    pub prefetch: u32,
     /// Which replica it is, and of how many.
     pub replica: (u32, u32),
     /// Whether it is restarted even after a normal end: then its channels never count as closed.
@@ -112,6 +142,8 @@ pub struct Manifest {
     pub lanes: Vec<LaneEntry>,
     /// The lanes it reads.
     pub inputs: Vec<InputEntry>,
+    /// Memory of groups that it is a member of, or writes for.
+    pub claims: Vec<ClaimsEntry>,
 }
 
 impl Manifest {
@@ -142,7 +174,7 @@ impl Manifest {
 /// From the supervisor to an agent. Descriptors in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToAgent {
-    /// The first packet [own segment, board, doorbell, manifest].
+    /// The first packet [own segment, board, doorbell, manifest, then the claims in the manifest's order].
     Hello,
     /// Incarnations of neighbours [segment, doorbell of each].
     Links(Vec<Incarnation>),
@@ -174,6 +206,8 @@ pub enum FromAgent {
     Ready,
     /// An accusation: evidence, not proof.
     Fault(Incarnation),
+    /// A lane that it shares in groups is closed: nothing of it is left. Other members may sleep behind what this one did last.
+    Closed,
 }
 
 const TAGS: [u64; 5] = [1, 2, 3, 4, 5];
@@ -222,6 +256,7 @@ impl FromAgent {
             }
             FromAgent::Ready => [4, 0, 0, 0],
             FromAgent::Fault(of) => [5, u64::from(of.agent), u64::from(of.generation), 0],
+            FromAgent::Closed => [6, 0, 0, 0],
         };
         let mut bytes = [0; 32];
         bytes.chunks_exact_mut(8).zip(words).for_each(|(b, w)| b.copy_from_slice(&w.to_le_bytes()));
@@ -248,6 +283,7 @@ impl FromAgent {
             [5, agent, generation, _] => {
                 FromAgent::Fault(Incarnation { agent: small(agent)?, generation: small(generation)? })
             }
+            [6, ..] => FromAgent::Closed,
             _ => return None,
         })
     }
@@ -390,6 +426,7 @@ mod tests {
             FromAgent::Declare { channel: 3, publishes: true, fingerprint: u64::MAX },
             FromAgent::Ready,
             FromAgent::Fault(link(5)),
+            FromAgent::Closed,
         ];
         for message in words {
             say(&there, message).expect("said");

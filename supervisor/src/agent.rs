@@ -54,6 +54,8 @@ pub struct Agent {
 pub struct Live {
     /// Which life of which agent.
     pub incarnation: Incarnation,
+    /// Its number in the swarm: what it claims bears it.
+    pub owner: u32,
     /// The process.
     pub child: Child,
     /// Our end of its control socket.

@@ -75,6 +75,7 @@ pub struct Swarm {
     manifests: Vec<Manifest>,
     board: BoardWriter,
     cradle: Cradle,
+    groups: Groups,
     effects: Vec<Effect>,
     ends: Ends,
     stages: Vec<Vec<usize>>,
@@ -96,7 +97,10 @@ pub type Notices = Box<dyn FnMut(&str)>;
 mod births;
 mod deaths;
 mod evidence;
+mod groups;
 mod hear;
+
+use groups::Groups;
 
 impl Swarm {
     /// Makes the board and everything else that exists before any agent.
@@ -111,6 +115,7 @@ impl Swarm {
         let topology = Topology::of(&file);
         let swarm: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), clock::now_ns());
         let (board, board_fd) = segment::create_board(birth::board_shape(&topology), swarm)?;
+        let groups = Groups::new(&topology)?;
         let cradle = Cradle { spawner: Spawner::new()?, swarm, board: board_fd };
         let manifests: Vec<_> =
             (0..topology.agents.len()).map(|a| birth::manifest(&file, &topology, a)).collect();
@@ -141,6 +146,7 @@ impl Swarm {
             file,
             board,
             cradle,
+            groups,
             effects: Vec::new(),
             ends: Ends::No,
             stages,

@@ -24,9 +24,11 @@ impl Swarm {
         record.intensity.started(self.started.elapsed());
         let manifest = &mut self.manifests[agent];
         manifest.generation = record.generation;
+        manifest.owner = self.groups.next_owner();
         self.board.publish_request(agent as u32, Request::Run);
         self.board.publish_status(agent as u32, Status::Expected);
-        match birth::bear(&mut self.cradle, manifest, config, &record.last, &record.last_state) {
+        let claims = self.groups.handles(&self.topology, agent);
+        match birth::bear(&mut self.cradle, manifest, config, &record.last, &record.last_state, &claims) {
             Ok(live) => {
                 if record.generation > 1 {
                     record.restarts += 1;

@@ -59,6 +59,7 @@ impl Swarm {
         let verdict = death::verdict(live.incarnation.generation, segment, &lanes, &inputs);
         self.board.verdict(agent as u32, &verdict);
         self.board.announce();
+        self.settle_claims(agent, &live);
         let corrupt = verdict.kind == VerdictKind::Corrupt;
         let record = &mut self.agents[agent];
         record.last_state = match &live.sealed {

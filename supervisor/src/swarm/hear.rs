@@ -42,6 +42,7 @@ impl Swarm {
             }
             FromAgent::Ready => self.feed(agent, Event::Ready),
             FromAgent::Fault(accused) => self.on_accused(agent, accused),
+            FromAgent::Closed => self.ring_group_of(agent),
         }
     }
     pub(super) fn on_declared(&mut self, agent: usize, channel: u32, publishes: bool, fingerprint: u64) {
