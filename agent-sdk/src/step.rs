@@ -131,7 +131,7 @@ impl<'a> Step<'a> {
         failures: &'a mut Failures,
     ) -> Self {
         let attempt = failures.so_far(&frame).saturating_add(1);
-        parts.world.desk.hold(index, frame.at.position, attempt, clock::coarse_ns());
+        parts.world.desk.hold(index, frame.at, attempt, clock::coarse_ns());
         let input = Some(Input { index, frame, failures });
         let timeout = Some(SEND_TIMEOUT);
         Step { parts, input, timeout, broken: None, hopeless: false, why: String::new(), done: false }
@@ -317,10 +317,10 @@ impl Drop for Step<'_> {
             return;
         }
         if !excused {
-            let (input, position) = (input.index as u32, input.frame.at.position);
+            let (input, at) = (input.index as u32, input.frame.at);
             let why = std::mem::take(&mut self.why);
             // If the supervisor is gone, the next wait says so.
-            let _ = world.port.say(&FromAgent::Failed { input, position, attempt, why });
+            let _ = world.port.say(&FromAgent::Failed { input, at, attempt, why });
         }
         world.desk.release();
     }

@@ -167,7 +167,7 @@ pub(crate) fn manifest(agent: u32, board: &BoardShape) -> Manifest {
         |channel| SegmentShape { lanes: vec![LaneShape { channel, ..lane }], input_count: 1, state_bytes: 0 };
     let (name, message) = (|agent| format!("peer.{agent}"), "Quote".to_owned());
     let channel = |name: &str| ChannelEntry { name: name.into(), message: message.clone(), line: 0 };
-    let reader = ReaderEntry { neighbour: 0, input: 0, share: (0, 1) };
+    let reader = ReaderEntry { neighbour: 0, input: 0, share: (0, 1), group: None };
     let neighbour =
         NeighbourEntry { agent: 1 - agent, name: name(1 - agent), shape: shape(1 - agent), read: true };
     Manifest {
@@ -177,6 +177,8 @@ pub(crate) fn manifest(agent: u32, board: &BoardShape) -> Manifest {
         line: 0,
         agent,
         generation: 1,
+        owner: 0,
+        prefetch: 1,
         replica: (0, 1),
         fence_by_sleeper: shoal_runtime::sync::can_fence_peers(),
         permanent: true,
@@ -184,9 +186,17 @@ pub(crate) fn manifest(agent: u32, board: &BoardShape) -> Manifest {
         board: board.clone(),
         channels: vec![channel("there"), channel("back")],
         neighbours: vec![neighbour],
-        lanes: vec![LaneEntry { channel: agent, line: 0, readers: vec![reader] }],
-        inputs: vec![InputEntry { channel: 1 - agent, line: 0, neighbour: 0, lane: 0, share: (0, 1) }],
+        lanes: vec![LaneEntry { channel: agent, line: 0, readers: vec![reader], groups: vec![] }],
+        inputs: vec![InputEntry {
+            channel: 1 - agent,
+            line: 0,
+            neighbour: 0,
+            lane: 0,
+            share: (0, 1),
+            table: None,
+        }],
         given: Vec::new(),
         attempts_max: 0,
+        claims: Vec::new(),
     }
 }

@@ -50,8 +50,8 @@ pub fn pair() -> io::Result<[Talker<Still>; 2]> {
         let peer = (manifests[1 - own].incarnation(), regions[1 - own].clone());
         world.links.add_all(vec![Link::new(peer.0, peer.1, Doorbell::create()?)]);
         world.links.sync(&mut world.port)?;
-        let outputs = Outputs::open(&region, &manifest);
-        let mut inputs = Inputs::open(&region, &manifest);
+        let outputs = Outputs::open(&region, &manifest, &[]);
+        let mut inputs = Inputs::open(&region, &manifest, &[]);
         inputs.sync(&mut world.links);
         Ok(Talker::new(Attachment { manifest, outputs, inputs, world }))
     };

@@ -27,6 +27,8 @@ fn manifest() -> Manifest {
         line: 20,
         agent: 0,
         generation: 1,
+        owner: 0,
+        prefetch: 1,
         replica: (0, 1),
         fence_by_sleeper: false,
         permanent: false,
@@ -34,10 +36,11 @@ fn manifest() -> Manifest {
         board: BoardShape { channel_count: 2, agents: vec![(1, 1), (1, 0)] },
         channels: vec![channel("tasks", "Task", 5), channel("counts", "Count", 9)],
         neighbours: vec![NeighbourEntry { agent: 1, name: "lister".into(), shape: lister, read: true }],
-        lanes: vec![LaneEntry { channel: 1, line: 21, readers: Vec::new() }],
-        inputs: vec![InputEntry { channel: 0, line: 22, neighbour: 0, lane: 0, share: (0, 1) }],
+        lanes: vec![LaneEntry { channel: 1, line: 21, readers: Vec::new(), groups: Vec::new() }],
+        inputs: vec![InputEntry { channel: 0, line: 22, neighbour: 0, lane: 0, share: (0, 1), table: None }],
         given: Vec::new(),
         attempts_max: 3,
+        claims: Vec::new(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! An incarnation attached to its swarm: its lanes, its inputs, its links, and the one place where it waits.
 
 use crate::board::Request;
+use crate::claims::ClaimTable;
 use crate::desk::{Counter, Desk, Life};
 use crate::doorbell::Doorbell;
 use crate::incarnation::PeerFault;
@@ -8,10 +9,9 @@ use crate::links::{Links, Neighbour, Port};
 use crate::port::{Control, ControlPort};
 use crate::spin::Spin;
 use crate::waking::{self, Party};
-use crate::wire::{self, FromAgent, Manifest, Received, ToAgent};
+use crate::wire::{self, FromAgent, Manifest, Received, TableEntry, ToAgent};
 use crate::{Region, bootstrap, clock, segment, sync};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -59,11 +59,16 @@ pub fn attach() -> io::Result<Attachment> {
     let Received::Packet(ToAgent::Hello, fds) = wire::hear(&socket, true)? else {
         return Err(io::Error::other("the supervisor did not say hello first"));
     };
-    let fds: [OwnedFd; 4] = fds
-        .try_into()
-        .map_err(|_| io::Error::other("the supervisor's hello lacks descriptors (see `ulimit -n`)"))?;
-    let [own, board, doorbell, manifest] = fds;
-    let manifest = Manifest::from_bytes(&segment::thaw(&manifest)?)?;
+    let mut fds = fds.into_iter();
+    let lacking = || io::Error::other("the supervisor's hello lacks descriptors (see `ulimit -n`)");
+    let mut next = || fds.next().ok_or_else(lacking);
+    let (own, board, doorbell) = (next()?, next()?, next()?);
+    let manifest = Manifest::from_bytes(&segment::thaw(&next()?)?)?;
+    let claims = manifest.claims.iter().map(|entry| {
+        let bytes = entry.bytes as usize;
+        segment::open_table(next()?, bytes, entry.member)
+    });
+    let claims = claims.collect::<io::Result<Vec<Region>>>()?;
     if manifest.fence_by_sleeper {
         // Before any peer knows of this incarnation.
         sync::let_peers_fence()?;
@@ -78,10 +83,15 @@ pub fn attach() -> io::Result<Attachment> {
     let links = world.port.wait_for_go()?;
     world.links.add_all(links);
     world.links.sync(&mut world.port)?;
-    let outputs = Outputs::open(&region, &manifest);
-    let mut inputs = Inputs::open(&region, &manifest);
+    let outputs = Outputs::open(&region, &manifest, &claims);
+    let mut inputs = Inputs::open(&region, &manifest, &claims);
     inputs.sync(&mut world.links);
     Ok(Attachment { manifest, outputs, inputs, world })
+}
+
+/// The claim table of a group on a lane.
+fn table(entry: &TableEntry, claims: &[Region]) -> ClaimTable {
+    ClaimTable::new(claims[entry.claims as usize].clone(), entry.offset as usize, entry.entries)
 }
 
 /// The neighbours of a manifest, without links.

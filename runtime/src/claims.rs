@@ -2,34 +2,40 @@
 //!
 //! ```text
 //! 0            frontier   number of the first message that is not done; only grows (compare-and-swap)
-//! 128 + 16·i   claim      of message number s with s % entries == i: owner 32 │ attempt 8 │ state 2 │ lap 22
-//! 136 + 16·i   end        position behind that message
+//! 128          returned   one more whenever messages of a dead member are free again
+//! 256 + 16·i   claim      of message number s with s % entries == i: owner 32 │ attempt 8 │ state 2 │ lap 22
+//! 264 + 16·i   end        position behind that message
 //! ```
 //! A word of an older lap means free, attempt 0: nobody resets it. A claimed message is pinned: the frontier cannot pass it,
-//! so its producer does not overwrite it. Members note on their desk what they are about to claim, so that after a death the
-//! supervisor finds the word and settles it: done if the dead's record says so, else free again with one attempt more.
-//! The table is one of the two places that several processes write: all members of a group are of one level of trust.
+//! so its producer does not overwrite it. Members note in their own segment what they are about to claim, so that after a death
+//! the supervisor finds the word and settles it: done if the dead's record says so, else free again with one attempt more.
+//! The table is one of the two places that several processes write: all members of a group are of one level of trust. It
+//! stays while the incarnations of producers and members come and go, as numbers and positions go on through them.
 
+use crate::cursor::FRAME_ALIGN_BYTES;
 use crate::layout::LINE_BYTES;
 use crate::mark::Place;
 use crate::region::Region;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, Site, fence, ordering};
 
 const FRONTIER: usize = 0;
+const RETURNED: usize = LINE_BYTES;
+const ENTRIES: usize = 2 * LINE_BYTES;
 const ENTRY_BYTES: usize = 16;
 const LAP_MASK: u64 = (1 << 22) - 1;
 const STATE_SHIFT: u32 = 22;
 const ATTEMPT_SHIFT: u32 = 24;
 const OWNER_SHIFT: u32 = 32;
 
-/// Entries of the table of a lane: one for every 64 bytes of its ring; a producer is never further ahead of the frontier.
+/// Entries of the table of a lane: one for each frame that its ring can hold. Its producer is never as many messages ahead of
+/// the frontier: a ring is never quite full.
 pub const fn entries_of(capacity_bytes: u64) -> u64 {
-    capacity_bytes / 64
+    capacity_bytes / FRAME_ALIGN_BYTES
 }
 
 /// Bytes of a table with so many entries.
 pub const fn table_bytes(entries: u64) -> usize {
-    LINE_BYTES + entries as usize * ENTRY_BYTES
+    ENTRIES + entries as usize * ENTRY_BYTES
 }
 
 /// What a claim word says of a message.
@@ -79,7 +85,7 @@ impl ClaimTable {
     }
 
     fn entry(&self, sequence: u64) -> usize {
-        self.offset + LINE_BYTES + (sequence & (self.entries - 1)) as usize * ENTRY_BYTES
+        self.offset + ENTRIES + (sequence & (self.entries - 1)) as usize * ENTRY_BYTES
     }
 
     fn lap(&self, sequence: u64) -> u64 {
@@ -115,18 +121,24 @@ impl ClaimTable {
     /// What the table says of a message.
     pub fn see(&self, sequence: u64) -> Claim {
         // Acquire: pairs with the Release of `replace`.
-        self.unpack(sequence, self.word(sequence).load(Ordering::Acquire))
+        self.unpack(sequence, self.word(sequence).load(ordering(Site::ClaimLoad, Ordering::Acquire)))
+    }
+
+    /// Whether a message may be claimed at all: further ahead its entry is still another's.
+    pub fn within(&self, sequence: u64, frontier: u64) -> bool {
+        sequence >= frontier && sequence - frontier < self.entries - 1
     }
 
     /// Takes a free message; the attempts before this one, or what it is instead.
     ///
     /// # If we die here
-    /// The supervisor finds the intent on the desk, and the word if the swap was made.
+    /// The supervisor finds the intent in the dead's segment, and the word if the swap was made.
     ///
     /// # Errors
     /// What the word says instead.
     pub fn take(&self, sequence: u64, owner: u32) -> Result<u8, Claim> {
-        let word = self.word(sequence).load(Ordering::Acquire);
+        // Relaxed: the swap below is what counts.
+        let word = self.word(sequence).load(Ordering::Relaxed);
         match self.unpack(sequence, word) {
             Claim::Free { attempts } => {
                 let taken = self.pack(sequence, Claim::Owned { owner, attempts });
@@ -141,49 +153,103 @@ impl ClaimTable {
     /// # If we die here
     /// The word is the old or the new one.
     pub fn settle(&self, sequence: u64, owner: u32, to: Claim) -> bool {
-        let word = self.word(sequence).load(Ordering::Acquire);
+        // Relaxed: as in `take`.
+        let word = self.word(sequence).load(Ordering::Relaxed);
         let held = matches!(self.unpack(sequence, word), Claim::Owned { owner: by, .. } if by == owner);
         held && self.replace(sequence, word, self.pack(sequence, to)).is_ok()
     }
 
     fn replace(&self, sequence: u64, from: u64, to: u64) -> Result<(), Claim> {
-        // AcqRel: the Release half pairs with the Acquire of `see` and `take` and orders what the member did with the message
-        // before its end; the Acquire half orders the reading of the message after the claim.
-        let swapped = self.word(sequence).compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        // AcqRel: the Release half pairs with the Acquire of `see` and orders what the member did with the message before its
+        // end; the Acquire half, with the Release half of a claim's return, what its former owner did.
+        let swapped = self.word(sequence).compare_exchange(
+            from,
+            to,
+            ordering(Site::ClaimSwap, Ordering::AcqRel),
+            Ordering::Relaxed,
+        );
         swapped.map(|_| ()).map_err(|now| self.unpack(sequence, now))
     }
 
-    /// Notes where a message ends; every member that walks over it writes the same.
+    /// Notes where a message ends. Only its owner does.
     pub fn note_end(&self, sequence: u64, position: u64) {
-        // Relaxed: read only behind a frontier that was moved, with Release, after it.
-        self.region.word(self.entry(sequence) + 8).store(position, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `frontier_place`. Who reads an end of a later lap there sees, when it looks
+        // again, a frontier that has moved on.
+        self.region
+            .word(self.entry(sequence) + 8)
+            .store(position, ordering(Site::EndStore, Ordering::Release));
     }
 
     /// Number of the first message that is not done.
     pub fn frontier(&self) -> u64 {
         // Acquire: pairs with the Release in `advance`; everything before it is done.
-        self.region.word(self.offset + FRONTIER).load(Ordering::Acquire)
+        self.region.word(self.offset + FRONTIER).load(ordering(Site::FrontierLoad, Ordering::Acquire))
     }
 
-    /// Moves the frontier to at least `sequence`.
+    /// Moves the frontier over what is done. After a message was settled as done: of two members that are done with two
+    /// messages at once, at least one sees both.
     ///
     /// # If we die here
-    /// The frontier is behind the truth: the next member moves it.
-    pub fn advance(&self, sequence: u64) {
-        // Release: pairs with the Acquire in `frontier`; publishes the ends noted before it.
-        self.region.word(self.offset + FRONTIER).fetch_max(sequence, Ordering::AcqRel);
+    /// The frontier is behind the truth: the next member moves it, and every member looks once after a death.
+    pub fn advance(&self) {
+        // SeqCst: pairs with itself in another member. Both have swapped a word and look at the other's.
+        fence(Site::DoneFence, Ordering::SeqCst);
+        let first = self.frontier();
+        let mut sequence = first;
+        while sequence - first < self.entries && self.see(sequence) == Claim::Done {
+            sequence += 1;
+        }
+        if sequence > first {
+            // Release: pairs with the Acquire in `frontier`.
+            let order = ordering(Site::FrontierStore, Ordering::AcqRel);
+            self.region.word(self.offset + FRONTIER).fetch_max(sequence, order);
+        }
     }
 
-    /// The frontier with its position: where the message before it ends. `None` before the first, or when the table went
-    /// round meanwhile.
-    pub fn frontier_place(&self) -> Option<Place> {
-        let sequence = self.frontier();
-        let last = sequence.checked_sub(1)?;
-        // Relaxed: written before the frontier was moved here.
-        let position = self.region.word(self.entry(last) + 8).load(Ordering::Relaxed);
-        // Acquire fence: the entry was read before the frontier is read again; it is used anew only a round later.
-        core::sync::atomic::fence(Ordering::Acquire);
-        (self.frontier() - sequence < self.entries / 2).then_some(Place { position, sequence })
+    /// The frontier with its position: where the message before it ends; `first` as long as there was none.
+    ///
+    /// It looks again while others move it.
+    pub fn frontier_place(&self, first: Place) -> Place {
+        loop {
+            let sequence = self.frontier();
+            let Some(last) = sequence.checked_sub(1) else { return first };
+            // Acquire: pairs with the Release in `note_end`.
+            let order = ordering(Site::EndLoad, Ordering::Acquire);
+            let position = self.region.word(self.entry(last) + 8).load(order);
+            // The entry is used anew only when the frontier has moved on.
+            if self.frontier() == sequence {
+                return Place { position, sequence };
+            }
+            crate::sync::spin_hint();
+        }
+    }
+
+    /// How often messages came back.
+    pub fn returned(&self) -> u64 {
+        // Acquire: pairs with the Release in `tell_returned`; what came back is seen free.
+        self.region.word(self.offset + RETURNED).load(ordering(Site::ReturnedLoad, Ordering::Acquire))
+    }
+
+    /// Tells the members that messages are free again: they look from the frontier on. They have to be rung, too.
+    pub fn tell_returned(&self) {
+        // Release: pairs with the Acquire in `returned`.
+        let order = ordering(Site::ReturnedStore, Ordering::Release);
+        self.region.word(self.offset + RETURNED).fetch_add(1, order);
+    }
+
+    /// How many messages between the frontier and `end` are not done.
+    pub fn left(&self, end: u64) -> u64 {
+        let frontier = self.frontier();
+        let to = end.min(frontier + self.entries);
+        (frontier..to).filter(|&sequence| self.see(sequence) != Claim::Done).count() as u64
+    }
+
+    /// The messages between the frontier and `end` that `owner` holds: for a dead member whose own words cannot be believed.
+    pub fn held_by(&self, owner: u32, end: u64) -> Vec<u64> {
+        let frontier = self.frontier();
+        let held =
+            |&sequence: &u64| matches!(self.see(sequence), Claim::Owned { owner: by, .. } if by == owner);
+        (frontier..end.min(frontier + self.entries)).filter(held).collect()
     }
 }
 
@@ -231,11 +297,19 @@ mod tests {
     #[test]
     fn frontier_never_goes_back_and_knows_its_position() {
         let table = table();
-        assert_eq!(table.frontier_place(), None);
-        table.note_end(0, 4160);
-        table.note_end(1, 4224);
-        table.advance(2);
-        table.advance(1);
-        assert_eq!(table.frontier_place(), Some(Place { position: 4224, sequence: 2 }));
+        let first = Place { position: 4096, sequence: 0 };
+        assert_eq!(table.frontier_place(first), first);
+        for (sequence, end) in [(1, 4224), (0, 4160)] {
+            assert_eq!(table.take(sequence, 7), Ok(0));
+            table.note_end(sequence, end);
+        }
+        assert!(table.settle(1, 7, Claim::Done));
+        table.advance();
+        assert_eq!((table.frontier_place(first), table.left(5)), (first, 4));
+        assert!(table.settle(0, 7, Claim::Done));
+        table.advance();
+        table.advance();
+        assert_eq!(table.frontier_place(first), Place { position: 4224, sequence: 2 });
+        assert_eq!((table.left(5), table.held_by(7, 5)), (3, vec![]));
     }
 }

@@ -17,20 +17,24 @@ pub enum Key {
     Lane(usize),
     /// The cursor of a lane that it reads.
     Input(usize),
+    /// The message of a lane that it claimed in its group, and is done with: its own place. It has no mark.
+    Claim(usize),
 }
 
 impl Key {
     fn pack(self) -> u64 {
         match self {
-            Key::Lane(i) => (i as u64) << 1,
-            Key::Input(i) => (i as u64) << 1 | 1,
+            Key::Lane(i) => (i as u64) << 2,
+            Key::Input(i) => (i as u64) << 2 | 1,
+            Key::Claim(i) => (i as u64) << 2 | 2,
         }
     }
 
-    fn offset(self, shape: &SegmentShape) -> usize {
+    fn mark_offset(self, shape: &SegmentShape) -> Option<usize> {
         match self {
-            Key::Lane(i) => shape.lane_offset(i) + crate::layout::lane::TAIL,
-            Key::Input(i) => shape.input_offset(i) + crate::layout::input::CURSOR,
+            Key::Lane(i) => Some(shape.lane_offset(i) + crate::layout::lane::TAIL),
+            Key::Input(i) => Some(shape.input_offset(i) + crate::layout::input::CURSOR),
+            Key::Claim(_) => None,
         }
     }
 }
@@ -247,7 +251,10 @@ pub fn committed_with(
     shape: &SegmentShape,
     key: Key,
 ) -> Result<Place, RecordError> {
-    let mark = mark::read(region, key.offset(shape)).ok_or(RecordError::Busy)?;
+    let mark = match key.mark_offset(shape) {
+        Some(offset) => mark::read(region, offset).ok_or(RecordError::Busy)?,
+        None => Place::default(),
+    };
     Ok(match record.place(key) {
         Some(place) if placed(Bug::RecordAlwaysBelieved) => place,
         Some(place) if place.position > mark.position && !placed(Bug::RecordOverlooked) => place,

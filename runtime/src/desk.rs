@@ -1,6 +1,7 @@
 //! The desk: where an incarnation writes about itself, and how others read it.
 
-use crate::layout::{HISTOGRAM_BUCKETS, desk};
+use crate::layout::{HISTOGRAM_BUCKETS, SegmentShape, desk, input};
+use crate::mark::Place;
 use crate::region::Region;
 use crate::sync::{AtomicU64, Ordering, Site, fence_of_sleeper};
 
@@ -78,9 +79,10 @@ impl Desk {
     /// # If we die here
     /// Between the stores nothing is held, or the words speak of two messages: their reader compares them with the cursors.
     #[inline]
-    pub fn hold(&self, input: usize, position: u64, attempt: u32, now_ns: u64) {
+    pub fn hold(&self, input: usize, at: Place, attempt: u32, now_ns: u64) {
         // Relaxed: read by the supervisor when it looks for hangs and after a death; each word stands for itself.
-        self.region.word(desk::HELD_POSITION).store(position, Ordering::Relaxed);
+        self.region.word(desk::HELD_POSITION).store(at.position, Ordering::Relaxed);
+        self.region.word(desk::HELD_SEQUENCE).store(at.sequence, Ordering::Relaxed);
         let held = u64::from(attempt) << 32 | (input as u64 + 1);
         self.region.word(desk::HELD_INPUT).store(held, Ordering::Relaxed);
         self.region.word(desk::HELD_SINCE_NS).store(now_ns, Ordering::Relaxed);
@@ -153,8 +155,8 @@ pub struct DeskView {
     pub first_message_ns: u64,
     /// Steps begun and ended.
     pub progress: u64,
-    /// Input and position of the message in hand.
-    pub held: Option<(usize, u64)>,
+    /// Input and place of the message in hand.
+    pub held: Option<(usize, Place)>,
     /// Which attempt at it this is, from 1; 0 when none.
     pub held_attempt: u32,
     /// Since when, coarse CLOCK_MONOTONIC ns.
@@ -172,11 +174,22 @@ pub fn view(region: &Region) -> DeskView {
         cpu: word(desk::CPU).checked_sub(1),
         first_message_ns: word(desk::FIRST_MESSAGE_NS),
         progress: word(desk::PROGRESS),
-        held: (held as u32).checked_sub(1).map(|input| (input as usize, word(desk::HELD_POSITION))),
+        held: (held as u32).checked_sub(1).map(|input| {
+            let (position, sequence) = (word(desk::HELD_POSITION), word(desk::HELD_SEQUENCE));
+            (input as usize, Place { position, sequence })
+        }),
         held_attempt: (held >> 32) as u32,
         held_since_ns: word(desk::HELD_SINCE_NS),
         parked: word(desk::PARKED) & 1 == 1,
     }
+}
+
+/// Reads what a member of groups noted before it claimed: the numbers of the messages of an input that it held, or was about to.
+pub fn intents(region: &Region, shape: &SegmentShape, index: usize) -> Vec<u64> {
+    let first = shape.input_offset(index) + input::INTENTS;
+    // Relaxed: its writer is dead; what the numbers say is compared with the claim table.
+    let words = (0..input::INTENT_COUNT).map(|i| region.word(first + i * 8).load(Ordering::Relaxed));
+    words.filter_map(|word| word.checked_sub(1)).collect()
 }
 
 /// Reads a counter of a desk.

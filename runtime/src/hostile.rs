@@ -223,7 +223,7 @@ impl Scene {
                     Err(fault) => Polled::Fault(fault),
                 };
             }
-            self.consumer.publish_skipped();
+            self.consumer.publish_skipped(true);
             let after = self.consumer.at();
             assert!(after.position >= before.position && after.sequence >= before.sequence);
             assert!(after.position.is_multiple_of(FRAME_ALIGN_BYTES));

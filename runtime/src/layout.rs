@@ -81,6 +81,8 @@ pub mod desk {
     pub const HELD_INPUT: usize = 3 * LINE_BYTES + 16;
     /// Position of the held message. Readers: supervisor.
     pub const HELD_POSITION: usize = 3 * LINE_BYTES + 24;
+    /// Number of the held message. Readers: supervisor.
+    pub const HELD_SEQUENCE: usize = 3 * LINE_BYTES + 40;
     /// Number of the last committed step. Readers: peers before they sleep, supervisor after a death.
     pub const COMMIT: usize = 4 * LINE_BYTES;
     /// Counters, one word each, in the order of [`crate::desk::Counter`]. Readers: supervisor, observers.
@@ -133,6 +135,10 @@ pub mod input {
     pub const RECEIVED: usize = 40;
     pub const MISSED: usize = 48;
     pub const FAULTS: usize = 56;
+    /// Where the lane is shared in a group: numbers, plus one, of the messages that are claimed or about to be; 0 for none.
+    /// Readers: supervisor, after a death.
+    pub const INTENTS: usize = 64;
+    pub const INTENT_COUNT: usize = 8;
 }
 
 /// Offsets in the two lines of a lane.
@@ -343,7 +349,8 @@ impl BoardShape {
 }
 
 const _: () = assert!(mark::SLOTS + 32 == mark::BYTES);
-const _: () = assert!(input::CURSOR + mark::BYTES == input::RECEIVED && input::FAULTS < LINE_BYTES);
+const _: () = assert!(input::CURSOR + mark::BYTES == input::RECEIVED && input::FAULTS < input::INTENTS);
+const _: () = assert!(input::INTENTS + input::INTENT_COUNT * 8 <= LINE_BYTES);
 const _: () = assert!(
     lane::WANT < LINE_BYTES && lane::TAIL + mark::BYTES == lane::FLOOR && lane::BLOCKED < lane::BYTES
 );

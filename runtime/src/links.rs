@@ -87,6 +87,14 @@ pub trait Port {
     fn accuse(&mut self, _of: Incarnation) -> io::Result<()> {
         Ok(())
     }
+
+    /// Says that a lane which a group shares is closed, so that its other members are woken. Nobody listens to a model.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    fn tell_closed(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// All links of an agent.

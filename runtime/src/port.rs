@@ -56,6 +56,10 @@ impl Port for Box<dyn Control> {
     fn accuse(&mut self, of: Incarnation) -> io::Result<()> {
         (**self).accuse(of)
     }
+
+    fn tell_closed(&mut self) -> io::Result<()> {
+        (**self).tell_closed()
+    }
 }
 
 impl Control for Box<dyn Control> {
@@ -172,6 +176,10 @@ impl Control for ControlPort {
 impl Port for ControlPort {
     fn accuse(&mut self, of: Incarnation) -> io::Result<()> {
         wire::say(&self.socket, &FromAgent::Fault(of), &[])
+    }
+
+    fn tell_closed(&mut self) -> io::Result<()> {
+        wire::say(&self.socket, &FromAgent::Closed, &[])
     }
 
     fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>> {

@@ -4,43 +4,21 @@
 //! which commits them (a step commits by its record before), and stores their commit words, the fast path to the reader.
 //! An abort forgets what is hidden.
 
-use crate::board::Status;
 use crate::bug::{Bug, placed};
+use crate::claims::ClaimTable;
 use crate::cursor::{self, FRAME_ALIGN_BYTES, HEADER_BYTES, Placement};
 use crate::frame::{self, EXTENSION_BYTES, Facts, Kind};
 use crate::incarnation::PeerFault;
-use crate::layout::{LaneShape, SegmentShape, WhenFull, input, lane};
+use crate::layout::{LaneShape, SegmentShape, WhenFull, lane};
 use crate::links::Links;
 use crate::mark::{self, MarkWriter, Place};
 use crate::region::Region;
 use crate::sync::{Ordering, Site, fence, left_out, ordering};
 
-/// A reader of a lane, as its producer knows it.
-#[derive(Clone, Debug)]
-pub struct ReaderEnd {
-    /// The reader's place among the neighbours.
-    pub neighbour: usize,
-    /// The input of the reader that is this lane.
-    pub input: usize,
-    /// It takes the messages whose number is `share.0` modulo `share.1`.
-    pub share: (u32, u32),
-    /// Its cursor as last seen; never goes back.
-    seen: u64,
-    /// The generation whose cursor was found impossible: said once.
-    accused: u32,
-}
+mod readers;
 
-impl ReaderEnd {
-    /// A reader that was not looked at yet.
-    pub fn new(neighbour: usize, input: usize, share: (u32, u32)) -> Self {
-        ReaderEnd { neighbour, input, share, seen: 0, accused: 0 }
-    }
-
-    fn concerned(&self, first: u64, end: u64) -> bool {
-        let (k, n) = (u64::from(self.share.0), u64::from(self.share.1));
-        n == 1 || end - first >= n || (first..end).any(|sequence| sequence % n == k)
-    }
-}
+pub use readers::ReaderEnd;
+use readers::Readers;
 
 /// Space for one frame, past the tail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +59,7 @@ pub struct Producer {
     /// Position up to which a claim with its next header is known to fit.
     limit: u64,
     floor: u64,
-    readers: Vec<ReaderEnd>,
-    faults: Vec<PeerFault>,
+    readers: Readers,
     /// Number of the first message of a publish whose readers were not rung yet.
     first: Option<u64>,
     #[cfg(feature = "seeded-bugs")]
@@ -99,7 +76,7 @@ impl Producer {
         let lane_offset = shape.lane_offset(index);
         let tail = mark::read(&region, lane_offset + lane::TAIL).unwrap_or_default();
         assert!(tail.position >= cursor::first_position(capacity) && frame::aligned(tail.position));
-        let readers = readers.into_iter().map(|r| ReaderEnd { seen: tail.position, ..r }).collect();
+        let readers = Readers::new(readers, tail.position);
         Producer {
             mark: MarkWriter::new(lane_offset + lane::TAIL, Site::TailStore),
             region,
@@ -114,7 +91,6 @@ impl Producer {
             limit: tail.position + capacity - HEADER_BYTES,
             floor: tail.position,
             readers,
-            faults: Vec::new(),
             first: None,
             #[cfg(feature = "seeded-bugs")]
             late: Vec::new(),
@@ -150,12 +126,18 @@ impl Producer {
 
     /// Readers of the lane.
     pub fn readers(&self) -> &[ReaderEnd] {
-        &self.readers
+        self.readers.ends()
+    }
+
+    /// Says that a group shares the lane by this table: those readers whose [`ReaderEnd::group`] is its number, from 0 in the
+    /// order of the calls.
+    pub fn add_group(&mut self, table: ClaimTable) {
+        self.readers.add_group(table, self.base.position);
     }
 
     /// Impossible cursors seen since the last call.
     pub fn take_faults(&mut self) -> Vec<PeerFault> {
-        std::mem::take(&mut self.faults)
+        self.readers.take_faults()
     }
 
     /// Publishes the fingerprint of the lane's message type.
@@ -213,27 +195,7 @@ impl Producer {
 
     /// Looks at the readers' cursors and moves the limit.
     fn refresh(&mut self, links: &Links) {
-        let mut least = self.tail.position;
-        for reader in &mut self.readers {
-            let neighbour = links.neighbour(reader.neighbour);
-            if links.board.status(neighbour.agent) == Status::Gone {
-                continue;
-            }
-            if let Some(link) = neighbour.newest() {
-                let offset = neighbour.shape.input_offset(reader.input) + input::CURSOR;
-                // What a reader still has in a predecessor's ring takes no space in this one.
-                let cursor = mark::position(&link.region, offset, Site::CursorLoad).max(self.base.position);
-                if cursor::cursor_plausible(cursor, reader.seen, self.tail.position) {
-                    reader.seen = cursor;
-                } else if reader.accused != link.incarnation.generation {
-                    reader.accused = link.incarnation.generation;
-                    let what =
-                        format!("its cursor {cursor} lies outside {}..={}", reader.seen, self.tail.position);
-                    self.faults.push(PeerFault { incarnation: link.incarnation, what });
-                }
-            }
-            least = least.min(reader.seen);
-        }
+        let least = self.readers.look(self.base.position, self.tail, links);
         if self.when_full != WhenFull::DropOldest {
             self.limit = least + self.capacity - HEADER_BYTES;
         }
@@ -244,7 +206,7 @@ impl Producer {
     /// # If we die here
     /// Readers skip what lies below the floor although it was not overwritten: they count it as missed, exactly.
     fn make_room(&mut self, end: u64) {
-        let slowest = self.readers.iter().map(|r| r.seen).min().unwrap_or(u64::MAX);
+        let slowest = self.readers.slowest();
         let mut dropped = 0;
         while !cursor::fits(end, self.floor, self.capacity) && self.floor < self.tail.position {
             // Relaxed: own words.
@@ -420,7 +382,7 @@ impl Producer {
     /// [`Links::fence`].
     #[inline]
     pub fn ring_readers(&self, first: u64, links: &mut Links, all: bool) {
-        for reader in &self.readers {
+        for reader in self.readers.ends() {
             if all {
                 links.ring(reader.neighbour);
             } else if reader.concerned(first, self.tail.sequence) {
@@ -439,7 +401,7 @@ impl Producer {
         self.region.word(self.lane_offset + lane::WANT).store(cursor, Ordering::Relaxed);
         if cursor != 0 && !left_out(Site::WantRing) {
             links.fence_whole();
-            for reader in self.readers.iter().filter(|r| r.seen < cursor) {
+            for reader in self.readers.ends().iter().filter(|r| r.is_behind(cursor)) {
                 links.ring_if_parked(reader.neighbour);
             }
         }

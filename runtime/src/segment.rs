@@ -192,6 +192,33 @@ pub fn open_board(fd: impl AsFd, shape: BoardShape) -> io::Result<Board> {
     Board::open(region, shape).map_err(io::Error::other)
 }
 
+/// Makes the memory of a group's claim tables, zeroed: its members and the supervisor write it, so it is sealed against
+/// resizing only.
+///
+/// # Errors
+/// No descriptors or no memory left.
+pub fn create_table(bytes: usize) -> io::Result<OwnedFd> {
+    let fd = memfd("shoal-claims", bytes)?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&fd, seals).map_err(|e| context("sealing a claim table", e))?;
+    Ok(fd)
+}
+
+/// Maps the memory of a group's claim tables: for writing as a member, for reading as a producer of its lanes.
+///
+/// # Errors
+/// When it could be resized or is not of the expected size, or the kernel's refusal.
+pub fn open_table(fd: impl AsFd, bytes: usize, writable: bool) -> io::Result<Region> {
+    let seals =
+        rustix::fs::fcntl_get_seals(&fd).map_err(|e| context("reading the seals of a claim table", e))?;
+    if !seals.contains(SealFlags::SHRINK | SealFlags::GROW) {
+        return Err(io::Error::other(format!("a claim table is not sealed against resizing: {seals:?}")));
+    }
+    check_size(&fd, bytes)?;
+    let mapped = if writable { Region::map_writable(&fd, bytes) } else { Region::map_read_only(&fd, bytes) };
+    mapped.map_err(|e| context("mapping a claim table", e))
+}
+
 /// Makes a memfd that holds `bytes` and can never be changed: how a manifest is handed over.
 ///
 /// # Errors

@@ -19,10 +19,20 @@ pub fn spin_hint() {
     loom::thread::yield_now();
 }
 
-/// A place in the code with an ordering that something depends on; `docs/memory-ordering.md` has a row for each pair.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "documented where they are used, and in docs/memory-ordering.md")]
-pub enum Site {
+/// Declares [`Site`] and the list of all sites in one place.
+macro_rules! sites {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// A place in the code with an ordering that something depends on; `docs/memory-ordering.md` has a row for each pair.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[expect(missing_docs, reason = "documented where they are used, and in docs/memory-ordering.md")]
+        pub enum Site { $($(#[$doc])* $name,)* }
+
+        #[cfg(loom)]
+        const SITES: &[Site] = &[$(Site::$name,)*];
+    };
+}
+
+sites! {
     CommitWordStore,
     CommitWordLoad,
     FactsLoad,
@@ -48,7 +58,17 @@ pub enum Site {
     VerdictLoad,
     VerdictFence,
     VerdictReadFence,
-    /// Not an ordering but a step of the protocol that is left out: see [`left_out`].
+    ClaimLoad,
+    ClaimSwap,
+    EndStore,
+    EndLoad,
+    FrontierStore,
+    FrontierLoad,
+    DoneFence,
+    ReturnedStore,
+    ReturnedLoad,
+    ReuseFence,
+    // Not an ordering but a step of the protocol that is left out: see `left_out`.
     LookBeforeSleep,
     EpochLook,
     WantRing,
@@ -155,7 +175,7 @@ pub(crate) fn fence(site: Site, ordering: Ordering) {
 
 #[cfg(loom)]
 mod modelled {
-    use super::Site;
+    use super::{SITES, Site};
     use core::sync::atomic::AtomicU64 as CoreU64;
     pub(crate) use loom::sync::atomic::Ordering;
     use std::sync::{Arc, OnceLock};
@@ -171,38 +191,6 @@ mod modelled {
         });
         *index == Some(site as usize)
     }
-
-    use Site::*;
-    const SITES: [Site; 28] = [
-        CommitWordStore,
-        CommitWordLoad,
-        FactsLoad,
-        TailStore,
-        CursorStore,
-        MarkLoad,
-        CursorLoad,
-        MarkSequenceStore,
-        MarkSequenceLoad,
-        RecordFence,
-        RecordReadFence,
-        CommitStore,
-        CommitLoad,
-        FloorFence,
-        CopyFence,
-        PublishFence,
-        ParkFence,
-        EpochStore,
-        EpochLoad,
-        AgentWordStore,
-        AgentWordLoad,
-        VerdictStore,
-        VerdictLoad,
-        VerdictFence,
-        VerdictReadFence,
-        LookBeforeSleep,
-        EpochLook,
-        WantRing,
-    ];
 
     /// How many more stores a segment's writer lives for.
     #[derive(Clone)]
@@ -262,6 +250,35 @@ mod modelled {
                 Word::Modelled(word) if self.death.allows_a_store() => word.store(value, ordering),
                 Word::Plain(word) if !self.death.came() => word.store(value, Ordering::Relaxed),
                 Word::Modelled(_) | Word::Plain(_) => {}
+            }
+        }
+
+        /// In claim tables only, which have several writers and no death of their own: models let a member stop between calls.
+        #[track_caller]
+        pub(crate) fn compare_exchange(
+            &self,
+            from: u64,
+            to: u64,
+            won: Ordering,
+            lost: Ordering,
+        ) -> Result<u64, u64> {
+            self.shared().compare_exchange(from, to, won, lost)
+        }
+
+        #[track_caller]
+        pub(crate) fn fetch_max(&self, value: u64, ordering: Ordering) -> u64 {
+            self.shared().fetch_max(value, ordering)
+        }
+
+        #[track_caller]
+        pub(crate) fn fetch_add(&self, value: u64, ordering: Ordering) -> u64 {
+            self.shared().fetch_add(value, ordering)
+        }
+
+        fn shared(&self) -> &loom::sync::atomic::AtomicU64 {
+            match &self.word {
+                Word::Modelled(word) => word,
+                Word::Plain(_) => unreachable!("words of several writers are modelled"),
             }
         }
     }

@@ -147,7 +147,7 @@ pub fn look_at_input(consumer: &mut Consumer, thorough: bool, links: &mut Links)
             Err(fault) => Polled::Fault(fault),
         };
     }
-    if consumer.publish_skipped() {
+    if consumer.publish_skipped(thorough) {
         links.fence();
         let (_, cursor) = consumer.split();
         cursor.ring_if_wanted(links);

@@ -5,6 +5,7 @@
 use crate::consumer::Given;
 use crate::incarnation::Incarnation;
 use crate::layout::{BoardShape, SegmentShape};
+use crate::mark::Place;
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -43,6 +44,26 @@ pub struct NeighbourEntry {
     pub read: bool,
 }
 
+/// Memory that the members of a group share: what it says of one lane is a [`TableEntry`].
+#[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct ClaimsEntry {
+    /// Its size.
+    pub bytes: u64,
+    /// Whether the agent that is told is a member, and not only a producer.
+    pub member: bool,
+}
+
+/// The claim table of a group on one lane.
+#[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct TableEntry {
+    /// Which of the manifest's claims it lies in.
+    pub claims: u32,
+    /// Where.
+    pub offset: u64,
+    /// How many messages it tells of at once.
+    pub entries: u64,
+}
+
 /// Who reads a lane: place among the neighbours, input there, share.
 #[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct ReaderEntry {
@@ -52,6 +73,8 @@ pub struct ReaderEntry {
     pub input: u32,
     /// It takes the messages whose number is the first modulo the second.
     pub share: (u32, u32),
+    /// Which of the lane's groups it is a member of; `None` when it reads for itself.
+    pub group: Option<u32>,
 }
 
 /// A lane that the agent writes.
@@ -63,6 +86,8 @@ pub struct LaneEntry {
     pub line: u32,
     /// Its readers.
     pub readers: Vec<ReaderEntry>,
+    /// The groups that share it.
+    pub groups: Vec<TableEntry>,
 }
 
 /// A lane that the agent reads.
@@ -78,6 +103,8 @@ pub struct InputEntry {
     pub lane: u32,
     /// It takes the messages whose number is the first modulo the second.
     pub share: (u32, u32),
+    /// The table by which a group shares it; `None` when the agent reads it for itself.
+    pub table: Option<TableEntry>,
 }
 
 /// Everything an incarnation is told before it maps anything.
@@ -95,6 +122,10 @@ pub struct Manifest {
     pub agent: u32,
     /// The number of this life.
     pub generation: u32,
+    /// The incarnation's number in the swarm: no other has it.
+    pub owner: u32,
+    /// How many messages of a shared lane it may claim at once.
+    pub prefetch: u32,
     /// Which replica it is, and of how many.
     pub replica: (u32, u32),
     /// Whether it is restarted even after a normal end: then its channels never count as closed.
@@ -117,6 +148,8 @@ pub struct Manifest {
     pub given: Vec<Given>,
     /// After how many attempts in vain a message is parked with the dead letters; 0: never.
     pub attempts_max: u32,
+    /// Memory of groups that it is a member of, or writes for.
+    pub claims: Vec<ClaimsEntry>,
 }
 
 impl Manifest {
@@ -147,7 +180,7 @@ impl Manifest {
 /// From the supervisor to an agent. Descriptors in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToAgent {
-    /// The first packet [own segment, board, doorbell, manifest].
+    /// The first packet [own segment, board, doorbell, manifest, then the claims in the manifest's order].
     Hello,
     /// Incarnations of neighbours [segment, doorbell of each].
     Links(Vec<Incarnation>),
@@ -186,7 +219,7 @@ pub enum FromAgent {
         /// The input.
         input: u32,
         /// Where the message begins.
-        position: u64,
+        at: Place,
         /// Which attempt at it this was, from 1.
         attempt: u32,
         /// Why, as far as it is known.
@@ -194,6 +227,8 @@ pub enum FromAgent {
     },
     /// A message is to lie with the dead letters [its bytes, frozen].
     Park(Park),
+    /// A lane that it shares in groups is closed: nothing of it is left. Other members may sleep behind what this one did last.
+    Closed,
 }
 
 /// A message that an agent gives up.
@@ -202,7 +237,7 @@ pub struct Park {
     /// The input.
     pub input: u32,
     /// Where the message begins.
-    pub position: u64,
+    pub at: Place,
     /// Bytes of its payload.
     pub len_bytes: u64,
     /// Attempts at it, the last one included.
@@ -216,7 +251,7 @@ pub struct Park {
 /// The longest text that an agent may send along, bytes.
 pub const TEXT_BYTES_MAX: usize = 4096;
 /// Bytes of the tag and the fixed words that an agent's packet begins with.
-const HEAD_BYTES: usize = 48;
+const HEAD_BYTES: usize = 56;
 
 impl ToAgent {
     fn encode(&self) -> Vec<u8> {
@@ -256,25 +291,27 @@ impl ToAgent {
 
 impl FromAgent {
     fn encode(&self) -> Vec<u8> {
-        let flag = u64::from;
-        let (words, text): ([u64; 6], &str) = match self {
-            FromAgent::Mapped => ([1, 0, 0, 0, 0, 0], ""),
-            FromAgent::LinksTaken => ([2, 0, 0, 0, 0, 0], ""),
+        let small = |word: u32| u64::from(word);
+        let (head, text): ([u64; HEAD_BYTES / 8], &str) = match self {
+            FromAgent::Mapped => ([1, 0, 0, 0, 0, 0, 0], ""),
+            FromAgent::LinksTaken => ([2, 0, 0, 0, 0, 0, 0], ""),
             FromAgent::Declare { channel, publishes, fingerprint } => {
-                ([3, u64::from(*channel), flag(*publishes), *fingerprint, 0, 0], "")
+                ([3, small(*channel), u64::from(*publishes), *fingerprint, 0, 0, 0], "")
             }
-            FromAgent::Ready => ([4, 0, 0, 0, 0, 0], ""),
-            FromAgent::Fault(of) => ([5, u64::from(of.agent), u64::from(of.generation), 0, 0, 0], ""),
-            FromAgent::Failed { input, position, attempt, why } => {
-                ([6, u64::from(*input), *position, u64::from(*attempt), 0, 0], why)
+            FromAgent::Ready => ([4, 0, 0, 0, 0, 0, 0], ""),
+            FromAgent::Fault(of) => ([5, small(of.agent), small(of.generation), 0, 0, 0, 0], ""),
+            FromAgent::Closed => ([6, 0, 0, 0, 0, 0, 0], ""),
+            FromAgent::Failed { input, at, attempt, why } => {
+                ([7, small(*input), at.position, at.sequence, small(*attempt), 0, 0], why)
             }
-            FromAgent::Park(Park { input, position, len_bytes, attempts, rejected, why }) => {
-                ([7, u64::from(*input), *position, u64::from(*attempts), *len_bytes, flag(*rejected)], why)
+            FromAgent::Park(Park { input, at, len_bytes, attempts, rejected, why }) => {
+                let (attempts, rejected) = (small(*attempts), u64::from(*rejected));
+                ([8, small(*input), at.position, at.sequence, attempts, *len_bytes, rejected], why)
             }
         };
         let end = (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|&end| text.is_char_boundary(end));
         let text = &text[..end.unwrap_or(0)];
-        words.iter().flat_map(|w| w.to_le_bytes()).chain(text.bytes()).collect()
+        head.iter().flat_map(|w| w.to_le_bytes()).chain(text.bytes()).collect()
     }
 
     /// Decodes a packet; `None` when it is none of ours.
@@ -284,7 +321,7 @@ impl FromAgent {
         for (word, bytes) in words.iter_mut().zip(head.chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().ok()?);
         }
-        if text.len() > if words[0] >= 6 { TEXT_BYTES_MAX } else { 0 } {
+        if text.len() > if words[0] >= 7 { TEXT_BYTES_MAX } else { 0 } {
             return None;
         }
         let why = || String::from_utf8_lossy(text).into_owned();
@@ -299,12 +336,14 @@ impl FromAgent {
             [5, agent, generation, ..] => {
                 FromAgent::Fault(Incarnation { agent: small(agent)?, generation: small(generation)? })
             }
-            [6, input, position, attempt, ..] => {
-                FromAgent::Failed { input: small(input)?, position, attempt: small(attempt)?, why: why() }
+            [6, ..] => FromAgent::Closed,
+            [7, input, position, sequence, attempt, ..] => {
+                let at = Place { position, sequence };
+                FromAgent::Failed { input: small(input)?, at, attempt: small(attempt)?, why: why() }
             }
-            [7, input, position, attempts, len_bytes, rejected @ 0..=1] => FromAgent::Park(Park {
+            [8, input, position, sequence, attempts, len_bytes, rejected @ 0..=1] => FromAgent::Park(Park {
                 input: small(input)?,
-                position,
+                at: Place { position, sequence },
                 len_bytes,
                 attempts: small(attempts)?,
                 rejected: rejected == 1,
@@ -454,15 +493,21 @@ mod tests {
             FromAgent::Declare { channel: 3, publishes: true, fingerprint: u64::MAX },
             FromAgent::Ready,
             FromAgent::Fault(link(5)),
-            FromAgent::Failed { input: 1, position: 4096, attempt: 2, why: "no such path: ä".into() },
+            FromAgent::Failed {
+                input: 1,
+                at: Place { position: 4096, sequence: 3 },
+                attempt: 2,
+                why: "no such path: ä".into(),
+            },
             FromAgent::Park(Park {
                 input: u32::MAX,
-                position: u64::MAX,
+                at: Place { position: u64::MAX, sequence: u64::MAX },
                 len_bytes: 1 << 40,
                 attempts: 3,
                 rejected: true,
                 why: String::new(),
             }),
+            FromAgent::Closed,
         ];
         for message in words {
             say(&there, &message, &[there.as_fd()]).expect("said");
@@ -470,7 +515,8 @@ mod tests {
             assert_eq!((got, fds.len()), (message, 1));
         }
         let why = "ä".repeat(TEXT_BYTES_MAX);
-        say(&there, &FromAgent::Failed { input: 0, position: 1, attempt: 1, why }, &[]).expect("said");
+        say(&there, &FromAgent::Failed { input: 0, at: Place::default(), attempt: 1, why }, &[])
+            .expect("said");
         let Received::Packet(FromAgent::Failed { why, .. }, _) = listen(&here).expect("heard") else {
             panic!("nothing")
         };
@@ -483,9 +529,9 @@ mod tests {
     #[test]
     fn odd_packets_from_an_agent_are_errors_and_never_block_the_supervisor() {
         let (here, there) = pair();
-        let long = [&[1, 0, 0, 0, 0, 0, 0, 0][..], &[0; 41]].concat();
-        let longer = [&[6, 0, 0, 0, 0, 0, 0, 0][..], &[0; 40 + TEXT_BYTES_MAX + 1]].concat();
-        for packet in [&b"x"[..], &[0; 48], &[255; 48], &[3; 56], &[4; 47], &long, &longer] {
+        let long = [&[1, 0, 0, 0, 0, 0, 0, 0][..], &[0; 49]].concat();
+        let longer = [&[7, 0, 0, 0, 0, 0, 0, 0][..], &[0; 48 + TEXT_BYTES_MAX + 1]].concat();
+        for packet in [&b"x"[..], &[0; 56], &[255; 56], &[3; 64], &[4; 55], &long, &longer] {
             send(&there, packet, &[there.as_fd()], MsgFlags::empty()).expect("sent");
             assert!(listen(&here).is_err());
         }

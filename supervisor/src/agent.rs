@@ -4,7 +4,6 @@ use crate::child::State;
 use crate::output::Capture;
 use crate::restart::Intensity;
 use crate::spawn::Child;
-use crate::trial::Trials;
 use shoal_runtime::board::Verdict;
 use shoal_runtime::desk::{self, Counter, Histogram};
 use shoal_runtime::doorbell::Doorbell;
@@ -45,8 +44,6 @@ pub struct Agent {
     pub past: Totals,
     /// The death whose recovery is being measured: generation and CLOCK_MONOTONIC ns.
     pub died_at: Option<(u32, u64)>,
-    /// Messages that it was given in vain.
-    pub trials: Trials,
     /// Its output.
     pub capture: Capture,
     /// How its last incarnation ended, for messages.
@@ -57,6 +54,8 @@ pub struct Agent {
 pub struct Live {
     /// Which life of which agent.
     pub incarnation: Incarnation,
+    /// Its number in the swarm: what it claims bears it.
+    pub owner: u32,
     /// The process.
     pub child: Child,
     /// Our end of its control socket.

@@ -3,7 +3,7 @@
 use crate::agent::{Live, Post};
 use crate::config::{SwarmFile, WhenFull};
 use crate::spawn::{self, Order, Spawner};
-use crate::topology::{Instance, Topology};
+use crate::topology::{InputSpec, Instance, LaneSpec, TableSpec, Topology};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 use shoal_runtime::board::Verdict;
@@ -11,10 +11,11 @@ use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::layout::{self, BoardShape, LaneShape, SegmentShape};
 use shoal_runtime::segment::{self, Origin};
 use shoal_runtime::wire::{
-    self, ChannelEntry, InputEntry, LaneEntry, Manifest, NeighbourEntry, ReaderEntry, ToAgent,
+    self, ChannelEntry, ClaimsEntry, InputEntry, LaneEntry, Manifest, NeighbourEntry, ReaderEntry,
+    TableEntry, ToAgent,
 };
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
 /// The shape of an instance's segments.
@@ -50,10 +51,17 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
     let line_of = |references: &[crate::config::Reference], channel: usize| {
         references.iter().find(|r| r.channel == channel).map_or(config.line, |r| r.line) as u32
     };
-    let reader = |r: &crate::topology::ReaderRef| ReaderEntry {
-        neighbour: place(r.agent),
-        input: r.input as u32,
-        share: topology.agents[r.agent].inputs[r.input].share,
+    let claims = topology.claims_of(agent);
+    let table = |spec: &TableSpec| TableEntry {
+        claims: claims.iter().position(|(group, _)| *group == spec.group).unwrap_or_default() as u32,
+        offset: spec.offset as u64,
+        entries: spec.entries,
+    };
+    let reader = |lane: &LaneSpec, r: &crate::topology::ReaderRef| {
+        let InputSpec { share, table, .. } = topology.agents[r.agent].inputs[r.input];
+        let group = table.and_then(|table| lane.groups.iter().position(|t| *t == table));
+        let group = group.map(|group| group as u32);
+        ReaderEntry { neighbour: place(r.agent), input: r.input as u32, share, group }
     };
     Manifest {
         swarm: file.name.clone(),
@@ -62,6 +70,8 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
         line: config.line as u32,
         agent: agent as u32,
         generation: 0,
+        owner: 0,
+        prefetch: config.prefetch,
         replica: (instance.replica, instance.replicas),
         fence_by_sleeper: shoal_runtime::sync::can_fence_peers(),
         permanent: config.restart.policy == crate::config::Policy::Permanent,
@@ -87,7 +97,8 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
             .map(|lane| LaneEntry {
                 channel: lane.channel as u32,
                 line: line_of(&config.publishes, lane.channel),
-                readers: lane.readers.iter().map(reader).collect(),
+                readers: lane.readers.iter().map(|r| reader(lane, r)).collect(),
+                groups: lane.groups.iter().map(table).collect(),
             })
             .collect(),
         inputs: instance
@@ -99,10 +110,15 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
                 neighbour: place(input.producer),
                 lane: input.lane as u32,
                 share: input.share,
+                table: input.table.as_ref().map(table),
             })
             .collect(),
         given: Vec::new(),
         attempts_max: config.max_attempts,
+        claims: claims
+            .iter()
+            .map(|&(group, member)| ClaimsEntry { bytes: topology.groups[group].bytes as u64, member })
+            .collect(),
     }
 }
 
@@ -116,7 +132,8 @@ pub struct Cradle {
     pub board: OwnedFd,
 }
 
-/// Makes an incarnation: its segment continues where `last` ended; its process runs but was not told to begin.
+/// Makes an incarnation: its segment continues where `last` ended; its process runs but was not told to begin. `claims` are
+/// those of the manifest.
 ///
 /// # Errors
 /// What is lacking, in words, for the operator.
@@ -126,6 +143,7 @@ pub fn bear(
     config: &crate::config::Agent,
     last: &Verdict,
     state: &[u8],
+    claims: &[BorrowedFd<'_>],
 ) -> io::Result<Live> {
     let incarnation = manifest.incarnation();
     let origin = Origin {
@@ -146,7 +164,8 @@ pub fn bear(
         rustix::io::ioctl_fionbio(ours, true)?;
     }
     // Hello waits in the socket before the process exists: its first read finds it.
-    let handed = [segment.as_fd(), cradle.board.as_fd(), doorbell.as_fd(), told.as_fd()];
+    let own = [segment.as_fd(), cradle.board.as_fd(), doorbell.as_fd(), told.as_fd()];
+    let handed = [&own, claims].concat();
     wire::tell(&control, &ToAgent::Hello, &handed)?;
     let number = wire::CONTROL_FD.to_string();
     let own = [
@@ -165,6 +184,7 @@ pub fn bear(
     let child = cradle.spawner.spawn(order)?;
     Ok(Live {
         incarnation,
+        owner: manifest.owner,
         child,
         control,
         segment,

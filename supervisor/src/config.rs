@@ -17,6 +17,8 @@
 //! | `agent.NAME.command` | program and arguments | required |
 //! | `agent.NAME.replicas` | 1 ..= 1000 | 1 |
 //! | `agent.NAME.subscribes`, `.publishes` | names of channels | none |
+//! | `agent.NAME.group` | with whom it shares the messages of its channels | its own name |
+//! | `agent.NAME.prefetch` | messages of a shared lane that a process claims at once, 1 ..= 8 | 1 |
 //! | `agent.NAME.restart` | a policy, or a table of `policy`, `intensity`, `period`, `backoff` | `Restart::default()` |
 //! | `agent.NAME.stop_timeout` | until SIGKILL after a stop; 0 kills at once | 2 s |
 //! | `agent.NAME.ready_timeout` | until a start counts as a death | 10 s |
@@ -48,6 +50,8 @@ pub const CAPACITY_BYTES_MAX: u64 = 512 << 20;
 pub const CAPACITY_BYTES_DEFAULT: u64 = 256 << 10;
 /// The most replicas of an agent.
 pub const REPLICAS_MAX: u32 = 1000;
+/// The most messages of a shared lane that a process may claim at once.
+pub const PREFETCH_MAX: u32 = 8;
 /// The most `[agent.NAME]` tables, and the most `[channel.NAME]` tables.
 pub const TABLES_MAX: usize = 1000;
 /// The most processes of a swarm, all replicas counted.
@@ -128,6 +132,10 @@ pub struct Agent {
     pub command: Vec<String>,
     /// How many processes share its work.
     pub replicas: u32,
+    /// With whom it shares the messages of its channels: agents of one group, replicas or not, get each message once.
+    pub group: String,
+    /// How many messages of a shared lane each process claims at once.
+    pub prefetch: u32,
     /// The channels it reads.
     pub subscribes: Vec<Reference>,
     /// The channels it writes.

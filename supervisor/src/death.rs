@@ -45,7 +45,7 @@ pub fn verdict(
     let sound = lane_places.iter().chain(&input_places).all(Option::is_some);
     let past_all = |(b, lane): (&Bounds, &LaneShape)| {
         let accepted = later(b.began, b.least);
-        let messages = lane.capacity_bytes / HEADER_BYTES;
+        let messages = lane.capacity_bytes / FRAME_ALIGN_BYTES;
         Place { position: accepted.position + lane.capacity_bytes, sequence: accepted.sequence + messages }
     };
     let lanes = match sound {

@@ -77,6 +77,7 @@ pub struct Swarm {
     manifests: Vec<Manifest>,
     board: BoardWriter,
     cradle: Cradle,
+    groups: Groups,
     effects: Vec<Effect>,
     ends: Ends,
     stages: Vec<Vec<usize>>,
@@ -90,6 +91,8 @@ pub struct Swarm {
     /// Accusations of peers heard.
     pub accusations: u64,
     dead_letters: DeadLetters,
+    /// Messages that were given in vain.
+    trials: Trials,
     notices: Notices,
 }
 
@@ -99,8 +102,11 @@ pub type Notices = Box<dyn FnMut(&str)>;
 mod births;
 mod deaths;
 mod evidence;
+mod groups;
 mod hear;
 mod letters;
+
+use groups::Groups;
 
 impl Swarm {
     /// Makes the board and everything else that exists before any agent.
@@ -116,6 +122,7 @@ impl Swarm {
         let topology = Topology::of(&file);
         let swarm: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), clock::now_ns());
         let (board, board_fd) = segment::create_board(birth::board_shape(&topology), swarm)?;
+        let groups = Groups::new(&topology)?;
         let cradle = Cradle { spawner: Spawner::new()?, swarm, board: board_fd };
         let manifests: Vec<_> =
             (0..topology.agents.len()).map(|a| birth::manifest(&file, &topology, a)).collect();
@@ -134,7 +141,6 @@ impl Swarm {
             restarts: 0,
             past: Totals::default(),
             died_at: None,
-            trials: Trials::new(instance.inputs.len()),
             capture: capture(&instance.name),
             last_ending: None,
         });
@@ -147,6 +153,7 @@ impl Swarm {
             file,
             board,
             cradle,
+            groups,
             effects: Vec::new(),
             ends: Ends::No,
             stages,
@@ -156,6 +163,7 @@ impl Swarm {
             recoveries_ns: Vec::new(),
             accusations: 0,
             dead_letters,
+            trials: Trials::default(),
             notices,
         })
     }

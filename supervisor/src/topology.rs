@@ -1,16 +1,20 @@
 //! Who reads whom: the swarm file expanded into instances, lanes and inputs. Pure.
 //!
 //! ```text
-//!   lister ──lane 0 (tasks)──┬─> worker.1  input 0, share (0, 2)
-//!                            └─> worker.2  input 0, share (1, 2)
+//!   lister ──lane 0 (tasks)──┬─> worker.1  input 0 ─┐ group `worker`: each message to whoever
+//!                            └─> worker.2  input 0 ─┘ claims it first, in a table for the lane
 //!   worker.1 ──lane 0 (counts)──> collector  input 0
 //!   worker.2 ──lane 0 (counts)──> collector  input 1
 //! ```
 //!
 //! An instance has one lane per channel that it publishes, and one input per lane of the channels that it
-//! subscribes to. All orders are those of the swarm file, so that a restarted supervisor finds the same.
+//! subscribes to. Instances of one group that subscribe to the same channel share its lanes by claims; on a channel that drops
+//! the oldest, where nobody is waited for, by the messages' numbers. All orders are those of the swarm file, so that a restarted supervisor finds the same.
 
 use crate::config::{self, Channel, SwarmFile, WhenFull};
+use shoal_runtime::claims;
+use shoal_runtime::layout::LINE_BYTES;
+use std::collections::BTreeMap;
 
 /// The swarm as processes and lanes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +23,8 @@ pub struct Topology {
     pub channels: Vec<Channel>,
     /// The instances, an agent's replicas side by side, in the order of the swarm file.
     pub agents: Vec<Instance>,
+    /// The groups that share lanes by claims.
+    pub groups: Vec<Group>,
     /// For each agent of the swarm file its name and its first instance.
     configs: Vec<(String, usize)>,
 }
@@ -40,6 +46,28 @@ pub struct Instance {
     pub inputs: Vec<InputSpec>,
 }
 
+/// Instances that share lanes by claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its name in the swarm file.
+    pub name: String,
+    /// Its instances: indices into `Topology::agents`, sorted.
+    pub members: Vec<usize>,
+    /// Bytes of the memory that holds its claim tables.
+    pub bytes: usize,
+}
+
+/// The claim table of a group on a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TableSpec {
+    /// Index into `Topology::groups`.
+    pub group: usize,
+    /// Where it lies in the group's memory.
+    pub offset: usize,
+    /// How many messages it tells of at once.
+    pub entries: u64,
+}
+
 /// One instance's way into one channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LaneSpec {
@@ -51,6 +79,8 @@ pub struct LaneSpec {
     pub when_full: WhenFull,
     /// Who reads it.
     pub readers: Vec<ReaderRef>,
+    /// The groups that share it by claims.
+    pub groups: Vec<TableSpec>,
 }
 
 /// A reader of a lane.
@@ -73,13 +103,19 @@ pub struct InputSpec {
     pub lane: usize,
     /// `(k, n)`: the frames whose sequence is k modulo n are this reader's.
     pub share: (u32, u32),
+    /// By which a group shares it; `None` for who reads it alone, or by `share`.
+    pub table: Option<TableSpec>,
 }
 
 impl Topology {
     /// Expands a checked swarm file.
     pub fn of(file: &SwarmFile) -> Topology {
-        let mut topology =
-            Topology { channels: file.channels.clone(), agents: Vec::new(), configs: Vec::new() };
+        let mut topology = Topology {
+            channels: file.channels.clone(),
+            agents: Vec::new(),
+            groups: Vec::new(),
+            configs: Vec::new(),
+        };
         for (index, agent) in file.agents.iter().enumerate() {
             topology.configs.push((agent.name.clone(), topology.agents.len()));
             topology.agents.extend((0..agent.replicas).map(|k| instance(file, index, agent, k)));
@@ -96,18 +132,66 @@ impl Topology {
                 lanes_of[spec.channel].push((producer, lane));
             }
         }
-        for agent in 0..self.agents.len() {
-            let Instance { config, replica, replicas, .. } = self.agents[agent];
-            for reference in &file.agents[config].subscribes {
-                for &(producer, lane) in &lanes_of[reference.channel] {
-                    let share = (replica, replicas);
+        for ((channel, name), members) in self.sharers(file) {
+            let claims = members.len() > 1 && self.channels[channel].when_full != WhenFull::DropOldest;
+            for &(producer, lane) in &lanes_of[channel] {
+                let table = claims.then(|| {
+                    self.add_table(&name, &members, self.agents[producer].lanes[lane].capacity_bytes)
+                });
+                self.agents[producer].lanes[lane].groups.extend(table);
+                for (place, &agent) in members.iter().enumerate() {
+                    let share = if claims { (0, 1) } else { (place as u32, members.len() as u32) };
                     let input = self.agents[agent].inputs.len();
-                    let spec = InputSpec { channel: reference.channel, producer, lane, share };
-                    self.agents[agent].inputs.push(spec);
+                    self.agents[agent].inputs.push(InputSpec { channel, producer, lane, share, table });
                     self.agents[producer].lanes[lane].readers.push(ReaderRef { agent, input });
                 }
             }
         }
+    }
+
+    /// For each channel and group, in the order of the file, the instances that share the channel's messages.
+    fn sharers(&self, file: &SwarmFile) -> Vec<((usize, String), Vec<usize>)> {
+        let mut order = Vec::new();
+        let mut members: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
+        for (index, instance) in self.agents.iter().enumerate() {
+            let agent = &file.agents[instance.config];
+            for reference in &agent.subscribes {
+                let key = (reference.channel, agent.group.clone());
+                let sharing = members.entry(key.clone()).or_insert_with(|| {
+                    order.push(key);
+                    Vec::new()
+                });
+                sharing.push(index);
+            }
+        }
+        let taken = |key: (usize, String)| members.remove(&key).map(|sharing| (key, sharing));
+        order.into_iter().filter_map(taken).collect()
+    }
+
+    /// Adds a claim table for a lane to the memory of a group.
+    fn add_table(&mut self, name: &str, members: &[usize], capacity_bytes: u64) -> TableSpec {
+        let group = self.groups.iter().position(|group| group.name == name).unwrap_or_else(|| {
+            self.groups.push(Group { name: name.to_owned(), members: Vec::new(), bytes: 0 });
+            self.groups.len() - 1
+        });
+        let entries = claims::entries_of(capacity_bytes);
+        let record = &mut self.groups[group];
+        record.members.extend(members);
+        record.members.sort_unstable();
+        record.members.dedup();
+        let offset = record.bytes;
+        record.bytes += claims::table_bytes(entries).next_multiple_of(LINE_BYTES);
+        TableSpec { group, offset, entries }
+    }
+
+    /// The groups whose memory an instance maps, each once, and whether as a member.
+    pub fn claims_of(&self, agent: usize) -> Vec<(usize, bool)> {
+        let instance = &self.agents[agent];
+        let member = instance.inputs.iter().filter_map(|input| Some((input.table?.group, true)));
+        let producer = instance.lanes.iter().flat_map(|lane| &lane.groups).map(|table| (table.group, false));
+        let mut all: BTreeMap<usize, bool> = BTreeMap::new();
+        member.chain(producer).for_each(|(group, member)| *all.entry(group).or_default() |= member);
+        all.into_iter().collect()
     }
 
     /// The instances that share a lane with this one, sorted, each once; itself if it reads its own lane.
@@ -197,7 +281,13 @@ fn instance(file: &SwarmFile, config: usize, agent: &config::Agent, replica: u32
         if agent.replicas > 1 { format!("{}.{}", agent.name, replica + 1) } else { agent.name.clone() };
     let lane = |reference: &config::Reference| {
         let Channel { capacity_bytes, when_full, .. } = file.channels[reference.channel];
-        LaneSpec { channel: reference.channel, capacity_bytes, when_full, readers: Vec::new() }
+        LaneSpec {
+            channel: reference.channel,
+            capacity_bytes,
+            when_full,
+            readers: Vec::new(),
+            groups: Vec::new(),
+        }
     };
     let lanes = agent.publishes.iter().map(lane).collect();
     Instance { name, config, replica, replicas: agent.replicas, lanes, inputs: Vec::new() }
@@ -263,11 +353,18 @@ mod tests {
     }
 
     #[test]
-    fn each_subscribing_instance_has_one_input_per_lane_with_its_share() {
+    fn each_subscribing_instance_has_one_input_per_lane_and_replicas_share_its_table() {
         let t = wordcount();
-        let shares: Vec<_> =
-            t.agents[1..3].iter().map(|a| (a.inputs[0].producer, a.inputs[0].share)).collect();
-        assert_eq!(shares, [(3, (0, 2)), (3, (1, 2))]);
+        let tables: Vec<_> =
+            t.agents[1..3].iter().map(|a| (a.inputs[0].producer, a.inputs[0].table)).collect();
+        let table = TableSpec { group: 0, offset: 0, entries: 128 };
+        assert_eq!(tables, [(3, Some(table)), (3, Some(table))]);
+        assert_eq!(t.agents[3].lanes[0].groups, [table]);
+        assert_eq!((t.groups[0].name.as_str(), &t.groups[0].members[..]), ("worker", &[1, 2][..]));
+        assert_eq!(
+            (t.claims_of(1), t.claims_of(3), t.claims_of(0)),
+            (vec![(0, true)], vec![(0, false)], vec![])
+        );
         let inputs: Vec<_> = t.agents[0].inputs.iter().map(|i| (i.producer, i.lane, i.share)).collect();
         assert_eq!(inputs, [(1, 0, (0, 1)), (2, 0, (0, 1))]);
     }
@@ -377,15 +474,26 @@ mod tests {
         }
 
         #[test]
-        fn the_shares_of_an_agents_replicas_take_each_frame_once(t in any_swarm(), sequence in 0u64..1000) {
+        fn each_frame_is_one_members_by_its_number_or_by_a_table_of_its_own(t in any_swarm(), sequence in 0u64..1000) {
+            let mut spans = Vec::new();
             for lane in t.agents.iter().flat_map(|a| &a.lanes) {
                 let configs: BTreeSet<_> = lane.readers.iter().map(|r| t.agents[r.agent].config).collect();
-                let takers = lane.readers.iter().filter(|r| {
-                    let (k, n) = t.agents[r.agent].inputs[r.input].share;
+                let specs = || lane.readers.iter().map(|r| t.agents[r.agent].inputs[r.input]);
+                let numbered = specs().filter(|s| s.table.is_none()).filter(|s| {
+                    let (k, n) = s.share;
                     sequence % u64::from(n) == u64::from(k)
                 });
-                prop_assert_eq!(takers.count(), configs.len());
+                let tables: BTreeSet<_> = specs().filter_map(|s| s.table).map(|t| (t.group, t.offset)).collect();
+                let listed: BTreeSet<_> = lane.groups.iter().map(|t| (t.group, t.offset)).collect();
+                prop_assert_eq!(&tables, &listed);
+                prop_assert_eq!(numbered.count() + tables.len(), configs.len());
+                spans.extend(lane.groups.iter().map(|t| (t.group, t.offset, t.offset + claims::table_bytes(t.entries))));
             }
+            spans.sort_unstable();
+            for pair in spans.windows(2) {
+                prop_assert!(pair[0].0 != pair[1].0 || pair[0].2 <= pair[1].1, "tables overlap: {:?}", pair);
+            }
+            prop_assert!(spans.iter().all(|(group, _, end)| *end <= t.groups[*group].bytes));
         }
 
         #[test]

@@ -7,7 +7,8 @@
 use crate::spawn::Ending;
 use serde::{Deserialize, Serialize};
 use shoal_runtime::consumer::Given;
-use std::collections::VecDeque;
+use shoal_runtime::mark::Place;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Reports kept of one message; the oldest go first.
 pub const REPORTS_MAX: usize = 16;
@@ -38,12 +39,12 @@ impl Report {
     }
 
     /// The process ended.
-    pub fn of_process(generation: u32, at: String, ending: Ending, output: Vec<String>) -> Report {
+    pub fn of_process(generation: u32, at: String, ending: Ending) -> Report {
         let (status, signal) = match ending {
             Ending::Exited(status) => (Some(status), None),
             Ending::Signalled(signal) => (None, Some(signal)),
         };
-        Report { generation, at, how: ending.to_string(), status, signal, output }
+        Report { generation, at, how: ending.to_string(), status, signal, output: Vec::new() }
     }
 }
 
@@ -52,10 +53,19 @@ pub fn is_ordered(ordered: bool, ending: Ending) -> bool {
     ordered && matches!(ending, Ending::Signalled(9 | 15) | Ending::Exited(0))
 }
 
+/// Who is given a message: an input of one agent, or the group that shares a lane by a claim table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reader {
+    /// An agent's own input.
+    Input(usize, usize),
+    /// A group, and where in its memory the lane's table lies.
+    Group(usize, usize),
+}
+
 /// The attempts at one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trial {
-    position: u64,
+    at: Place,
     attempts: u32,
     /// It lies with the dead letters; only the acknowledgement is missing.
     settled: bool,
@@ -63,16 +73,6 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Of the message at a position.
-    pub fn of(position: u64) -> Trial {
-        Trial { position, ..Trial::default() }
-    }
-
-    /// Where the message begins.
-    pub fn position(&self) -> u64 {
-        self.position
-    }
-
     /// How often it was given in vain.
     pub fn attempts(&self) -> u32 {
         self.attempts
@@ -83,22 +83,30 @@ impl Trial {
         self.settled
     }
 
+    /// What became of the attempts, as far as it is kept.
+    pub fn reports(&self) -> impl Iterator<Item = &Report> {
+        self.reports.iter()
+    }
+
     /// An attempt ended in vain: the agent's handler says so, or its desk after its death. One that is counted is not counted
-    /// again.
-    pub fn count(&mut self, attempt: u32, report: Report) {
+    /// again. True when it counts now.
+    pub fn count(&mut self, attempt: u32, report: Report) -> bool {
         if attempt <= self.attempts || self.settled {
-            return;
+            return false;
         }
-        self.attempts = self.attempts.saturating_add(1);
+        self.attempts = self.attempts.saturating_add(1).min(Given::SETTLED - 1);
         if self.reports.len() == REPORTS_MAX {
             self.reports.pop_front();
         }
         self.reports.push_back(report);
+        true
     }
 
-    /// What became of the attempts, as far as it is kept.
-    pub fn reports(&self) -> impl Iterator<Item = &Report> {
-        self.reports.iter()
+    /// What the last report's process had printed.
+    pub fn add_output(&mut self, output: Vec<String>) {
+        if let Some(last) = self.reports.back_mut() {
+            last.output = output;
+        }
     }
 
     /// It lies with the dead letters now, and what was known of it with it.
@@ -109,42 +117,41 @@ impl Trial {
 
     /// What the next incarnation is told.
     pub fn told(&self) -> Given {
-        Given {
-            position: self.position,
-            attempts: if self.settled { Given::SETTLED } else { self.attempts.min(Given::SETTLED - 1) },
-        }
+        let attempts = if self.settled { Given::SETTLED } else { self.attempts };
+        Given { position: self.at.position, attempts }
     }
 }
 
-/// The trials of an agent, one an input.
+/// The trials of a swarm.
 #[derive(Clone, Debug, Default)]
 pub struct Trials {
-    of_inputs: Vec<Option<Trial>>,
+    /// By the message's number. Of an input that is one agent's there is one at most: the message at its cursor.
+    all: BTreeMap<(Reader, u64), Trial>,
 }
 
 impl Trials {
-    /// None yet.
-    pub fn new(inputs: usize) -> Trials {
-        Trials { of_inputs: vec![None; inputs] }
-    }
-
-    /// The trial of the message at a position of an input; a new one if it is another message's.
-    pub fn at(&mut self, input: usize, position: u64) -> &mut Trial {
-        let slot = &mut self.of_inputs[input];
-        slot.take_if(|trial| trial.position != position);
-        slot.get_or_insert_with(|| Trial::of(position))
-    }
-
-    /// Forgets what was acknowledged: what lies before the cursor of its input.
-    pub fn forget_before(&mut self, cursors: impl Iterator<Item = u64>) {
-        for (slot, cursor) in self.of_inputs.iter_mut().zip(cursors) {
-            slot.take_if(|trial| trial.position < cursor);
+    /// The trial of a message; a new one if it is the first attempt.
+    pub fn at(&mut self, reader: Reader, at: Place) -> &mut Trial {
+        if matches!(reader, Reader::Input(..)) {
+            self.all.retain(|(of, sequence), _| *of != reader || *sequence == at.sequence);
         }
+        self.all.entry((reader, at.sequence)).or_insert_with(|| Trial { at, ..Trial::default() })
     }
 
-    /// What the next incarnation is told, one word an input.
-    pub fn told(&self) -> Vec<Given> {
-        self.of_inputs.iter().map(|slot| slot.as_ref().map_or(Given::default(), Trial::told)).collect()
+    /// The trial of a message, if there is one.
+    pub fn of(&self, reader: Reader, sequence: u64) -> Option<&Trial> {
+        self.all.get(&(reader, sequence))
+    }
+
+    /// Forgets what a reader has acknowledged: what lies before a place.
+    pub fn forget_before(&mut self, reader: Reader, place: Place) {
+        self.all.retain(|(of, sequence), _| *of != reader || *sequence >= place.sequence);
+    }
+
+    /// What the next incarnation is told of an input of its own.
+    pub fn told(&self, reader: Reader) -> Given {
+        let mut of_reader = self.all.range((reader, 0)..=(reader, u64::MAX));
+        of_reader.next().map_or(Given::default(), |(_, trial)| trial.told())
     }
 }
 
@@ -198,18 +205,19 @@ mod tests {
         fn each_attempt_in_vain_counts_once_orders_never_and_lies_by_one_at_most(
             events in proptest::collection::vec(happens(), 0..60)
         ) {
-            let mut trials = Trials::new(1);
+            let mut trials = Trials::default();
+            let (reader, at) = (Reader::Input(3, 0), Place { position: 4096, sequence: 7 });
             let mut expected = 0;
             for event in events {
-                let told = trials.at(0, 4096).told().attempts;
+                let told = trials.at(reader, at).told().attempts;
                 prop_assert_eq!(told, expected, "the next incarnation is told what is known");
                 let attempt = told + 1;
-                let trial = trials.at(0, 4096);
+                let trial = trials.at(reader, at);
                 match event {
-                    Happens::Fails | Happens::Dies => trial.count(attempt, report("x")),
-                    Happens::FailsAndDies => (0..2).for_each(|_| trial.count(attempt, report("x"))),
+                    Happens::Fails | Happens::Dies => _ = trial.count(attempt, report("x")),
+                    Happens::FailsAndDies => (0..2).for_each(|_| _ = trial.count(attempt, report("x"))),
                     Happens::IsKilled => {}
-                    Happens::Lies(number) => trial.count(number, report("x")),
+                    Happens::Lies(number) => _ = trial.count(number, report("x")),
                 }
                 let counts = match event {
                     Happens::Lies(number) => number > told,
@@ -218,23 +226,37 @@ mod tests {
                 };
                 expected += u32::from(counts);
             }
-            let trial = trials.at(0, 4096);
+            let trial = trials.at(reader, at);
             prop_assert_eq!(trial.reports.len(), (expected as usize).min(REPORTS_MAX));
-            trials.forget_before([4096].into_iter());
-            prop_assert_eq!(trials.told()[0].attempts, expected, "not acknowledged, not forgotten");
-            trials.forget_before([4160].into_iter());
-            prop_assert_eq!(trials.told()[0], Given::default());
+            trials.forget_before(Reader::Input(3, 1), Place { position: 1 << 40, sequence: 1 << 40 });
+            trials.forget_before(reader, at);
+            prop_assert_eq!(trials.told(reader).attempts, expected, "not acknowledged, not forgotten");
+            trials.forget_before(reader, Place { position: 4160, sequence: 8 });
+            prop_assert_eq!(trials.told(reader), Given::default());
         }
     }
 
     #[test]
     fn a_settled_message_is_told_as_settled_until_it_is_acknowledged_and_counts_no_more() {
-        let mut trials = Trials::new(2);
-        trials.at(1, 64).count(1, report("first"));
-        assert_eq!(trials.at(1, 64).reports().count(), 1);
-        trials.at(1, 64).settle();
-        trials.at(1, 64).count(2, report("late"));
-        assert_eq!(trials.told(), [Given::default(), Given { position: 64, attempts: Given::SETTLED }]);
-        assert_eq!(trials.at(1, 128).told(), Given { position: 128, attempts: 0 }, "another message");
+        let mut trials = Trials::default();
+        let (reader, at) = (Reader::Input(0, 1), Place { position: 64, sequence: 1 });
+        trials.at(reader, at).count(1, report("first"));
+        assert_eq!(trials.at(reader, at).reports().count(), 1);
+        trials.at(reader, at).settle();
+        assert!(!trials.at(reader, at).count(2, report("late")));
+        assert_eq!(trials.told(reader), Given { position: 64, attempts: Given::SETTLED });
+        let next = Place { position: 128, sequence: 2 };
+        assert_eq!(trials.at(reader, next).told(), Given { position: 128, attempts: 0 }, "another message");
+    }
+
+    #[test]
+    fn messages_of_a_group_are_tried_side_by_side_and_those_of_an_agent_one_by_one() {
+        let mut trials = Trials::default();
+        let at = |sequence| Place { position: 64 * sequence, sequence };
+        for reader in [Reader::Group(0, 0), Reader::Input(0, 0)] {
+            (1..=3).for_each(|sequence| _ = trials.at(reader, at(sequence)).count(1, report("x")));
+        }
+        let known = |reader| (1..=3).filter(|&sequence| trials.of(reader, sequence).is_some()).count();
+        assert_eq!((known(Reader::Group(0, 0)), known(Reader::Input(0, 0))), (3, 1));
     }
 }

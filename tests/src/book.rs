@@ -1,5 +1,6 @@
 //! What an agent notes in a file before it acknowledges, so that the test, and its own next life, know what it met.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -8,8 +9,10 @@ use std::path::Path;
 /// its last number again: only that one, and only once.
 pub struct Book {
     file: File,
-    /// For each way, the number that is due.
+    /// For each way, the number that is due; empty when they may come in any order.
     due: Vec<u64>,
+    /// What was met, when it may come in any order.
+    met: HashSet<u64>,
     /// The last number of the life before.
     last: Option<u64>,
 }
@@ -21,12 +24,13 @@ pub enum Entry {
     New,
     /// The one that the life before noted and did not acknowledge.
     Again,
-    /// Neither: this one was due on its way.
+    /// Neither: this one was due on its way, or in any order: it was met before.
     Wrong(u64),
 }
 
 impl Book {
-    /// Opens a book, and what a life before noted in it. Number n comes by way n modulo `ways`, each way in order.
+    /// Opens a book, and what a life before noted in it. Number n comes by way n modulo `ways`, each way in order; 0: in any
+    /// order, each once.
     ///
     /// # Errors
     /// The system's refusal.
@@ -34,10 +38,11 @@ impl Book {
         let noted = Book::read(path)?;
         let file = OpenOptions::new().append(true).create(true).open(path)?;
         let mut due: Vec<u64> = (0..ways).collect();
-        for number in &noted {
+        for number in noted.iter().filter(|_| ways > 0) {
             due[(number % ways) as usize] = number + ways;
         }
-        Ok(Book { file, due, last: noted.last().copied() })
+        let met = noted.iter().copied().filter(|_| ways == 0).collect();
+        Ok(Book { file, due, met, last: noted.last().copied() })
     }
 
     /// Notes a number.
@@ -50,11 +55,17 @@ impl Book {
             self.last = None;
             return Ok(Entry::Again);
         }
-        let due = &mut self.due[(number % ways) as usize];
-        if *due != number {
-            return Ok(Entry::Wrong(*due));
+        if ways == 0 {
+            if !self.met.insert(number) {
+                return Ok(Entry::Wrong(number));
+            }
+        } else {
+            let due = &mut self.due[(number % ways) as usize];
+            if *due != number {
+                return Ok(Entry::Wrong(*due));
+            }
+            *due += ways;
         }
-        *due += ways;
         self.file.write_all(&number.to_le_bytes())?;
         Ok(Entry::New)
     }
@@ -95,5 +106,16 @@ mod tests {
         let entries = [1, 1, 5, 4, 2].map(|n| book.enter(n).unwrap());
         assert_eq!(entries, [Entry::Again, Entry::Wrong(3), Entry::Wrong(3), Entry::New, Entry::Wrong(6)]);
         assert_eq!(Book::read(&path).unwrap(), [0, 2, 1, 4]);
+    }
+
+    #[test]
+    fn book_in_any_order_takes_each_number_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("book");
+        let mut book = Book::open(&path, 0).unwrap();
+        assert_eq!([7, 3, 7].map(|n| book.enter(n).unwrap()), [Entry::New, Entry::New, Entry::Wrong(7)]);
+        let mut book = Book::open(&path, 0).unwrap();
+        let entries = [3, 3, 7, 8].map(|n| book.enter(n).unwrap());
+        assert_eq!(entries, [Entry::Again, Entry::Wrong(3), Entry::Wrong(7), Entry::New]);
     }
 }

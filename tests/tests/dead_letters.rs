@@ -270,6 +270,49 @@ fn a_reader_that_dies_between_parking_and_acknowledging_parks_once() {
 }
 
 #[test]
+fn attempts_of_a_group_are_counted_over_its_members_and_the_others_go_on() {
+    let stage = stage!("group");
+    let poison = "3 aborts\n17 exits\n25 fails\n30 rejects\n";
+    let swarm = swarm(&stage, "\"sink\"", poison, "replicas = 3\nprefetch = 4", "");
+    let handled = until("all that can be handled", || {
+        let mut handled = numbers(&stage, "handled");
+        handled.sort_unstable();
+        (handled.len() >= COUNT as usize - 4 && swarm.letters().len() == 4).then_some(handled)
+    });
+    assert_eq!(handled, but(&[3, 17, 25, 30]), "each exactly once");
+    for value in [3, 17, 25] {
+        assert_eq!(swarm.tried(value), [1, 2, 3].map(|n| format!("{value} attempt {n}")));
+    }
+    assert_eq!(swarm.tried(30), ["30 attempt 1"]);
+    for letter in swarm.letters() {
+        let rejected = letter["rejected"] == true;
+        let (attempts, reports) = if rejected { (1, 0) } else { (3, 3) };
+        assert_eq!((&letter["group"], &letter["attempts"]), (&"sink".into(), &attempts.into()), "{letter}");
+        assert_eq!(letter["reports"].as_array().map(Vec::len), Some(reports), "{letter}");
+    }
+    swarm.end();
+}
+
+#[test]
+fn a_member_that_dies_between_parking_and_acknowledging_parks_once_and_no_other_is_given_the_message() {
+    let stage = stage!("member");
+    let mut swarm = swarm(&stage, "\"raw\", \"park\"", "", "replicas = 3", "");
+    let handled = until("all that can be handled", || {
+        let mut handled = numbers(&stage, "handled");
+        handled.sort_unstable();
+        (handled.len() >= COUNT as usize - 1).then_some(handled)
+    });
+    assert_eq!(handled, but(&[2]));
+    let lives = swarm.shoal.until("one in its second life", |report| {
+        let sinks = report.agents.iter().filter(|a| a.name.starts_with("sink"));
+        let lives = sinks.map(|a| a.generation).sum::<u64>();
+        (lives > 3).then_some(lives)
+    });
+    assert_eq!((lives, swarm.letters().len()), (4, 1));
+    swarm.end();
+}
+
+#[test]
 fn hostile_dead_letters_are_refused_and_the_swarm_goes_on() {
     let stage = stage!("hostile");
     let mut swarm = swarm(&stage, "\"raw\", \"hostile\"", "", "", "");

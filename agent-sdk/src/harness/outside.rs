@@ -333,8 +333,8 @@ fn view(region: &Region, manifest: &Manifest) -> Board {
 fn attach<P: Port>(manifest: Manifest, region: Region, board: Board, port: P) -> io::Result<Attachment<P>> {
     let links = Links::new(board, attachment::neighbours(&manifest));
     let mut world = World::new(&manifest, links, port, region.clone());
-    let outputs = Outputs::open(&region, &manifest);
-    let mut inputs = Inputs::open(&region, &manifest);
+    let outputs = Outputs::open(&region, &manifest, &[]);
+    let mut inputs = Inputs::open(&region, &manifest, &[]);
     if manifest.agent == AGENT {
         world.links.sync(&mut world.port)?;
         inputs.sync(&mut world.links);

@@ -50,6 +50,8 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         line: 0,
         agent: 0,
         generation: 1,
+        owner: 0,
+        prefetch: 1,
         replica: (0, 1),
         fence_by_sleeper: false,
         permanent: false,
@@ -64,6 +66,7 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         inputs: Vec::new(),
         given: Vec::new(),
         attempts_max: 0,
+        claims: Vec::new(),
     };
     let under_test =
         |read| NeighbourEntry { agent: AGENT, name: name.to_owned(), shape: shape.clone(), read };
@@ -94,11 +97,13 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         neighbour,
         lane,
         share: (0, 1),
+        table: None,
     };
     let lane = |channel: u32, neighbour, input| LaneEntry {
         channel,
         line: line(channel),
-        readers: vec![ReaderEntry { neighbour, input, share: (0, 1) }],
+        readers: vec![ReaderEntry { neighbour, input, share: (0, 1), group: None }],
+        groups: vec![],
     };
     let mut all = vec![Manifest {
         name: name.to_owned(),

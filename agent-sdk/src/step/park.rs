@@ -39,7 +39,7 @@ pub(crate) fn park(
     let frozen = segment::freeze("shoal-letter", bytes)?;
     let letter = Park {
         input: index as u32,
-        position: frame.at.position,
+        at: frame.at,
         len_bytes: bytes.len() as u64,
         attempts,
         rejected,

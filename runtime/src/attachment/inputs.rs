@@ -2,7 +2,7 @@
 
 use super::World;
 use crate::board::{Request, Status};
-use crate::consumer::{Consumer, Frame, InputEnd, Polled};
+use crate::consumer::{Consumer, Frame, InputEnd, Membership, Polled};
 use crate::layout::SegmentShape;
 use crate::links::{Links, Port};
 use crate::waking::{self};
@@ -17,6 +17,8 @@ pub struct Inputs {
     next: usize,
     /// A permanent agent waits for producers that an operator may start again.
     closes: bool,
+    /// Inputs of groups of which the supervisor was told that they are closed.
+    told_closed: Vec<bool>,
 }
 
 /// What a look at the inputs found.
@@ -31,8 +33,8 @@ pub enum Found {
 }
 
 impl Inputs {
-    /// Opens the inputs that a manifest names in the own segment.
-    pub fn open(region: &Region, manifest: &Manifest) -> Self {
+    /// Opens the inputs that a manifest names in the own segment; `claims` are those of the manifest, mapped.
+    pub fn open(region: &Region, manifest: &Manifest, claims: &[Region]) -> Self {
         let shapes: HashMap<usize, Arc<SegmentShape>> =
             manifest.neighbours.iter().enumerate().map(|(i, n)| (i, Arc::new(n.shape.clone()))).collect();
         let inputs = manifest.inputs.iter().enumerate();
@@ -42,9 +44,15 @@ impl Inputs {
             let mut consumer =
                 Consumer::open(region.clone(), &manifest.shape, i, end, shapes[&neighbour].clone());
             consumer.told(manifest.given.get(i).copied().unwrap_or_default());
+            if let Some(entry) = &entry.table {
+                let (owner, prefetch) = (manifest.owner, manifest.prefetch as usize);
+                consumer.join(Membership { table: super::table(entry, claims), owner, prefetch });
+            }
             consumer
         });
-        Inputs { consumers: consumers.collect(), next: 0, closes: !manifest.permanent }
+        let consumers: Vec<Consumer> = consumers.collect();
+        let told_closed = vec![false; consumers.len()];
+        Inputs { consumers, next: 0, closes: !manifest.permanent, told_closed }
     }
 
     /// A reading end.
@@ -89,11 +97,23 @@ impl Inputs {
             return None;
         }
         // A thorough look found nothing: nothing is committed that was not read.
+        self.tell_closed(among, world);
         let closed = self.closes && !among.is_empty() && among.iter().all(|&i| self.closed(i, &world.links));
         match request {
             _ if closed => Some(Found::Closed),
             Request::Drain => Some(Found::Stop),
             Request::Run | Request::Stop => None,
+        }
+    }
+
+    /// Tells the supervisor of shared lanes that are closed: other members sleep while the last message is in hand elsewhere.
+    fn tell_closed<P: Port>(&mut self, among: &[usize], world: &mut World<P>) {
+        for &input in among {
+            let untold = self.consumers[input].in_group() && !self.told_closed[input];
+            if untold && self.closed(input, &world.links) {
+                // If the supervisor is gone, the sleep will say so.
+                self.told_closed[input] = world.port.tell_closed().is_ok();
+            }
         }
     }
 

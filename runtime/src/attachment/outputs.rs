@@ -54,15 +54,19 @@ pub trait Encode {
 }
 
 impl Outputs {
-    /// Opens the lanes that a manifest names in the own segment.
-    pub fn open(region: &Region, manifest: &Manifest) -> Self {
-        let ends = |entry: &wire::LaneEntry| -> Vec<ReaderEnd> {
-            let readers = entry.readers.iter();
-            readers.map(|r| ReaderEnd::new(r.neighbour as usize, r.input as usize, r.share)).collect()
+    /// Opens the lanes that a manifest names in the own segment; `claims` are those of the manifest, mapped.
+    pub fn open(region: &Region, manifest: &Manifest, claims: &[Region]) -> Self {
+        let reader = |r: &wire::ReaderEntry| {
+            let group = r.group.map(|group| group as usize);
+            ReaderEnd::new(r.neighbour as usize, r.input as usize, r.share).in_group(group)
         };
-        let lanes = manifest.lanes.iter().enumerate();
-        let producers =
-            lanes.map(|(i, l)| Producer::open(region.clone(), &manifest.shape, i, ends(l))).collect();
+        let producers = manifest.lanes.iter().enumerate().map(|(i, lane)| {
+            let readers = lane.readers.iter().map(reader).collect();
+            let mut producer = Producer::open(region.clone(), &manifest.shape, i, readers);
+            lane.groups.iter().for_each(|entry| producer.add_group(super::table(entry, claims)));
+            producer
+        });
+        let producers = producers.collect();
         let committer = Committer::new(region.clone(), &manifest.shape, manifest.generation);
         Outputs {
             producers,
@@ -230,8 +234,12 @@ impl Outputs {
                 end.sequence += u64::from(placed(Bug::RecordNumberedAhead));
                 self.committer.add(Key::Lane(lane), end);
             }
-            if let Some((index, _, frame)) = input.as_ref().filter(|_| !placed(Bug::RecordWithoutInput)) {
-                self.committer.add(Key::Input(*index), frame.next());
+            if let Some((index, cursor, frame)) = input.as_ref().filter(|_| !placed(Bug::RecordWithoutInput))
+            {
+                match cursor.in_group() {
+                    true => self.committer.add(Key::Claim(*index), frame.at),
+                    false => self.committer.add(Key::Input(*index), frame.next()),
+                }
             }
             let named = if placed(Bug::StateSlotKept) { 1 } else { self.state.named() };
             self.committer.name_state(named);

@@ -14,7 +14,8 @@ use super::problem::{ConfigError, Problem, nearest, place, suggest};
 use super::value::{self, DURATION_MAX, NAME_HELP};
 use super::{
     Agent, Bounds, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, INSTANCES_MAX,
-    MAX_ATTEMPTS_DEFAULT, Policy, REPLICAS_MAX, Reference, Restart, SwarmFile, TABLES_MAX, WhenFull,
+    MAX_ATTEMPTS_DEFAULT, PREFETCH_MAX, Policy, REPLICAS_MAX, Reference, Restart, SwarmFile, TABLES_MAX,
+    WhenFull,
 };
 
 /// A swarm file as far as it could be read.
@@ -205,6 +206,8 @@ impl Walker<'_> {
         let known = [
             "command",
             "replicas",
+            "group",
+            "prefetch",
             "subscribes",
             "publishes",
             "restart",
@@ -219,6 +222,8 @@ impl Walker<'_> {
             name: last_part(&table.key),
             command: self.command(table),
             replicas: self.count(table, "replicas", 1, REPLICAS_MAX).unwrap_or(1),
+            group: self.group(table),
+            prefetch: self.count(table, "prefetch", 1, PREFETCH_MAX).unwrap_or(1),
             subscribes: self.references(table, "subscribes"),
             publishes: self.references(table, "publishes"),
             restart: self.restart(table),
@@ -288,6 +293,15 @@ impl Walker<'_> {
             *last = Some(span.clone());
         }
         items.into_iter().map(|(word, _)| word).collect()
+    }
+
+    /// The group that the agent names, or its own name.
+    fn group(&mut self, table: &Table<'_>) -> String {
+        let Some((name, entry)) = self.optional_text(table, "group") else { return last_part(&table.key) };
+        if let Some(fault) = value::name_fault(&name) {
+            self.note(entry.span, &entry.key, fault, NAME_HELP);
+        }
+        name
     }
 
     fn references(&mut self, table: &Table<'_>, name: &str) -> Vec<Reference> {

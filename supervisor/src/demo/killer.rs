@@ -5,6 +5,7 @@ use crate::event_loop::{Companion, Watch};
 use crate::swarm::Swarm;
 use indicatif::ProgressBar;
 use shoal_runtime::desk;
+use shoal_runtime::mark::Place;
 use std::collections::HashMap;
 use std::io;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ pub struct Killer {
     next_kill: Option<Instant>,
     turn: usize,
     /// What an agent held when it was killed last: no worker is killed twice on one file.
-    last_held: HashMap<usize, Option<(usize, u64)>>,
+    last_held: HashMap<usize, Option<(usize, Place)>>,
     /// Kill whoever runs, whether it has worked already or not.
     hasty: bool,
     bar: ProgressBar,

@@ -19,16 +19,20 @@ impl Swarm {
             return;
         }
         let config = &self.file.agents[self.topology.agents[agent].config];
+        let inputs = 0..self.topology.agents[agent].inputs.len();
+        let given = inputs.map(|input| self.trials.told(self.reader_of(agent, input))).collect();
         let record = &mut self.agents[agent];
         record.generation += 1;
         record.intensity.started(self.started.elapsed());
         let manifest = &mut self.manifests[agent];
         manifest.generation = record.generation;
-        manifest.given = record.trials.told();
+        manifest.given = given;
         record.capture.begin();
+        manifest.owner = self.groups.next_owner();
         self.board.publish_request(agent as u32, Request::Run);
         self.board.publish_status(agent as u32, Status::Expected);
-        match birth::bear(&mut self.cradle, manifest, config, &record.last, &record.last_state) {
+        let claims = self.groups.handles(&self.topology, agent);
+        match birth::bear(&mut self.cradle, manifest, config, &record.last, &record.last_state, &claims) {
             Ok(live) => {
                 if record.generation > 1 {
                     record.restarts += 1;

@@ -73,6 +73,9 @@ impl Swarm {
         if let Some(sealed) = &live.sealed {
             record.past.add(&sealed.view);
         }
+        let ending = spawn::reap(&live.child).unwrap_or(Ending::Exited(255));
+        let in_vain = self.note_attempts(agent, &live, desk, ending);
+        self.settle_claims(agent, &live);
         let ends = self.agents[agent].last.lanes.clone();
         if let Some(sealed) = live.sealed.take()
             && !ends.is_empty()
@@ -92,10 +95,10 @@ impl Swarm {
             }
             self.reclaim(neighbour);
         }
-        let ending = spawn::reap(&live.child);
         self.drain_output(agent, &mut live);
-        let ending = ending.unwrap_or(Ending::Exited(255));
-        self.note_attempts(agent, &live, desk, ending);
+        if let Some(message) = in_vain {
+            self.note_output(agent, message);
+        }
         self.conclude(agent, &live, ending, corrupt);
     }
 

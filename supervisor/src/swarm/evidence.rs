@@ -31,9 +31,14 @@ impl Swarm {
         (lanes.collect(), inputs.collect())
     }
 
-    /// The committed cursor of an input: by its living segment, else by the last verdict.
+    /// The committed cursor of an input: by its group's claim table, or by its living segment, else by the last verdict.
     pub(super) fn cursor(&self, agent: usize, input: usize) -> Place {
         let record = &self.agents[agent];
+        let spec = &self.topology.agents[agent].inputs[input];
+        if let Some(table) = &spec.table {
+            // Its cursor never moves: it still stands where the lane began.
+            return self.frontier(spec, table, record.last.inputs[input]);
+        }
         let living =
             record.view().and_then(|view| commit::committed(view, &record.shape, Key::Input(input)).ok());
         let last = record.last.inputs[input];
@@ -63,7 +68,10 @@ impl Swarm {
             let (k, n) = (u64::from(input.share.0), u64::from(input.share.1));
             // How many numbers below `end` are k modulo n.
             let below = |end: u64| (end + n - 1 - k) / n;
-            *channels.entry(input.channel).or_default() += below(to.max(from)) - below(from);
+            *channels.entry(input.channel).or_default() += match &input.table {
+                Some(table) => self.groups.table(table).left(to),
+                None => below(to.max(from)) - below(from),
+            };
         }
         channels.into_iter().collect()
     }

@@ -43,10 +43,11 @@ impl Swarm {
             }
             FromAgent::Ready => self.feed(agent, Event::Ready),
             FromAgent::Fault(accused) => self.on_accused(agent, accused),
-            FromAgent::Failed { input, position, attempt, why } => {
-                self.on_failed(agent, input, position, attempt, &why);
+            FromAgent::Failed { input, at, attempt, why } => {
+                self.on_failed(agent, input, at, attempt, &why);
             }
             FromAgent::Park(park) => self.on_park(agent, &park, along),
+            FromAgent::Closed => self.ring_group_of(agent),
         }
     }
 

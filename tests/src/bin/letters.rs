@@ -7,6 +7,7 @@
 
 use shoal_agent::{Agent, Next, Reject, Result, Step};
 use shoal_runtime::attachment::{Attachment, Found, attach};
+use shoal_runtime::mark::Place;
 use shoal_runtime::port::Control as _;
 use shoal_runtime::segment;
 use shoal_runtime::wire::{FromAgent, Park};
@@ -141,7 +142,7 @@ fn raw(kind: &str) {
     };
     let park = Park {
         input: index as u32,
-        position: frame.at.position,
+        at: frame.at,
         len_bytes: bytes.len() as u64,
         attempts: 1,
         rejected: true,
@@ -189,9 +190,9 @@ fn hostile(a: &mut Attachment, park: &Park, frozen: &OwnedFd) {
     let cases: [(&str, Park, Option<BorrowedFd<'_>>); 12] = [
         ("an input that it does not have", with(&|p| p.input = 1), Some(frozen.as_fd())),
         ("an input that nobody has", with(&|p| p.input = u32::MAX), Some(frozen.as_fd())),
-        ("what it acknowledged", with(&|p| p.position -= 64), Some(frozen.as_fd())),
-        ("position 0", with(&|p| p.position = 0), Some(frozen.as_fd())),
-        ("what nobody sent yet", with(&|p| p.position = u64::MAX), Some(frozen.as_fd())),
+        ("what it acknowledged", with(&|p| p.at.position -= 64), Some(frozen.as_fd())),
+        ("position 0", with(&|p| p.at.position = 0), Some(frozen.as_fd())),
+        ("what nobody sent yet", with(&|p| p.at.position = u64::MAX), Some(frozen.as_fd())),
         ("a length that is not the file's", with(&|p| p.len_bytes += 1), Some(frozen.as_fd())),
         ("a huge length", with(&|p| p.len_bytes = 1 << 40), Some(frozen.as_fd())),
         ("the hugest length", with(&|p| p.len_bytes = u64::MAX), Some(frozen.as_fd())),
@@ -208,7 +209,8 @@ fn hostile(a: &mut Attachment, park: &Park, frozen: &OwnedFd) {
     }
     // Failures of what it does not hold count nothing.
     for (input, position, attempt) in [(0, 64, 9), (9, 4096, 9), (u32::MAX, u64::MAX, u32::MAX)] {
-        let said = FromAgent::Failed { input, position, attempt, why: "x".repeat(100_000) };
+        let at = Place { position, sequence: 0 };
+        let said = FromAgent::Failed { input, at, attempt, why: "x".repeat(100_000) };
         a.world.port.say(&said).expect("alive");
     }
     note("refused", "end").expect("noted");

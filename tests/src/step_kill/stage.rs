@@ -63,9 +63,10 @@ pub fn manifest(story: &Story, generation: u32) -> Manifest {
         |agent: u32, shape: SegmentShape, read| NeighbourEntry { agent, name: String::new(), shape, read };
     let mut neighbours = vec![neighbour(SOURCE, source_shape(), true); inputs];
     neighbours.extend((0..lanes).map(|i| neighbour(SINK + i as u32, sink_shape(), false)));
-    let reader = |i: usize| ReaderEntry { neighbour: (inputs + i) as u32, input: 0, share: (0, 1) };
-    let writes = |i| LaneEntry { channel: i as u32 + 1, line: 0, readers: vec![reader(i)] };
-    let input = InputEntry { channel: 0, line: 0, neighbour: 0, lane: 0, share: (0, 1) };
+    let reader =
+        |i: usize| ReaderEntry { neighbour: (inputs + i) as u32, input: 0, share: (0, 1), group: None };
+    let writes = |i| LaneEntry { channel: i as u32 + 1, line: 0, readers: vec![reader(i)], groups: vec![] };
+    let input = InputEntry { channel: 0, line: 0, neighbour: 0, lane: 0, share: (0, 1), table: None };
     Manifest {
         swarm: String::new(),
         file: String::new(),
@@ -73,6 +74,8 @@ pub fn manifest(story: &Story, generation: u32) -> Manifest {
         line: 0,
         agent: WORKER,
         generation,
+        owner: 0,
+        prefetch: 1,
         replica: (0, 1),
         permanent: true,
         fence_by_sleeper: false,
@@ -84,6 +87,7 @@ pub fn manifest(story: &Story, generation: u32) -> Manifest {
         inputs: vec![input; inputs],
         given: Vec::new(),
         attempts_max: 0,
+        claims: Vec::new(),
     }
 }
 
