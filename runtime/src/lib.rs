@@ -16,7 +16,6 @@ pub mod board;
 #[cfg(not(loom))]
 pub mod bootstrap;
 pub mod bug;
-#[cfg(not(loom))]
 pub mod claims;
 #[cfg(not(loom))]
 pub mod clock;
