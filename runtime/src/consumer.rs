@@ -132,6 +132,12 @@ impl Consumer {
         self.cursor.join(membership);
     }
 
+    /// Whether there is anything to look at: an incarnation of the producer.
+    #[inline]
+    pub fn has_source(&self) -> bool {
+        !self.sources.is_empty()
+    }
+
     /// Whether a group shares the lane.
     #[inline]
     pub fn in_group(&self) -> bool {

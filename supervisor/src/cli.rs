@@ -73,12 +73,12 @@ enum Command {
     Restart(Target),
     /// Kill the process of an agent or replica with SIGKILL, to see it come back
     Kill(Target),
-    /// Look at the messages that agents gave up (dead letters): list, show, purge
+    /// Look at the messages that agents gave up (dead letters): list, show, replay, purge
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
     /// Count the files of a tree with a swarm whose agents are killed meanwhile, and compare with a plain count
     Demo(DemoOptions),
-    /// Be one of the demo's agents
+    /// Be one of the demo's agents, or the one that replays dead letters
     #[command(hide = true, disable_help_flag = true)]
     Agent {
         /// Which one, and its arguments
@@ -141,6 +141,9 @@ pub fn main() -> ExitCode {
         Command::Run { file } => return crate::run::run(&file),
         Command::Check { file } => return crate::check::check(&file),
         Command::Demo(options) => return crate::demo::command::demo(&options),
+        Command::Agent { args } if args[0] == crate::postman::NAME => {
+            return crate::postman::main(&args[1..]);
+        }
         Command::Agent { args } => return crate::demo::agents::main(&args),
         Command::Ps { json } => ps::ps(swarm, json),
         Command::Dlq(command) => dlq::dlq(swarm, &command),

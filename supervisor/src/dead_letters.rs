@@ -2,12 +2,14 @@
 //!
 //! ```text
 //!   <run folder>/dead-letters/           0700
-//!     └ 7.letter                         0600   one line of JSON (`Letter`), then the message's bytes as they came
+//!     ├ 7.letter                         0600   one line of JSON (`Letter`), then the message's bytes as they came
+//!     └ orders                           0600   what is being replayed (`Orders`), while it is
 //! ```
 //! A letter is written whole under another name and then renamed: it is there or it is not. Numbers go up and none is used
 //! twice in a run. What is bounded here is bounded by dropping the oldest, and whoever asks to keep one is told which.
 
 use crate::trial::Report;
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -17,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 /// The name of the folder in a run folder.
 pub const FOLDER: &str = "dead-letters";
+/// The name of the file with the orders.
+const ORDERS: &str = "orders";
 /// The longest line of JSON in a letter, bytes: sixteen reports of twenty lines, and room.
 const FACTS_BYTES_MAX: u64 = 4 << 20;
 
@@ -63,6 +67,24 @@ pub struct Letter {
     pub reports: Vec<Report>,
 }
 
+/// What is to be replayed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orders {
+    /// A number that no orders of this run had.
+    pub batch: u64,
+    /// Letter by letter.
+    pub letters: Vec<Order>,
+}
+
+/// One letter that is to be replayed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// Its number.
+    pub id: u64,
+    /// The lane of the agent that replays it.
+    pub lane: u32,
+}
+
 /// How much is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
@@ -100,12 +122,13 @@ pub struct Kept {
 }
 
 impl DeadLetters {
-    /// Those in a folder, which need not exist; half-written ones are swept.
+    /// Those in a folder, which need not exist; half-written ones and orders of a run that is over are swept.
     ///
     /// # Errors
     /// The system's refusal.
     pub fn open(folder: &Path, bounds: Bounds) -> io::Result<DeadLetters> {
-        for path in entries(folder)?.into_iter().filter(|path| path.extension().is_some_and(|e| e == "new")) {
+        let is_over = |path: &PathBuf| path.extension().is_some_and(|e| e == "new") || path.ends_with(ORDERS);
+        for path in entries(folder)?.into_iter().filter(is_over) {
             fs::remove_file(path)?;
         }
         let sizes = sizes(folder)?;
@@ -131,7 +154,7 @@ impl DeadLetters {
         let bytes = if letter.kept { bytes } else { &[] };
         let size = (facts.len() + bytes.len()) as u64;
         let dropped = self.make_room(size)?;
-        self.write(letter.id, &[&facts, bytes]).map_err(|error| {
+        self.write(&name_of(letter.id), &[&facts, bytes]).map_err(|error| {
             let place = self.folder.display();
             let text = format!("writing a dead letter of {size} bytes to {place}: {error}; make room there");
             io::Error::new(error.kind(), text)
@@ -164,12 +187,42 @@ impl DeadLetters {
             && (self.sizes.is_empty() || kept.saturating_add(bytes) <= self.bounds.bytes)
     }
 
-    fn write(&self, id: u64, parts: &[&[u8]]) -> io::Result<()> {
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The facts of all letters, or of those of these numbers.
+    ///
+    /// # Errors
+    /// As `list`, or there is none of a number.
+    pub fn facts(&self, ids: Option<&[u64]>) -> io::Result<Vec<Letter>> {
+        let all = list(&self.folder)?;
+        let Some(ids) = ids else { return Ok(all) };
+        let of = |id: &u64| {
+            let found = all.iter().find(|letter| letter.id == *id).cloned();
+            found.ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, format!("there is no dead letter {id}"))
+            })
+        };
+        ids.iter().collect::<std::collections::BTreeSet<_>>().into_iter().map(of).collect()
+    }
+
+    /// Leaves orders for the agent that replays letters.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn order(&self, batch: u64, letters: Vec<Order>) -> io::Result<()> {
+        let orders = serde_json::to_vec(&Orders { batch, letters })?;
+        self.write(ORDERS, &[&orders])
+    }
+
+    fn write(&self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
         match DirBuilder::new().mode(0o700).create(&self.folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
-        let (path, new) = (path_of(&self.folder, id), self.folder.join(format!("{id}.new")));
+        let (path, new) = (self.folder.join(name), self.folder.join(format!("{name}.new")));
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
         let written = parts.iter().try_for_each(|part| file.write_all(part));
         written.and_then(|()| fs::rename(&new, &path)).inspect_err(|_| {
@@ -182,6 +235,11 @@ fn line_of(letter: &Letter) -> io::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(letter)?;
     line.push(b'\n');
     Ok(line)
+}
+
+/// Whether a folder holds letters.
+pub fn is_worth_keeping(folder: &Path) -> bool {
+    !sizes(folder).is_ok_and(|sizes| sizes.is_empty())
 }
 
 /// The letters in a folder, oldest first; none if there is no folder. One that another process removes meanwhile is left out.
@@ -210,6 +268,31 @@ pub fn read(folder: &Path, id: u64) -> io::Result<Option<(Letter, Vec<u8>)>> {
     Ok(Some((letter, bytes)))
 }
 
+/// The orders in a folder, if there are some.
+///
+/// # Errors
+/// The system's refusal, or what is there are none.
+pub fn orders(folder: &Path) -> io::Result<Option<Orders>> {
+    match fs::read(folder.join(ORDERS)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        bytes => Ok(Some(serde_json::from_slice(&bytes?)?)),
+    }
+}
+
+/// The orders are done.
+///
+/// # Errors
+/// The system's refusal.
+pub fn forget_orders(folder: &Path) -> io::Result<()> {
+    match fs::remove_file(folder.join(ORDERS)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // An empty folder is not worth keeping; a full one refuses.
+    let _ = fs::remove_dir(folder);
+    Ok(())
+}
+
 /// Removes a letter; false if there is none of this number.
 ///
 /// # Errors
@@ -226,7 +309,9 @@ pub fn remove(folder: &Path, id: u64) -> io::Result<bool> {
 
 fn open(folder: &Path, id: u64) -> io::Result<Option<(Letter, BufReader<File>)>> {
     let path = path_of(folder, id);
-    let mut reader = match File::open(&path) {
+    // A link or a pipe of this name is refused, not followed and not waited for.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
+    let mut reader = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => BufReader::new(opened?),
     };
@@ -243,7 +328,11 @@ fn not_a_letter(path: &Path, why: &str) -> io::Error {
 }
 
 fn path_of(folder: &Path, id: u64) -> PathBuf {
-    folder.join(format!("{id}.letter"))
+    folder.join(name_of(id))
+}
+
+fn name_of(id: u64) -> String {
+    format!("{id}.letter")
 }
 
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {

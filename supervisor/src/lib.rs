@@ -13,6 +13,7 @@ pub mod demo;
 pub mod event_loop;
 pub mod operator;
 pub mod output;
+pub mod postman;
 pub mod restart;
 pub mod run;
 pub mod run_dir;

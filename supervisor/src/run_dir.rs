@@ -415,10 +415,11 @@ fn empty(dir: &Path) -> io::Result<()> {
             continue;
         }
         let removed = match entry.file_type()?.is_dir() {
-            true if entry.file_name() == dead_letters::FOLDER => match fs::remove_dir(entry.path()) {
-                Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
-                removed => removed,
-            },
+            true if entry.file_name() == dead_letters::FOLDER
+                && dead_letters::is_worth_keeping(&entry.path()) =>
+            {
+                Ok(())
+            }
             true => fs::remove_dir_all(entry.path()),
             false => fs::remove_file(entry.path()),
         };

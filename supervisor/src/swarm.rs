@@ -9,6 +9,7 @@ use crate::child::{self, Action, Event, State};
 use crate::config::SwarmFile;
 use crate::dead_letters::DeadLetters;
 use crate::output::Capture;
+use crate::postman;
 use crate::restart::Intensity;
 use crate::spawn::{self, Spawner};
 use crate::topology::Topology;
@@ -93,6 +94,7 @@ pub struct Swarm {
     dead_letters: DeadLetters,
     /// Messages that were given in vain.
     trials: Trials,
+    postman: Postman,
     notices: Notices,
 }
 
@@ -105,8 +107,10 @@ mod evidence;
 mod groups;
 mod hear;
 mod letters;
+mod replay;
 
 use groups::Groups;
+use replay::Postman;
 
 impl Swarm {
     /// Makes the board and everything else that exists before any agent.
@@ -114,12 +118,14 @@ impl Swarm {
     /// # Errors
     /// What is lacking.
     pub fn new(
-        file: SwarmFile,
+        mut file: SwarmFile,
         dead_letters: DeadLetters,
         mut capture: impl FnMut(&str) -> Capture,
         notices: Box<dyn FnMut(&str)>,
     ) -> io::Result<Self> {
-        let topology = Topology::of(&file);
+        let mut topology = Topology::of(&file);
+        let postman = Postman::join(&mut topology, &file);
+        file.agents.push(postman::agent(dead_letters.folder())?);
         let swarm: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), clock::now_ns());
         let (board, board_fd) = segment::create_board(birth::board_shape(&topology), swarm)?;
         let groups = Groups::new(&topology)?;
@@ -146,7 +152,7 @@ impl Swarm {
         });
         let agents = agents.collect();
         let stages = topology.stop_order();
-        Ok(Swarm {
+        let mut swarm = Swarm {
             agents,
             manifests,
             topology,
@@ -164,8 +170,11 @@ impl Swarm {
             accusations: 0,
             dead_letters,
             trials: Trials::default(),
+            postman,
             notices,
-        })
+        };
+        replay::rests(&mut swarm);
+        Ok(swarm)
     }
 
     /// What the event loop is to do since the last call.
@@ -185,7 +194,10 @@ impl Swarm {
 
     /// Starts every agent.
     pub fn start(&mut self) {
-        (0..self.agents.len()).for_each(|agent| self.feed(agent, Event::StartAsked));
+        let postman = self.postman.agent;
+        (0..self.agents.len())
+            .filter(|&a| a != postman)
+            .for_each(|agent| self.feed(agent, Event::StartAsked));
     }
 
     /// Whether there is nothing left to wait for.

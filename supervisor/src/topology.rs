@@ -133,20 +133,53 @@ impl Topology {
             }
         }
         for ((channel, name), members) in self.sharers(file) {
-            let claims = members.len() > 1 && self.channels[channel].when_full != WhenFull::DropOldest;
             for &(producer, lane) in &lanes_of[channel] {
-                let table = claims.then(|| {
-                    self.add_table(&name, &members, self.agents[producer].lanes[lane].capacity_bytes)
-                });
-                self.agents[producer].lanes[lane].groups.extend(table);
-                for (place, &agent) in members.iter().enumerate() {
-                    let share = if claims { (0, 1) } else { (place as u32, members.len() as u32) };
-                    let input = self.agents[agent].inputs.len();
-                    self.agents[agent].inputs.push(InputSpec { channel, producer, lane, share, table });
-                    self.agents[producer].lanes[lane].readers.push(ReaderRef { agent, input });
-                }
+                self.read_by((producer, lane), &name, &members);
             }
         }
+    }
+
+    /// Gives a lane the members of a group as readers.
+    fn read_by(&mut self, (producer, lane): (usize, usize), name: &str, members: &[usize]) {
+        let LaneSpec { channel, capacity_bytes, when_full, .. } = self.agents[producer].lanes[lane];
+        let claims = members.len() > 1 && when_full != WhenFull::DropOldest;
+        let table = claims.then(|| self.add_table(name, members, capacity_bytes));
+        self.agents[producer].lanes[lane].groups.extend(table);
+        for (place, &agent) in members.iter().enumerate() {
+            let share = if claims { (0, 1) } else { (place as u32, members.len() as u32) };
+            let input = self.agents[agent].inputs.len();
+            self.agents[agent].inputs.push(InputSpec { channel, producer, lane, share, table });
+            self.agents[producer].lanes[lane].readers.push(ReaderRef { agent, input });
+        }
+    }
+
+    /// Adds an agent behind all others, with a lane for each group that subscribes a channel, read by that group alone. Its lanes
+    /// block, whatever their channels do. Returns for each lane the channel and the group.
+    ///
+    /// `file` does not know it yet: it is to become its last agent.
+    pub fn add_postman(&mut self, file: &SwarmFile, name: &str) -> Vec<(usize, String)> {
+        let (sharers, postman) = (self.sharers(file), self.agents.len());
+        let lane = |&(channel, _): &(usize, String)| LaneSpec {
+            channel,
+            capacity_bytes: self.channels[channel].capacity_bytes,
+            when_full: WhenFull::Block,
+            readers: Vec::new(),
+            groups: Vec::new(),
+        };
+        let instance = Instance {
+            name: name.to_owned(),
+            config: self.configs.len(),
+            replica: 0,
+            replicas: 1,
+            lanes: sharers.iter().map(|(key, _)| lane(key)).collect(),
+            inputs: Vec::new(),
+        };
+        self.configs.push((name.to_owned(), postman));
+        self.agents.push(instance);
+        for (lane, ((_, group), members)) in sharers.iter().enumerate() {
+            self.read_by((postman, lane), group, members);
+        }
+        sharers.into_iter().map(|(key, _)| key).collect()
     }
 
     /// For each channel and group, in the order of the file, the instances that share the channel's messages.

@@ -8,11 +8,12 @@
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use shoal::control::PsState;
+use shoal_tests::seized::Seized;
 use shoal_tests::{Running, Stage, stage, until};
 use std::fs;
 
 /// How many numbers there are.
-const COUNT: u64 = 40;
+const COUNT: u64 = 100;
 
 struct Swarm<'s> {
     stage: &'s Stage,
@@ -31,6 +32,7 @@ fn swarm<'s>(stage: &'s Stage, sink: &str, poison: &str, more: &str, swarm: &str
             {swarm}
             [channel.numbers]
             message = "Number"
+            capacity = "4 KiB"
             [channel.handled]
             message = "Number"
             [agent.source]
@@ -188,11 +190,11 @@ fn kills_from_outside_count_and_kills_that_are_ordered_do_not() {
 fn a_handler_that_fails_thrice_parks_its_message_without_the_end_of_its_process() {
     for sink in ["\"sink\"", "\"loop\""] {
         let stage = stage!("fails");
-        let mut swarm = swarm(&stage, sink, "0 fails\n39 fails\n20 fails\n", "", "");
+        let mut swarm = swarm(&stage, sink, "0 fails\n99 fails\n20 fails\n", "", "");
         until("the end", || (numbers(&stage, "handled").len() == COUNT as usize - 3).then_some(()));
         until("three letters", || (swarm.letters().len() == 3).then_some(()));
-        assert_eq!(swarm.handled(), but(&[0, 20, 39]));
-        for (letter, value) in swarm.letters().iter().zip([0, 20, 39]) {
+        assert_eq!(swarm.handled(), but(&[0, 20, 99]));
+        for (letter, value) in swarm.letters().iter().zip([0, 20, 99]) {
             assert_eq!(swarm.tried(value), [1, 2, 3].map(|n| format!("{value} attempt {n}")));
             let reports = letter["reports"].as_array().expect("a list");
             assert_eq!((reports.len(), &letter["attempts"]), (3, &3.into()), "{letter}");
@@ -309,6 +311,182 @@ fn a_member_that_dies_between_parking_and_acknowledging_parks_once_and_no_other_
         (lives > 3).then_some(lives)
     });
     assert_eq!((lives, swarm.letters().len()), (4, 1));
+    swarm.end();
+}
+
+/// Waits until the last of some numbers were handled, and returns all that were, in order.
+fn until_handled(swarm: &mut Swarm<'_>, count: usize) -> Vec<u64> {
+    until("all handled", || {
+        assert_eq!(swarm.shoal.poll(), None, "{}", swarm.shoal.err());
+        (swarm.handled().len() >= count).then_some(())
+    });
+    swarm.handled()
+}
+
+#[test]
+fn replayed_letters_are_handled_once_by_the_reader_that_gave_them_up_once_it_is_repaired() {
+    for more in ["", "replicas = 3"] {
+        let stage = stage!("replay");
+        let mut swarm = swarm(&stage, "\"sink\"", "5 exits\n6 rejects\n7 rejects\n", more, "");
+        let mut handled = until_handled(&mut swarm, COUNT as usize - 3);
+        until("three letters", || (swarm.letters().len() == 3).then_some(()));
+        fs::write(stage.path("poison"), "7 rejects\n").expect("written");
+        let ids: Vec<u64> = swarm.letters().iter().map(|l| l["id"].as_u64().expect("a number")).collect();
+        let first = ids[0].to_string();
+        assert_eq!(swarm.dlq(&["replay", &first])["replayed"], serde_json::json!([ids[0]]));
+        assert_eq!(swarm.letters().len(), 2);
+        let all = stage.done(&["dlq", "replay", "--all"]);
+        assert_eq!((all.status, all.out.as_str()), (0, "2 dead letters replayed\n"), "{}", all.err);
+        handled.extend(until_handled(&mut swarm, COUNT as usize - 1).split_off(handled.len()));
+        let letters = until("the one that is rejected again", || {
+            let letters = swarm.letters();
+            (letters.len() == 1 && letters[0]["id"] == 4).then_some(letters)
+        });
+        assert_eq!(letters[0]["producer"], "dead-letters");
+        assert_eq!((&letters[0]["reason"], &letters[0]["attempts"]), (&"nobody wants 7".into(), &1.into()));
+        handled.sort_unstable();
+        assert_eq!(handled, but(&[7]));
+        let report = swarm.shoal.try_ps().expect("an answer");
+        assert!(report.agents.iter().all(|a| a.name != "dead-letters"), "it is shown only while it runs");
+        swarm.end();
+    }
+}
+
+#[test]
+fn a_replay_is_exact_whoever_is_killed_meanwhile() {
+    let all: String = (0..COUNT).map(|value| format!("{value} rejects\n")).collect();
+    let mut all_kills = [0, 0];
+    for _ in 0..6 {
+        let mut kills = [0, 0];
+        let stage = stage!("storm");
+        let mut swarm = swarm(&stage, "\"sink\"", &all, "max_attempts = 100", "");
+        swarm.shoal.until_ready();
+        until("all parked", || (swarm.letters().len() == COUNT as usize).then_some(()));
+        fs::write(stage.path("poison"), "").expect("written");
+        let mut replay = stage.start(stage.shoal(&["dlq", "replay", "--all"]));
+        // Whoever replays, and its reader, each up to eight times.
+        while replay.poll().is_none() {
+            let report = swarm.shoal.try_ps().expect("an answer");
+            for (name, kills) in
+                ["dead-letters", "sink"].iter().zip(&mut kills).filter(|(_, kills)| **kills < 8)
+            {
+                let pid = report.agents.iter().find(|a| a.name == *name).and_then(|a| a.pid);
+                let pid = pid.and_then(|pid| Pid::from_raw(pid as i32));
+                *kills += usize::from(pid.is_some_and(|pid| kill_process(pid, Signal::KILL).is_ok()));
+            }
+        }
+        let replay = replay.ended();
+        assert_eq!((replay.status, replay.err.as_str()), (0, ""));
+        let mut handled = until_handled(&mut swarm, COUNT as usize);
+        handled.sort_unstable();
+        assert_eq!((handled, swarm.letters().len()), (but(&[]), 0), "each letter once");
+        swarm.end();
+        all_kills.iter_mut().zip(kills).for_each(|(all, kills)| *all += kills);
+    }
+    assert!(all_kills.iter().all(|kills| *kills > 0), "killed whoever replays and its reader: {all_kills:?}");
+}
+
+#[test]
+fn a_letter_that_was_sent_is_not_sent_again_by_the_next_life_of_whoever_replays() {
+    for nth in [0, 1, 4] {
+        let stage = stage!("sent");
+        // More than the lane takes: whoever replays waits for a reader that holds the first.
+        let count = 90;
+        let poison: String = (0..count).map(|value| format!("{value} rejects\n")).collect();
+        let mut swarm = swarm(&stage, "\"sink\"", &poison, "", "");
+        swarm.until_done();
+        fs::write(stage.path("poison"), "0 holds\n").expect("written");
+        let replay = stage.start(stage.shoal(&["dlq", "replay", "--all"]));
+        let pid = swarm.shoal.until_agent("dead-letters", "there", |agent| agent.pid);
+        let mut seized = Seized::of(pid as i32).expect("seized");
+        fs::write(stage.path("poison"), "").expect("written");
+        // The commit is behind it, the removal before it.
+        assert!(seized.run_until_removal(nth).expect("traced"), "it ended before");
+        seized.kill().expect("killed");
+        let replay = replay.ended();
+        let done = format!("{count} dead letters replayed\n");
+        assert_eq!((replay.status, replay.out), (0, done), "{}", replay.err);
+        let handled = until_handled(&mut swarm, COUNT as usize);
+        let replayed: Vec<u64> = (0..count).collect();
+        assert_eq!(handled[(COUNT - count) as usize..], replayed, "each once and in order");
+        assert!(swarm.letters().is_empty());
+        swarm.end();
+    }
+}
+
+#[test]
+fn what_cannot_be_replayed_is_refused_and_stays() {
+    let stage = stage!("refused");
+    let mut swarm = swarm(&stage, "\"sink\"", "5 rejects\n", "", "");
+    swarm.until_done();
+    let path = stage.run_folder().join("dead-letters/1.letter");
+    let whole = fs::read(&path).expect("read");
+    let text = String::from_utf8_lossy(&whole).into_owned();
+    for (from, to, says) in [
+        (
+            "\"channel\":\"numbers\"",
+            "\"channel\":\"letters\"",
+            "no agent of group `sink` subscribes channel `letters`",
+        ),
+        ("\"group\":\"sink\"", "\"group\":\"tank\"", "no agent of group `tank` subscribes channel `numbers`"),
+        ("\"message_type\":\"Number\"", "\"message_type\":\"Word\"", "it is a `Word`"),
+        ("\"fingerprint\":\"", "\"fingerprint\":\"f", "go back to the former definition"),
+        ("\"kept\":true", "\"kept\":false", "its bytes were too many to keep"),
+        ("\"bytes\":8", "\"bytes\":8000000", "raise `capacity`"),
+    ] {
+        assert!(text.contains(from), "{text}");
+        fs::write(&path, text.replacen(from, to, 1)).expect("written");
+        let done = stage.done(&["dlq", "replay", "1"]);
+        assert!(done.status == 1 && done.err.contains(says), "{says}: {} {}", done.status, done.err);
+    }
+    fs::write(&path, &whole).expect("written");
+    assert_eq!(stage.done(&["dlq", "replay", "2"]).status, 2);
+    assert_eq!(stage.done(&["stop", "sink"]).status, 0);
+    assert_eq!(swarm.letters().len(), 1);
+    assert_eq!(swarm.shoal.stop().status, 0);
+    let done = stage.done(&["dlq", "replay", "1"]);
+    assert!(done.status != 0, "nobody runs: {}", done.out);
+    assert_eq!(stage.done(&["dlq", "purge", "1"]).status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn the_commands_of_the_guide_do_what_it_says() {
+    let guide = include_str!("../../docs/dead-letters.md");
+    let stage = stage!("guide");
+    let mut swarm = swarm(&stage, "\"sink\"", "1 exits\n2 rejects\n3 rejects\n", "", "");
+    swarm.until_done();
+    fs::write(stage.path("poison"), "").expect("written");
+    let mut ran = Vec::new();
+    for block in guide.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        for line in block.lines() {
+            let words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
+            assert_eq!(words[0], "shoal", "{line}");
+            let done = stage.done(&words[1..]);
+            assert_eq!((done.status, done.err.as_str()), (0, ""), "{line}");
+            ran.push((words[2..].join(" "), done.out));
+        }
+    }
+    let said = |command: &str| &ran.iter().find(|(known, _)| known == command).expect(command).1;
+    assert_eq!(said("list").lines().count(), 4, "a header, and one line each: {}", said("list"));
+    let page = said("show 1");
+    for part in [
+        "source/numbers/",
+        "generation 3 exited with status 7",
+        "| number 1 makes me exit",
+        "00000000  01 00",
+    ] {
+        assert!(page.contains(part), "{part:?} is not in {page}");
+    }
+    let listed: Value = serde_json::from_str(said("list --json")).expect("one JSON object");
+    for key in ["id", "message", "reason", "reports", "kept", "run", "first", "parked"] {
+        assert!(listed["letters"][0].get(key).is_some() && guide.contains(&format!("`{key}`")), "{key}");
+    }
+    assert_eq!(said("purge 3"), "1 dead letter purged\n");
+    assert_eq!(said("replay 1"), "1 dead letter replayed\n");
+    assert_eq!(said("replay --all"), "1 dead letter replayed\n");
+    let handled = until_handled(&mut swarm, COUNT as usize - 1);
+    assert_eq!(handled[COUNT as usize - 3..], [1, 2]);
     swarm.end();
 }
 

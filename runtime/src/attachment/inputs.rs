@@ -124,9 +124,15 @@ impl Inputs {
     }
 
     fn poll<P: Port>(&mut self, input: usize, world: &mut World<P>, thorough: bool) -> Option<Frame> {
+        // Most producers of dead letters never run: not worth a look each time.
+        if !thorough && !self.consumers[input].has_source() {
+            return None;
+        }
         let polled = waking::look_at_input(&mut self.consumers[input], thorough, &mut world.links);
         match polled {
             Polled::Frame(frame) => {
+                // A producer that was gone is back.
+                self.told_closed[input] = false;
                 world.note_message();
                 if let Some(stamp_ns) = frame.stamp_ns {
                     world.desk.latency(clock::now_ns().saturating_sub(stamp_ns));

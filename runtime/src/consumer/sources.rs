@@ -229,6 +229,12 @@ impl Sources {
         source.cut.then(|| Look::Gap(end, end.sequence.saturating_sub(at.sequence)))
     }
 
+    /// Whether it has no ring.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.rings.is_empty()
+    }
+
     /// Takes over what the supervisor knows of attempts of incarnations before this one.
     pub(super) fn told(&mut self, given: Given) {
         self.given = given;

@@ -9,8 +9,9 @@ use clap::{Args, Subcommand};
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 
-use super::client::nearest;
+use super::client::{Client, nearest};
 use super::{Failure, print};
+use crate::control::{Request, Response};
 use crate::dead_letters::{self, Letter};
 use crate::run_dir::{self, Place, list_dead_letters_in, list_running_in};
 
@@ -34,7 +35,9 @@ pub(super) enum DlqCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Remove one, or all
+    /// Send some, or all, once more to the agents that gave them up; the swarm must run
+    Replay(Which),
+    /// Remove some, or all
     Purge(Which),
 }
 
@@ -65,6 +68,7 @@ pub(super) fn dlq(swarm: Option<&str>, command: &DlqCommand) -> Result<(), Failu
     match command {
         DlqCommand::List { json } => letters.list(*json),
         DlqCommand::Show { id, json } => letters.show(*id, *json),
+        DlqCommand::Replay(which) => letters.replay(which),
         DlqCommand::Purge(which) => letters.purge(which),
     }
 }
@@ -82,6 +86,13 @@ struct Shown<'a> {
     #[serde(flatten)]
     letter: &'a Letter,
     payload: String,
+}
+
+/// What `replay --json` prints.
+#[derive(Serialize)]
+struct Replayed<'a> {
+    swarm: &'a str,
+    replayed: &'a [u64],
 }
 
 /// What `purge --json` prints.
@@ -180,6 +191,22 @@ impl LetterBox {
             Some(&unknown) => Err(self.unknown(unknown)),
             None => Ok(which.ids.clone()),
         }
+    }
+
+    /// Answers when the letters lie in the lanes of those that gave them up, as long as it takes.
+    fn replay(&self, which: &Which) -> Result<(), Failure> {
+        let ids = self.meant(which)?;
+        let mut client = Client::connect_in(&self.place, Some(&self.swarm))?;
+        if !ids.is_empty() {
+            match client.ask(&Request::Replay { ids: Some(ids.clone()) }, None)? {
+                Response::Done { .. } => {}
+                refused => return Err(client.unexpected(&refused)),
+            }
+        }
+        if which.json {
+            return print_json(&Replayed { swarm: &self.swarm, replayed: &ids });
+        }
+        print(format!("{} replayed\n", counted(ids.len())).as_bytes()).map(|_| ())
     }
 
     fn purge(&self, which: &Which) -> Result<(), Failure> {

@@ -102,6 +102,10 @@ impl Walker<'_> {
                 "add [agent.NAME] with command = [\"./program\"]",
             );
         }
+        for table in agents.iter().filter(|table| last_part(&table.key) == crate::postman::NAME) {
+            let help = "choose another name: the agent that replays dead letters has this one";
+            self.note(table.span.clone(), &table.key, "this name is taken", help);
+        }
         for table in &agents {
             let agent = self.agent(table);
             self.swarm.agents.push(agent);
