@@ -95,6 +95,7 @@ fn passes(
             echo: Echo::to_stderr().unwrap_or_default(),
             notices: notices(&bar),
             companions: vec![&mut signals, killer],
+            adopted: Vec::new(),
         };
         let swarm = run_file(file, &folder, setting)?;
         sums.add(&swarm, began.elapsed());
