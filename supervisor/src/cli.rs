@@ -74,6 +74,9 @@ enum Command {
     Kill(Target),
     /// Count the files of a tree with a swarm whose agents are killed meanwhile, and compare with a plain count
     Demo(DemoOptions),
+    /// Be the demo's supervisor
+    #[command(hide = true)]
+    DemoSupervisor,
     /// Be one of the demo's agents
     #[command(hide = true, disable_help_flag = true)]
     Agent {
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
         Command::Run { file } => return crate::run::run(&file),
         Command::Check { file } => return crate::check::check(&file),
         Command::Demo(options) => return crate::demo::command::demo(&options),
+        Command::DemoSupervisor => return crate::demo::backstage::main(),
         Command::Agent { args } => return crate::demo::agents::main(&args),
         Command::Ps { json } => ps::ps(swarm, json),
         Command::Logs(options) => logs::logs(swarm, &options),
