@@ -12,7 +12,7 @@ use shoal_runtime::board::Request;
 use shoal_runtime::desk::Life;
 use shoal_runtime::message::{Message, Scratch};
 use shoal_runtime::port::Control;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 /// An attached agent.
@@ -39,13 +39,25 @@ pub enum Next<'a, T: Payload> {
 impl Agent {
     /// Attaches to the supervisor that started this process.
     pub(crate) fn attach() -> Result<Self> {
-        let attachment = attachment::attach().map_err(error::of_runtime)?;
+        Ok(Agent::attached(attachment::attach().map_err(error::of_runtime)?))
+    }
+
+    /// Attaches this process through one end of a socket pair (`SOCK_SEQPACKET`) whose other end a supervisor adopted: for a
+    /// process that no supervisor started. It leaves the swarm when the agent is dropped.
+    ///
+    /// # Errors
+    /// The supervisor is gone, or has not adopted the other end; no memory or descriptors.
+    pub fn attach_through(control: OwnedFd) -> Result<Self> {
+        Ok(Agent::attached(attachment::attach_through(control).map_err(error::of_runtime)?))
+    }
+
+    fn attached(attachment: Attachment) -> Self {
         let log = Log::to_stderr(&attachment.manifest.name);
         let patience = match attachment.manifest.attempts_max {
             0 => Patience { attempts_max: u32::MAX, parks: false },
             attempts_max => Patience { attempts_max, parks: true },
         };
-        Ok(Agent::of(attachment.boxed(), log, patience))
+        Agent::of(attachment.boxed(), log, patience)
     }
 
     /// An agent of an attachment.

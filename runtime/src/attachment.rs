@@ -12,6 +12,7 @@ use crate::waking::{self, Party};
 use crate::wire::{self, FromAgent, Manifest, Received, TableEntry, ToAgent};
 use crate::{Region, bootstrap, clock, segment, sync};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -55,7 +56,14 @@ pub struct World<P> {
 /// # Errors
 /// Not started by a supervisor, a segment of another build, no memory or descriptors, or the supervisor is gone.
 pub fn attach() -> io::Result<Attachment> {
-    let socket = bootstrap::take_control_socket()?;
+    attach_through(bootstrap::take_control_socket()?)
+}
+
+/// Attaches the process through a control socket that it was handed, or made itself; otherwise as [`attach`].
+///
+/// # Errors
+/// As [`attach`].
+pub fn attach_through(socket: OwnedFd) -> io::Result<Attachment> {
     let Received::Packet(ToAgent::Hello, fds) = wire::hear(&socket, true)? else {
         return Err(io::Error::other("the supervisor did not say hello first"));
     };

@@ -16,7 +16,7 @@ use crate::cursor::FRAME_ALIGN_BYTES;
 use crate::layout::LINE_BYTES;
 use crate::mark::Place;
 use crate::region::Region;
-use crate::sync::{AtomicU64, Ordering, Site, fence, ordering};
+use crate::sync::{AtomicU64, Ordering, Site, ordering};
 
 const FRONTIER: usize = 0;
 const RETURNED: usize = LINE_BYTES;
@@ -192,17 +192,17 @@ impl ClaimTable {
     /// # If we die here
     /// The frontier is behind the truth: the next member moves it, and every member looks once after a death.
     pub fn advance(&self) {
-        // SeqCst: pairs with itself in another member. Both have swapped a word and look at the other's.
-        fence(Site::DoneFence, Ordering::SeqCst);
-        let first = self.frontier();
+        let word = self.region.word(self.offset + FRONTIER);
+        // AcqRel, and a swap though it changes nothing: pairs with itself in another member. Both have settled a message before;
+        // the later of the two swaps sees what the earlier member settled.
+        let first = word.fetch_max(0, ordering(Site::FrontierSwap, Ordering::AcqRel));
         let mut sequence = first;
         while sequence - first < self.entries && self.see(sequence) == Claim::Done {
             sequence += 1;
         }
         if sequence > first {
-            // Release: pairs with the Acquire in `frontier`.
-            let order = ordering(Site::FrontierStore, Ordering::AcqRel);
-            self.region.word(self.offset + FRONTIER).fetch_max(sequence, order);
+            // Release: pairs with the Acquire in `frontier`, also for what others did before they settled what was just seen.
+            word.fetch_max(sequence, ordering(Site::FrontierStore, Ordering::Release));
         }
     }
 

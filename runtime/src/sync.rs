@@ -64,7 +64,7 @@ sites! {
     EndLoad,
     FrontierStore,
     FrontierLoad,
-    DoneFence,
+    FrontierSwap,
     ReturnedStore,
     ReturnedLoad,
     ReuseFence,

@@ -423,13 +423,28 @@ pub fn tell(socket: impl AsFd, message: &ToAgent, fds: &[BorrowedFd<'_>]) -> io:
 /// # Errors
 /// `BrokenPipe` when it is gone.
 pub fn say(socket: impl AsFd, message: &FromAgent, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let packet = message.encode();
+    hand(socket, &message.encode(), fds)
+}
+
+/// Sends a packet of any bytes with descriptors, over a pair that speaks another language than this one.
+///
+/// # Errors
+/// `BrokenPipe` when the other side is gone.
+pub fn hand(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     loop {
-        match send(&socket, &packet, fds, MsgFlags::empty()) {
+        match send(&socket, packet, fds, MsgFlags::empty()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
         }
     }
+}
+
+/// Waits for what [`hand`] sent; at most 8 KiB.
+///
+/// # Errors
+/// A packet that was cut, or the kernel's refusal.
+pub fn take(socket: impl AsFd) -> io::Result<Received<Vec<u8>>> {
+    receive(socket, true)
 }
 
 /// Receives from the supervisor.

@@ -3,7 +3,7 @@
 use crate::child::State;
 use crate::output::Capture;
 use crate::restart::Intensity;
-use crate::spawn::Child;
+use crate::spawn::{self, Child};
 use shoal_runtime::board::Verdict;
 use shoal_runtime::desk::{self, Counter, Histogram};
 use shoal_runtime::doorbell::Doorbell;
@@ -78,6 +78,17 @@ pub struct Live {
     pub ordered: bool,
     /// When the proof of its death was first asked for.
     pub dead_since: Option<Instant>,
+}
+
+impl Live {
+    /// Ends it: SIGKILL to its whole tree. An adopted process finds its supervisor gone instead, and leaves.
+    pub fn kill(&self) {
+        spawn::kill_tree(&self.child);
+        if self.child.adopted {
+            // Refused when it has left already.
+            let _ = rustix::net::shutdown(&self.control, rustix::net::Shutdown::Both);
+        }
+    }
 }
 
 /// A sealed segment as peers see it.

@@ -2,7 +2,7 @@
 
 use crate::agent::{Live, Post};
 use crate::config::{SwarmFile, WhenFull};
-use crate::spawn::{self, Order, Spawner};
+use crate::spawn::{self, Child, Order, Spawner};
 use crate::topology::{InputSpec, Instance, LaneSpec, TableSpec, Topology};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -14,6 +14,7 @@ use shoal_runtime::wire::{
     self, ChannelEntry, ClaimsEntry, InputEntry, LaneEntry, Manifest, NeighbourEntry, ReaderEntry,
     TableEntry, ToAgent,
 };
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -130,10 +131,15 @@ pub struct Cradle {
     pub swarm: u64,
     /// The board, read-only.
     pub board: OwnedFd,
+    /// The agents that are adopted instead of spawned, each with our end of its control socket until it is born.
+    pub adopted: HashMap<u32, Option<OwnedFd>>,
 }
 
-/// Makes an incarnation: its segment continues where `last` ended; its process runs but was not told to begin. `claims` are
-/// those of the manifest.
+/// A process, our end of its control socket, and its output if we hear it.
+type Process = (Child, OwnedFd, [Option<OwnedFd>; 2]);
+
+/// Makes an incarnation: its segment continues where `last` ended; its process runs but was not told to begin. One that is
+/// adopted has its process already, and once only. `claims` are those of the manifest.
 ///
 /// # Errors
 /// What is lacking, in words, for the operator.
@@ -156,6 +162,45 @@ pub fn bear(
     let segment = segment::create(&manifest.shape, &origin)?;
     let doorbell = Doorbell::create()?;
     let told = segment::freeze("shoal-manifest", &manifest.to_bytes()?)?;
+    // Hello waits in the socket before the process reads from it for the first time.
+    let own = [segment.as_fd(), cradle.board.as_fd(), doorbell.as_fd(), told.as_fd()];
+    let handed = [&own, claims].concat();
+    let (child, control, pipes) = match cradle.adopted.get_mut(&manifest.agent) {
+        Some(socket) => adopt(socket, &handed)?,
+        None => spawn(&mut cradle.spawner, manifest, config, &handed)?,
+    };
+    Ok(Live {
+        incarnation,
+        owner: manifest.owner,
+        child,
+        control,
+        segment,
+        doorbell,
+        pipes,
+        sealed: None,
+        post: Post::default(),
+        going: false,
+        born: Instant::now(),
+        ordered: false,
+        dead_since: None,
+    })
+}
+
+fn adopt(socket: &mut Option<OwnedFd>, handed: &[BorrowedFd<'_>]) -> io::Result<Process> {
+    let control = socket.take().ok_or_else(|| {
+        io::Error::other("its process was adopted and has left: only who handed it over can do so again")
+    })?;
+    let child = Child::adopt(&control)?;
+    wire::tell(&control, &ToAgent::Hello, handed)?;
+    Ok((child, control, [None, None]))
+}
+
+fn spawn(
+    spawner: &mut Spawner,
+    manifest: &Manifest,
+    config: &crate::config::Agent,
+    handed: &[BorrowedFd<'_>],
+) -> io::Result<Process> {
     let flags = SocketFlags::CLOEXEC;
     let (control, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -163,10 +208,7 @@ pub fn bear(
     for ours in [&out_read, &err_read] {
         rustix::io::ioctl_fionbio(ours, true)?;
     }
-    // Hello waits in the socket before the process exists: its first read finds it.
-    let own = [segment.as_fd(), cradle.board.as_fd(), doorbell.as_fd(), told.as_fd()];
-    let handed = [&own, claims].concat();
-    wire::tell(&control, &ToAgent::Hello, &handed)?;
+    wire::tell(&control, &ToAgent::Hello, handed)?;
     let number = wire::CONTROL_FD.to_string();
     let own = [
         (wire::CONTROL_ENV, number.as_str()),
@@ -181,20 +223,5 @@ pub fn bear(
         stdout: out_write,
         stderr: err_write,
     };
-    let child = cradle.spawner.spawn(order)?;
-    Ok(Live {
-        incarnation,
-        owner: manifest.owner,
-        child,
-        control,
-        segment,
-        doorbell,
-        pipes: [Some(out_read), Some(err_read)],
-        sealed: None,
-        post: Post::default(),
-        going: false,
-        born: Instant::now(),
-        ordered: false,
-        dead_since: None,
-    })
+    Ok((spawner.spawn(order)?, control, [Some(out_read), Some(err_read)]))
 }

@@ -11,10 +11,14 @@ use crate::topology::Topology;
 /// Checks a swarm file and prints what it amounts to, or everything that is wrong with it.
 pub fn check(file: &Path) -> ExitCode {
     match config::read(file) {
-        Ok(file) => match print(summary(&file).as_bytes()) {
-            Ok(_) => ExitCode::SUCCESS,
-            Err(_) => ExitCode::from(FAILED),
-        },
+        Ok(file) => {
+            let topology = Topology::of(&file);
+            warnings(&file, &topology).iter().for_each(|warning| eprintln!("{warning}"));
+            match print(summary(&file, &topology).as_bytes()) {
+                Ok(_) => ExitCode::SUCCESS,
+                Err(_) => ExitCode::from(FAILED),
+            }
+        }
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(BAD_INPUT)
@@ -22,9 +26,24 @@ pub fn check(file: &Path) -> ExitCode {
     }
 }
 
+/// What is allowed and probably not meant.
+fn warnings(file: &SwarmFile, topology: &Topology) -> Vec<String> {
+    let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let warning = |(agents, channels): (Vec<&str>, Vec<&str>)| {
+        format!(
+            "warning: {}: the agents {} feed each other over channels that block ({}): when all of these are full, each waits \
+             for the next until its sends time out\n  = help: let one of them say when_full = \"reject\", or make sure that \
+             an agent sends no more than it reads",
+            file.path.display(),
+            quoted(&agents),
+            quoted(&channels)
+        )
+    };
+    topology.blocking_circles().into_iter().map(warning).collect()
+}
+
 /// The swarm on a screen.
-fn summary(file: &SwarmFile) -> String {
-    let topology = Topology::of(file);
+fn summary(file: &SwarmFile, topology: &Topology) -> String {
     let bytes: u64 = topology.agents.iter().flat_map(|a| &a.lanes).map(|lane| lane.capacity_bytes).sum();
     let lanes: usize = topology.agents.iter().map(|a| a.lanes.len()).sum();
     let mut text = String::new();

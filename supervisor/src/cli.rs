@@ -78,6 +78,9 @@ enum Command {
     Dlq(dlq::DlqCommand),
     /// Count the files of a tree with a swarm whose agents are killed meanwhile, and compare with a plain count
     Demo(DemoOptions),
+    /// Be the demo's supervisor
+    #[command(hide = true)]
+    DemoSupervisor,
     /// Be one of the demo's agents, or the one that replays dead letters
     #[command(hide = true, disable_help_flag = true)]
     Agent {
@@ -144,6 +147,7 @@ pub fn main() -> ExitCode {
         Command::Agent { args } if args[0] == crate::postman::NAME => {
             return crate::postman::main(&args[1..]);
         }
+        Command::DemoSupervisor => return crate::demo::backstage::main(),
         Command::Agent { args } => return crate::demo::agents::main(&args),
         Command::Ps { json } => ps::ps(swarm, json),
         Command::Dlq(command) => dlq::dlq(swarm, &command),

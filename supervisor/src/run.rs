@@ -12,6 +12,7 @@ use crate::spawn;
 use crate::swarm::{Notices, Swarm};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shoal_runtime::beacon::{self, Beacon};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -41,7 +42,7 @@ pub fn run(file: &Path) -> ExitCode {
     };
     let echo = Echo::to_stdout().unwrap_or_default();
     let notices = Box::new(|text: &str| eprintln!("shoal: {text}"));
-    let setting = Setting { echo, notices, companions: vec![&mut signals] };
+    let setting = Setting { echo, notices, companions: vec![&mut signals], adopted: Vec::new() };
     let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name)).map_err(|e| e.to_string());
     match claimed.and_then(|folder| run_file(file, &folder, setting)) {
         Ok(Swarm { failed_start: Some(why), .. }) => {
@@ -65,6 +66,8 @@ pub struct Setting<'a> {
     pub notices: Notices,
     /// What else runs on the supervisor's thread.
     pub companions: Vec<&'a mut dyn Companion>,
+    /// Agents whose processes exist already: the name, and our end of the control socket.
+    pub adopted: Vec<(&'a str, OwnedFd)>,
 }
 
 /// Runs a checked swarm in its claimed folder until it is over; returns it.
@@ -72,7 +75,7 @@ pub struct Setting<'a> {
 /// # Errors
 /// What is lacking, in words.
 pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Result<Swarm, String> {
-    let Setting { echo, notices, mut companions } = setting;
+    let Setting { echo, notices, mut companions, adopted } = setting;
     let agents: u64 = file.agents.iter().map(|a| u64::from(a.replicas)).sum();
     raise_descriptor_limit(agents * DESCRIPTORS_PER_AGENT + DESCRIPTORS_BESIDES)?;
     spawn::become_subreaper().map_err(|e| format!("becoming the parent of orphans: {e}"))?;
@@ -88,6 +91,7 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
         .map_err(|e| format!("opening the dead letters in {}: {e}", letters.display()))?;
     let mut swarm = Swarm::new(file, letters, |agent| Capture::new(agent, &logs, echo.clone()), notices)
         .map_err(|e| e.to_string())?;
+    swarm.adopt(adopted);
     let beacon = light(&name, &mut swarm);
     let mut operator = Operator::new(control, beacon, name, path, logs.clone());
     let mut all: Vec<&mut dyn Companion> = vec![&mut operator];

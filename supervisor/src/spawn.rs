@@ -27,13 +27,27 @@ pub struct Order {
     pub stderr: OwnedFd,
 }
 
-/// A process that was made.
+/// A process that was made, or adopted.
 #[derive(Debug)]
 pub struct Child {
     /// Its number, valid until it is reaped.
     pub pid: i32,
     /// Readable once it is dead.
     pub pidfd: OwnedFd,
+    /// It was not made here: it is never signalled, and its status is for its own parent.
+    pub adopted: bool,
+}
+
+impl Child {
+    /// Whoever made the socket pair that this is one end of.
+    ///
+    /// # Errors
+    /// It is no such socket, or who made it is dead.
+    pub fn adopt(control: impl AsFd) -> io::Result<Child> {
+        let maker = rustix::net::sockopt::socket_peercred(control)?.pid;
+        let pidfd = rustix::process::pidfd_open(maker, PidfdFlags::empty())?;
+        Ok(Child { pid: maker.as_raw_nonzero().get(), pidfd, adopted: true })
+    }
 }
 
 /// How a process ended.
@@ -135,7 +149,7 @@ impl Spawner {
         }
         // SAFETY: the kernel has just made this descriptor for this process (CLONE_PIDFD, close-on-exec).
         let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-        Ok(Child { pid, pidfd })
+        Ok(Child { pid, pidfd, adopted: false })
     }
 }
 
@@ -171,11 +185,14 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
     }
 }
 
-/// Reaps a dead child: from here on its number may be used again.
+/// Reaps a dead child: from here on its number may be used again. One that was adopted has left, and may live on.
 ///
 /// # Errors
 /// It is not dead, or not ours.
 pub fn reap(child: &Child) -> io::Result<Ending> {
+    if child.adopted {
+        return Ok(Ending::Exited(0));
+    }
     loop {
         match rustix::process::waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED) {
             Ok(Some(status)) => return Ok(ending(&status)),
@@ -193,16 +210,23 @@ fn ending(status: &WaitIdStatus) -> Ending {
     }
 }
 
-/// Sends SIGKILL to a child and to everything in its process group. The child must not have been reaped yet.
+/// Sends SIGKILL to a child and to everything in its process group. The child must not have been reaped yet. An adopted one
+/// is left alone.
 pub fn kill_tree(child: &Child) {
+    if child.adopted {
+        return;
+    }
     let _ = rustix::process::pidfd_send_signal(&child.pidfd, Signal::KILL);
     if let Some(group) = rustix::process::Pid::from_raw(child.pid) {
         let _ = rustix::process::kill_process_group(group, Signal::KILL);
     }
 }
 
-/// Sends a signal to a child.
+/// Sends a signal to a child; none to an adopted one.
 pub fn signal(child: &Child, signal: Signal) {
+    if child.adopted {
+        return;
+    }
     let _ = rustix::process::pidfd_send_signal(&child.pidfd, signal);
 }
 
@@ -308,6 +332,17 @@ mod tests {
         let (order, _read, _ours) = order(&["/nowhere/at/all"]);
         let error = Spawner::new().unwrap().spawn(order).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn adopted_process_is_who_made_the_pair_and_is_never_signalled() {
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let child = Child::adopt(&ours).unwrap();
+        assert_eq!(child.pid, std::process::id() as i32);
+        // Either would end this test.
+        kill_tree(&child);
+        signal(&child, Signal::TERM);
+        assert_eq!(reap(&child).unwrap(), Ending::Exited(0));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::dead_letters::DeadLetters;
 use crate::output::Capture;
 use crate::postman;
 use crate::restart::Intensity;
-use crate::spawn::{self, Spawner};
+use crate::spawn::Spawner;
 use crate::topology::Topology;
 use crate::trial::Trials;
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
@@ -20,8 +20,9 @@ use shoal_runtime::cursor::first_position;
 use shoal_runtime::mark::Place;
 use shoal_runtime::segment::{self};
 use shoal_runtime::wire::Manifest;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 /// How long a death may stay unproved before the agent is shown as `unproven`.
@@ -129,7 +130,7 @@ impl Swarm {
         let swarm: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), clock::now_ns());
         let (board, board_fd) = segment::create_board(birth::board_shape(&topology), swarm)?;
         let groups = Groups::new(&topology)?;
-        let cradle = Cradle { spawner: Spawner::new()?, swarm, board: board_fd };
+        let cradle = Cradle { spawner: Spawner::new()?, swarm, board: board_fd, adopted: HashMap::new() };
         let manifests: Vec<_> =
             (0..topology.agents.len()).map(|a| birth::manifest(&file, &topology, a)).collect();
         let agents = topology.agents.iter().zip(&manifests).map(|(instance, manifest)| Agent {
@@ -190,6 +191,19 @@ impl Swarm {
     /// Tells the operator something.
     pub fn notice(&mut self, text: &str) {
         (self.notices)(text);
+    }
+
+    /// Makes the processes that hold the other ends of these control sockets the agents of these names: they are not spawned,
+    /// never signalled, and have one life. To be said before the start.
+    ///
+    /// # Panics
+    /// When there is no agent of such a name.
+    pub fn adopt(&mut self, controls: Vec<(&str, OwnedFd)>) {
+        for (name, control) in controls {
+            let agent = self.agents.iter().position(|a| a.name == name);
+            let agent = agent.expect("who adopts a process names an agent of the swarm");
+            self.cradle.adopted.insert(agent as u32, Some(control));
+        }
     }
 
     /// Starts every agent.
@@ -340,7 +354,7 @@ impl Swarm {
             }
             Action::KillTree => {
                 if let Some(live) = &self.agents[agent].live {
-                    spawn::kill_tree(&live.child);
+                    live.kill();
                 }
                 if event == Event::ReadyTimedOut {
                     self.never_ready(agent);

@@ -259,12 +259,42 @@ impl Topology {
         stages
     }
 
+    /// The agents that feed each other in a circle over channels that block, each circle with the names of its agents and of
+    /// those channels: when all lanes of a circle are full, each waits for the next.
+    pub fn blocking_circles(&self) -> Vec<(Vec<&str>, Vec<&str>)> {
+        let blocks = |channel: usize| self.channels[channel].when_full == WhenFull::Block;
+        let feeds = self.feeds_over(blocks);
+        let mut left: Vec<usize> = (0..self.configs.len()).filter(|&a| feeds.has(a, a)).collect();
+        let mut circles = Vec::new();
+        while let Some(&first) = left.first() {
+            let (circle, rest): (Vec<usize>, Vec<usize>) =
+                left.iter().partition(|&&a| feeds.has(first, a) && feeds.has(a, first));
+            left = rest;
+            let inside = |agent: usize| circle.contains(&self.agents[agent].config);
+            let within = |channel: usize| {
+                let mut members = self.agents.iter().enumerate().filter(|(agent, _)| inside(*agent));
+                blocks(channel)
+                    && members
+                        .any(|(_, a)| a.inputs.iter().any(|i| i.channel == channel && inside(i.producer)))
+            };
+            let channels = (0..self.channels.len()).filter(|&channel| within(channel));
+            let channels = channels.map(|channel| self.channels[channel].name.as_str()).collect();
+            circles.push((circle.iter().map(|&a| self.configs[a].0.as_str()).collect(), channels));
+        }
+        circles
+    }
+
     /// Who feeds whom among the agents of the file, over any number of steps.
     fn feeds(&self) -> Feeds {
+        self.feeds_over(|_| true)
+    }
+
+    /// The same over some of the channels.
+    fn feeds_over(&self, counts: impl Fn(usize) -> bool) -> Feeds {
         let count = self.configs.len();
         let mut feeds = Feeds { rows: vec![vec![0; count.div_ceil(64)]; count] };
         for instance in &self.agents {
-            for input in &instance.inputs {
+            for input in instance.inputs.iter().filter(|input| counts(input.channel)) {
                 let producer = self.agents[input.producer].config;
                 feeds.rows[producer][instance.config / 64] |= 1 << (instance.config % 64);
             }
@@ -427,6 +457,23 @@ mod tests {
             ("source", 1, &[], &["in"]),
         ]);
         assert_eq!(stages(&t), [vec!["source"], vec!["ping", "pong.1", "pong.2"], vec!["sink"]]);
+    }
+
+    #[test]
+    fn circles_are_told_by_their_agents_and_channels_if_all_of_them_block() {
+        let t = topology(&[
+            ("sink", 1, &["out"], &[]),
+            ("ping", 1, &["in", "pong"], &["ping"]),
+            ("pong", 2, &["ping"], &["pong", "out"]),
+            ("echo", 1, &["own"], &["own"]),
+            ("source", 1, &[], &["in"]),
+        ]);
+        let circles = [(vec!["ping", "pong"], vec!["ping", "pong"]), (vec!["echo"], vec!["own"])];
+        assert_eq!(t.blocking_circles(), circles);
+        let mut open = t;
+        let pong = open.channels.iter().position(|c| c.name == "pong").expect("it is there");
+        open.channels[pong].when_full = WhenFull::Reject;
+        assert_eq!(open.blocking_circles(), circles[1..]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -44,6 +45,34 @@ pub fn send(pid: i32, mark: &str, signal: Signal) -> bool {
 pub fn children(pid: i32) -> Vec<i32> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+/// A process's parent.
+pub fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// The files, other than memory, that processes hold open to write to.
+pub fn written_files(pids: impl IntoIterator<Item = i32>) -> BTreeSet<PathBuf> {
+    let is_regular = |path: &Path| fs::metadata(path).is_ok_and(|seen| seen.is_file());
+    let mut files = BTreeSet::new();
+    for pid in pids {
+        for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+            let path = fs::read_link(entry.path()).unwrap_or_default();
+            let info = Path::new("/proc").join(pid.to_string()).join("fdinfo").join(entry.file_name());
+            let info = fs::read_to_string(info).unwrap_or_default();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap_or_default();
+            let writes = i32::from_str_radix(flags.trim(), 8).is_ok_and(|flags| flags & 0o3 != 0);
+            let is_memory = path.to_string_lossy().starts_with("/memfd:") || path.starts_with("/dev/shm");
+            let is_file = writes && is_regular(&entry.path()) && !is_memory;
+            // The number may have come to mean another file meanwhile.
+            if is_file && fs::read_link(entry.path()).is_ok_and(|still| still == path) {
+                files.insert(path);
+            }
+        }
+    }
+    files
 }
 
 /// The state letter of a process (`R`, `S`, `T`, `Z`…); `None` when there is none.

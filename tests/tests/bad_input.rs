@@ -52,6 +52,25 @@ fn file_without_fault_passes_and_runs() {
 }
 
 #[test]
+fn circle_of_channels_that_block_is_warned_of() {
+    let stage = stage!("circle");
+    let back = "subscribes = [\"tasks\"]\npublishes = [\"back\"]\n[channel.back]\nmessage = \"Task\"";
+    let circle = GOOD
+        .replace("subscribes = [\"tasks\"]", back)
+        .replace("publishes = [\"tasks\"]", "publishes = [\"tasks\"]\nsubscribes = [\"back\"]");
+    let file = stage.write("swarm.toml", &circle);
+    let checked = stage.done(&["check", file.to_str().expect("a UTF-8 path")]);
+    assert_eq!(checked.status, 0, "{}", checked.err);
+    for word in ["warning: ", "swarm.toml", "`lister`, `worker`", "(`tasks`, `back`)", "help: "] {
+        assert!(checked.err.contains(word), "{word:?} is not in:\n{}", checked.err);
+    }
+    let open = circle.replace("[channel.back]\n", "[channel.back]\nwhen_full = \"reject\"\n");
+    let file = stage.write("swarm.toml", &open);
+    let checked = stage.done(&["check", file.to_str().expect("a UTF-8 path")]);
+    assert_eq!((checked.status, checked.err.as_str()), (0, ""), "a circle that gives way is none");
+}
+
+#[test]
 fn faults_of_a_swarm_file_are_told_with_line_key_and_advice_before_anything_starts() {
     // What is changed, then line and column, the key, what is wrong, what to do.
     type Case<'c> = (&'c str, &'c str, [&'c str; 4]);

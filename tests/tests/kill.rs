@@ -78,7 +78,9 @@ impl<'s> Outsider<'s> {
     /// Kills one agent, if there is one to kill.
     fn strike(&mut self, shoal: &Running<'_>) {
         let Some(report) = shoal.try_ps() else { return };
-        let living: Vec<_> = report.agents.iter().filter(|a| a.pid.is_some()).collect();
+        // The demo's reader is the command itself.
+        let may_die = |pid: u32| pid as i32 != shoal.pid();
+        let living: Vec<_> = report.agents.iter().filter(|a| a.pid.is_some_and(may_die)).collect();
         if living.is_empty() {
             return;
         }
@@ -88,15 +90,17 @@ impl<'s> Outsider<'s> {
         let among = if first.is_empty() { living } else { first };
         let victim = among[self.chance.below(among.len() as u64) as usize];
         std::thread::sleep(self.chance.time(Duration::from_millis(4)));
-        let before = traces::children(shoal.pid());
-        if !traces::kill(victim.pid.unwrap_or(0) as i32, self.stage.mark()) {
+        let pid = victim.pid.unwrap_or(0) as i32;
+        let Some(supervisor) = traces::parent(pid) else { return };
+        let before = traces::children(supervisor);
+        if !traces::kill(pid, self.stage.mark()) {
             return;
         }
         self.kills.insert(victim.name.split('.').next().unwrap_or_default().to_owned());
         self.count += 1;
         self.in_start += u64::from(victim.state == PsState::Starting);
         if self.chance.below(2) == 0 {
-            self.strike_newborn(shoal.pid(), &before);
+            self.strike_newborn(supervisor, &before);
         }
     }
 

@@ -4,6 +4,7 @@
 //! `scripts/loom`; `scripts/loom --weakened` takes every ordering away once and demands that a model fails.
 #![cfg(loom)]
 
+mod group;
 mod handover;
 mod lane;
 mod record;

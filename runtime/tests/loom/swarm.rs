@@ -1,8 +1,10 @@
-//! A swarm of a model: some senders (agents 0..n), each with one lane to one receiver (agent n), and its supervisor's board.
+//! A swarm of a model: some senders (agents 0..n), each with one lane to one receiver (agent n), or to a group of two (agents
+//! n and n + 1), and its supervisor's board.
 
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
+use shoal_runtime::claims::{self, ClaimTable};
 use shoal_runtime::commit::{self, Committer, Key};
-use shoal_runtime::consumer::{Consumer, Frame, InputEnd, Polled};
+use shoal_runtime::consumer::{Consumer, Frame, InputEnd, Membership, Polled};
 use shoal_runtime::desk::Desk;
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::image::{self, Origin};
@@ -49,6 +51,8 @@ pub struct Swarm {
     first: Place,
     /// Which messages the receiver takes.
     pub share: (u32, u32),
+    /// By which the receivers share the one sender's lane.
+    pub table: Option<ClaimTable>,
 }
 
 impl Swarm {
@@ -63,7 +67,18 @@ impl Swarm {
             lane: LaneShape { capacity_bytes: capacity, when_full, channel: 0 },
             first,
             share: (0, 1),
+            table: None,
         }
+    }
+
+    /// One sender, and two receivers who share its lane.
+    pub fn group(capacity: u64) -> Self {
+        let mut swarm = Swarm::block(capacity);
+        swarm.board =
+            BoardWriter::heap(BoardShape { channel_count: 0, agents: vec![(1, 0), (0, 1), (0, 1)] });
+        let entries = claims::entries_of(capacity);
+        swarm.table = Some(ClaimTable::new(Region::heap(claims::table_bytes(entries)), 0, entries));
+        swarm
     }
 
     pub fn block(capacity: u64) -> Self {
@@ -81,9 +96,9 @@ impl Swarm {
     /// Makes a segment and a doorbell; lanes and cursors begin where `at` says, or where the swarm began.
     pub fn bear(&self, agent: usize, generation: u32, at: Option<&[Place]>, stores: u64) -> Life {
         let who = Incarnation { agent: agent as u32, generation };
-        let begin = vec![self.first; if agent == self.senders { self.senders } else { 1 }];
+        let begin = vec![self.first; if agent >= self.senders { self.senders } else { 1 }];
         let begin = at.map_or(begin, <[Place]>::to_vec);
-        let (shape, lanes, inputs) = if agent == self.senders {
+        let (shape, lanes, inputs) = if agent >= self.senders {
             (self.receiver_shape(), vec![], begin)
         } else {
             (self.sender_shape(), begin, vec![])
@@ -109,10 +124,18 @@ impl Swarm {
         (lives[..self.senders].to_vec(), lives[self.senders].clone())
     }
 
+    /// First lives of the sender and of both members of the group, as they are at work.
+    pub fn begin_group(&self) -> (Sender, [Receiver; 2], [Life; 3]) {
+        let lives = [0, 1, 2].map(|agent| self.bear(agent, 1, None, u64::MAX));
+        lives.iter().for_each(|life| self.announce(life.who));
+        let members = [1, 2].map(|i: usize| self.receiver(&lives[i], vec![lives[0].link()]));
+        (self.sender_to(&lives[0], vec![lives[1].link(), lives[2].link()]), members, lives)
+    }
+
     /// Writes and announces the verdict on a dead incarnation, as the supervisor derives it; rings `neighbours`.
     pub fn judge(&self, dead: &Life, neighbours: &[&Life]) -> Vec<Place> {
         let of = |shape: &SegmentShape, key| commit::committed(&dead.region, shape, key).expect("it is dead");
-        let is_receiver = dead.who.agent as usize == self.senders;
+        let is_receiver = dead.who.agent as usize >= self.senders;
         let places: Vec<Place> = if is_receiver {
             (0..self.senders).map(|i| of(&self.receiver_shape(), Key::Input(i))).collect()
         } else {
@@ -128,11 +151,20 @@ impl Swarm {
     }
 
     pub fn sender(&self, life: &Life, receiver: Link) -> Sender {
+        self.sender_to(life, vec![receiver])
+    }
+
+    fn sender_to(&self, life: &Life, receivers: Vec<Link>) -> Sender {
         let shape = Arc::new(self.receiver_shape());
-        let agent = self.agent(life, vec![Neighbour::new(self.senders as u32, shape, false)], vec![receiver]);
+        let neighbour = |i: usize| Neighbour::new((self.senders + i) as u32, shape.clone(), false);
+        let neighbours = (0..receivers.len()).map(neighbour).collect();
         let input = life.who.agent as usize;
-        let readers = vec![ReaderEnd::new(0, input, self.share)];
-        let producer = Producer::open(life.region.clone(), &self.sender_shape(), 0, readers);
+        let group = self.table.as_ref().map(|_| 0);
+        let end = |i: usize| ReaderEnd::new(i, input, self.share).in_group(group);
+        let ends = (0..receivers.len()).map(end).collect();
+        let agent = self.agent(life, neighbours, receivers);
+        let mut producer = Producer::open(life.region.clone(), &self.sender_shape(), 0, ends);
+        self.table.iter().for_each(|table| producer.add_group(table.clone()));
         Sender { agent, producers: vec![producer] }
     }
 
@@ -142,7 +174,12 @@ impl Swarm {
         let agent = self.agent(life, neighbours, senders);
         let open = |i| {
             let end = InputEnd { neighbour: i, lane: 0, share: self.share };
-            Consumer::open(life.region.clone(), &self.receiver_shape(), i, end, shape.clone())
+            let mut consumer =
+                Consumer::open(life.region.clone(), &self.receiver_shape(), i, end, shape.clone());
+            if let Some(table) = self.table.clone() {
+                consumer.join(Membership { table, owner: life.who.agent, prefetch: 1 });
+            }
+            consumer
         };
         let mut receiver = Receiver {
             agent,

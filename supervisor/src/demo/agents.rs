@@ -1,198 +1,168 @@
-//! The demo's agents: lister, worker, collector. Separate processes of this same binary (`shoal agent NAME FOLDER`), written
-//! with nothing but the SDK.
-//!
-//! FOLDER is the run's temporary folder: `tree` names the walked folder, `list` is the lister's walk, `records` is what the
-//! collector has gathered.
+//! The demo's agents: lister, worker, collector, and the reader that `shoal demo` itself is. Written with nothing but the SDK;
+//! the first three are processes of this same binary (`shoal agent NAME`), in whose environment [`TREE`] is the walked folder.
+//! None of them keeps a file: what the next incarnation needs is their state.
 
-use super::{Collected, CollectedFile, Counter, FileResult, Outcome, Seen, walk, walk_file};
-use shoal_agent::{Agent, Next, Result};
-use std::collections::HashSet;
+use super::walk::{Place, Steps};
+use super::{Counter, FileResult, Outcome, Seen, Sums};
+use shoal_agent::{Agent, Next, Result, rkyv};
 use std::ffi::{OsStr, OsString};
-use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// The environment variable that names the walked folder: any bytes, which a swarm file could not hold.
+pub const TREE: &str = "SHOAL_DEMO_TREE";
+
+/// The lister's argument for a walk of everything.
+pub const EVERYTHING: &str = "everything";
+/// The lister's argument for a walk without the folders that builds make.
+pub const SOURCES: &str = "sources";
+
 /// A file to be counted.
 #[shoal_agent::message]
 struct Task {
-    /// Its number in the walk.
-    index: u64,
     /// Its path below the walked folder, as bytes.
     path: Vec<u8>,
-    /// Its size at the walk.
-    size_bytes: u64,
-    /// Its time of change at the walk, ns.
-    mtime_ns: i64,
+    /// What the lister saw of it.
+    seen: Seen,
 }
 
 /// What a file was found to hold.
 #[shoal_agent::message]
 struct Tally {
-    /// Its number in the walk.
-    index: u64,
     /// Its path below the walked folder, as bytes.
     path: Vec<u8>,
+    /// What the lister saw of it.
+    seen: Seen,
     /// Its figures, or why there are none.
-    found: Found,
-    /// Whether it changed since the walk.
-    changed: bool,
-}
-
-/// The figures of a file.
-#[shoal_agent::message]
-enum Found {
-    /// It was read.
-    Counted {
-        /// Its size.
-        bytes: u64,
-        /// Newlines.
-        lines: u64,
-        /// Words, as `LC_ALL=C wc -w` counts them.
-        words: u64,
-        /// Its SHA-256.
-        sha256: [u8; 32],
-    },
-    /// It could not be read, and why.
-    Unreadable {
-        /// Why.
-        reason: String,
-    },
-}
-
-/// What lies where in the run's temporary folder.
-pub struct Folder(PathBuf);
-
-impl Folder {
-    /// The run's folder.
-    pub fn new(path: &Path) -> Self {
-        Folder(path.to_owned())
-    }
-
-    /// Makes it, and writes down which tree is to be walked and how.
-    ///
-    /// # Errors
-    /// The system's refusal.
-    pub fn create(&self, tree: &Path, skip_build_folders: bool) -> io::Result<()> {
-        std::fs::create_dir_all(&self.0)?;
-        let how = [u8::from(skip_build_folders)];
-        std::fs::write(self.0.join("tree"), [&how[..], tree.as_os_str().as_bytes()].concat())
-    }
-
-    fn tree(&self) -> io::Result<(PathBuf, bool)> {
-        let bytes = std::fs::read(self.0.join("tree"))?;
-        let (how, tree) = bytes.split_first().ok_or_else(|| io::Error::other("the run's `tree` is empty"))?;
-        Ok((PathBuf::from(OsString::from_vec(tree.to_vec())), *how == 1))
-    }
-
-    /// The lister's walk.
-    pub fn list(&self) -> PathBuf {
-        self.0.join("list")
-    }
-
-    /// Where the collector gathers.
-    pub fn records(&self) -> PathBuf {
-        self.0.join("records")
-    }
+    outcome: Outcome,
 }
 
 /// Runs one of the demo's agents.
 pub fn main(args: &[OsString]) -> ExitCode {
-    let [name, folder] = args else {
-        eprintln!("usage: shoal agent lister|worker|collector FOLDER (started by `shoal demo`)");
+    let args: Vec<_> = args.iter().filter_map(|arg| arg.to_str()).collect();
+    let Some(tree) = std::env::var_os(TREE).map(PathBuf::from) else {
+        eprintln!("shoal: `shoal demo` starts its agents itself");
         return ExitCode::from(2);
     };
-    let folder = Folder::new(Path::new(folder));
-    match name.to_str() {
-        Some("lister") => shoal_agent::run(|agent| lister(agent, &folder)),
-        Some("worker") => shoal_agent::run(|agent| worker(agent, &folder)),
-        Some("collector") => shoal_agent::run(|agent| collector(agent, &folder)),
+    match args[..] {
+        ["lister", what] => shoal_agent::run(|agent| lister(agent, &tree, what == SOURCES)),
+        ["worker"] => shoal_agent::run(|agent| worker(agent, &tree)),
+        ["collector"] => shoal_agent::run(collector),
         _ => {
-            eprintln!("shoal: the demo has no agent {name:?}");
+            eprintln!("shoal: the demo has no agent {args:?}");
             ExitCode::from(2)
         }
     }
 }
 
-/// Walks the tree and sends a task for every file. A successor goes on with the same walk behind the last committed task.
-fn lister(agent: &mut Agent, folder: &Folder) -> Result<()> {
+/// Walks the tree and sends a task for every file. Its state is its place: a successor goes on behind it.
+fn lister(agent: &mut Agent, tree: &Path, skip_build_folders: bool) -> Result<()> {
     let tasks = agent.publish::<Task>("tasks")?;
+    let state = agent.state::<Place>()?;
     agent.ready()?;
-    let (tree, skip_build_folders) = folder.tree()?;
-    let walk = match walk_file::load(&folder.list()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let walk = walk(&tree, skip_build_folders)?;
-            walk_file::save(&walk, &folder.list())?;
-            walk
-        }
-        other => other?,
-    };
-    let sent = agent.sent(&tasks);
-    for (index, path, seen) in walk.files().skip(usize::try_from(sent)?) {
+    let mut place = agent.load(&state)?.unwrap_or_default();
+    for entry in Steps::behind(tree, skip_build_folders, place.clone())? {
+        let Some(seen) = entry.file() else { continue };
         if agent.stopping() {
             break;
         }
-        let path = path.as_os_str().as_bytes().to_vec();
-        agent.send(&tasks, &Task { index, path, size_bytes: seen.size_bytes, mtime_ns: seen.mtime_ns })?;
+        place.pass(&entry.path);
+        let task = Task { path: entry.path.into_os_string().into_vec(), seen };
+        agent.step(|step| {
+            step.keep(&state, &place)?;
+            step.send(&tasks, &task)
+        })?;
     }
     Ok(())
 }
 
 /// Reads each file and sends its figures.
-fn worker(agent: &mut Agent, folder: &Folder) -> Result<()> {
-    let (tree, _) = folder.tree()?;
+fn worker(agent: &mut Agent, tree: &Path) -> Result<()> {
     let tallies = agent.publish::<Tally>("tallies")?;
     let mut counter = Counter::default();
+    let tree = tree.to_owned();
     agent.on::<Task>("tasks", move |step, task| {
-        let seen = Seen { size_bytes: task.size_bytes.to_native(), mtime_ns: task.mtime_ns.to_native() };
+        let seen = rkyv::deserialize::<Seen, rkyv::rancor::Error>(&task.seen)?;
         let outcome = counter.count(&tree.join(OsStr::from_bytes(&task.path)), seen);
-        let changed = outcome.changed();
-        let found = match outcome {
-            Outcome::Counted { bytes, lines, words, sha256, .. } => {
-                Found::Counted { bytes, lines, words, sha256 }
-            }
-            Outcome::Unreadable { reason, .. } => Found::Unreadable { reason },
-        };
-        step.send(
-            &tallies,
-            &Tally { index: task.index.to_native(), path: task.path.to_vec(), found, changed },
-        )
+        step.send(&tallies, &Tally { path: task.path.to_vec(), seen, outcome })
     })?;
     agent.serve()
 }
 
-/// Gathers the figures in a file. One that died between writing and acknowledging finds the record there and skips it.
-fn collector(agent: &mut Agent, folder: &Folder) -> Result<()> {
+/// Sums the figures up. Its state is the sums, and it tells them once, when all workers have ended.
+fn collector(agent: &mut Agent) -> Result<()> {
     let tallies = agent.subscribe::<Tally>("tallies")?;
-    let (mut file, reload) = CollectedFile::open(&folder.records())?;
-    let mut known: HashSet<u64> = reload.records.iter().map(|r| r.index).collect();
+    let told = agent.publish::<Sums>("sums")?;
+    let state = agent.state::<Sums>()?;
+    let mut sums = agent.load(&state)?.unwrap_or_default();
     loop {
         match agent.receive(&tallies, None)? {
             Next::Message(received) => {
-                let record = collected(received.message());
-                if known.insert(record.index) {
-                    file.append(&record)?;
-                }
+                sums.add(&result_of(received.message())?);
+                received.keep(&state, &sums)?;
                 received.commit()?;
             }
             Next::TimedOut => {}
-            Next::Closed | Next::Stopping => return Ok(()),
+            Next::Stopping => return Ok(()),
+            Next::Closed => break,
+        }
+    }
+    // Killed behind this send, it comes back and finds it done.
+    if agent.sent(&told) == 0 {
+        agent.send(&told, &sums)?;
+    }
+    Ok(())
+}
+
+/// What the reader has read.
+#[derive(Default)]
+pub struct Read {
+    /// What the workers found.
+    pub results: Vec<FileResult>,
+    /// What the collector told; once, if all is well.
+    pub sums: Vec<Sums>,
+    /// It was asked to end before everything had come.
+    pub stopped: bool,
+}
+
+/// Is the reader, in this process, until all is read: it sees every message that the collector sees, and the collector's own.
+/// `each` is called for every result.
+///
+/// # Errors
+/// The supervisor is gone, or what came is no message.
+pub fn reader(control: OwnedFd, mut each: impl FnMut()) -> Result<Read> {
+    let mut agent = Agent::attach_through(control)?;
+    let tallies = agent.subscribe::<Tally>("tallies")?;
+    let sums = agent.subscribe::<Sums>("sums")?;
+    let mut read = Read::default();
+    loop {
+        match agent.receive(&tallies, None)? {
+            Next::Message(received) => {
+                read.results.push(result_of(received.message())?);
+                received.commit()?;
+                each();
+            }
+            Next::TimedOut => {}
+            Next::Stopping => return Ok(Read { stopped: true, ..read }),
+            Next::Closed => break,
+        }
+    }
+    loop {
+        match agent.receive(&sums, None)? {
+            Next::Message(received) => {
+                read.sums.push(rkyv::deserialize::<Sums, rkyv::rancor::Error>(received.message())?);
+                received.commit()?;
+            }
+            Next::TimedOut => {}
+            Next::Stopping => return Ok(Read { stopped: true, ..read }),
+            Next::Closed => return Ok(read),
         }
     }
 }
 
-fn collected(tally: &ArchivedTally) -> Collected {
-    let changed = tally.changed;
-    let outcome = match &tally.found {
-        ArchivedFound::Counted { bytes, lines, words, sha256 } => Outcome::Counted {
-            bytes: bytes.to_native(),
-            lines: lines.to_native(),
-            words: words.to_native(),
-            sha256: *sha256,
-            changed,
-        },
-        ArchivedFound::Unreadable { reason } => Outcome::Unreadable { reason: reason.to_string(), changed },
-    };
-    let path = PathBuf::from(OsStr::from_bytes(&tally.path));
-    Collected { index: tally.index.to_native(), result: FileResult { path, outcome } }
+fn result_of(tally: &ArchivedTally) -> Result<FileResult> {
+    let Tally { path, seen, outcome } = rkyv::deserialize::<Tally, rkyv::rancor::Error>(tally)?;
+    Ok(FileResult { path: PathBuf::from(OsString::from_vec(path)), seen, outcome })
 }

@@ -15,6 +15,7 @@ use super::walk::{Seen, name_of};
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// What became of one file.
+#[shoal_agent::message]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It was read to its end.

@@ -1,9 +1,8 @@
-//! Kills the demo's agents, all three kinds in turn, on the supervisor's own thread; and moves the progress bar.
+//! Kills the demo's agents, all three kinds in turn, on the supervisor's own thread. Never the reader.
 
 use crate::child::State;
 use crate::event_loop::{Companion, Watch};
 use crate::swarm::Swarm;
-use indicatif::ProgressBar;
 use shoal_runtime::desk;
 use shoal_runtime::mark::Place;
 use std::collections::HashMap;
@@ -12,8 +11,6 @@ use std::time::{Duration, Instant};
 
 /// How soon it looks again when there was nobody to kill.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// How often the progress bar moves.
-const BAR_EVERY: Duration = Duration::from_millis(100);
 
 /// Kills an agent every so often.
 pub struct Killer {
@@ -24,25 +21,19 @@ pub struct Killer {
     last_held: HashMap<usize, Option<(usize, Place)>>,
     /// Kill whoever runs, whether it has worked already or not.
     hasty: bool,
-    bar: ProgressBar,
-    next_bar: Instant,
-    /// Index of the collector, whose messages are the progress.
-    collector: usize,
 }
 
 impl Killer {
-    /// Kills every `every` (never, if that is zero); `hasty` does not wait until an agent has worked.
-    pub fn new(every: Duration, hasty: bool, collector: usize, bar: ProgressBar) -> Self {
-        let now = Instant::now();
-        let next_kill = (!every.is_zero()).then(|| if hasty { now } else { now + every });
-        Killer { every, next_kill, turn: 0, last_held: HashMap::new(), hasty, bar, next_bar: now, collector }
+    /// Kills every `every`; never, if that is zero.
+    pub fn new(every: Duration) -> Self {
+        let next_kill = (!every.is_zero()).then(|| Instant::now() + every);
+        Killer { every, next_kill, turn: 0, last_held: HashMap::new(), hasty: false }
     }
 
-    /// Begins another pass: what was held before says nothing about it.
+    /// Begins another pass: what was held before says nothing about it. `hasty` does not wait until an agent has worked.
     pub fn begin_pass(&mut self, hasty: bool) {
         self.last_held.clear();
         self.hasty = hasty;
-        self.bar.set_position(0);
     }
 
     fn kill_one(&mut self, swarm: &mut Swarm) -> bool {
@@ -69,6 +60,9 @@ impl Killer {
 
     fn may_die(&self, swarm: &Swarm, agent: usize) -> bool {
         let record = &swarm.agents[agent];
+        if record.live.as_ref().is_none_or(|live| live.child.adopted) {
+            return false;
+        }
         let Some(view) = record.view().filter(|_| record.state == State::Ready) else { return false };
         let words = desk::view(view);
         let same_file = words.held.is_some() && self.last_held.get(&agent) == Some(&words.held);
@@ -82,8 +76,7 @@ impl Companion for Killer {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let bar = (!self.bar.is_hidden()).then_some(self.next_bar);
-        self.next_kill.into_iter().chain(bar).min()
+        self.next_kill
     }
 
     fn run(&mut self, ready: Option<u64>, swarm: &mut Swarm, _watch: &Watch) {
@@ -95,10 +88,6 @@ impl Companion for Killer {
         if self.next_kill.is_some_and(|at| at <= now) && !swarm.is_ending() {
             let killed = self.kill_one(swarm);
             self.next_kill = Some(now + if killed { self.every } else { LOOK_AGAIN.min(self.every) });
-        }
-        if self.next_bar <= now {
-            self.bar.set_position(swarm.agents[self.collector].totals().received);
-            self.next_bar = now + BAR_EVERY;
         }
     }
 }

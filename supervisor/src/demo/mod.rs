@@ -2,35 +2,35 @@
 //! result of the swarm must be identical to a plain sequential computation.
 //!
 //! ```text
-//!   walk ──► entries 0..n ──► count (each file) ──► collected ──► compare ──► report
-//!              │ walk_file      by the workers        │ appended,     ▲         JSON, table,
-//!              │ (kept, so that a killed lister       │ reloaded      │         exit status
-//!              ▼  resumes at entry k)                 ▼               │
-//!            sequential: the same walk, the same count, one process ──┘
+//!   shoal demo: walk ──► sequential ───────────────────────────────────────────► compare ──► report
+//!                                                                                   ▲        JSON, table,
+//!   the swarm:  lister ──tasks──► worker.k ──tallies──┬───────────► reader ─────────┤        exit status
+//!                 state: place                        └─► collector ──sums──► reader┘
+//!                 in the walk                             state: sums
 //! ```
-//!
-//! Here lives what is pure and needs one process only. Not here: agents, lanes and kills.
+//! The reader is the process `shoal demo` itself (`stage`, `agents`); its child is the supervisor, who adopts it (`backstage`).
+//! Nobody keeps a file: what outlives a kill is in the agents' states and lanes.
 
 pub mod agents;
-pub mod collected;
+pub mod backstage;
 pub mod command;
 pub mod compare;
-pub mod count;
+mod count;
 pub mod killer;
 pub mod report;
 pub mod sequential;
+pub mod stage;
+pub mod sums;
 pub mod walk;
-pub mod walk_file;
 
-mod codec;
 mod open;
 mod table;
 
-pub use collected::{Collected, CollectedFile, Reload};
 pub use compare::{Comparison, compare};
 pub use count::{Counter, Outcome, count};
 pub use report::{Asked, Figures, Report, exit_status};
 pub use sequential::{FileResult, sequential};
+pub use sums::Sums;
 pub use walk::{Entry, Kind, Seen, Walk, walk};
 
 use std::os::unix::ffi::OsStrExt;

@@ -3,13 +3,15 @@
 use std::path::PathBuf;
 
 use super::count::{Counter, Outcome};
-use super::walk::Walk;
+use super::walk::{Seen, Walk};
 
 /// One file and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileResult {
     /// Relative to the walked folder.
     pub path: PathBuf,
+    /// What the walk saw of it.
+    pub seen: Seen,
     /// Its counts, or why there are none.
     pub outcome: Outcome,
 }
@@ -18,8 +20,9 @@ pub struct FileResult {
 pub fn sequential(walk: &Walk) -> Vec<FileResult> {
     let mut counter = Counter::default();
     walk.files()
-        .map(|(_, path, seen)| FileResult {
+        .map(|(path, seen)| FileResult {
             path: path.to_owned(),
+            seen,
             outcome: counter.count(&walk.dir.join(path), seen),
         })
         .collect()

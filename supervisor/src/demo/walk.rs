@@ -1,10 +1,11 @@
 //! The walk: everything below a folder, in one order that never depends on the file system.
-//! Not here: keeping the list (`walk_file`) and reading the files (`count`).
+//! Not here: reading the files (`count`).
 
-use std::ffi::OsStr;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, statat};
@@ -24,12 +25,9 @@ pub struct Walk {
 }
 
 impl Walk {
-    /// Returns the files with their entry index: the demo's work, in order.
-    pub fn files(&self) -> impl Iterator<Item = (u64, &Path, Seen)> {
-        self.entries.iter().zip(0..).filter_map(|(entry, index)| match entry.kind {
-            Kind::File(seen) => Some((index, entry.path.as_path(), seen)),
-            Kind::Skipped(_) | Kind::Unreadable(_) => None,
-        })
+    /// Returns the files: the demo's work, in order.
+    pub fn files(&self) -> impl Iterator<Item = (&Path, Seen)> {
+        self.entries.iter().filter_map(|entry| Some((entry.path.as_path(), entry.file()?)))
     }
 }
 
@@ -40,6 +38,16 @@ pub struct Entry {
     pub path: PathBuf,
     /// What it is.
     pub kind: Kind,
+}
+
+impl Entry {
+    /// What the walk saw of it, if it is a file.
+    pub fn file(&self) -> Option<Seen> {
+        match self.kind {
+            Kind::File(seen) => Some(seen),
+            Kind::Skipped(_) | Kind::Unreadable(_) => None,
+        }
+    }
 }
 
 /// What an entry is.
@@ -54,6 +62,7 @@ pub enum Kind {
 }
 
 /// What the walk saw of a file; if it is different later, the file is `changed`.
+#[shoal_agent::message]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The size in bytes.
@@ -71,6 +80,13 @@ impl Seen {
             (stat.st_size as u64, stat.st_mtime as i64, stat.st_mtime_nsec as i64);
         Seen { size_bytes, mtime_ns: seconds.wrapping_mul(1_000_000_000).wrapping_add(ns) }
     }
+
+    /// What is to be seen of a file now; `None` if there is none.
+    pub(super) fn now(path: &Path) -> Option<Seen> {
+        let opened = open::open(path, OFlags::PATH | OFlags::NOFOLLOW).ok()?;
+        let stat = rustix::fs::fstat(opened).ok()?;
+        (FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile).then(|| Seen::of(&stat))
+    }
 }
 
 /// Lists everything below `dir`. Symbolic links are not followed (except `dir` itself), and nothing but
@@ -80,62 +96,156 @@ impl Seen {
 /// # Errors
 /// If `dir` does not exist, is no folder, or cannot be listed. What cannot be read below it is an entry.
 pub fn walk(dir: &Path, skip_build_folders: bool) -> io::Result<Walk> {
-    let dir = std::fs::canonicalize(dir).map_err(|error| cannot_walk(dir, &error))?;
-    let root = open_folder(&dir).map_err(|error| cannot_walk(&dir, &error))?;
-    let mut listing = Listing { skip_build_folders, entries: Vec::new(), folders: Vec::new() };
-    listing.list(Path::new(""), root).map_err(|error| cannot_walk(&dir, &error))?;
-    // A stack of its own: the depth of a tree is bounded by the disk, the call stack is not as large.
-    while let Some(folder) = listing.folders.pop() {
-        let listed = open_folder(&dir.join(&folder)).and_then(|opened| listing.list(&folder, opened));
-        if let Err(error) = listed {
-            listing.entries.push(Entry { path: folder, kind: Kind::Unreadable(error.to_string()) });
-        }
-    }
-    let mut entries = listing.entries;
+    let steps = Steps::behind(dir, skip_build_folders, Place::default())?;
+    let (dir, mut entries) = (steps.dir.clone(), Vec::from_iter(steps));
+    // A folder that cannot be listed is met where its contents would be.
     entries.sort_by(|a, b| by_bytes(&a.path, &b.path));
-    // A name can be listed twice when the folder changes meanwhile.
-    entries.dedup_by(|later, first| later.path == first.path);
     Ok(Walk { dir, entries })
 }
 
-struct Listing {
-    skip_build_folders: bool,
-    entries: Vec<Entry>,
-    /// Folders still to be listed.
-    folders: Vec<PathBuf>,
+/// How many bytes of a path a place keeps: any path that the kernel takes in one call.
+const PLACE_BYTES_MAX: usize = 4096;
+
+/// How far a walk has come: small enough for an agent's state, and enough to go on behind it.
+#[shoal_agent::message]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The path of the last file, its first 4096 bytes.
+    path: Vec<u8>,
+    /// How many files with just these first bytes there were: more than one only if they are 4096.
+    count: u64,
 }
 
-impl Listing {
-    /// Adds what is directly in `folder`; what was added stays if a later part cannot be read.
-    fn list(&mut self, folder: &Path, opened: OwnedFd) -> io::Result<()> {
-        let mut names = Dir::new(opened)?;
-        while let Some(name) = names.read() {
-            let name = name?;
-            let name = name.file_name();
-            if name != c"." && name != c".." {
-                let stat = statat(names.fd()?.as_fd(), name, AtFlags::SYMLINK_NOFOLLOW);
-                self.add(folder, name.to_bytes(), stat);
-            }
+impl Place {
+    /// Moves behind the next file.
+    pub fn pass(&mut self, path: &Path) {
+        let path = kept(path.as_os_str().as_bytes());
+        if self.path == path {
+            self.count += 1;
+        } else {
+            *self = Place { path: path.to_vec(), count: 1 };
         }
-        Ok(())
     }
 
-    fn add(&mut self, folder: &Path, name: &[u8], stat: rustix::io::Result<Stat>) {
-        let path = folder.join(OsStr::from_bytes(name));
-        let kind = match stat {
-            Err(error) => Kind::Unreadable(io::Error::from(error).to_string()),
-            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
-                FileType::RegularFile => Kind::File(Seen::of(&stat)),
-                FileType::Directory => {
-                    if !(self.skip_build_folders && BUILD_FOLDERS.contains(&name)) {
-                        self.folders.push(path);
-                    }
-                    return;
+    /// Whether what has this key, and everything below it, lies before this place.
+    fn is_behind(&self, key: &[u8]) -> bool {
+        let key = kept(key);
+        let holds_the_place = key.ends_with(b"/") && self.path.starts_with(key);
+        key < &self.path[..] && !holds_the_place
+    }
+}
+
+fn kept(path: &[u8]) -> &[u8] {
+    &path[..path.len().min(PLACE_BYTES_MAX)]
+}
+
+/// A walk that lists a folder when it comes to it. It yields files in the order of the bytes of their paths.
+pub struct Steps {
+    dir: PathBuf,
+    skip_build_folders: bool,
+    from: Place,
+    /// What lies ahead, the next one last.
+    ahead: Vec<(Vec<u8>, Ahead)>,
+}
+
+enum Ahead {
+    Entry(Kind),
+    Folder,
+}
+
+impl Steps {
+    /// A walk as [`walk`] makes it, that begins behind the last file that `from` has passed.
+    ///
+    /// # Errors
+    /// As [`walk`].
+    pub fn behind(dir: &Path, skip_build_folders: bool, from: Place) -> io::Result<Steps> {
+        let dir = std::fs::canonicalize(dir).map_err(|error| cannot_walk(dir, &error))?;
+        let mut steps = Steps { dir, skip_build_folders, from, ahead: Vec::new() };
+        let root = open_folder(&steps.dir).and_then(|root| steps.list(b"", root));
+        root.map_err(|error| cannot_walk(&steps.dir, &error))?;
+        Ok(steps)
+    }
+
+    /// Puts what is directly in a folder ahead; what was found stays if a later part cannot be read.
+    fn list(&mut self, folder: &[u8], opened: OwnedFd) -> io::Result<()> {
+        // A name can be listed twice when the folder changes meanwhile.
+        let mut names = BTreeSet::new();
+        let mut listing = Dir::new(opened)?;
+        let mut listed = Ok(());
+        while let Some(name) = listing.read() {
+            match name {
+                Ok(name) => names.insert(name.file_name().to_owned()),
+                Err(error) => {
+                    listed = Err(io::Error::from(error));
+                    break;
                 }
-                other => Kind::Skipped(name_of(other).to_owned()),
+            };
+        }
+        let begin = self.ahead.len();
+        for name in names.iter().filter(|name| ![c".", c".."].contains(&name.as_c_str())) {
+            let key = [folder, name.to_bytes()].concat();
+            // The one that is in neither case ahead needs no look.
+            if self.from.is_behind(&key) && self.from.is_behind(&[&key[..], b"/"].concat()) {
+                continue;
+            }
+            let stat = statat(listing.fd()?.as_fd(), name.as_c_str(), AtFlags::SYMLINK_NOFOLLOW);
+            self.put_ahead(key, name.to_bytes(), stat);
+        }
+        // A folder stands where its contents do: behind `a.b`, because of the slash.
+        self.ahead[begin..].sort_by(|(a, _), (b, _)| b.cmp(a));
+        listed
+    }
+
+    fn put_ahead(&mut self, mut key: Vec<u8>, name: &[u8], stat: rustix::io::Result<Stat>) {
+        let ahead = match stat {
+            Err(error) => Ahead::Entry(Kind::Unreadable(io::Error::from(error).to_string())),
+            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile => Ahead::Entry(Kind::File(Seen::of(&stat))),
+                FileType::Directory if self.skip_build_folders && BUILD_FOLDERS.contains(&name) => return,
+                FileType::Directory => {
+                    key.push(b'/');
+                    Ahead::Folder
+                }
+                other => Ahead::Entry(Kind::Skipped(name_of(other).to_owned())),
             },
         };
-        self.entries.push(Entry { path, kind });
+        if !self.from.is_behind(&key) {
+            self.ahead.push((key, ahead));
+        }
+    }
+
+    /// Whether a file at the very place was passed already.
+    fn was_passed(&mut self, path: &[u8]) -> bool {
+        let passed = self.from.count > 0 && kept(path) == self.from.path;
+        self.from.count -= u64::from(passed);
+        passed
+    }
+}
+
+impl Iterator for Steps {
+    type Item = Entry;
+
+    fn next(&mut self) -> Option<Entry> {
+        // A stack of its own: the depth of a tree is bounded by the disk, the call stack is not as large.
+        while let Some((mut key, ahead)) = self.ahead.pop() {
+            let kind = match ahead {
+                Ahead::Entry(Kind::File(_)) if self.was_passed(&key) => continue,
+                Ahead::Entry(kind) => kind,
+                Ahead::Folder => {
+                    // Without the slash, which would follow a symbolic link.
+                    let folder = self.dir.join(OsStr::from_bytes(&key[..key.len() - 1]));
+                    match open_folder(&folder).and_then(|opened| self.list(&key, opened)) {
+                        Ok(()) => continue,
+                        Err(error) => {
+                            key.pop();
+                            Kind::Unreadable(error.to_string())
+                        }
+                    }
+                }
+            };
+            return Some(Entry { path: PathBuf::from(OsString::from_vec(key)), kind });
+        }
+        None
     }
 }
 
@@ -169,117 +279,4 @@ fn cannot_walk(dir: &Path, error: &io::Error) -> io::Error {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test says what went wrong by failing")]
-mod tests {
-    use super::*;
-    use std::collections::BTreeMap;
-    use std::ffi::OsString;
-    use std::fs;
-    use std::os::unix::ffi::OsStringExt;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-    use std::os::unix::net::UnixListener;
-
-    fn by_name(walk: &Walk) -> BTreeMap<Vec<u8>, Kind> {
-        walk.entries.iter().map(|e| (e.path.as_os_str().as_bytes().to_vec(), e.kind.clone())).collect()
-    }
-
-    #[test]
-    fn odd_names_are_files_in_byte_order() {
-        let dir = tempfile::tempdir().unwrap();
-        let names: [&[u8]; 8] =
-            [b"new\nline", b"\xff\xfe", b"-rf", b" ", b"a-b", b"a/b", b"a.b", b"\\\"'\x01"];
-        fs::create_dir(dir.path().join("a")).unwrap();
-        for name in names {
-            fs::write(dir.path().join(OsString::from_vec(name.to_vec())), name).unwrap();
-        }
-        let walked = walk(dir.path(), false).unwrap();
-        let found: Vec<_> = walked.entries.iter().map(|e| e.path.as_os_str().as_bytes()).collect();
-        let mut expected = names.to_vec();
-        expected.sort();
-        assert_eq!(found, expected);
-        for (entry, name) in walked.entries.iter().zip(expected) {
-            assert!(
-                matches!(entry.kind, Kind::File(Seen { size_bytes, .. }) if size_bytes == name.len() as u64)
-            );
-        }
-    }
-
-    #[test]
-    fn links_fifos_sockets_and_devices_are_skipped_with_the_reason() {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |name: &str| dir.path().join(name);
-        symlink(".", at("loop")).unwrap();
-        symlink("nowhere", at("dangling")).unwrap();
-        nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let _socket = UnixListener::bind(at("socket")).unwrap();
-        let found = by_name(&walk(dir.path(), false).unwrap());
-        let skipped = |name: &str| found[name.as_bytes()].clone();
-        assert_eq!(found.len(), 4);
-        assert_eq!(skipped("loop"), Kind::Skipped("symbolic link".into()));
-        assert_eq!(skipped("dangling"), Kind::Skipped("symbolic link".into()));
-        assert_eq!(skipped("fifo"), Kind::Skipped("FIFO".into()));
-        assert_eq!(skipped("socket"), Kind::Skipped("socket".into()));
-        let devices = by_name(&walk(Path::new("/dev"), false).unwrap());
-        assert_eq!(devices[b"null".as_slice()], Kind::Skipped("character device".into()));
-    }
-
-    #[test]
-    fn default_walk_leaves_out_folders_named_target_or_git_and_a_named_one_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        for folder in ["target", "sub/.git", "targets"] {
-            fs::create_dir_all(dir.path().join(folder)).unwrap();
-            fs::write(dir.path().join(folder).join("file"), "x").unwrap();
-        }
-        fs::write(dir.path().join("sub/target"), "a file of that name is no folder").unwrap();
-        let names = |skip| by_name(&walk(dir.path(), skip).unwrap()).into_keys().collect::<Vec<_>>();
-        assert_eq!(names(true), [b"sub/target".to_vec(), b"targets/file".to_vec()]);
-        assert_eq!(names(false).len(), 4);
-    }
-
-    #[test]
-    fn missing_folder_and_a_file_in_its_place_are_clear_errors() {
-        let dir = tempfile::tempdir().unwrap();
-        let error = walk(&dir.path().join("gone"), false).unwrap_err().to_string();
-        assert!(error.contains("gone: it does not exist"), "{error}");
-        fs::write(dir.path().join("file"), "x").unwrap();
-        let error = walk(&dir.path().join("file"), false).unwrap_err().to_string();
-        assert!(error.contains("file: it is not a folder"), "{error}");
-    }
-
-    #[test]
-    fn folder_that_may_not_be_listed_is_unreadable() {
-        if nix::unistd::geteuid().is_root() {
-            return; // root may list everything; `count` tests an unreadable kind that root cannot read either
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let closed = dir.path().join("closed");
-        fs::create_dir(&closed).unwrap();
-        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
-        let found = by_name(&walk(dir.path(), false).unwrap());
-        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
-        assert!(matches!(&found[b"closed".as_slice()], Kind::Unreadable(why) if why.contains("denied")));
-    }
-
-    /// Goal: neither the call stack nor `PATH_MAX` bounds the depth. Method: 3000 folders in each other,
-    /// made relative to descriptors, path of 33,000 bytes; the file at the bottom is counted too.
-    #[test]
-    fn tree_deeper_than_a_path_may_be_long_is_walked_and_counted() {
-        use rustix::fs::{Mode, mkdirat, openat};
-        let dir = tempfile::tempdir().unwrap();
-        let mut folder = open_folder(dir.path()).unwrap();
-        for _ in 0..3000 {
-            mkdirat(&folder, "0123456789", Mode::RWXU).unwrap();
-            folder =
-                openat(&folder, "0123456789", OFlags::DIRECTORY | OFlags::RDONLY, Mode::empty()).unwrap();
-        }
-        let bottom = openat(&folder, "file", OFlags::CREATE | OFlags::WRONLY, Mode::RUSR).unwrap();
-        rustix::io::write(&bottom, b"two words\n").unwrap();
-        let walked = walk(dir.path(), false).unwrap();
-        assert_eq!(walked.entries.len(), 1);
-        let (_, path, seen) = walked.files().next().unwrap();
-        let outcome = crate::demo::count(&walked.dir.join(path), seen);
-        assert!(
-            matches!(outcome, crate::demo::Outcome::Counted { words: 2, bytes: 10, changed: false, .. }),
-            "{outcome:?}"
-        );
-    }
-}
+mod tests;

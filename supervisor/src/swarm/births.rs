@@ -2,9 +2,9 @@
 
 use super::{Effect, Swarm, Timer};
 use crate::agent::Sealed;
+use crate::birth;
 use crate::child::{Event, State};
 use crate::restart::Decision;
-use crate::{birth, spawn};
 use shoal_runtime::board::{Request, Status};
 use shoal_runtime::wire::{self, LINKS_PER_PACKET, ToAgent};
 use shoal_runtime::{Incarnation, segment};
@@ -110,7 +110,7 @@ impl Swarm {
         match sealed {
             Ok(sealed) => live.sealed = Some(sealed),
             Err(error) => {
-                spawn::kill_tree(&live.child);
+                live.kill();
                 let text = format!("agent {} is killed: {error}", self.agents[agent].name);
                 self.notice(&text);
                 return;

@@ -16,12 +16,16 @@ impl Swarm {
             let Some(live) = &self.agents[agent].live else { return };
             match wire::listen(&live.control) {
                 Ok(Received::Packet(message, along)) => self.on_said(agent, message, &along),
-                // Its death is heard of through the pidfd; until then there is nothing to read.
+                // An adopted process leaves by this and may live on.
+                Ok(Received::Closed) if live.child.adopted && live.dead_since.is_none() => {
+                    return self.on_death(agent);
+                }
+                // A death is heard of through the pidfd; until then there is nothing to read.
                 Ok(Received::Nothing | Received::Closed) => return,
                 Err(error) => {
                     let text = format!("agent {} is killed: {error}", self.agents[agent].name);
                     self.notice(&text);
-                    spawn::kill_tree(&live_of(&self.agents[agent]).child);
+                    live_of(&self.agents[agent]).kill();
                     return;
                 }
             }
@@ -117,7 +121,7 @@ impl Swarm {
                 self.agents[accused.agent as usize].name
             );
             self.notice(&text);
-            spawn::kill_tree(&live_of(&self.agents[accused.agent as usize]).child);
+            live_of(&self.agents[accused.agent as usize]).kill();
         }
     }
 

@@ -1,7 +1,8 @@
 //! Numbers in order, from a source over relays to a sink that checks each: `numbers source COUNT | tap | relay | sink WAYS`.
 //!
 //! A source begins where the lineage left off, and ends after COUNT numbers (0: when it is asked to). A tap sends up to
-//! the number that the file `want` says. The sink notes each number in the file `sink` before it acknowledges it, so that
+//! the number that the file `want` says. A relay sends on what it reads on `numbers` to `relayed`, or to the channel that ON
+//! names; with a message in hand it waits while the file `hold-NAME` exists, and notes the message in `held`. The sink notes each number in the file `sink` before it acknowledges it, so that
 //! its next life knows what is due. At its end each notes its name in `order`.
 
 use shoal_agent::{Agent, Next, Result};
@@ -50,9 +51,19 @@ fn tap(agent: &mut Agent) -> Result<()> {
 }
 
 fn relay(agent: &mut Agent) -> Result<()> {
-    let on = agent.publish::<Number>("relayed")?;
+    let on = std::env::var("ON").unwrap_or_else(|_| "relayed".to_owned());
+    let on = agent.publish::<Number>(&on)?;
+    let name = agent.name().to_owned();
+    let hold = path(&format!("hold-{name}"));
     agent.on::<Number>("numbers", move |step, number| {
-        step.send(&on, &Number { value: number.value.to_native() })
+        let value = number.value.to_native();
+        if hold.exists() {
+            note("held", format_args!("{name} {value} {}", step.attempt()))?;
+        }
+        while hold.exists() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        step.send(&on, &Number { value })
     })?;
     agent.serve()
 }
@@ -60,7 +71,7 @@ fn relay(agent: &mut Agent) -> Result<()> {
 fn sink(agent: &mut Agent, ways: u64) -> Result<()> {
     let channel = std::env::var("CHANNEL").unwrap_or_else(|_| "relayed".to_owned());
     let numbers = agent.subscribe::<Number>(&channel)?;
-    let mut book = Book::open(&path("sink"), ways)?;
+    let mut book = Book::open(&path(agent.name()), ways)?;
     while let Next::Message(message) = agent.receive(&numbers, None)? {
         let value = message.message().value.to_native();
         if let Entry::Wrong(due) = book.enter(value)? {
