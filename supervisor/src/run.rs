@@ -76,7 +76,8 @@ pub struct Setting<'a> {
 /// What is lacking, in words.
 pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Result<Swarm, String> {
     let Setting { echo, notices, mut companions, adopted } = setting;
-    let agents: u64 = file.agents.iter().map(|a| u64::from(a.replicas)).sum();
+    // And the one that replays dead letters.
+    let agents = 1 + file.agents.iter().map(|a| u64::from(a.replicas)).sum::<u64>();
     raise_descriptor_limit(agents * DESCRIPTORS_PER_AGENT + DESCRIPTORS_BESIDES)?;
     spawn::become_subreaper().map_err(|e| format!("becoming the parent of orphans: {e}"))?;
     let logs = file.logs.clone().unwrap_or_else(|| folder.logs());
