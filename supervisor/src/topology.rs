@@ -443,6 +443,28 @@ mod tests {
     }
 
     #[test]
+    fn a_postman_has_a_lane_to_each_group_of_a_channel_alone_and_changes_no_other() {
+        let text = "[swarm]\nname = \"s\"\n[channel.c]\nmessage = \"M\"\nwhen_full = \"drop-oldest\"\n\
+                    [agent.p]\ncommand = [\"x\"]\npublishes = [\"c\"]\n\
+                    [agent.a]\ncommand = [\"x\"]\nsubscribes = [\"c\"]\nreplicas = 2\n\
+                    [agent.b]\ncommand = [\"x\"]\nsubscribes = [\"c\"]\n";
+        let file = config::parse(Path::new("t.toml"), text).unwrap_or_else(|error| panic!("{error}"));
+        let (before, mut t) = (Topology::of(&file), Topology::of(&file));
+        let lanes = t.add_postman(&file, "postman");
+        assert_eq!(lanes, [(0, "a".to_owned()), (0, "b".to_owned())]);
+        let postman = t.find("postman")[0];
+        let readers = |lane: &LaneSpec| lane.readers.iter().map(|r| r.agent).collect::<Vec<_>>();
+        let of = &t.agents[postman].lanes;
+        assert_eq!(of.iter().map(readers).collect::<Vec<_>>(), [t.find("a"), t.find("b")]);
+        assert!(of.iter().all(|lane| lane.when_full == WhenFull::Block));
+        assert_eq!((of[0].groups.len(), of[1].groups.len()), (1, 0), "who shares a lane that blocks claims");
+        for (before, now) in before.agents.iter().zip(&t.agents) {
+            assert_eq!((&before.lanes, &before.inputs[..]), (&now.lanes, &now.inputs[..before.inputs.len()]));
+        }
+        assert_eq!(stages(&t)[0], ["p", "postman"], "it is asked to end with the sources");
+    }
+
+    #[test]
     fn sources_stop_first_and_sinks_last() {
         let t = wordcount();
         assert_eq!(stages(&t), [vec!["lister"], vec!["worker.1", "worker.2"], vec!["collector"]]);

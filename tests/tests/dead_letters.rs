@@ -314,6 +314,25 @@ fn a_member_that_dies_between_parking_and_acknowledging_parks_once_and_no_other_
     swarm.end();
 }
 
+#[test]
+fn an_invalid_message_is_parked_at_once_and_names_its_sender() {
+    for sink in ["\"sink\"", "\"loop\""] {
+        let stage = stage!("invalid");
+        fs::write(stage.path("liar"), "").expect("written");
+        let mut swarm = swarm(&stage, sink, "", "", "");
+        swarm.until_done();
+        assert_eq!(swarm.handled(), but(&[2]));
+        assert_eq!(swarm.tried(2), Vec::<String>::new(), "no handler sees it");
+        let letters = swarm.letters();
+        assert_eq!((letters.len(), &letters[0]["attempts"], &letters[0]["bytes"]), (1, &1.into(), &3.into()));
+        let reason = letters[0]["reason"].as_str().expect("a text");
+        assert!(reason.contains("`source` sent an invalid message on channel `numbers`"), "{reason}");
+        assert_eq!(swarm.dlq(&["show", "1"])["payload"], "020000", "as it came");
+        assert!(swarm.shoal.err().contains("accuses source"), "{}", swarm.shoal.err());
+        swarm.end();
+    }
+}
+
 /// Waits until the last of some numbers were handled, and returns all that were, in order.
 fn until_handled(swarm: &mut Swarm<'_>, count: usize) -> Vec<u64> {
     until("all handled", || {

@@ -7,6 +7,7 @@
 
 use shoal_agent::{Agent, Next, Reject, Result, Step};
 use shoal_runtime::attachment::{Attachment, Found, attach};
+use shoal_runtime::board::Request;
 use shoal_runtime::mark::Place;
 use shoal_runtime::port::Control as _;
 use shoal_runtime::segment;
@@ -21,6 +22,10 @@ fn main() -> std::process::ExitCode {
     // Until its second life, by hand: what the SDK never does.
     if arg(1) == "raw" && !path("raw-done").exists() {
         raw(arg(2));
+    }
+    if arg(1) == "source" && path("liar").exists() {
+        liar(number(&args, 2).unwrap_or_default());
+        return std::process::ExitCode::SUCCESS;
     }
     shoal_agent::run(|agent| match arg(1) {
         "source" => source(agent, number(&args, 2)?),
@@ -41,6 +46,31 @@ fn source(agent: &mut Agent, count: u64) -> Result<()> {
         std::thread::sleep(Duration::from_millis(2));
     }
     Ok(())
+}
+
+/// A source on the bare runtime that sends three bytes where the number 2 belongs.
+fn liar(count: u64) {
+    let mut a = attach().unwrap_or_else(|error| panic!("{error}"));
+    let fingerprint = <Number as shoal_runtime::fingerprint::Typed>::FINGERPRINT.0;
+    a.declare(0, true, fingerprint).expect("alive").expect("declared");
+    a.ready().expect("ready");
+    for value in a.outputs.producer(0).tail().sequence..count {
+        let bytes = value.to_le_bytes();
+        let bytes = if value == 2 { &bytes[..3] } else { &bytes[..] };
+        send(&mut a, bytes);
+        a.outputs.commit(None, &mut a.world).expect("alive");
+    }
+    while a.world.request() == Request::Run {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn send(a: &mut Attachment, bytes: &[u8]) {
+    let sent = a.outputs.write_by_hand(0, bytes.len(), &mut a.world, None, |slot| {
+        slot[..bytes.len()].copy_from_slice(bytes);
+        Ok::<_, std::convert::Infallible>(bytes.len())
+    });
+    sent.expect("alive").expect("sent").expect("filled");
 }
 
 /// How a number is to be taken.
@@ -125,19 +155,12 @@ fn raw(kind: &str) {
         let inputs = &mut a.inputs;
         let found = a.world.wait(None, |world, thorough| inputs.look(&all, world, thorough)).expect("alive");
         let Some(Found::Message(index, frame)) = found else { std::process::exit(0) };
-        let (sources, cursor) = a.inputs.consumer(index).split();
-        let bytes = sources.leased(&frame).to_vec();
-        if bytes[..8] == 2u64.to_le_bytes() {
+        let bytes = a.inputs.consumer(index).split().0.leased(&frame).to_vec();
+        if bytes == 2u64.to_le_bytes() {
             break (index, frame, bytes);
         }
-        a.outputs
-            .write_by_hand(0, bytes.len(), &mut a.world, None, |slot| {
-                slot.copy_from_slice(&bytes);
-                Ok::<_, std::convert::Infallible>(bytes.len())
-            })
-            .expect("alive")
-            .expect("sent")
-            .expect("filled");
+        send(&mut a, &bytes);
+        let (_, cursor) = a.inputs.consumer(index).split();
         a.outputs.commit(Some((index, cursor, &frame)), &mut a.world).expect("alive");
     };
     let park = Park {
