@@ -40,6 +40,8 @@ pub struct Agent {
     pub was_ready: bool,
     /// Starts after the first.
     pub restarts: u64,
+    /// How often it was found asleep though work waited, and rung.
+    pub rescues: u64,
     /// What its dead incarnations counted.
     pub past: Totals,
     /// The death whose recovery is being measured: generation and CLOCK_MONOTONIC ns.
