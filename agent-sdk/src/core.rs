@@ -10,6 +10,7 @@ use shoal_runtime::PeerFault;
 use shoal_runtime::attachment::{Attachment, Found, World};
 use shoal_runtime::board::Request;
 use shoal_runtime::consumer::Frame;
+use shoal_runtime::desk::Awaits;
 use shoal_runtime::message::{AccessError, Scratch};
 use shoal_runtime::wire::Manifest;
 use std::time::{Duration, Instant};
@@ -92,14 +93,17 @@ impl Core {
         self.disarm();
         let mut deadline = None;
         loop {
-            let Attachment { inputs, world, .. } = &mut self.at;
+            let Attachment { manifest, inputs, world, .. } = &mut self.at;
             let found = match inputs.look(among, world, false) {
                 Some(found) => Some(found),
                 None => {
                     // The clock is read only now that there is a wait. A time-out beyond its range is none.
                     deadline = deadline.or_else(|| Instant::now().checked_add(timeout?));
                     let look = |world: &mut World<Port>, thorough| inputs.look(among, world, thorough);
-                    world.wait(deadline, look).map_err(error::of_runtime)?
+                    world.desk.awaits(awaited(manifest, among));
+                    let found = world.wait(deadline, look).map_err(error::of_runtime);
+                    world.desk.awaits(Awaits::Nothing);
+                    found?
                 }
             };
             if world.faulty() {
@@ -240,6 +244,19 @@ impl Core {
         let stop = |world: &mut World<Port>, _| (world.request() == Request::Stop).then_some(());
         world.wait(Some(Instant::now() + pause), stop).map_err(error::of_runtime)?;
         Ok(())
+    }
+}
+
+/// For what a wait among some inputs is, as the supervisor is told. Of a choice that is neither everything nor one channel it
+/// is told nothing.
+fn awaited(manifest: &Manifest, among: &[usize]) -> Awaits {
+    if among.len() == manifest.inputs.len() {
+        return Awaits::All;
+    }
+    let mut channels = among.iter().map(|&input| manifest.inputs[input].channel);
+    match channels.next() {
+        Some(first) if channels.all(|channel| channel == first) => Awaits::Channel(first),
+        _ => Awaits::Nothing,
     }
 }
 

@@ -44,6 +44,8 @@ pub enum Timer {
     Drain,
     /// A stage of a shutdown (instead of an agent) has had its time.
     Stage,
+    /// Look for agents (all of them) that sleep though work waits.
+    Rescue,
 }
 
 /// What the event loop is to do for the swarm.
@@ -89,6 +91,7 @@ pub struct Swarm {
     pub recoveries_ns: Vec<u64>,
     /// Accusations of peers heard.
     pub accusations: u64,
+    sleepers: rescue::Sleepers,
     notices: Notices,
 }
 
@@ -100,6 +103,7 @@ mod deaths;
 mod evidence;
 mod groups;
 mod hear;
+mod rescue;
 
 use groups::Groups;
 
@@ -133,6 +137,7 @@ impl Swarm {
             last_state: Vec::new(),
             was_ready: false,
             restarts: 0,
+            rescues: 0,
             past: Totals::default(),
             died_at: None,
             capture: capture(&instance.name),
@@ -156,6 +161,7 @@ impl Swarm {
             kills_proven: 0,
             recoveries_ns: Vec::new(),
             accusations: 0,
+            sleepers: rescue::Sleepers::default(),
             notices,
         })
     }
@@ -191,6 +197,7 @@ impl Swarm {
     /// Starts every agent.
     pub fn start(&mut self) {
         (0..self.agents.len()).for_each(|agent| self.feed(agent, Event::StartAsked));
+        self.look_again_for_sleepers();
     }
 
     /// Whether there is nothing left to wait for.
@@ -364,6 +371,10 @@ impl Swarm {
                 }
             }
             Timer::Stage => self.on_stage_over(agent),
+            Timer::Rescue => {
+                self.rescue_sleepers();
+                self.look_again_for_sleepers();
+            }
             Timer::Drain => {
                 self.reclaim(agent);
                 if self.history_is_full(agent) {
