@@ -10,7 +10,9 @@ use shoal_runtime::PeerFault;
 use shoal_runtime::attachment::{Attachment, Found, World};
 use shoal_runtime::board::Request;
 use shoal_runtime::consumer::{Frame, Given};
+use shoal_runtime::desk::Awaits;
 use shoal_runtime::message::{AccessError, Scratch};
+use shoal_runtime::wire::Manifest;
 use std::time::{Duration, Instant};
 
 /// First pause before a message is given again to a handler that failed; it doubles up to [`PAUSE_MAX`].
@@ -98,14 +100,17 @@ impl Core {
         self.disarm();
         let mut deadline = None;
         loop {
-            let Attachment { inputs, world, .. } = &mut self.at;
+            let Attachment { manifest, inputs, world, .. } = &mut self.at;
             let found = match inputs.look(among, world, false) {
                 Some(found) => Some(found),
                 None => {
                     // The clock is read only now that there is a wait. A time-out beyond its range is none.
                     deadline = deadline.or_else(|| Instant::now().checked_add(timeout?));
                     let look = |world: &mut World<Port>, thorough| inputs.look(among, world, thorough);
-                    world.wait(deadline, look).map_err(error::of_runtime)?
+                    world.desk.awaits(awaited(manifest, among));
+                    let found = world.wait(deadline, look).map_err(error::of_runtime);
+                    world.desk.awaits(Awaits::Nothing);
+                    found?
                 }
             };
             if world.faulty() {
@@ -314,6 +319,19 @@ fn invalid(
         park(parts, lease, attempt, false, &error.to_string())?;
     }
     Ok(error)
+}
+
+/// For what a wait among some inputs is, as the supervisor is told. Of a choice that is neither everything nor one channel it
+/// is told nothing.
+fn awaited(manifest: &Manifest, among: &[usize]) -> Awaits {
+    if among.len() == manifest.inputs.len() {
+        return Awaits::All;
+    }
+    let mut channels = among.iter().map(|&input| manifest.inputs[input].channel);
+    match channels.next() {
+        Some(first) if channels.all(|channel| channel == first) => Awaits::Channel(first),
+        _ => Awaits::Nothing,
+    }
 }
 
 fn accuse(world: &mut World<Port>, log: &Log) -> Result<()> {

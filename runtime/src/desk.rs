@@ -17,6 +17,42 @@ pub enum Life {
     Stopping = 2,
 }
 
+/// For messages of which channel an agent waits, if it sleeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Awaits {
+    /// For none: it waits for space, for a pause to end, or on a descriptor in a runtime of its own.
+    #[default]
+    Nothing,
+    /// For those of every channel that it reads.
+    All,
+    /// For those of the channel of this index.
+    Channel(u32),
+}
+
+impl Awaits {
+    fn pack(self) -> u64 {
+        match self {
+            Awaits::Nothing => 0,
+            Awaits::All => 1,
+            Awaits::Channel(index) => u64::from(index) + 2,
+        }
+    }
+
+    fn unpack(word: u64) -> Self {
+        match word {
+            1 => Awaits::All,
+            // A channel that is not there is none.
+            2.. => u32::try_from(word - 2).map_or(Awaits::Nothing, Awaits::Channel),
+            0 => Awaits::Nothing,
+        }
+    }
+
+    /// Whether it waits for messages of this channel.
+    pub fn concerns(self, channel: u32) -> bool {
+        self == Awaits::All || self == Awaits::Channel(channel)
+    }
+}
+
 /// The counters of a desk, in their order in memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
@@ -66,6 +102,12 @@ impl Desk {
     pub fn life(&self, life: Life) {
         // Relaxed: the supervisor hears of it over the socket; this word is for show.
         self.region.word(desk::LIFE).store(life as u64, Ordering::Relaxed);
+    }
+
+    /// Says for what a wait is that begins, or, with nothing, that it ended.
+    pub fn awaits(&self, what: Awaits) {
+        // Relaxed: the supervisor compares it with itself a second later.
+        self.region.word(desk::AWAITS).store(what.pack(), Ordering::Relaxed);
     }
 
     /// Notes the CPU that the agent runs on.
@@ -163,6 +205,10 @@ pub struct DeskView {
     pub held_since_ns: u64,
     /// Whether it sleeps.
     pub parked: bool,
+    /// The parked word: another one for every sleep.
+    pub sleep: u64,
+    /// What it waits for.
+    pub awaits: Awaits,
 }
 
 /// Reads a desk.
@@ -181,6 +227,8 @@ pub fn view(region: &Region) -> DeskView {
         held_attempt: (held >> 32) as u32,
         held_since_ns: word(desk::HELD_SINCE_NS),
         parked: word(desk::PARKED) & 1 == 1,
+        sleep: word(desk::PARKED),
+        awaits: Awaits::unpack(word(desk::AWAITS)),
     }
 }
 

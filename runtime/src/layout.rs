@@ -70,6 +70,8 @@ pub mod desk {
     pub const CPU: usize = LINE_BYTES + 8;
     /// When this incarnation took or committed its first message, CLOCK_MONOTONIC ns; 0 before. Readers: supervisor.
     pub const FIRST_MESSAGE_NS: usize = LINE_BYTES + 16;
+    /// What the agent waits for when it sleeps, see [`crate::desk::Awaits`]. Readers: supervisor.
+    pub const AWAITS: usize = LINE_BYTES + 24;
     /// Odd while the agent sleeps or is about to, one more on every change. Readers: linked producers and consumers.
     pub const PARKED: usize = 2 * LINE_BYTES;
     /// Steps begun and ended. Readers: supervisor.

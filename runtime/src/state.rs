@@ -127,4 +127,11 @@ pub fn committed(region: &Region, shape: &SegmentShape, record: &Record) -> Vec<
     bytes
 }
 
+/// The value in a whole slot that [`committed`] copied, and the fingerprint of its type; `None` when there is none.
+pub fn value(slot: &[u8]) -> Option<(&[u8], u64)> {
+    let word = |at: usize| Some(u64::from_le_bytes(slot.get(at..at + 8)?.try_into().ok()?));
+    let len = usize::try_from(word(LENGTH)?).ok().filter(|&len| len > 0)?;
+    Some((slot.get(VALUE..)?.get(..len)?, word(FINGERPRINT)?))
+}
+
 const _: () = assert!(header::STATE_BYTES == header::STATE_OFFSET + 8);

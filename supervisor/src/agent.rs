@@ -9,7 +9,8 @@ use shoal_runtime::desk::{self, Counter, Histogram};
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::layout::SegmentShape;
 use shoal_runtime::mark::Place;
-use shoal_runtime::{Incarnation, Region};
+use shoal_runtime::message::{self, Message};
+use shoal_runtime::{Incarnation, Region, state};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
@@ -40,6 +41,8 @@ pub struct Agent {
     pub was_ready: bool,
     /// Starts after the first.
     pub restarts: u64,
+    /// How often it was found asleep though work waited, and rung.
+    pub rescues: u64,
     /// What its dead incarnations counted.
     pub past: Totals,
     /// The death whose recovery is being measured: generation and CLOCK_MONOTONIC ns.
@@ -156,6 +159,16 @@ impl Totals {
 }
 
 impl Agent {
+    /// The state that its last dead incarnation had committed, if it is one of this type.
+    pub fn committed_state<S: Message>(&self) -> Option<S> {
+        let (bytes, fingerprint) = state::value(&self.last_state)?;
+        // An archive is read where its alignment is right.
+        let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
+        aligned.extend_from_slice(bytes);
+        let archived = (fingerprint == S::FINGERPRINT.0).then(|| message::access::<S>(&aligned).ok())??;
+        message::to_owned(archived).ok()
+    }
+
     /// The view of its living, sealed segment.
     pub fn view(&self) -> Option<&Region> {
         self.live.as_ref().and_then(|l| l.sealed.as_ref()).map(|s| &s.view)

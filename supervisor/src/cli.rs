@@ -81,7 +81,9 @@ enum Command {
     /// Be the demo's supervisor
     #[command(hide = true)]
     DemoSupervisor,
-    /// Be one of the demo's agents, or the one that replays dead letters
+    /// Kill, stop and restart agents of a swarm at full speed, at random, and count what is lost, doubled, out of order or damaged
+    Chaos(ChaosOptions),
+    /// Be one of the demo's or chaos's agents, or the one that replays dead letters
     #[command(hide = true, disable_help_flag = true)]
     Agent {
         /// Which one, and its arguments
@@ -119,6 +121,29 @@ pub struct DemoOptions {
     pub allow_changes: bool,
 }
 
+/// What `shoal chaos` is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct ChaosOptions {
+    /// For how long: milliseconds, or with a unit (`25s`, `10m`)
+    #[arg(long = "for", value_name = "DURATION", default_value = "25s", value_parser = duration::parse)]
+    pub time: Duration,
+    /// Go on after that until this many kills were proven
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub kills: u64,
+    /// Go on after that until this many messages were received
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub messages: u64,
+    /// Draw whom, what and when from this number; default: a new one, which is printed
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Disturbances a second
+    #[arg(long, value_name = "N", default_value_t = 75, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rate: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// Why a command failed, and the status that says so.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -148,7 +173,13 @@ pub fn main() -> ExitCode {
             return crate::postman::main(&args[1..]);
         }
         Command::DemoSupervisor => return crate::demo::backstage::main(),
-        Command::Agent { args } => return crate::demo::agents::main(&args),
+        Command::Chaos(options) => return crate::chaos::command::chaos(&options),
+        Command::Agent { args } => {
+            return match args.split_first() {
+                Some((first, rest)) if first == "chaos" => crate::chaos::agents::main(rest),
+                _ => crate::demo::agents::main(&args),
+            };
+        }
         Command::Ps { json } => ps::ps(swarm, json),
         Command::Dlq(command) => dlq::dlq(swarm, &command),
         Command::Logs(options) => logs::logs(swarm, &options),

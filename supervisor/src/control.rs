@@ -119,6 +119,8 @@ pub struct PsAgent {
     pub state: PsState,
     /// How often it was started again.
     pub restarts: u64,
+    /// How often it was found asleep though work waited for it, and rung: never, in a healthy swarm.
+    pub rescues: u64,
     /// Since its process was started; 0 while there is none.
     pub uptime_ms: u64,
     /// Its proportional share of memory.

@@ -166,8 +166,8 @@ fn fire(
             break;
         }
         timers.pop();
-        // The proof and the stages of a shutdown outlive an agent's states.
-        let outlives = matches!(timer, Timer::Proof | Timer::Stage);
+        // The proof, the stages of a shutdown and the looks at all agents outlive an agent's states.
+        let outlives = matches!(timer, Timer::Proof | Timer::Stage | Timer::Rescue);
         if outlives || swarm.agents[agent].state_serial == serial {
             swarm.on_timer(agent, timer);
         }

@@ -2,6 +2,7 @@
 
 pub mod agent;
 pub mod birth;
+pub mod chaos;
 pub mod check;
 pub mod child;
 pub mod cli;

@@ -206,6 +206,7 @@ fn report(swarm: &Swarm) -> PsReport {
             generation: u64::from(agent.generation),
             state: shown(agent.state),
             restarts: agent.restarts,
+            rescues: agent.rescues,
             uptime_ms: agent.live.as_ref().map_or(0, |l| (now - l.born).as_millis() as u64),
             pss_kib: pid.and_then(pss_kib).unwrap_or(0),
             sent: totals.sent,

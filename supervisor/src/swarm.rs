@@ -47,6 +47,8 @@ pub enum Timer {
     Drain,
     /// A stage of a shutdown (instead of an agent) has had its time.
     Stage,
+    /// Look for agents (all of them) that sleep though work waits.
+    Rescue,
 }
 
 /// What the event loop is to do for the swarm.
@@ -96,6 +98,7 @@ pub struct Swarm {
     /// Messages that were given in vain.
     trials: Trials,
     postman: Postman,
+    sleepers: rescue::Sleepers,
     notices: Notices,
 }
 
@@ -109,6 +112,7 @@ mod groups;
 mod hear;
 mod letters;
 mod replay;
+mod rescue;
 
 use groups::Groups;
 use replay::Postman;
@@ -146,6 +150,7 @@ impl Swarm {
             last_state: Vec::new(),
             was_ready: false,
             restarts: 0,
+            rescues: 0,
             past: Totals::default(),
             died_at: None,
             capture: capture(&instance.name),
@@ -172,6 +177,7 @@ impl Swarm {
             dead_letters,
             trials: Trials::default(),
             postman,
+            sleepers: rescue::Sleepers::default(),
             notices,
         };
         replay::rests(&mut swarm);
@@ -212,6 +218,7 @@ impl Swarm {
         (0..self.agents.len())
             .filter(|&a| a != postman)
             .for_each(|agent| self.feed(agent, Event::StartAsked));
+        self.look_again_for_sleepers();
     }
 
     /// Whether there is nothing left to wait for.
@@ -385,6 +392,10 @@ impl Swarm {
                 }
             }
             Timer::Stage => self.on_stage_over(agent),
+            Timer::Rescue => {
+                self.rescue_sleepers();
+                self.look_again_for_sleepers();
+            }
             Timer::Drain => {
                 self.reclaim(agent);
                 if self.history_is_full(agent) {

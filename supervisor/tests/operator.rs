@@ -94,6 +94,7 @@ fn report(names: &[&str]) -> PsReport {
         generation: 2,
         state: PsState::Backoff,
         restarts: 1,
+        rescues: 0,
         uptime_ms: 0,
         pss_kib: 0,
         sent: 1,

@@ -160,6 +160,16 @@ fn a_running_swarm_is_spoken_with_as_written_and_its_count_has_no_gap() {
 }
 
 #[test]
+fn chaos_runs_as_written_and_every_message_took_effect_exactly_once() {
+    let clone = Clone::new();
+    // A shorter time, for the same commands.
+    let block = block_with("shoal chaos").replace("25s", "1s");
+    let out = clone.run(&format!("export PATH=\"$PWD/target/release:$PATH\"\n{block}"));
+    assert!(out.contains("every message took effect exactly once: yes"), "{out}");
+    assert!(out.contains(r#"{"seed":7,"lost":0,"duplicated":0,"reordered":0,"corrupted":0,"#), "{out}");
+}
+
+#[test]
 fn the_workers_code_is_that_of_the_example() {
     let rust = blocks("rust");
     assert!(rust.contains(&WORKER), "the README's worker is not examples/src/bin/worker.rs");
@@ -169,8 +179,14 @@ fn the_workers_code_is_that_of_the_example() {
 
 #[test]
 fn every_command_block_is_one_that_these_tests_know() {
-    let known =
-        ["-- demo", "run examples/wordcount.toml", "shoal kill ticker", "scripts/crash-test", "cargo bench"];
+    let known = [
+        "-- demo",
+        "run examples/wordcount.toml",
+        "shoal kill ticker",
+        "scripts/crash-test",
+        "shoal chaos",
+        "cargo bench",
+    ];
     for block in blocks("sh") {
         assert_eq!(known.iter().filter(|text| block.contains(**text)).count(), 1, "not tried:\n{block}");
     }

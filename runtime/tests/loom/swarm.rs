@@ -53,6 +53,8 @@ pub struct Swarm {
     pub share: (u32, u32),
     /// By which the receivers share the one sender's lane.
     pub table: Option<ClaimTable>,
+    /// How many of its messages each of them may hold.
+    pub prefetch: usize,
 }
 
 impl Swarm {
@@ -68,6 +70,7 @@ impl Swarm {
             first,
             share: (0, 1),
             table: None,
+            prefetch: 1,
         }
     }
 
@@ -177,7 +180,7 @@ impl Swarm {
             let mut consumer =
                 Consumer::open(life.region.clone(), &self.receiver_shape(), i, end, shape.clone());
             if let Some(table) = self.table.clone() {
-                consumer.join(Membership { table, owner: life.who.agent, prefetch: 1 });
+                consumer.join(Membership { table, owner: life.who.agent, prefetch: self.prefetch });
             }
             consumer
         };

@@ -64,6 +64,7 @@ fn report(names: &[&str]) -> PsReport {
         generation: 1,
         state: PsState::Ready,
         restarts: 0,
+        rescues: 0,
         uptime_ms: 61_000,
         pss_kib: 2048,
         sent: 3,

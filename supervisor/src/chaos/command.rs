@@ -1,0 +1,226 @@
+//! `shoal chaos`: the swarm, its storm, and the report.
+
+use super::account::{Account, CAPACITY_BYTES, HISTORY};
+use super::agents::{Passed, Sent};
+use super::balance::{Balance, Committed, Flow};
+use super::disturber::{Disturber, Goal};
+use super::plan::Plan;
+use super::{OTHERS, SOURCES, WORKERS};
+use crate::agent::Agent;
+use crate::cli::ChaosOptions;
+use crate::config::{self, SwarmFile};
+use crate::demo::report::percentile;
+use crate::output::Echo;
+use crate::run::{Setting, run_file};
+use crate::run_dir::{self, RunDir};
+use crate::signals::Signals;
+use crate::swarm::Swarm;
+use serde::Serialize;
+use std::hash::BuildHasher;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// The longest time that it takes.
+const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
+
+/// What is printed; as JSON one object.
+#[derive(Clone, Debug, Serialize)]
+struct Report {
+    /// Draws the same plan again.
+    seed: u64,
+    #[serde(flatten)]
+    balance: Balance,
+    /// Agents that slept though work waited.
+    rescues: u64,
+    /// Accusations of peers.
+    accusations: u64,
+    /// Kills that a wait status proved.
+    kills: u64,
+    stops: u64,
+    restarts: u64,
+    agents: u64,
+    seconds: f64,
+    msgs_per_s: u64,
+    recovery_p50_us: Option<u64>,
+    recovery_p99_us: Option<u64>,
+    /// Ended before its time.
+    interrupted: bool,
+    /// Everything took effect exactly once, nobody was forgotten, and what was asked for was done.
+    passed: bool,
+}
+
+/// Runs chaos and prints its report.
+pub fn chaos(options: &ChaosOptions) -> ExitCode {
+    match run(options) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(crate::cli::FAILED),
+        Err(error) => {
+            eprintln!("shoal chaos: {error}");
+            ExitCode::from(crate::cli::BAD_INPUT)
+        }
+    }
+}
+
+fn run(options: &ChaosOptions) -> Result<bool, String> {
+    if options.time.is_zero() || options.time > TIME_MAX {
+        return Err(format!("--for {:?}: give a time of more than nothing and at most 24h", options.time));
+    }
+    let name = format!("chaos-{}", std::process::id());
+    let _ = run_dir::list_running();
+    let mut signals = Signals::new()?;
+    let folder = RunDir::claim(&name).map_err(|e| e.to_string())?;
+    let file = swarm_file(&name)?;
+    let seed = options.seed.unwrap_or_else(drawn_seed);
+    // Before anything can go wrong: the seed is what draws it again.
+    eprintln!("shoal chaos: seed {seed}");
+    let (sources, workers) = (SOURCES as usize, WORKERS as usize);
+    let agents = sources + workers + OTHERS as usize;
+    let plan = Plan::new(seed, agents, (sources..sources + workers).collect(), options.rate);
+    let goal = Goal { time: options.time, kills: options.kills, messages: options.messages };
+    let mut disturber = Disturber::new(plan, goal);
+    let began = Instant::now();
+    let setting = Setting {
+        echo: Echo::to_stderr().unwrap_or_default(),
+        notices: Box::new(|text| eprintln!("shoal: {text}")),
+        companions: vec![&mut signals, &mut disturber],
+        adopted: Vec::new(),
+    };
+    let mut swarm = run_file(file, &folder, setting)?;
+    if let Some(why) = swarm.failed_start.take() {
+        return Err(format!("the swarm did not start: {why}"));
+    }
+    let report = report(options, seed, began.elapsed(), swarm, &disturber);
+    match options.json {
+        true => println!("{}", serde_json::to_string(&report).map_err(|e| e.to_string())?),
+        false => println!("{}", report.text(options)),
+    }
+    Ok(report.passed)
+}
+
+fn drawn_seed() -> u64 {
+    // Short enough to be typed.
+    std::hash::RandomState::new().hash_one(std::process::id()) >> 32
+}
+
+fn report(
+    options: &ChaosOptions,
+    seed: u64,
+    took: Duration,
+    mut swarm: Swarm,
+    disturber: &Disturber,
+) -> Report {
+    let balance = Balance::of(&committed(&swarm));
+    let (kills, rescues, accusations) = (swarm.kills_proven, swarm.rescues(), swarm.accusations);
+    let interrupted = !disturber.is_over();
+    let enough = kills >= options.kills.max(1) && balance.messages >= options.messages.max(1);
+    let us = |ns: Option<u64>| ns.map(|ns| ns / 1000);
+    Report {
+        seed,
+        balance,
+        rescues,
+        accusations,
+        kills,
+        stops: disturber.stops,
+        restarts: disturber.restarts,
+        agents: swarm.agents.len() as u64,
+        seconds: took.as_secs_f64(),
+        msgs_per_s: (balance.messages as f64 / took.as_secs_f64()) as u64,
+        recovery_p50_us: us(percentile(&mut swarm.recoveries_ns, 50)),
+        recovery_p99_us: us(percentile(&mut swarm.recoveries_ns, 99)),
+        interrupted,
+        passed: balance.is_even() && rescues == 0 && accusations == 0 && enough && !interrupted,
+    }
+}
+
+/// What every agent had committed when its last incarnation ended.
+fn committed(swarm: &Swarm) -> Committed {
+    let named = |name: &'static str| {
+        swarm.agents.iter().filter(move |agent| agent.name.split('.').next() == Some(name))
+    };
+    let account = |name| named(name).next().and_then(Agent::committed_state::<Account>);
+    let sent = |name| -> Vec<u64> {
+        let states = named(name).map(Agent::committed_state::<Sent>);
+        states.map(|sent| sent.map_or(0, |sent| sent.count)).collect()
+    };
+    let sources = ["source", "beat"].into_iter().flat_map(|name| {
+        let lanes = named(name).map(|a| a.last.lanes.iter().map(|place| place.sequence).collect());
+        sent(name).into_iter().zip(lanes)
+    });
+    let passed: Vec<Passed> = named("worker").filter_map(Agent::committed_state).collect();
+    let flow = |from, to, ordered| Flow { sent: sent(from), account: account(to), ordered };
+    Committed {
+        sources: sources.collect(),
+        flows: vec![
+            flow("source", "counter", true),
+            flow("source", "sink", false),
+            flow("beat", "listener", true),
+        ],
+        passed: (sent("source").iter().sum(), passed.iter().map(|p| p.count).sum()),
+        corrupted: passed.iter().map(|p| p.corrupted).sum(),
+    }
+}
+
+/// Chaos's swarm file. Its agents are this same binary.
+fn swarm_file(name: &str) -> Result<SwarmFile, String> {
+    let binary = std::env::current_exe().map_err(|e| format!("finding the own binary: {e}"))?;
+    let binary = binary.to_str().ok_or_else(|| format!("{} is not UTF-8", binary.display()))?;
+    let binary = toml::Value::String(binary.to_owned());
+    let channel =
+        |name: &str| format!("[channel.{name}]\nmessage = \"Number\"\ncapacity = {CAPACITY_BYTES}\n");
+    let agent = |name: &str, replicas: u32, ways: &str| {
+        // Deaths that come from elsewhere are no reason to give up.
+        format!(
+            "[agent.{name}]\ncommand = [{binary}, \"agent\", \"chaos\", \"{name}\"]\nreplicas = {replicas}\n{ways}\n\
+             stop_timeout = \"30s\"\nready_timeout = \"60s\"\n\
+             restart = {{ intensity = 10000, period = \"1s\", backoff = \"1ms..10ms\" }}\n"
+        )
+    };
+    let text = [
+        format!("[swarm]\nname = \"{name}\"\nhistory = {HISTORY}\n"),
+        ["numbers", "direct", "results", "beats"].map(channel).concat(),
+        agent("source", SOURCES, "publishes = [\"numbers\", \"direct\"]"),
+        agent("worker", WORKERS, "subscribes = [\"numbers\"]\npublishes = [\"results\"]"),
+        agent("counter", 1, "subscribes = [\"direct\"]"),
+        agent("sink", 1, "subscribes = [\"results\"]"),
+        agent("beat", 1, "publishes = [\"beats\"]"),
+        agent("listener", 1, "subscribes = [\"beats\"]"),
+    ]
+    .concat();
+    config::parse(Path::new("chaos's swarm file"), &text).map_err(|e| e.to_string())
+}
+
+impl Report {
+    fn text(&self, options: &ChaosOptions) -> String {
+        let Report { seed, balance, rescues, accusations, kills, stops, restarts, .. } = self;
+        let Balance { lost, duplicated, reordered, corrupted, unaccounted, messages } = balance;
+        let us = |us: Option<u64>| us.map_or("-".to_owned(), |us| format!("{us} µs"));
+        let mut lines = vec![
+            format!("seed {seed}, {} agents, {:.1} s", self.agents, self.seconds),
+            format!("{messages} messages, {} a second", self.msgs_per_s),
+            format!("{kills} kills, {stops} stops, {restarts} restarts ordered"),
+            format!(
+                "a kill's successor at work: p50 {}, p99 {}",
+                us(self.recovery_p50_us),
+                us(self.recovery_p99_us)
+            ),
+            format!("lost {lost}, duplicated {duplicated}, reordered {reordered}, corrupted {corrupted}"),
+            format!("rescues {rescues}, accusations {accusations}"),
+        ];
+        if *unaccounted > 0 {
+            lines.push(format!("{unaccounted} messages came too early to be accounted: `lost` is too high"));
+        }
+        if *kills < options.kills.max(1) || *messages < options.messages.max(1) {
+            let (kills, messages) = (options.kills.max(1), options.messages.max(1));
+            lines.push(format!("not enough was done: {kills} kills and {messages} messages were wanted"));
+        }
+        if self.interrupted {
+            lines.push("interrupted: this is what was counted so far".to_owned());
+        }
+        lines.push(format!(
+            "every message took effect exactly once: {}",
+            if self.passed { "yes" } else { "NO" }
+        ));
+        lines.join("\n")
+    }
+}

@@ -1,0 +1,174 @@
+//! Carries out the plan on the supervisor's own thread, then leaves the swarm in peace for a while, and ends it.
+//!
+//! In the calm nothing wakes anybody but the messages themselves: whoever sleeps then though work waits is found by the
+//! supervisor's looks for sleepers, which deaths and starts would hide.
+
+use super::plan::{Disturbance, Plan, What};
+use crate::child::{Event, State};
+use crate::event_loop::{Companion, Watch};
+use crate::spawn;
+use crate::swarm::Swarm;
+use rustix::process::Signal;
+use std::io;
+use std::iter::Peekable;
+use std::time::{Duration, Instant};
+
+/// How long the swarm is left in peace at the end: time for two looks for sleepers, and one more.
+const CALM: Duration = Duration::from_secs(3);
+/// How often it is looked whether enough was done, once the time is over.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What is not reached after so many times the asked time, and a minute, is not waited for any more.
+const TIMES_MAX: u32 = 4;
+const GRACE: Duration = Duration::from_secs(60);
+
+/// How much is to be done.
+#[derive(Clone, Copy, Debug)]
+pub struct Goal {
+    /// For so long at least.
+    pub time: Duration,
+    /// So many kills at least.
+    pub kills: u64,
+    /// So many messages received at least.
+    pub messages: u64,
+}
+
+/// Where it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    /// Not everybody was ready yet.
+    Before,
+    /// Since.
+    Storm(Instant),
+    /// Until.
+    Calm(Instant),
+    /// It has ended the swarm.
+    Over,
+}
+
+/// Disturbs.
+pub struct Disturber {
+    plan: Peekable<Plan>,
+    goal: Goal,
+    phase: Phase,
+    look_next: Instant,
+    /// Who is stopped: agent, generation, until when.
+    stopped: Vec<(usize, u32, Instant)>,
+    /// Agents that were stopped.
+    pub stops: u64,
+    /// Restarts that were ordered.
+    pub restarts: u64,
+}
+
+impl Disturber {
+    /// Carries out a plan until a goal is reached.
+    pub fn new(plan: Plan, goal: Goal) -> Disturber {
+        let (plan, stopped) = (plan.peekable(), Vec::new());
+        let (phase, look_next) = (Phase::Before, Instant::now());
+        Disturber { plan, goal, phase, look_next, stopped, stops: 0, restarts: 0 }
+    }
+
+    /// Whether the swarm was ended by this, and not by somebody else before.
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Over
+    }
+
+    fn disturb(&mut self, what: What, swarm: &mut Swarm, now: Instant) {
+        match what {
+            What::Kill(agents) => agents.into_iter().for_each(|agent| {
+                swarm.kill(agent);
+            }),
+            What::Stop(agent, time) => {
+                if let Some(live) = &swarm.agents[agent].live {
+                    spawn::signal(&live.child, Signal::STOP);
+                    self.stopped.push((agent, live.incarnation.generation, now + time));
+                    self.stops += 1;
+                }
+            }
+            What::Restart(agent) => {
+                // Of one that is down it would be a start.
+                if swarm.agents[agent].state == State::Ready {
+                    swarm.order(agent, Event::RestartAsked);
+                    self.restarts += 1;
+                }
+            }
+        }
+    }
+
+    /// Lets go on who was stopped long enough; everybody, when `all`.
+    fn go_on(&mut self, swarm: &Swarm, now: Instant, all: bool) {
+        self.stopped.retain(|&(agent, generation, until)| {
+            let due = all || until <= now;
+            let live = swarm.agents[agent].live.as_ref();
+            if let Some(live) = live.filter(|live| due && live.incarnation.generation == generation) {
+                spawn::signal(&live.child, Signal::CONT);
+            }
+            !due
+        });
+    }
+
+    fn storm(&mut self, began: Instant, swarm: &mut Swarm, now: Instant) {
+        while let Some(Disturbance { what, .. }) = self.plan.next_if(|next| began + next.at <= now) {
+            self.disturb(what, swarm, now);
+        }
+        let past = now - began;
+        if past < self.goal.time || now < self.look_next {
+            return;
+        }
+        self.look_next = now + LOOK_EVERY;
+        let received = || swarm.agents.iter().map(|agent| agent.totals().received).sum::<u64>();
+        let reached = swarm.kills_proven >= self.goal.kills && received() >= self.goal.messages;
+        if reached || past > self.goal.time * TIMES_MAX + GRACE {
+            self.go_on(swarm, now, true);
+            self.phase = Phase::Calm(now + CALM);
+        }
+    }
+}
+
+impl Companion for Disturber {
+    fn register(&mut self, _watch: &Watch) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::Before | Phase::Over => None,
+            Phase::Storm(began) => {
+                // The plan has no end.
+                let mut plan = self.plan.clone();
+                let next = plan.peek().map(|next| began + next.at);
+                next.into_iter().chain([(began + self.goal.time).max(self.look_next)]).min()
+            }
+            Phase::Calm(until) => Some(until),
+        };
+        self.stopped.iter().map(|(.., until)| *until).chain(phase).min()
+    }
+
+    fn run(&mut self, ready: Option<u64>, swarm: &mut Swarm, _watch: &Watch) {
+        if ready.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        self.go_on(swarm, now, swarm.is_ending());
+        if swarm.is_ending() {
+            return;
+        }
+        swarm.measure_recoveries();
+        match self.phase {
+            Phase::Storm(began) => self.storm(began, swarm, now),
+            Phase::Calm(until) if until <= now => {
+                self.phase = Phase::Over;
+                swarm.shut_down();
+            }
+            Phase::Before | Phase::Calm(_) | Phase::Over => {}
+        }
+    }
+
+    fn passed(&mut self, swarm: &mut Swarm) {
+        if self.phase == Phase::Before && swarm.agents.iter().all(|agent| agent.was_ready) {
+            self.phase = Phase::Storm(Instant::now());
+        }
+        if swarm.is_ending() && !self.stopped.is_empty() {
+            self.go_on(swarm, Instant::now(), true);
+        }
+    }
+}

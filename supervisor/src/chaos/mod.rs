@@ -1,0 +1,33 @@
+//! `shoal chaos`: a swarm at full speed, disturbed at random, whose accounts must come out even.
+//!
+//! ```text
+//!             ┌─ numbers ─► worker.1 ─┐
+//!  source.1 ──┤             worker.2  ├─ results ─► sink       each message once, in any order
+//!  source.2 ──┤             worker.3 ─┘
+//!             └─ direct ──────────────────────────► counter    each message once, in order
+//!  beat ──────── beats ───────────────────────────► listener   the same, one at a time: its reader always sleeps before
+//!
+//!  disturber (drawn from a seed): SIGKILL, SIGSTOP and SIGCONT, restarts
+//! ```
+//!
+//! Every agent keeps its account in its state, so an account is committed with the step that it counts, and a killed
+//! counter counts right. At the end the supervisor reads what each agent committed last, and what the sources committed is
+//! compared with what the receivers committed.
+//!
+//! Pure: what a message holds (`number`), the account of a receiver (`account`), the plan of disturbances (`plan`), the
+//! final account (`balance`). The rest runs: `agents`, `disturber`, `command`.
+
+pub mod account;
+pub mod agents;
+pub mod balance;
+pub mod command;
+pub mod disturber;
+pub mod number;
+pub mod plan;
+
+/// How many sources there are.
+pub const SOURCES: u32 = 2;
+/// How many workers share the sources' numbers.
+pub const WORKERS: u32 = 3;
+/// How many agents there are besides: a counter, a sink, a beat and its listener.
+pub const OTHERS: u32 = 4;

@@ -1,0 +1,120 @@
+//! Who is disturbed, how and when: a pure function of the seed.
+
+use super::number::mix;
+use std::time::Duration;
+
+/// Longest pause of an agent by SIGSTOP.
+const STOP_MAX: Duration = Duration::from_millis(200);
+
+/// One disturbance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Disturbance {
+    /// When, since the plan began.
+    pub at: Duration,
+    /// What.
+    pub what: What,
+}
+
+/// What is done to whom; agents by their index in the swarm.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum What {
+    /// SIGKILL, to all of these at once.
+    Kill(Vec<usize>),
+    /// SIGSTOP, and SIGCONT after a time.
+    Stop(usize, Duration),
+    /// Restarted in order, as by `shoal restart`.
+    Restart(usize),
+}
+
+/// The plan: disturbances in the order of time, without end.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    state: u64,
+    agents: usize,
+    group: Vec<usize>,
+    mean: Duration,
+    at: Duration,
+}
+
+impl Plan {
+    /// Draws from a seed, for a swarm of so many agents with one group among them; `rate` disturbances a second.
+    pub fn new(seed: u64, agents: usize, group: Vec<usize>, rate: u32) -> Plan {
+        let mean = Duration::from_secs(1) / rate.max(1);
+        Plan { state: mix(seed), agents, group, mean, at: Duration::ZERO }
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.state = self.state.wrapping_add(1);
+        mix(mix(self.state)) % end.max(1)
+    }
+
+    fn anyone(&mut self) -> usize {
+        self.below(self.agents as u64) as usize
+    }
+
+    /// One to three agents, each once.
+    fn several(&mut self) -> Vec<usize> {
+        let mut several: Vec<usize> = (0..2 + self.below(2)).map(|_| self.anyone()).collect();
+        several.sort_unstable();
+        several.dedup();
+        several
+    }
+
+    /// From nothing to [`STOP_MAX`], the shorter the likelier.
+    fn stop_time(&mut self) -> Duration {
+        let part = self.below(1000) as f64 / 1000.0;
+        STOP_MAX.mul_f64(part.powi(3))
+    }
+}
+
+impl Iterator for Plan {
+    type Item = Disturbance;
+
+    fn next(&mut self) -> Option<Disturbance> {
+        let gap = self.below(2 * self.mean.as_micros() as u64 + 1);
+        self.at += Duration::from_micros(gap);
+        let what = match self.below(100) {
+            0..68 => What::Kill(vec![self.anyone()]),
+            68..76 => What::Kill(self.several()),
+            76..78 => What::Kill(self.group.clone()),
+            78..92 => What::Stop(self.anyone(), self.stop_time()),
+            _ => What::Restart(self.anyone()),
+        };
+        Some(Disturbance { at: self.at, what })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn plan_is_a_function_of_its_seed_and_keeps_its_rate(seed: u64, rate in 1u32..=1000) {
+            let plan = || Plan::new(seed, 7, vec![2, 3, 4], rate).take(4000).collect::<Vec<_>>();
+            let drawn = plan();
+            prop_assert_eq!(&drawn, &plan());
+            prop_assert_ne!(&drawn, &Plan::new(seed.wrapping_add(1), 7, vec![2, 3, 4], rate).take(4000).collect::<Vec<_>>());
+            prop_assert!(drawn.is_sorted_by_key(|d| d.at));
+            let mean = drawn[3999].at.as_secs_f64() / 4000.0 * f64::from(rate);
+            prop_assert!((0.9..1.1).contains(&mean), "{mean}");
+        }
+    }
+
+    #[test]
+    fn everybody_is_killed_stopped_and_restarted_and_now_and_then_the_whole_group_is_killed() {
+        let drawn: Vec<_> = Plan::new(1, 7, vec![2, 3, 4], 50).take(4000).map(|d| d.what).collect();
+        for agent in 0..7 {
+            assert!(drawn.contains(&What::Kill(vec![agent])) && drawn.contains(&What::Restart(agent)));
+            assert!(
+                drawn
+                    .iter()
+                    .any(|what| matches!(what, What::Stop(who, time) if *who == agent && *time <= STOP_MAX))
+            );
+        }
+        assert!(drawn.contains(&What::Kill(vec![2, 3, 4])));
+        let kills = drawn.iter().filter(|what| matches!(what, What::Kill(_))).count();
+        assert!((2800..3500).contains(&kills), "{kills}");
+    }
+}

@@ -1,0 +1,230 @@
+//! Rescues: an agent that sleeps though messages wait for it is rung, and counted. Whoever publishes rings, so in a healthy
+//! swarm there is never one; a count above zero is a bug of the protocol that was survived.
+//!
+//! Once a second every agent's parked word is read, one word of fixed size; a sleeper costs two words more for each lane that
+//! it reads. A single glance may catch an agent that is just being woken, and a producer between its publish and its ring.
+//! So only what two looks saw alike counts, and only of processes that the kernel shows neither running nor stopped.
+
+use super::{Effect, Swarm, Timer};
+use shoal_runtime::claims::{Claim, ClaimTable};
+use shoal_runtime::desk::{self, Awaits, Counter};
+use shoal_runtime::mark::Place;
+use std::time::{Duration, Instant};
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Claims that a look goes through on one lane: what lies further ahead is seen when the first are done.
+const CLAIMS_MAX: usize = 1 << 16;
+
+/// What the last look saw.
+#[derive(Default)]
+pub(super) struct Sleepers {
+    /// One glance an agent; `None` for one that was awake or had nothing to read.
+    seen: Vec<Option<Glance>>,
+}
+
+/// An agent that sleeps while committed messages that concern it wait.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Glance {
+    /// Its life, and its parked word: another one for each sleep.
+    sleep: (u32, u64),
+    /// The lanes on which something waits.
+    waiting: Vec<Waiting>,
+}
+
+/// A lane on which something waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Waiting {
+    /// The input of the sleeper that is this lane.
+    input: usize,
+    /// The position up to which it was read; in a group, the number of the first message that nobody works on.
+    read: u64,
+    /// Up to where it was committed.
+    committed: u64,
+}
+
+/// What a process does at the moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Doing {
+    /// There is none, and a verdict on the last one: of a death all neighbours are told.
+    Gone,
+    /// It waits in the kernel.
+    Asleep,
+    /// It runs, or would like to.
+    Running,
+    /// It is stopped, by a signal or a debugger; or it is dead and not buried yet.
+    Stopped,
+}
+
+/// Whether an agent was forgotten: it slept one and the same sleep from one look to the next while a message waited, and the
+/// message's producer has since left the publish that should have rung.
+///
+/// A publish rings before it ends, and an agent sleeps only outside of one. A producer that runs has left the publish of
+/// what it committed before the first look if it has committed more since.
+///
+/// The sleeper is asked for last: who was rung while the others were looked at sleeps no more.
+fn forgotten(
+    before: &Glance,
+    now: &Glance,
+    sleeper: impl FnOnce() -> Doing,
+    producer: impl Fn(usize) -> Doing,
+) -> bool {
+    let left_its_publish = |before: &Waiting, now: &Waiting| match producer(now.input) {
+        Doing::Gone | Doing::Asleep => true,
+        Doing::Running => now.committed > before.committed,
+        Doing::Stopped => false,
+    };
+    let waits_since = |now: &Waiting| {
+        let lane = before.waiting.iter().find(|w| w.input == now.input);
+        lane.is_some_and(|before| before.read == now.read && left_its_publish(before, now))
+    };
+    before.sleep == now.sleep && now.waiting.iter().any(waits_since) && sleeper() == Doing::Asleep
+}
+
+/// The first message of a group's lane that nobody works on, if one may be claimed. What a member works on concerns no other.
+fn free(table: &ClaimTable, end: u64) -> Option<u64> {
+    let frontier = table.frontier();
+    let claimable = (frontier..end).take_while(|&sequence| table.within(sequence, frontier));
+    claimable.take(CLAIMS_MAX).find(|&sequence| matches!(table.see(sequence), Claim::Free { .. }))
+}
+
+impl Swarm {
+    /// How many rescues there were.
+    pub fn rescues(&self) -> u64 {
+        self.agents.iter().map(|agent| agent.rescues).sum()
+    }
+
+    pub(super) fn look_again_for_sleepers(&mut self) {
+        self.effects.push(Effect::Arm(Instant::now() + LOOK_EVERY, 0, Timer::Rescue, 0));
+    }
+
+    /// Looks at all agents, and rings who was forgotten.
+    pub(super) fn rescue_sleepers(&mut self) {
+        let mut seen = std::mem::take(&mut self.sleepers.seen);
+        seen.resize(self.agents.len(), None);
+        for (agent, before) in seen.iter_mut().enumerate() {
+            let now = self.glance(agent);
+            if let (Some(before), Some(now)) = (before.as_ref(), &now)
+                && self.is_forgotten(agent, before, now)
+            {
+                self.rescue(agent);
+            }
+            *before = now;
+        }
+        self.sleepers.seen = seen;
+    }
+
+    fn is_forgotten(&self, agent: usize, before: &Glance, now: &Glance) -> bool {
+        // Most sleep another sleep by now: that costs no look at any process.
+        before.sleep == now.sleep
+            && forgotten(
+                before,
+                now,
+                || self.doing(agent),
+                |input| self.doing(self.topology.agents[agent].inputs[input].producer),
+            )
+    }
+
+    fn rescue(&mut self, agent: usize) {
+        let record = &mut self.agents[agent];
+        let Some(live) = &record.live else { return };
+        live.doorbell.ring();
+        record.rescues += 1;
+        let text = format!(
+            "agent {} (generation {}) slept though messages waited for it, and was woken: a bug of Shoal, please report it",
+            record.name, live.incarnation.generation
+        );
+        self.notice(&text);
+    }
+
+    /// What is to be seen of an agent that sleeps though something waits. One that accused a peer reads on as it can.
+    fn glance(&self, agent: usize) -> Option<Glance> {
+        let record = &self.agents[agent];
+        let live = record.live.as_ref().filter(|live| live.going && live.post.is_done())?;
+        let view = &live.sealed.as_ref()?.view;
+        let words = desk::view(view);
+        let accuses = || desk::counter(view, Counter::PeerFaults) > 0;
+        if !words.parked || words.awaits == Awaits::Nothing || accuses() {
+            return None;
+        }
+        let inputs = self.topology.agents[agent].inputs.iter().enumerate();
+        let concerns = inputs.filter(|(_, input)| words.awaits.concerns(input.channel as u32));
+        let waiting: Vec<_> = concerns.filter_map(|(index, _)| self.waiting(agent, index)).collect();
+        let sleep = (live.incarnation.generation, words.sleep);
+        (!waiting.is_empty()).then_some(Glance { sleep, waiting })
+    }
+
+    /// What waits on one lane for one of its readers.
+    fn waiting(&self, agent: usize, index: usize) -> Option<Waiting> {
+        let input = &self.topology.agents[agent].inputs[index];
+        let committed = self.tail(input.producer, input.lane)?;
+        if let Some(table) = &input.table {
+            let read = free(&self.groups.table(table), committed.sequence)?;
+            return Some(Waiting { input: index, read, committed: committed.position });
+        }
+        let read = self.cursor(agent, index);
+        // The share tells whose message each is by its number.
+        let (k, n) = (u64::from(input.share.0), u64::from(input.share.1));
+        let below = |end: u64| (end + n - 1 - k) / n;
+        let concerned = below(committed.sequence) > below(read.sequence);
+        let [read, committed] = [read, committed].map(|place: Place| place.position);
+        (concerned && committed > read).then_some(Waiting { input: index, read, committed })
+    }
+
+    /// What an agent's process does.
+    fn doing(&self, agent: usize) -> Doing {
+        let Some(live) = &self.agents[agent].live else { return Doing::Gone };
+        // The state stands behind the name, which is in brackets and may hold anything.
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", live.child.pid)).unwrap_or_default();
+        match stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes().first()) {
+            Some(Some(b'S')) => Doing::Asleep,
+            Some(Some(b'R' | b'D')) => Doing::Running,
+            _ => Doing::Stopped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn glance(sleep: u64, read: u64, committed: u64) -> Glance {
+        Glance { sleep: (1, sleep), waiting: vec![Waiting { input: 2, read, committed }] }
+    }
+
+    #[test]
+    fn only_the_same_sleep_with_the_same_message_waiting_at_two_looks_is_forgotten() {
+        let now = glance(7, 64, 128);
+        let asleep = |before: &Glance| forgotten(before, &now, || Doing::Asleep, |_| Doing::Asleep);
+        assert!(asleep(&now));
+        assert!(!asleep(&glance(5, 64, 128)), "it was awake in between");
+        assert!(!asleep(&glance(7, 0, 128)), "it read in between");
+        let other_life = Glance { sleep: (2, 7), ..now.clone() };
+        assert!(!asleep(&other_life));
+        let other_lane = Glance { waiting: vec![Waiting { input: 1, ..now.waiting[0] }], ..now.clone() };
+        assert!(!asleep(&other_lane), "the message came after the first look");
+    }
+
+    #[test]
+    fn nobody_is_forgotten_who_does_not_sleep_in_the_kernel() {
+        let now = glance(7, 64, 128);
+        for (doing, expected) in [(Doing::Asleep, true), (Doing::Running, false), (Doing::Stopped, false)] {
+            assert_eq!(forgotten(&now, &now, || doing, |_| Doing::Asleep), expected, "{doing:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_forgotten_whose_producer_may_still_be_about_to_ring() {
+        let (before, more) = (glance(7, 64, 128), glance(7, 64, 192));
+        for (doing, same, moved) in [
+            (Doing::Gone, true, true),
+            (Doing::Asleep, true, true),
+            (Doing::Running, false, true),
+            (Doing::Stopped, false, false),
+        ] {
+            assert_eq!(forgotten(&before, &before, || Doing::Asleep, |_| doing), same, "{doing:?}");
+            assert_eq!(forgotten(&before, &more, || Doing::Asleep, |_| doing), moved, "{doing:?}");
+        }
+    }
+}
