@@ -59,6 +59,7 @@ fn ps_json_has_exactly_the_documented_fields() {
         "generation",
         "state",
         "restarts",
+        "rescues",
         "uptime_ms",
         "pss_kib",
         "sent",
