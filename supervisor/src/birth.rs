@@ -181,6 +181,7 @@ pub fn bear(
         post: Post::default(),
         going: false,
         born: Instant::now(),
+        killed_ns: None,
         ordered: false,
         dead_since: None,
     })

@@ -90,6 +90,8 @@ pub struct Swarm {
     started: Instant,
     /// SIGKILLs ordered here that a wait status proved.
     pub kills_proven: u64,
+    /// SIGKILL from here to the end of the verdict, ns: from then on nobody waits for the dead.
+    pub verdicts_ns: Vec<u64>,
     /// Death to the first message that the next incarnation took or committed, ns.
     pub recoveries_ns: Vec<u64>,
     /// Accusations of peers heard.
@@ -172,6 +174,7 @@ impl Swarm {
             failed_start: None,
             started: Instant::now(),
             kills_proven: 0,
+            verdicts_ns: Vec::new(),
             recoveries_ns: Vec::new(),
             accusations: 0,
             dead_letters,
@@ -314,6 +317,7 @@ impl Swarm {
     pub fn kill(&mut self, agent: usize) -> bool {
         let Some(live) = &mut self.agents[agent].live else { return false };
         live.ordered = true;
+        live.killed_ns.get_or_insert_with(clock::now_ns);
         self.note_death(agent);
         self.feed(agent, Event::KillAsked);
         true

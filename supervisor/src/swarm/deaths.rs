@@ -11,7 +11,7 @@ use shoal_runtime::segment::{self, Proof};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use shoal_runtime::{commit, desk, state};
+use shoal_runtime::{clock, commit, desk, state};
 
 impl Swarm {
     /// A process is dead: prove it, and when it is proved, draw the conclusions.
@@ -95,6 +95,7 @@ impl Swarm {
             }
             self.reclaim(neighbour);
         }
+        self.verdicts_ns.extend(live.killed_ns.map(|killed_ns| clock::now_ns().saturating_sub(killed_ns)));
         self.drain_output(agent, &mut live);
         if let Some(message) = in_vain {
             self.note_output(agent, message);
