@@ -170,15 +170,32 @@ pub mod lane {
 }
 
 /// What a full ring does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, Debug, Hash, Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize,
+)]
 #[repr(u64)]
 pub enum WhenFull {
     /// The producer waits, with a deadline if it has one.
+    #[default]
     Block = 0,
     /// The producer gets an error.
     Reject = 1,
     /// The oldest frames make room; readers are told exactly how many they missed.
     DropOldest = 2,
+}
+
+impl WhenFull {
+    /// All of them.
+    pub const ALL: [WhenFull; 3] = [WhenFull::Block, WhenFull::Reject, WhenFull::DropOldest];
+
+    /// The word for people, and of the swarm file.
+    pub fn word(self) -> &'static str {
+        match self {
+            WhenFull::Block => "block",
+            WhenFull::Reject => "reject",
+            WhenFull::DropOldest => "drop-oldest",
+        }
+    }
 }
 
 /// The fixed facts of a lane that shape its segment.

@@ -1,7 +1,7 @@
 //! What an incarnation is made of: its manifest, its segment, its sockets and pipes, its process.
 
 use crate::agent::{Live, Post};
-use crate::config::{SwarmFile, WhenFull};
+use crate::config::SwarmFile;
 use crate::spawn::{self, Child, Order, Spawner};
 use crate::topology::{InputSpec, Instance, LaneSpec, TableSpec, Topology};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -23,11 +23,7 @@ use std::time::Instant;
 pub fn segment_shape(instance: &Instance) -> SegmentShape {
     let lanes = instance.lanes.iter().map(|lane| LaneShape {
         capacity_bytes: lane.capacity_bytes,
-        when_full: match lane.when_full {
-            WhenFull::Block => layout::WhenFull::Block,
-            WhenFull::Reject => layout::WhenFull::Reject,
-            WhenFull::DropOldest => layout::WhenFull::DropOldest,
-        },
+        when_full: lane.when_full,
         channel: lane.channel as u32,
     });
     SegmentShape {

@@ -41,6 +41,7 @@ use std::time::Duration;
 pub use crate::dead_letters::Bounds;
 pub use crate::restart::{Policy, Restart};
 pub use problem::{ConfigError, Problem};
+pub use shoal_runtime::layout::WhenFull;
 
 /// The smallest lane, bytes.
 pub const CAPACITY_BYTES_MIN: u64 = 4 << 10;
@@ -95,32 +96,6 @@ pub struct Channel {
     pub when_full: WhenFull,
     /// The line of its table in the file, from 1.
     pub line: usize,
-}
-
-/// What a full lane does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-pub enum WhenFull {
-    /// The producer waits for space.
-    #[default]
-    Block,
-    /// The producer gets an error.
-    Reject,
-    /// The oldest frames are overwritten; readers learn how many they missed.
-    DropOldest,
-}
-
-impl WhenFull {
-    /// All policies.
-    pub const ALL: [WhenFull; 3] = [WhenFull::Block, WhenFull::Reject, WhenFull::DropOldest];
-
-    /// The word of the swarm file.
-    pub fn word(self) -> &'static str {
-        match self {
-            WhenFull::Block => "block",
-            WhenFull::Reject => "reject",
-            WhenFull::DropOldest => "drop-oldest",
-        }
-    }
 }
 
 /// A program of the swarm.

@@ -1,7 +1,9 @@
 //! What the agents of the tests share: the stage's folder, remarks in it, and the messages.
 
+use shoal_runtime::attachment::Encode;
 use std::fmt::Display;
 use std::io::Write;
+use std::mem::MaybeUninit;
 use std::path::PathBuf;
 
 use crate::traces::MARK;
@@ -11,6 +13,22 @@ use crate::traces::MARK;
 pub struct Number {
     /// It.
     pub value: u64,
+}
+
+/// A number as eight raw bytes, for agents that use the runtime without the SDK.
+#[derive(Debug)]
+pub struct RawNumber(pub u64);
+
+impl Encode for RawNumber {
+    fn fill(&mut self, slot: &mut [MaybeUninit<u8>]) -> Option<usize> {
+        let slot = slot.get_mut(..8)?;
+        slot.iter_mut().zip(self.0.to_le_bytes()).for_each(|(to, byte)| _ = to.write(byte));
+        Some(8)
+    }
+
+    fn exact(&mut self) -> Option<usize> {
+        Some(8)
+    }
 }
 
 /// A path in the folder of the stage that this agent plays on.

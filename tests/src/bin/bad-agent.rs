@@ -1,11 +1,12 @@
 //! The agents of the swarms under attack: `bad-agent ROLE N`, on the bare runtime. Good ones are source, sink and ear.
 
 use rustix::process::{Pid, getpid, getppid};
-use shoal_runtime::attachment::{Attachment, Encode, Found, attach};
+use shoal_runtime::attachment::{Attachment, Found, attach};
 use shoal_runtime::consumer::Frame;
 use shoal_runtime::layout::{header, input, mark};
 use shoal_runtime::wire::{self, CONTROL_FD, FromAgent, Manifest, Received, ToAgent};
 use shoal_runtime::{bootstrap, segment};
+use shoal_tests::agents::RawNumber;
 use shoal_tests::attack::{self, OwnMap};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -40,23 +41,8 @@ fn note(name: &str) -> PathBuf {
     PathBuf::from(std::env::var_os("NOTES").expect("a folder")).join(name)
 }
 
-/// Eight bytes.
-struct Number(u64);
-
-impl Encode for Number {
-    fn fill(&mut self, slot: &mut [MaybeUninit<u8>]) -> Option<usize> {
-        let slot = slot.get_mut(..8)?;
-        slot.iter_mut().zip(self.0.to_le_bytes()).for_each(|(to, byte)| _ = to.write(byte));
-        Some(8)
-    }
-
-    fn exact(&mut self) -> Option<usize> {
-        Some(8)
-    }
-}
-
 fn write(a: &mut Attachment, value: u64) -> bool {
-    let sent = a.outputs.write(0, &mut a.world, None, &mut Number(value)).expect("alive").is_ok();
+    let sent = a.outputs.write(0, &mut a.world, None, &mut RawNumber(value)).expect("alive").is_ok();
     a.world.accuse().expect("alive");
     sent
 }

@@ -1,6 +1,6 @@
 //! An agent on the bare runtime: `raw-agent source N | relay | sink N`. Numbers travel; the sink checks their order.
-use shoal_runtime::attachment::{Attachment, Encode, Found, attach};
-use std::mem::MaybeUninit;
+use shoal_runtime::attachment::{Attachment, Found, attach};
+use shoal_tests::agents::RawNumber;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
@@ -17,23 +17,8 @@ fn main() {
     }
 }
 
-/// Eight bytes.
-struct Number(u64);
-
-impl Encode for Number {
-    fn fill(&mut self, slot: &mut [MaybeUninit<u8>]) -> Option<usize> {
-        let slot = slot.get_mut(..8)?;
-        slot.iter_mut().zip(self.0.to_le_bytes()).for_each(|(to, byte)| _ = to.write(byte));
-        Some(8)
-    }
-
-    fn exact(&mut self) -> Option<usize> {
-        Some(8)
-    }
-}
-
 fn write(a: &mut Attachment, value: u64) {
-    a.outputs.write(0, &mut a.world, None, &mut Number(value)).expect("alive").expect("sent");
+    a.outputs.write(0, &mut a.world, None, &mut RawNumber(value)).expect("alive").expect("sent");
 }
 
 fn source(a: &mut Attachment, count: u64) {
