@@ -248,7 +248,7 @@ impl Consumer {
                 sources.seek(member.walk, member.frontier());
             }
             match sources.look(member.walk) {
-                // Nobody may claim it yet. Who moves the frontier is awake, and comes here next.
+                // Nobody may claim it yet. Who moves the frontier is awake and comes here next; it rings nobody.
                 Look::Message(frame) if member.is_beyond_reach(&frame) => {
                     return member.next(true).map_or(Polled::Empty, Polled::Frame);
                 }

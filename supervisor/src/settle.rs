@@ -94,3 +94,36 @@ fn settle_one(table: &ClaimTable, sequence: u64, owner: u32, done: bool, in_vain
     }
     table.settle(sequence, by, Claim::Free { attempts: attempts.max(in_vain) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shoal_runtime::Incarnation;
+    use shoal_runtime::claims;
+    use shoal_runtime::mark::Place;
+    use shoal_runtime::segment::{self, Origin};
+
+    #[test]
+    fn member_that_wrote_over_its_record_gives_back_all_that_it_held_and_only_that() {
+        let shape = |input_count| SegmentShape { lanes: Vec::new(), input_count, state_bytes: 0 };
+        let incarnation = Incarnation { agent: 1, generation: 2 };
+        let inputs = vec![Place { position: 4096, sequence: 0 }];
+        let origin = Origin { swarm: 1, incarnation, lanes: Vec::new(), inputs, state: Vec::new() };
+        let view = segment::heap(&shape(40), &origin);
+        // A record where another shape would have it: the number names a slot that holds nothing.
+        commit::Committer::new(view.clone(), &shape(40), 2).commit();
+        let shape = shape(1);
+        assert!(commit::read(&view, &shape).is_err(), "what it left contradicts itself");
+        let table = ClaimTable::new(Region::heap(claims::table_bytes(64)), 0, 64);
+        for (sequence, owner) in [(0, 8), (1, 7), (2, 9), (3, 7)] {
+            assert_eq!(table.take(sequence, owner), Ok(0));
+        }
+        let bell = Doorbell::create().expect("a doorbell");
+        let dead = DeadMember { view: &view, shape: &shape, owner: 7, ordered: false };
+        settle(&dead, &[(0, table.clone())], [&bell].into_iter());
+        let owned = |owner| Claim::Owned { owner, attempts: 0 };
+        let free = Claim::Free { attempts: 0 };
+        assert_eq!([0, 1, 2, 3].map(|s| table.see(s)), [owned(8), free, owned(9), free]);
+        assert_eq!(table.returned(), 1, "the others are told to look again");
+    }
+}

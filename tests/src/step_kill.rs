@@ -120,6 +120,9 @@ pub fn everything(extent: Extent, report: &mut Report) -> io::Result<()> {
         })?;
     }
     timed("verdicts", "board", report, verdicts::run)?;
+    for (story, pass) in agents.iter().zip(&agent_passes) {
+        timed("scribble", story.name, report, |report| scribble::run(story, pass, report))?;
+    }
     of_members(&members, &member_passes, extent, report)?;
     of_agents(&agents, &agent_passes, extent, report)
 }
@@ -154,9 +157,9 @@ fn of_members(
         })?;
     }
     let fates = [
-        (Fate::Killed, extent.member_every.0),
-        (Fate::Stopped, extent.member_every.1),
         (Fate::Parked, extent.member_every.1),
+        (Fate::Stopped, extent.member_every.1),
+        (Fate::Killed, extent.member_every.0),
         (Fate::Kept, extent.keep_every),
         (Fate::Survived, extent.keep_every),
     ];
@@ -170,7 +173,7 @@ fn of_members(
     Ok(())
 }
 
-/// Agents that have their inputs for themselves: words that they wrote over, successions, and real deaths.
+/// Agents that have their inputs for themselves: successions, and real deaths.
 fn of_agents(
     stories: &[Story],
     passes: &[snapshot::Pass],
@@ -178,17 +181,14 @@ fn of_agents(
     report: &mut Report,
 ) -> io::Result<()> {
     for (story, pass) in stories.iter().zip(passes) {
-        timed("scribble", story.name, report, |report| scribble::run(story, pass, report))?;
-    }
-    for (story, pass) in stories.iter().zip(passes) {
         let (firsts, steps) = extent.firsts;
         timed("succession", story.name, report, |report| {
             succession::run(story, pass, firsts, steps, report)
         })?;
     }
     let fates = [
-        (Fate::Killed, extent.kill_every),
         (Fate::Parked, extent.park_every),
+        (Fate::Killed, extent.kill_every),
         (Fate::Kept, extent.keep_every),
         (Fate::Survived, extent.keep_every),
     ];

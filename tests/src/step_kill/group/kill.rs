@@ -5,7 +5,7 @@
 
 use super::super::kill::Fate;
 use super::super::report::Report;
-use super::super::stage::{Heir, Order, WORKER};
+use super::super::stage::{Ended, Heir, Order, WORKER};
 use super::super::tracer::{Stop, Word, kill_heir, phase};
 use super::account::{self, Holding};
 use super::reader;
@@ -41,11 +41,39 @@ pub fn run(story: &GroupStory, pass: &Pass, every: usize, fate: Fate, report: &m
             continue;
         }
         report.boundaries += 1;
-        if let Err(what) = at_boundary(story, rip, *nth, fate, k / every)? {
-            report.violation(&name, Some(rip), format!("{what} (boundary {k})"));
+        match at_boundary(story, rip, *nth, fate, k / every) {
+            Ok(()) => {}
+            Err(Broken::Wrong(what)) => report.violation(&name, Some(rip), format!("{what} (boundary {k})")),
+            Err(Broken::System(error)) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Why a boundary could not be passed.
+enum Broken {
+    /// The protocol, in words.
+    Wrong(String),
+    /// The system.
+    System(io::Error),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        Broken::System(error)
+    }
+}
+
+impl From<String> for Broken {
+    fn from(what: String) -> Self {
+        Broken::Wrong(what)
+    }
+}
+
+impl From<&str> for Broken {
+    fn from(what: &str) -> Self {
+        Broken::Wrong(what.into())
+    }
 }
 
 /// A worker that stands at a boundary, what surrounds it, and how many were before it: the circumstances take turns.
@@ -55,13 +83,7 @@ struct Stopped<'a> {
     turn: usize,
 }
 
-fn at_boundary(
-    story: &GroupStory,
-    rip: u64,
-    nth: usize,
-    fate: Fate,
-    turn: usize,
-) -> io::Result<Result<(), String>> {
+fn at_boundary(story: &GroupStory, rip: u64, nth: usize, fate: Fate, turn: usize) -> Result<(), Broken> {
     let mut stage = Stage::new(story)?;
     let heir = match fate {
         Fate::Kept => Heir::Keeping,
@@ -69,9 +91,7 @@ fn at_boundary(
         Fate::Killed | Fate::Parked | Fate::Stopped => Heir::None,
     };
     let mut worker = stage.bear(1, &beginning(story), order(story, heir))?;
-    if let Err(error) = stage.run_to_section(&mut worker) {
-        return Ok(Err(error.to_string()));
-    }
+    stage.run_to_section(&mut worker).map_err(|error| error.to_string())?;
     let mut there = worker.child.run_to(rip, nth)?;
     if !there && stage.control.get(Word::Phase) == phase::MAPPED {
         // On its way from its birth it stopped to be introduced; what was to be counted before lies behind it.
@@ -79,21 +99,16 @@ fn at_boundary(
         there = worker.child.run_to(rip, 1)?;
     }
     if !there && stage.control.get(Word::Phase) != phase::END {
-        return Ok(Err("the worker ended before its section was over".into()));
+        return Err("the worker ended before its section was over".into());
     }
     let mut stopped = Stopped { stage, worker, turn };
     match fate {
         Fate::Parked => stopped.want(),
         Fate::Stopped => stopped.stand_still(),
         Fate::Killed | Fate::Kept | Fate::Survived => {
-            let holdings = match stopped.late_binding() {
-                Ok(holdings) => holdings,
-                Err(what) => return Ok(Err(what)),
-            };
-            if let Err(what) = stopped.die(heir)? {
-                return Ok(Err(what));
-            }
-            stopped.succeed(holdings)
+            let holdings = stopped.late_binding()?;
+            stopped.die(heir)?;
+            stopped.succeed(&holdings)
         }
     }
 }
@@ -123,38 +138,41 @@ impl Stopped<'_> {
     }
 
     /// It stands still while its mate goes on: no verdict. Then it goes on itself.
-    fn stand_still(mut self) -> io::Result<Result<(), String>> {
-        if let Err(what) = self.late_binding() {
-            return Ok(Err(what));
-        }
-        if self.worker.view.is_some() && self.proof()? != Proof::StillWritable {
-            return Ok(Err("a worker that only stands still is taken for dead".into()));
-        }
-        if self.stage.control.get(Word::Phase) != phase::END
-            && !self.stage.run_to_phase(&mut self.worker, phase::END)?
-        {
-            return Ok(Err("it ended before its section was over".into()));
-        }
+    fn stand_still(mut self) -> Result<(), Broken> {
+        self.late_binding()?;
+        self.demand_no_verdict()?;
+        self.run_to_the_end()?;
         // At the end of its section it may hold what it claimed ahead.
-        let holdings = match self.late_binding() {
-            Ok(holdings) => holdings,
-            Err(what) => return Ok(Err(what)),
-        };
+        let holdings = self.late_binding()?;
         match self.worker.child.run()? {
-            Stop::Exited(0) => self.succeed(holdings),
-            ended => Ok(Err(format!("it ended with {ended:?}"))),
+            Stop::Exited(0) => self.succeed(&holdings),
+            ended => Err(format!("it ended with {ended:?}").into()),
+        }
+    }
+
+    fn demand_no_verdict(&self) -> Result<(), Broken> {
+        if self.worker.view.is_some() && self.proof()? != Proof::StillWritable {
+            return Err("a worker that only stands still is taken for dead".into());
+        }
+        Ok(())
+    }
+
+    fn run_to_the_end(&mut self) -> Result<(), Broken> {
+        let over = self.stage.control.get(Word::Phase) == phase::END;
+        if over || self.stage.run_to_phase(&mut self.worker, phase::END)? {
+            Ok(())
+        } else {
+            Err("it ended before it was done".into())
         }
     }
 
     /// Kills it, and asks for the proof.
-    fn die(&mut self, heir: Heir) -> io::Result<Result<(), String>> {
-        if self.worker.view.is_some() && self.proof()? != Proof::StillWritable {
-            return Ok(Err("a worker that only stands still is taken for dead".into()));
-        }
+    fn die(&mut self, heir: Heir) -> Result<(), Broken> {
+        self.demand_no_verdict()?;
         self.worker.child.kill()?;
         let proof = self.proof()?;
         kill_heir(self.stage.control.get(Word::Heir));
-        Ok(match (heir, proof) {
+        match (heir, proof) {
             (Heir::Keeping, Proof::Dead) => {
                 Err("a verdict is possible while a child keeps the memory".into())
             }
@@ -163,63 +181,44 @@ impl Stopped<'_> {
                 Err("a death cannot be proved when all children are gone".into())
             }
             _ => Ok(()),
-        })
+        }
     }
 
     /// Verdict and settlement; then mate and successor do the rest.
-    fn succeed(mut self, holdings: Vec<Holding>) -> io::Result<Result<(), String>> {
-        let story = self.stage.story;
+    fn succeed(mut self, holdings: &[Holding]) -> Result<(), Broken> {
         let ordered = self.turn % 5 == 4;
-        let ended = match self.bury(ordered) {
-            Ok(ended) => ended,
-            Err(what) => return Ok(Err(what)),
-        };
-        let diary = self.stage.diary();
-        let consumed = match account::consumed(&ended) {
-            Ok(consumed) => consumed,
-            Err(what) => return Ok(Err(what)),
-        };
-        let freed = match account::settled(&self.stage.table, &holdings, consumed, &diary, ordered) {
-            Ok(freed) => freed,
-            Err(what) => return Ok(Err(what)),
-        };
+        let ended = self.bury(ordered)?;
+        let (diary, consumed) = (self.stage.diary(), account::consumed(&ended)?);
+        let freed = account::settled(&self.stage.table, holdings, consumed, &diary, ordered)?;
         if !freed.is_empty() && !rung(&self.stage.mate_bell) {
-            return Ok(Err("the mate sleeps although messages are free again".into()));
+            return Err("the mate sleeps although messages are free again".into());
         }
         self.stage.mate.park(false);
-        if self.turn.is_multiple_of(2)
-            && let Err(what) = self.stage.others_go_on()
-        {
-            return Ok(Err(what));
+        if self.turn.is_multiple_of(2) {
+            self.stage.others_go_on()?;
         }
         self.stage.readers.iter_mut().for_each(|reader| reader.sink.ack());
-        let order =
-            Order { traced: true, warm: 0, stepped: SUCCESSOR_STEPS, from_birth: false, heir: Heir::None };
+        let stepped = SUCCESSOR_STEPS;
+        let order = Order { traced: true, warm: 0, stepped, from_birth: false, heir: Heir::None };
         self.worker = self.stage.bear(2, &ended, order)?;
         self.worker.child.wait()?;
         self.stage.introduce(&mut self.worker)?;
-        if !self.stage.run_to_phase(&mut self.worker, phase::END)? {
-            return Ok(Err("the successor ended before it was done".into()));
-        }
-        if let Err(what) = self.stage.take_all(true) {
-            return Ok(Err(format!("after the successor: {what}")));
-        }
+        self.run_to_the_end()?;
+        self.stage.take_all(true)?;
         match self.worker.child.run()? {
             Stop::Exited(0) => {}
-            ended => return Ok(Err(format!("the successor ended with {ended:?}"))),
+            ended => return Err(format!("the successor ended with {ended:?}").into()),
         }
         if self.proof()? != Proof::Dead {
-            return Ok(Err("the successor's end cannot be proved".into()));
+            return Err("the successor's end cannot be proved".into());
         }
-        let last = match self.bury(false) {
-            Ok(last) => last,
-            Err(what) => return Ok(Err(what)),
-        };
-        Ok(self.stage.others_go_on().and_then(|()| self.all_is_there(story, account::consumed(&last)?)))
+        let last = self.bury(false)?;
+        self.stage.others_go_on()?;
+        Ok(self.all_is_there(account::consumed(&last)?)?)
     }
 
     /// The verdict on the worker, checked, and the settlement of what it held.
-    fn bury(&mut self, ordered: bool) -> Result<super::super::stage::Ended, String> {
+    fn bury(&mut self, ordered: bool) -> Result<Ended, String> {
         let stage = &mut self.stage;
         stage.take_all(true)?;
         let visible = reader::places(&stage.readers);
@@ -238,17 +237,16 @@ impl Stopped<'_> {
         Ok(ended)
     }
 
-    fn all_is_there(&self, story: &GroupStory, consumed: Consumed) -> Result<(), String> {
-        let stage = &self.stage;
+    fn all_is_there(&self, consumed: Consumed) -> Result<(), String> {
+        let (stage, story) = (&self.stage, self.stage.story);
         let diary = stage.diary();
         let mate = |sequence| stage.mate.done.iter().filter(|(s, _)| *s == sequence).count() as u64;
         let worker = |sequence| match story.lanes {
             0 => {
                 let noted = |event| diary.iter().filter(|e| **e == (event, sequence)).count() as u64;
-                // A death between the settling and the note of it.
-                let unnoted =
-                    noted(Event::Committed) == 0 && noted(Event::Committing) > 0 && mate(sequence) == 0;
-                noted(Event::Committed) + u64::from(unnoted)
+                // A death between the end of the claim and the note of it.
+                let begun = noted(Event::Committed) == 0 && noted(Event::Committing) > 0;
+                noted(Event::Committed) + u64::from(begun && mate(sequence) == 0)
             }
             _ => u64::from(consumed.has(sequence)),
         };
@@ -265,23 +263,16 @@ impl Stopped<'_> {
     }
 
     /// The source waits for space behind the message that the worker holds, and sleeps; the worker goes on.
-    fn want(mut self) -> io::Result<Result<(), String>> {
-        let story = self.stage.story;
-        let frontier = |stage: &Stage<'_>| stage.table.frontier_place(story.input.base).position;
+    fn want(mut self) -> Result<(), Broken> {
+        let base = self.stage.story.input.base;
+        let frontier = |stage: &Stage<'_>| stage.table.frontier_place(base).position;
         let wanted = frontier(&self.stage) + FRAME_ALIGN_BYTES;
         rung(&self.stage.source.doorbell);
         self.stage.source.want(wanted);
-        if frontier(&self.stage) >= wanted {
-            return Ok(Err("the frontier moves although everybody stands still".into()));
-        }
-        if self.stage.control.get(Word::Phase) != phase::END
-            && !self.stage.run_to_phase(&mut self.worker, phase::END)?
-        {
-            return Ok(Err("it ended before its section was over".into()));
-        }
+        self.run_to_the_end()?;
         if frontier(&self.stage) >= wanted && !rung(&self.stage.source.doorbell) {
-            return Ok(Err("the producer sleeps although the space that it waits for is there".into()));
+            return Err("the producer sleeps although the space that it waits for is there".into());
         }
-        Ok(Ok(()))
+        Ok(())
     }
 }
