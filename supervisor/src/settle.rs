@@ -119,8 +119,8 @@ mod tests {
             assert_eq!(table.take(sequence, owner), Ok(0));
         }
         let bell = Doorbell::create().expect("a doorbell");
-        let dead = DeadMember { view: &view, shape: &shape, owner: 7, ordered: false };
-        settle(&dead, &[(0, table.clone())], [&bell].into_iter());
+        let dead = DeadMember { view: &view, shape: &shape, owner: 7 };
+        settle(&dead, &[(0, table.clone())], |_, _| None, [&bell].into_iter());
         let owned = |owner| Claim::Owned { owner, attempts: 0 };
         let free = Claim::Free { attempts: 0 };
         assert_eq!([0, 1, 2, 3].map(|s| table.see(s)), [owned(8), free, owned(9), free]);

@@ -109,7 +109,7 @@ impl<'a> Member<'a> {
         let sequence = frame.at.sequence;
         self.note(Event::Received, sequence);
         self.note(Event::Holding, sequence);
-        self.world.desk.hold(0, frame.at, clock::coarse_ns());
+        self.world.desk.hold(0, frame.at, frame.attempts + 1, clock::coarse_ns());
         self.note(Event::Held, sequence);
         self.compare(&frame)?;
         if self.lanes > 0 && sequence % 4 >= 2 {

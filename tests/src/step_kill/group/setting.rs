@@ -5,6 +5,8 @@ use super::super::story::{RING_BYTES, STATE_SLOT_BYTES};
 use super::story::{FIRST_SEQUENCE, GroupStory, SOURCE_RING_BYTES};
 use shoal::death::{self, Bounds};
 use shoal::settle::{self, DeadMember};
+use shoal::spawn::Ending;
+use shoal::trial::{self, Reader, Report, Trials};
 use shoal_runtime::board::{Board, Verdict, VerdictKind};
 use shoal_runtime::claims::{self, Claim, ClaimTable};
 use shoal_runtime::doorbell::Doorbell;
@@ -16,7 +18,7 @@ use shoal_runtime::segment::Origin;
 use shoal_runtime::wire::{
     ClaimsEntry, InputEntry, LaneEntry, Manifest, NeighbourEntry, ReaderEntry, TableEntry,
 };
-use shoal_runtime::{Incarnation, Region, commit, state};
+use shoal_runtime::{Incarnation, Region, commit, desk, state};
 use std::io;
 
 /// Number in the swarm of whoever consumed what lies before the first message.
@@ -97,6 +99,8 @@ fn manifest(story: &GroupStory, agent: u32, generation: u32, owner: u32) -> Mani
         neighbours,
         lanes: (0..lanes).map(writes).collect(),
         inputs: vec![InputEntry { channel: 0, line: 0, neighbour: 0, lane: 0, share: (0, 1), table }],
+        given: Vec::new(),
+        attempts_max: 0,
         claims: vec![ClaimsEntry { bytes: TABLE_BYTES as u64, member: true }],
     }
 }
@@ -180,7 +184,7 @@ pub fn end_of(
     Ended { verdict, state }
 }
 
-/// Settles what a dead worker held and wakes its mate, exactly as a supervisor does.
+/// Settles what a dead worker held and wakes its mate, as a supervisor does: it first notes what was given in vain.
 pub fn settle(
     story: &GroupStory,
     generation: u32,
@@ -189,9 +193,16 @@ pub fn settle(
     tables: &ClaimTable,
     mate: &Doorbell,
 ) {
-    let shape = worker_shape(story);
-    let dead = DeadMember { view, shape: &shape, owner: owner_of(generation), ordered };
-    settle::settle(&dead, &[(0, tables.clone())], [mate].into_iter());
+    let (shape, owner, desk) = (worker_shape(story), owner_of(generation), desk::view(view));
+    let (mut trials, reader, ending) = (Trials::default(), Reader::Group(0, 0), Ending::Signalled(9));
+    let claimed =
+        |at: &Place| matches!(tables.see(at.sequence), Claim::Owned { owner: by, .. } if by == owner);
+    if let Some((0, at)) = desk.held.filter(|(_, at)| claimed(at) && !trial::is_ordered(ordered, ending)) {
+        trials.at(reader, at).count(desk.held_attempt, Report::of_process(generation, String::new(), ending));
+    }
+    let dead = DeadMember { view, shape: &shape, owner };
+    let trial = |_, sequence| trials.of(reader, sequence);
+    settle::settle(&dead, &[(0, tables.clone())], trial, [mate].into_iter());
 }
 
 /// The source: it sends as far as the group lets it.
