@@ -80,7 +80,7 @@ fn settle_one(table: &ClaimTable, sequence: u64, owner: u32, done: bool, in_vain
     let (by, attempts) = match table.see(sequence) {
         Claim::Owned { owner: by, attempts } => (by, attempts),
         Claim::Free { attempts } if placed(Bug::ClaimReturnedTwice) => {
-            let again = Claim::Free { attempts: attempts + in_vain };
+            let again = Claim::Free { attempts: attempts + 1 };
             return table.take(sequence, owner).is_ok() && table.settle(sequence, owner, again);
         }
         _ => return false,

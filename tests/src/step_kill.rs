@@ -71,7 +71,7 @@ impl Extent {
         kill_every: 13,
         park_every: 17,
         keep_every: 149,
-        member_every: (23, 67),
+        member_every: (29, 97),
         settlements: 12,
     };
     /// Some seconds.
