@@ -12,6 +12,7 @@
 //! The table is one of the two places that several processes write: all members of a group are of one level of trust. It
 //! stays while the incarnations of producers and members come and go, as numbers and positions go on through them.
 
+use crate::bug::{Bug, placed};
 use crate::cursor::FRAME_ALIGN_BYTES;
 use crate::layout::LINE_BYTES;
 use crate::mark::Place;
@@ -89,7 +90,7 @@ impl ClaimTable {
     }
 
     fn lap(&self, sequence: u64) -> u64 {
-        (sequence / self.entries) & LAP_MASK
+        if placed(Bug::ClaimWithoutLap) { 0 } else { (sequence / self.entries) & LAP_MASK }
     }
 
     fn pack(&self, sequence: u64, claim: Claim) -> u64 {
@@ -140,6 +141,10 @@ impl ClaimTable {
         // Relaxed: the swap below is what counts.
         let word = self.word(sequence).load(Ordering::Relaxed);
         match self.unpack(sequence, word) {
+            Claim::Owned { attempts, .. } if placed(Bug::ClaimUnseen) => {
+                let taken = self.pack(sequence, Claim::Owned { owner, attempts });
+                self.replace(sequence, word, taken).map(|()| attempts)
+            }
             Claim::Free { attempts } => {
                 let taken = self.pack(sequence, Claim::Owned { owner, attempts });
                 self.replace(sequence, word, taken).map(|()| attempts)
@@ -197,7 +202,11 @@ impl ClaimTable {
         // the later of the two swaps sees what the earlier member settled.
         let first = word.fetch_max(0, ordering(Site::FrontierSwap, Ordering::AcqRel));
         let mut sequence = first;
-        while sequence - first < self.entries && self.see(sequence) == Claim::Done {
+        let done = |claim| match claim {
+            Claim::Owned { .. } => placed(Bug::FrontierOverOwned),
+            claim => claim == Claim::Done,
+        };
+        while sequence - first < self.entries && done(self.see(sequence)) {
             sequence += 1;
         }
         if sequence > first {

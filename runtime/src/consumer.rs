@@ -248,9 +248,13 @@ impl Consumer {
                 sources.seek(member.walk, member.frontier());
             }
             match sources.look(member.walk) {
+                // Nobody may claim it yet. Who moves the frontier is awake and comes here next; it rings nobody.
+                Look::Message(frame) if member.is_beyond_reach(&frame) => {
+                    return member.next(true).map_or(Polled::Empty, Polled::Frame);
+                }
                 Look::Message(frame) => member.meet(frame),
                 Look::Skip(next) => member.walk = next,
-                Look::Exhausted => sources.go_on(),
+                Look::Exhausted => sources.seek(member.walk, member.frontier()),
                 Look::Passed => {}
                 Look::Gap(to, _) => match member.forfeit(to) {
                     0 => return member.next(true).map_or(Polled::Empty, Polled::Frame),

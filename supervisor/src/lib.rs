@@ -18,6 +18,7 @@ pub mod postman;
 pub mod restart;
 pub mod run;
 pub mod run_dir;
+pub mod settle;
 pub mod signals;
 pub mod spawn;
 pub mod swarm;

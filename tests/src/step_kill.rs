@@ -10,8 +10,9 @@
 //! Modes: [`snapshot`] (linear: the bytes at every boundary are judged), [`kill`] (a real death, proof and successor at
 //! every boundary; also a worker that stands still, a child that keeps the memory, a reader that falls asleep there),
 //! [`succession`] (the second death, at every boundary of recovery), [`verdicts`] (the supervisor's own writing), and
-//! [`scribble`] (words that a dying agent wrote over).
+//! [`scribble`] (words that a dying agent wrote over). [`group`] has the same for the members of a group.
 
+pub mod group;
 pub mod judge;
 pub mod kill;
 pub mod life;
@@ -25,6 +26,7 @@ pub mod succession;
 pub mod tracer;
 pub mod verdicts;
 
+use group::story::GroupStory;
 use kill::Fate;
 use report::Report;
 use std::io;
@@ -44,70 +46,155 @@ pub struct Extent {
     park_every: usize,
     /// Of the boundaries, every so many is a death with a child that keeps the memory, or one that does not.
     keep_every: usize,
+    /// Of the boundaries of a group's member, every so many is a real death, every so many one at which it only stands still, or
+    /// at which its producer begins to wait.
+    member_every: (usize, usize),
+    /// First deaths of a group's member that settlements are stepped after.
+    settlements: usize,
 }
 
 impl Extent {
     /// Every boundary, in every mode.
-    pub const FULL: Extent =
-        Extent { stepped: 8, firsts: (64, 3), kill_every: 1, park_every: 1, keep_every: 16 };
+    pub const FULL: Extent = Extent {
+        stepped: 8,
+        firsts: (64, 3),
+        kill_every: 1,
+        park_every: 1,
+        keep_every: 16,
+        member_every: (1, 4),
+        settlements: 1000,
+    };
     /// Below three minutes.
-    pub const QUICK: Extent =
-        Extent { stepped: 8, firsts: (6, 2), kill_every: 13, park_every: 17, keep_every: 149 };
+    pub const QUICK: Extent = Extent {
+        stepped: 8,
+        firsts: (6, 2),
+        kill_every: 13,
+        park_every: 17,
+        keep_every: 149,
+        member_every: (29, 97),
+        settlements: 12,
+    };
     /// Some seconds.
-    pub const SMOKE: Extent =
-        Extent { stepped: 3, firsts: (2, 1), kill_every: 499, park_every: 499, keep_every: 1999 };
+    pub const SMOKE: Extent = Extent {
+        stepped: 3,
+        firsts: (2, 1),
+        kill_every: 499,
+        park_every: 499,
+        keep_every: 1999,
+        member_every: (499, 997),
+        settlements: 2,
+    };
 }
 
-/// Runs every scenario in every mode.
+/// Runs every scenario in every mode. Snapshots come first: they are fast, and find most.
 ///
 /// # Errors
 /// The system's, not the protocol's.
 pub fn everything(extent: Extent, report: &mut Report) -> io::Result<()> {
     tracer::pin();
     tracer::adopt_orphans();
-    let stories = [
+    let agents = [
         Story::step(extent.stepped),
         Story::send(extent.stepped),
         Story::mixed(extent.stepped),
         Story::ack(3),
         Story::plain_ack(3),
     ];
-    let mut timed = |name: &str, run: &mut dyn FnMut(&mut Report) -> io::Result<()>| {
-        if report.enough() {
-            return Ok::<(), io::Error>(());
-        }
-        let (began, boundaries, images) = (Instant::now(), report.boundaries, report.images);
-        run(report)?;
-        let (boundaries, images) = (report.boundaries - boundaries, report.images - images);
-        eprintln!("{name}: {boundaries} boundaries, {images} images, {:.1?}", began.elapsed());
-        Ok(())
-    };
-    let mut passes = Vec::new();
-    for story in &stories {
-        timed(&format!("snapshot/{}", story.name), &mut |report| {
-            passes.push(snapshot::run(story, report)?);
+    let members = [
+        GroupStory::step(extent.stepped),
+        GroupStory::prefetch(extent.stepped),
+        GroupStory::ack(3),
+        GroupStory::birth(),
+    ];
+    let (mut agent_passes, mut member_passes) = (Vec::new(), Vec::new());
+    for story in &agents {
+        timed("snapshot", story.name, report, |report| {
+            agent_passes.push(snapshot::run(story, report)?);
             Ok(())
         })?;
     }
-    timed("verdicts", &mut |report| verdicts::run(report))?;
-    for (story, pass) in stories.iter().zip(&passes) {
-        timed(&format!("scribble/{}", story.name), &mut |report| scribble::run(story, pass, report))?;
+    for story in &members {
+        timed("snapshot", story.name, report, |report| {
+            member_passes.push(group::snapshot::run(story, false, report)?);
+            group::snapshot::run(story, true, report).map(drop)
+        })?;
     }
-    for (story, pass) in stories.iter().zip(&passes) {
-        let (firsts, steps) = extent.firsts;
-        let run = &mut |report: &mut Report| succession::run(story, pass, firsts, steps, report);
-        timed(&format!("succession/{}", story.name), run)?;
+    timed("verdicts", "board", report, verdicts::run)?;
+    for (story, pass) in agents.iter().zip(&agent_passes) {
+        timed("scribble", story.name, report, |report| scribble::run(story, pass, report))?;
+    }
+    of_members(&members, &member_passes, extent, report)?;
+    of_agents(&agents, &agent_passes, extent, report)
+}
+
+/// Runs a mode, unless there is nothing more to find out, and tells how long it took.
+fn timed(
+    mode: &str,
+    story: &str,
+    report: &mut Report,
+    run: impl FnOnce(&mut Report) -> io::Result<()>,
+) -> io::Result<()> {
+    if report.enough() {
+        return Ok(());
+    }
+    let (began, boundaries, images) = (Instant::now(), report.boundaries, report.images);
+    run(report)?;
+    let (boundaries, images) = (report.boundaries - boundaries, report.images - images);
+    eprintln!("{mode}/{story}: {boundaries} boundaries, {images} images, {:.1?}", began.elapsed());
+    Ok(())
+}
+
+/// Members of a group: settlements that are broken off, and real deaths.
+fn of_members(
+    stories: &[GroupStory],
+    passes: &[group::snapshot::Pass],
+    extent: Extent,
+    report: &mut Report,
+) -> io::Result<()> {
+    for (story, pass) in stories.iter().zip(passes) {
+        timed("settlement", story.name, report, |report| {
+            group::settlement::run(story, pass, extent.settlements, report)
+        })?;
     }
     let fates = [
-        (Fate::Killed, extent.kill_every),
-        (Fate::Parked, extent.park_every),
+        (Fate::Parked, extent.member_every.1),
+        (Fate::Stopped, extent.member_every.1),
+        (Fate::Killed, extent.member_every.0),
         (Fate::Kept, extent.keep_every),
         (Fate::Survived, extent.keep_every),
     ];
     for (fate, every) in fates {
-        for (story, pass) in stories.iter().zip(&passes) {
-            let run = &mut |report: &mut Report| kill::run(story, pass, every, fate, report);
-            timed(&format!("{}/{}", format!("{fate:?}").to_lowercase(), story.name), run)?;
+        for (story, pass) in stories.iter().zip(passes) {
+            timed(fate.name(), story.name, report, |report| {
+                group::kill::run(story, pass, every, fate, report)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// Agents that have their inputs for themselves: successions, and real deaths.
+fn of_agents(
+    stories: &[Story],
+    passes: &[snapshot::Pass],
+    extent: Extent,
+    report: &mut Report,
+) -> io::Result<()> {
+    for (story, pass) in stories.iter().zip(passes) {
+        let (firsts, steps) = extent.firsts;
+        timed("succession", story.name, report, |report| {
+            succession::run(story, pass, firsts, steps, report)
+        })?;
+    }
+    let fates = [
+        (Fate::Parked, extent.park_every),
+        (Fate::Killed, extent.kill_every),
+        (Fate::Kept, extent.keep_every),
+        (Fate::Survived, extent.keep_every),
+    ];
+    for (fate, every) in fates {
+        for (story, pass) in stories.iter().zip(passes) {
+            timed(fate.name(), story.name, report, |report| kill::run(story, pass, every, fate, report))?;
         }
     }
     Ok(())

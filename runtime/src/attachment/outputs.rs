@@ -219,7 +219,9 @@ impl Outputs {
         mut input: Option<(usize, &mut Cursor, &Frame)>,
         world: &mut World<P>,
     ) -> io::Result<()> {
-        if let Some((_, cursor, frame)) = input.as_mut().filter(|_| placed(Bug::AcknowledgeBeforeCommit)) {
+        if let Some((_, cursor, frame)) = &mut input
+            && (placed(Bug::AcknowledgeBeforeCommit) || placed(Bug::ClaimSettledEarly) && cursor.in_group())
+        {
             cursor.publish_early(frame);
         }
         let touched = self.producers.iter().filter(|p| p.touched()).count();
@@ -237,6 +239,7 @@ impl Outputs {
             if let Some((index, cursor, frame)) = input.as_ref().filter(|_| !placed(Bug::RecordWithoutInput))
             {
                 match cursor.in_group() {
+                    true if placed(Bug::RecordWithoutClaim) => {}
                     true => self.committer.add(Key::Claim(*index), frame.at),
                     false => self.committer.add(Key::Input(*index), frame.next()),
                 }

@@ -114,7 +114,7 @@ impl Cursor {
         let Some(link) = links.neighbour(self.neighbour).newest() else { return };
         // Relaxed: ordered by the fence before; a wrong word costs a ring.
         let want = link.region.word(self.want_offset).load(Ordering::Relaxed);
-        if placed(Bug::WantForgotten) {
+        if placed(Bug::WantForgotten) || placed(Bug::GroupWantForgotten) && self.in_group() {
             return;
         }
         if want != 0 && want != self.rung_want && self.published >= want {

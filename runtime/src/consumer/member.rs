@@ -71,7 +71,7 @@ impl Member {
     pub(super) fn catch_up(&mut self) -> bool {
         let returned = self.table.returned();
         let behind = self.is_behind();
-        if !behind && returned == self.returned {
+        if !behind && (returned == self.returned || placed(Bug::ReturnOverlooked)) {
             return false;
         }
         self.returned = returned;
@@ -84,6 +84,13 @@ impl Member {
         self.table.frontier() > self.walk.sequence
     }
 
+    /// Whether a message lies further ahead of the frontier than the table reaches: its entry is still another's. A producer that
+    /// was started again fills a fresh ring while messages of its predecessor are in hand.
+    pub(super) fn is_beyond_reach(&self, frame: &Frame) -> bool {
+        let frontier = self.table.frontier();
+        frame.at.sequence >= frontier && !self.table.within(frame.at.sequence, frontier)
+    }
+
     /// Claims the message at the walk if it is free, and walks on.
     ///
     /// # If we die here
@@ -92,26 +99,34 @@ impl Member {
     pub(super) fn meet(&mut self, frame: Frame) {
         let claimed = self.take(frame.at.sequence);
         if let Ok(attempts) = claimed {
-            self.table.note_end(frame.at.sequence, frame.next.position);
+            if !placed(Bug::ClaimEndForgotten) {
+                self.table.note_end(frame.at.sequence, frame.next.position);
+            }
             self.held.push_back(Frame { attempts: u32::from(attempts), ..frame });
         }
         self.walk = frame.next;
     }
 
     fn take(&self, sequence: u64) -> Result<u8, Claim> {
-        // Behind the frontier, or further ahead of it than the table reaches, the entry is another message's.
+        // Behind the frontier the entry is a later message's; the frontier may have moved since it was looked at.
         if !self.table.within(sequence, self.table.frontier()) {
             return Err(Claim::Done);
         }
         // Most that a member meets is someone's already.
         match self.table.see(sequence) {
             Claim::Free { .. } => {}
+            Claim::Owned { .. } if placed(Bug::ClaimUnseen) => {}
             other => return Err(other),
         }
         if placed(Bug::ClaimWithoutIntent) {
             return self.table.take(sequence, self.owner);
         }
         let intent = self.intent(0);
+        if placed(Bug::ClaimIntentAfterwards) {
+            let taken = self.table.take(sequence, self.owner);
+            self.region.word(intent).store(if taken.is_ok() { sequence + 1 } else { 0 }, Ordering::Relaxed);
+            return taken;
+        }
         // Relaxed: this and the swap are of one thread, and who reads them reads them after its proved death.
         self.region.word(intent).store(sequence + 1, Ordering::Relaxed);
         let taken = self.table.take(sequence, self.owner);
@@ -142,9 +157,12 @@ impl Member {
     }
 
     fn done(&self, sequence: u64) {
+        if placed(Bug::ClaimIntentClearedEarly) {
+            self.region.word(self.intent(sequence + 1)).store(0, Ordering::Relaxed);
+        }
         let settled = self.table.settle(sequence, self.owner, Claim::Done);
         debug_assert!(settled, "nobody settles the claim of a living member");
-        if !placed(Bug::ClaimWithoutIntent) {
+        if !placed(Bug::ClaimWithoutIntent) && !placed(Bug::ClaimIntentClearedEarly) {
             self.region.word(self.intent(sequence + 1)).store(0, Ordering::Relaxed);
         }
         self.table.advance();

@@ -158,11 +158,6 @@ impl Sources {
         self.rings.pop_front();
     }
 
-    /// Looks at the next ring from here on, and keeps this one.
-    pub(super) fn go_on(&mut self) {
-        self.current += 1;
-    }
-
     /// Looks at the ring in which a place lies, and lets go of those that lie before the frontier.
     pub(super) fn seek(&mut self, at: Place, frontier: Place) {
         let ended =

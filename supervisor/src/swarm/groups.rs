@@ -2,13 +2,12 @@
 
 use super::Swarm;
 use crate::agent::Live;
+use crate::settle::{self, DeadMember};
 use crate::topology::{InputSpec, TableSpec, Topology};
-use crate::trial::Trial;
-use shoal_runtime::bug::{Bug, placed};
-use shoal_runtime::claims::{Claim, ClaimTable};
-use shoal_runtime::commit::{self, Key, Record};
+use shoal_runtime::claims::ClaimTable;
+use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::mark::Place;
-use shoal_runtime::{Region, desk, segment};
+use shoal_runtime::{Region, segment};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -79,66 +78,27 @@ impl Swarm {
         }
     }
 
-    /// Settles what a dead member held: done if its record says so, else free again, with the attempts that were noted before.
-    /// Then wakes the other members. After the proof of the death.
+    /// Settles what a dead member held, with the attempts that were noted before, and wakes the other members. After the proof of
+    /// the death.
     pub(super) fn settle_claims(&self, agent: usize, live: &Live) {
         let Some(sealed) = &live.sealed else { return };
-        let shape = &self.agents[agent].shape;
-        let record = commit::read(&sealed.view, shape).ok();
-        for (index, input) in self.topology.agents[agent].inputs.iter().enumerate() {
-            let Some(spec) = &input.table else { continue };
-            let table = self.groups.table(spec);
-            let claimed = match record {
-                Some(_) => desk::intents(&sealed.view, shape, index),
-                // What it scribbled over says nothing: the table is searched.
-                None => table.held_by(live.owner, u64::MAX),
-            };
-            let reader = self.reader_of(agent, index);
-            let returned = claimed.into_iter().filter(|&sequence| {
-                let trial = self.trials.of(reader, sequence);
-                // What lies with the dead letters is done, too.
-                let done = is_done(record.as_ref(), index, sequence) || trial.is_some_and(Trial::is_settled);
-                settle(&table, sequence, live.owner, done, trial.map_or(0, Trial::attempts))
-            });
-            if returned.count() > 0 {
-                table.tell_returned();
-            }
-        }
-        self.ring_group_of(agent);
+        let (view, shape) = (&sealed.view, &self.agents[agent].shape);
+        let inputs = self.topology.agents[agent].inputs.iter().enumerate();
+        let tables: Vec<(usize, ClaimTable)> =
+            inputs.filter_map(|(i, input)| Some((i, self.groups.table(input.table.as_ref()?)))).collect();
+        let dead = DeadMember { view, shape, owner: live.owner };
+        let trial = |input, sequence| self.trials.of(self.reader_of(agent, input), sequence);
+        settle::settle(&dead, &tables, trial, self.bells_of_groups_of(agent));
     }
 
-    /// Wakes the members of an agent's group: a message is free again, the frontier can be moved, or a lane is closed and they
-    /// sleep behind what this member did last.
+    /// Wakes the members of an agent's groups: a lane is closed, and they sleep behind what this member did last.
     pub(super) fn ring_group_of(&self, agent: usize) {
-        if placed(Bug::GroupNotRung) {
-            return;
-        }
+        settle::wake(self.bells_of_groups_of(agent));
+    }
+
+    fn bells_of_groups_of(&self, agent: usize) -> impl Iterator<Item = &Doorbell> {
         let groups = self.topology.claims_of(agent).into_iter().filter(|(_, member)| *member);
-        for live in groups.flat_map(|(group, _)| &self.topology.groups[group].members) {
-            if let Some(live) = &self.agents[*live].live {
-                live.doorbell.ring();
-            }
-        }
+        let members = groups.flat_map(|(group, _)| &self.topology.groups[group].members);
+        members.filter_map(|&member| Some(&self.agents[member].live.as_ref()?.doorbell))
     }
-}
-
-/// Whether a dead member's record says that it was done with a message.
-fn is_done(record: Option<&Record>, input: usize, sequence: u64) -> bool {
-    let said = record.and_then(|record| record.place(Key::Claim(input)));
-    said.is_some_and(|place| place.sequence == sequence) && !placed(Bug::ClaimRecordOverlooked)
-}
-
-/// Settles one claim of a dead member; true when the message is free again. Whoever claims it next is told how often it was
-/// given in vain.
-fn settle(table: &ClaimTable, sequence: u64, owner: u32, done: bool, in_vain: u32) -> bool {
-    let Claim::Owned { owner: by, attempts } = table.see(sequence) else { return false };
-    if by != owner || placed(Bug::ClaimNeverReturned) {
-        return false;
-    }
-    if done {
-        table.settle(sequence, owner, Claim::Done);
-        return false;
-    }
-    let attempts = attempts.max(in_vain.min(u32::from(u8::MAX)) as u8);
-    table.settle(sequence, owner, Claim::Free { attempts })
 }

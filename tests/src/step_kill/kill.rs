@@ -30,6 +30,21 @@ pub enum Fate {
     Survived,
     /// It goes on, but its readers fell asleep there.
     Parked,
+    /// It stands still while its group goes on, and then goes on itself.
+    Stopped,
+}
+
+impl Fate {
+    /// Its name, for the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Fate::Killed => "killed",
+            Fate::Kept => "kept",
+            Fate::Survived => "survived",
+            Fate::Parked => "parked",
+            Fate::Stopped => "stopped",
+        }
+    }
 }
 
 /// A worker that stands at a boundary, and what surrounds it.
@@ -43,7 +58,7 @@ struct Stopped<'a> {
 /// # Errors
 /// The system's, not the protocol's.
 pub fn run(story: &Story, pass: &Pass, every: usize, fate: Fate, report: &mut Report) -> io::Result<()> {
-    let name = format!("{}/{}", format!("{fate:?}").to_lowercase(), story.name);
+    let name = format!("{}/{}", fate.name(), story.name);
     let mut seen: HashMap<u64, usize> = HashMap::new();
     for (k, &rip) in pass.trace.iter().enumerate() {
         let nth = seen.entry(rip).or_default();
@@ -64,7 +79,7 @@ fn at_boundary(story: &Story, rip: u64, nth: usize, fate: Fate) -> io::Result<Re
     let heir = match fate {
         Fate::Kept => Heir::Keeping,
         Fate::Survived => Heir::Plain,
-        Fate::Killed | Fate::Parked => Heir::None,
+        Fate::Killed | Fate::Parked | Fate::Stopped => Heir::None,
     };
     let order = Order { traced: true, warm: story.warm, stepped: story.stepped, from_birth: false, heir };
     let mut worker = stage.bear(1, &beginning(story), order)?;
@@ -84,7 +99,7 @@ fn at_boundary(story: &Story, rip: u64, nth: usize, fate: Fate) -> io::Result<Re
     let stopped = Stopped { stage, worker };
     match fate {
         Fate::Parked => stopped.park(),
-        Fate::Killed | Fate::Kept | Fate::Survived => stopped.kill(heir),
+        Fate::Killed | Fate::Kept | Fate::Survived | Fate::Stopped => stopped.kill(heir),
     }
 }
 

@@ -34,7 +34,8 @@ pub struct Life<'a> {
     world: World<Quiet>,
 }
 
-struct Bytes<'a>(&'a [u8]);
+/// Bytes that write themselves into a claim.
+pub(super) struct Bytes<'a>(pub(super) &'a [u8]);
 
 impl Encode for Bytes<'_> {
     fn fill(&mut self, slot: &mut [MaybeUninit<u8>]) -> Option<usize> {
@@ -51,7 +52,7 @@ impl Encode for Bytes<'_> {
 }
 
 /// How the agent sends a message that it then thinks better of.
-const ABORTED: &[u8] = &[0x5a; 120];
+pub(super) const ABORTED: &[u8] = &[0x5a; 120];
 
 impl<'a> Life<'a> {
     /// Opens an incarnation over its segment, as `attachment::attach` does.

@@ -66,6 +66,24 @@ impl Sink {
     /// # Errors
     /// What was wrong, in words.
     pub fn take(&mut self, row: &Row, confirming: bool) -> Result<(), String> {
+        self.take_with(confirming, |number, bytes| match row.message(number) {
+            None => Err(format!("message {number} was never to be sent")),
+            Some(message) if bytes != message.payload => {
+                Err(format!("message {number} has other bytes than were to be sent"))
+            }
+            Some(_) => Ok(()),
+        })
+    }
+
+    /// Takes everything that there is, and shows each message to `see`; when `confirming`, also what only marks and records tell.
+    ///
+    /// # Errors
+    /// What was wrong, in words.
+    pub fn take_with(
+        &mut self,
+        confirming: bool,
+        mut see: impl FnMut(u64, &[u8]) -> Result<(), String>,
+    ) -> Result<(), String> {
         loop {
             let mut took = false;
             loop {
@@ -76,13 +94,7 @@ impl Sink {
                         if !sources.lease(&frame) {
                             return Err(format!("message {number} cannot be leased"));
                         }
-                        match row.message(number) {
-                            None => return Err(format!("message {number} was never to be sent")),
-                            Some(message) if sources.leased(&frame) != message.payload => {
-                                return Err(format!("message {number} has other bytes than were to be sent"));
-                            }
-                            Some(_) => {}
-                        }
+                        see(number, sources.leased(&frame))?;
                         cursor.advance(&frame);
                         took = true;
                     }

@@ -166,7 +166,7 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    fn create(shape: &SegmentShape, origin: &Origin) -> io::Result<Sealed> {
+    pub(super) fn create(shape: &SegmentShape, origin: &Origin) -> io::Result<Sealed> {
         let fd = segment::create(shape, origin)?;
         let own = segment::attach(&fd, shape, origin.incarnation)?;
         segment::seal_live(&fd)?;

@@ -161,7 +161,7 @@ impl Story {
 }
 
 impl Row {
-    fn plan(
+    pub(super) fn plan(
         base: Place,
         capacity: u64,
         salt: u64,

@@ -315,6 +315,9 @@ pub enum Word {
     Heir,
 }
 
+/// Where in the page the diary begins: a count, then entries.
+const DIARY: usize = 8;
+
 /// Values of [`Word::Phase`].
 pub mod phase {
     /// It has mapped its segment.
@@ -358,5 +361,26 @@ impl Control {
     pub fn set(&self, word: Word, value: u64) {
         // Relaxed: as in `get`.
         self.word(word).store(value, Ordering::Relaxed);
+    }
+
+    fn diary(&self, index: usize) -> &AtomicU64 {
+        assert!((DIARY + index) * 8 < 4096, "the diary is full");
+        // SAFETY: inside the page (checked above), aligned, and only ever reached as atomics.
+        unsafe { &*self.map.base.cast::<AtomicU64>().add(DIARY + index) }
+    }
+
+    /// Adds an entry to the diary.
+    #[inline]
+    pub fn note(&self, entry: u64) {
+        // Relaxed: as in `get`. The entry before the count: a tracee that dies in between has not noted it.
+        let count = self.diary(0).load(Ordering::Relaxed);
+        self.diary(1 + count as usize).store(entry, Ordering::Relaxed);
+        self.diary(0).store(count + 1, Ordering::Relaxed);
+    }
+
+    /// Everything that was noted, in order.
+    pub fn noted(&self) -> Vec<u64> {
+        let count = self.diary(0).load(Ordering::Relaxed) as usize;
+        (0..count).map(|i| self.diary(1 + i).load(Ordering::Relaxed)).collect()
     }
 }
