@@ -186,7 +186,9 @@ pub enum WhenFull {
 
 impl WhenFull {
     /// All of them.
-    pub const ALL: [WhenFull; 3] = [WhenFull::Block, WhenFull::Reject, WhenFull::DropOldest];
+    pub fn all() -> [WhenFull; 3] {
+        [WhenFull::Block, WhenFull::Reject, WhenFull::DropOldest]
+    }
 
     /// The word for people, and of the swarm file.
     pub fn word(self) -> &'static str {

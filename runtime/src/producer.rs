@@ -132,7 +132,9 @@ impl Producer {
     /// Says that a group shares the lane by this table: those readers whose [`ReaderEnd::group`] is its number, from 0 in the
     /// order of the calls.
     pub fn add_group(&mut self, table: ClaimTable) {
-        self.readers.add_group(table, self.base.position);
+        self.readers.add_group(table, cursor::first_position(self.capacity));
+        // How far the group is has to be looked at before the first claim.
+        self.limit = self.tail.position;
     }
 
     /// Impossible cursors seen since the last call.

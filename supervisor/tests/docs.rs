@@ -77,7 +77,7 @@ fn defaults_of_the_page_are_those_of_the_reader() {
     assert_eq!(default("agent.NAME.restart.backoff"), format!("{backoff_min:?}..{backoff_max:?}"));
     assert_eq!(default("agent.NAME.stop_timeout"), format!("{:?}", agent.stop_timeout));
     assert_eq!(default("agent.NAME.ready_timeout"), format!("{:?}", agent.ready_timeout));
-    let policies = WhenFull::ALL.map(|policy| format!("`{}`", policy.word())).join(", ");
+    let policies = WhenFull::all().map(|policy| format!("`{}`", policy.word())).join(", ");
     assert!(rows().iter().any(|(key, _, bounds)| *key == "channel.NAME.when_full" && *bounds == policies));
 }
 

@@ -53,6 +53,8 @@ impl ReaderEnd {
 /// A group that shares the lane: its frontier is its cursor.
 struct Group {
     table: ClaimTable,
+    /// Where the lane's first incarnation began: the place of a frontier that never moved.
+    first: Place,
     seen: u64,
 }
 
@@ -70,8 +72,9 @@ impl Readers {
         Readers { ends, groups: Vec::new(), faults: Vec::new() }
     }
 
-    pub(super) fn add_group(&mut self, table: ClaimTable, base: u64) {
-        self.groups.push(Group { table, seen: base });
+    pub(super) fn add_group(&mut self, table: ClaimTable, first: u64) {
+        let first = Place { position: first, sequence: 0 };
+        self.groups.push(Group { table, first, seen: 0 });
     }
 
     pub(super) fn ends(&self) -> &[ReaderEnd] {
@@ -89,7 +92,7 @@ impl Readers {
 
     /// Looks at all cursors and frontiers; the least position that somebody still needs.
     ///
-    /// What a reader still has in a predecessor's ring takes no space in this one, which began at `base`.
+    /// What who reads for itself still has in a predecessor's ring takes no space in this one, which began at `base`.
     pub(super) fn look(&mut self, base: u64, tail: Place, links: &Links) -> u64 {
         let mut least = tail.position;
         for reader in self.ends.iter_mut().filter(|r| r.group.is_none()) {
@@ -120,8 +123,9 @@ impl Readers {
             if members.all(gone) {
                 continue;
             }
-            let first = Place { position: base, sequence: 0 };
-            let frontier = group.table.frontier_place(first).position.max(base);
+            // Also what it still has in a predecessor's ring takes space: its table has an entry for each frame of one ring, so
+            // no message is ever further ahead of the frontier than the table reaches.
+            let frontier = group.table.frontier_place(group.first).position;
             // Who of the members wrote an impossible one cannot be told; it is not believed.
             if cursor::cursor_plausible(frontier, group.seen, tail.position) {
                 group.seen = frontier;

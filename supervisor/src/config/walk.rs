@@ -195,7 +195,7 @@ impl Walker<'_> {
             }
         }
         let when_full = self.optional_text(table, "when_full").and_then(|(word, entry)| {
-            self.word(&word, &entry, "the policies for a full lane", &WhenFull::ALL, WhenFull::word)
+            self.word(&word, &entry, "the policies for a full lane", &WhenFull::all(), WhenFull::word)
         });
         Channel {
             name: last_part(&table.key),
