@@ -185,6 +185,7 @@ fn report(swarm: &Swarm) -> PsReport {
             state: shown(agent.state),
             restarts: agent.restarts,
             rescues: agent.rescues,
+            hangs: agent.hangs,
             uptime_ms: agent.live.as_ref().map_or(0, |l| (now - l.born).as_millis() as u64),
             pss_kib: pid.and_then(pss_kib).unwrap_or(0),
             sent: totals.sent,

@@ -9,8 +9,9 @@ use crate::child::{self, Action, Event, State};
 use crate::config::SwarmFile;
 use crate::output::Capture;
 use crate::restart::Intensity;
-use crate::spawn::Spawner;
+use crate::spawn::{self, Spawner};
 use crate::topology::Topology;
+use rustix::process::Signal;
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
 use shoal_runtime::clock;
 use shoal_runtime::cursor::first_position;
@@ -46,6 +47,8 @@ pub enum Timer {
     Stage,
     /// Look for agents (all of them) that sleep though work waits.
     Rescue,
+    /// Look for agents (all that have a deadline) that hang.
+    Hang,
 }
 
 /// What the event loop is to do for the swarm.
@@ -54,6 +57,8 @@ pub enum Effect {
     Watch(usize),
     /// Feed a timer of an agent at a time, if its state serial is still this one.
     Arm(Instant, usize, Timer, u64),
+    /// Say when an agent that has a deadline is rung.
+    AwaitRing,
 }
 
 /// Why the swarm is ending.
@@ -92,6 +97,7 @@ pub struct Swarm {
     /// Accusations of peers heard.
     pub accusations: u64,
     sleepers: rescue::Sleepers,
+    hangs: hangs::Hangs,
     notices: Notices,
 }
 
@@ -102,6 +108,7 @@ mod births;
 mod deaths;
 mod evidence;
 mod groups;
+mod hangs;
 mod hear;
 mod rescue;
 
@@ -121,6 +128,7 @@ impl Swarm {
         let swarm: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), clock::now_ns());
         let (board, board_fd) = segment::create_board(birth::board_shape(&topology), swarm)?;
         let groups = Groups::new(&topology)?;
+        let hangs = hangs::Hangs::new(&file, &topology)?;
         let cradle = Cradle { spawner: Spawner::new()?, swarm, board: board_fd, adopted: HashMap::new() };
         let manifests: Vec<_> =
             (0..topology.agents.len()).map(|a| birth::manifest(&file, &topology, a)).collect();
@@ -138,6 +146,7 @@ impl Swarm {
             was_ready: false,
             restarts: 0,
             rescues: 0,
+            hangs: 0,
             past: Totals::default(),
             died_at: None,
             capture: capture(&instance.name),
@@ -162,6 +171,7 @@ impl Swarm {
             recoveries_ns: Vec::new(),
             accusations: 0,
             sleepers: rescue::Sleepers::default(),
+            hangs,
             notices,
         })
     }
@@ -321,6 +331,7 @@ impl Swarm {
         }
         if event == Event::Ready && state == State::Ready {
             self.agents[agent].was_ready = true;
+            self.watch_on();
         }
         self.act(agent, action, event);
     }
@@ -337,6 +348,13 @@ impl Swarm {
                 let timeout = config.stop_timeout;
                 self.ask_to_stop(agent);
                 self.arm(now + timeout, agent, Timer::Stop);
+            }
+            Action::Abort => {
+                let grace = hangs::grace(config.deadline);
+                if let Some(live) = &self.agents[agent].live {
+                    spawn::signal(&live.child, Signal::ABORT);
+                }
+                self.arm(now + grace, agent, Timer::Stop);
             }
             Action::KillTree => {
                 if let Some(live) = &self.agents[agent].live {
@@ -373,8 +391,10 @@ impl Swarm {
             Timer::Stage => self.on_stage_over(agent),
             Timer::Rescue => {
                 self.rescue_sleepers();
+                self.watch_anyway();
                 self.look_again_for_sleepers();
             }
+            Timer::Hang => self.look_for_hangs(),
             Timer::Drain => {
                 self.reclaim(agent);
                 if self.history_is_full(agent) {

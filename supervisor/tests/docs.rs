@@ -74,6 +74,7 @@ fn defaults_of_the_page_are_those_of_the_reader() {
     assert_eq!(default("agent.NAME.restart.backoff"), format!("{backoff_min:?}..{backoff_max:?}"));
     assert_eq!(default("agent.NAME.stop_timeout"), format!("{:?}", agent.stop_timeout));
     assert_eq!(default("agent.NAME.ready_timeout"), format!("{:?}", agent.ready_timeout));
+    assert_eq!((default("agent.NAME.deadline"), agent.deadline), ("none".into(), None));
     let policies = WhenFull::ALL.map(|policy| format!("`{}`", policy.word())).join(", ");
     assert!(rows().iter().any(|(key, _, bounds)| *key == "channel.NAME.when_full" && *bounds == policies));
 }
@@ -102,6 +103,9 @@ fn bounds_of_the_page_are_those_of_the_reader() {
         ("stop_timeout", "\"25h\"", false),
         ("ready_timeout", "\"999us\"", false),
         ("ready_timeout", "\"1ms\"", true),
+        ("deadline", "\"19ms\"", false),
+        ("deadline", "\"20ms\"", true),
+        ("deadline", "\"24h\"", true),
         ("restart", "{ intensity = 0 }", true),
         ("restart", "{ intensity = 10000 }", true),
         ("restart", "{ intensity = 10001 }", false),

@@ -59,6 +59,8 @@ fn ps_json_has_exactly_the_documented_fields() {
         "generation",
         "state",
         "restarts",
+        "rescues",
+        "hangs",
         "uptime_ms",
         "pss_kib",
         "sent",

@@ -340,7 +340,7 @@ fn a_report_looks_like_this() {
 16 | replica = 4                              # each task goes to one of them
    | ^^^^^^^
    |
-   = help: did you mean `replicas`? known here: `command`, `replicas`, `group`, `prefetch`, `subscribes`, `publishes`, `restart`, `stop_timeout`, `ready_timeout`, `env`";
+   = help: did you mean `replicas`? known here: `command`, `replicas`, `group`, `prefetch`, `subscribes`, `publishes`, `restart`, `stop_timeout`, `ready_timeout`, `deadline`, `env`";
     assert_eq!(report, want, "\n{report}");
 }
 

@@ -13,8 +13,8 @@ use super::keys::{Entry, Span, Table};
 use super::problem::{ConfigError, Problem, nearest, place, suggest};
 use super::value::{self, DURATION_MAX, NAME_HELP, SIZE_HELP};
 use super::{
-    Agent, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, INSTANCES_MAX,
-    PREFETCH_MAX, Policy, REPLICAS_MAX, Reference, Restart, SwarmFile, TABLES_MAX, WhenFull,
+    Agent, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, DEADLINE_MIN,
+    INSTANCES_MAX, PREFETCH_MAX, Policy, REPLICAS_MAX, Reference, Restart, SwarmFile, TABLES_MAX, WhenFull,
 };
 
 /// A swarm file as far as it could be read.
@@ -191,6 +191,7 @@ impl Walker<'_> {
             "restart",
             "stop_timeout",
             "ready_timeout",
+            "deadline",
             "env",
         ];
         self.known(table, &known);
@@ -206,6 +207,7 @@ impl Walker<'_> {
             restart: self.restart(table),
             stop_timeout: self.duration(table, "stop_timeout", none, day).unwrap_or(Duration::from_secs(2)),
             ready_timeout: self.duration(table, "ready_timeout", ms, day).unwrap_or(Duration::from_secs(10)),
+            deadline: self.duration(table, "deadline", DEADLINE_MIN, day),
             env: self.env(table),
             line: place(self.text, table.span.start).0,
         }
