@@ -1,6 +1,6 @@
 //! The agent: what its author's body is given.
 
-use crate::core::{Core, Handler, Problem, Subscribed};
+use crate::core::{Core, Handler, Patience, Problem, Subscribed};
 use crate::error::{self, Error, Result};
 use crate::handle::{self, Publisher, Subscription, Way};
 use crate::payload::{Bytes, Payload};
@@ -53,23 +53,19 @@ impl Agent {
 
     fn attached(attachment: Attachment) -> Self {
         let log = Log::to_stderr(&attachment.manifest.name);
-        Agent::of(attachment.boxed(), log, u32::MAX)
+        let patience = match attachment.manifest.attempts_max {
+            0 => Patience { attempts_max: u32::MAX, parks: false },
+            attempts_max => Patience { attempts_max, parks: true },
+        };
+        Agent::of(attachment.boxed(), log, patience)
     }
 
-    /// An agent of an attachment; `attempts_max` tries for each message.
-    pub(crate) fn of(at: Attachment<Port>, log: Log, attempts_max: u32) -> Self {
+    /// An agent of an attachment.
+    pub(crate) fn of(at: Attachment<Port>, log: Log, patience: Patience) -> Self {
         let failures = at.manifest.inputs.iter().map(|_| Failures::default()).collect();
         let scratch = Scratch::new();
-        let core = Core {
-            at,
-            scratch,
-            failures,
-            attempts_max,
-            log,
-            ready: false,
-            armed: false,
-            lost: Lost::Nothing,
-        };
+        let core =
+            Core { at, scratch, failures, patience, log, ready: false, armed: false, lost: Lost::Nothing };
         Agent { core, subscriptions: Vec::new() }
     }
 
@@ -138,6 +134,8 @@ impl Agent {
     /// What the handler sends through its step, and the acknowledgement of the message, become visible together when it
     /// returns `Ok`. When it returns `Err` all of that is forgotten, the error is reported, and the message is given again
     /// after a pause that grows from 1 ms to 1 s. When it panics the process ends, and the next incarnation is given it.
+    /// After `max_attempts` of the swarm file, or at once when the error is a [`crate::Reject`], it is given up: it lies with
+    /// the dead letters, and the next message is given.
     ///
     /// # Errors
     /// As [`Agent::subscribe`].
@@ -159,7 +157,8 @@ impl Agent {
     /// good (see [`Next::Closed`]).
     ///
     /// # Errors
-    /// An error that trying again cannot help: a message too large for its lane, an invalid message, the supervisor gone.
+    /// The supervisor is gone, or cannot store a message that is given up. With `max_attempts = 0` also what trying again
+    /// cannot help: a message too large for its lane, an invalid message.
     pub fn serve(&mut self) -> Result<()> {
         self.core.ready(&self.subscriptions)?;
         let mut among = Vec::new();
@@ -169,7 +168,9 @@ impl Agent {
             among.extend(subscribed.inputs.iter().copied().filter(|_| subscribed.handler.is_some()));
         }
         loop {
-            match self.core.next(&among, None)? {
+            let found = self.core.next(&among, None)?;
+            match found {
+                Some(Found::Message(..)) if self.core.settles(&found)? => {}
                 Some(Found::Message(input, frame)) => {
                     if let Some(handler) = &mut self.subscriptions[subscription_of[input]].handler {
                         self.core.work(input, frame, handler)?;
@@ -207,15 +208,19 @@ impl Agent {
     /// ```
     ///
     /// # Errors
-    /// An invalid message, or the supervisor is gone.
+    /// An invalid message, which is parked with the dead letters; or the supervisor is gone, or cannot store one.
     pub fn receive<T: Payload>(
         &mut self,
         from: &Subscription<T>,
         timeout: Option<Duration>,
     ) -> Result<Next<'_, T>> {
         self.core.ready(&self.subscriptions)?;
-        let found = self.core.next(&self.subscriptions[from.index()].inputs, timeout)?;
-        self.core.lend(found)
+        loop {
+            let found = self.core.next(&self.subscriptions[from.index()].inputs, timeout)?;
+            if !self.core.settles(&found)? {
+                return self.core.lend(found);
+            }
+        }
     }
 
     /// Receives the next message of a channel if there is one now.
@@ -224,8 +229,12 @@ impl Agent {
     /// As [`Agent::receive`].
     pub fn try_receive<T: Payload>(&mut self, from: &Subscription<T>) -> Result<Next<'_, T>> {
         self.core.ready(&self.subscriptions)?;
-        let found = self.core.try_next(&self.subscriptions[from.index()].inputs)?;
-        self.core.lend(found)
+        loop {
+            let found = self.core.try_next(&self.subscriptions[from.index()].inputs)?;
+            if !self.core.settles(&found)? {
+                return self.core.lend(found);
+            }
+        }
     }
 
     /// Before waiting for a message on the agent's descriptor (`AsFd`): true when there is none and the descriptor will

@@ -1,15 +1,15 @@
 //! What receiving and sending need: everything of an agent but its handlers.
 
 use crate::agent::Next;
-use crate::error::{self, Error, InvalidMessage, Result, SupervisorGone};
+use crate::error::{self, Error, InvalidMessage, Reject, Result, SupervisorGone};
 use crate::handle::{self, Way};
 use crate::payload::Payload;
-use crate::step::{Failures, Lost, Parts, Received, Step};
+use crate::step::{Failures, Lease, Lost, Parts, Received, Step, park};
 use crate::{Log, Port};
 use shoal_runtime::PeerFault;
 use shoal_runtime::attachment::{Attachment, Found, World};
 use shoal_runtime::board::Request;
-use shoal_runtime::consumer::Frame;
+use shoal_runtime::consumer::{Frame, Given};
 use shoal_runtime::desk::Awaits;
 use shoal_runtime::message::{AccessError, Scratch};
 use shoal_runtime::wire::Manifest;
@@ -34,12 +34,19 @@ pub(crate) enum Problem {
     Failed(Error),
 }
 
+/// How often a message is given, and whether it is parked then; else the agent ends with the last error.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    pub(crate) attempts_max: u32,
+    pub(crate) parks: bool,
+}
+
 /// Everything but the handlers: what receiving and sending need.
 pub(crate) struct Core {
     pub(crate) at: Attachment<Port>,
     pub(crate) scratch: Scratch,
     pub(crate) failures: Vec<Failures>,
-    pub(crate) attempts_max: u32,
+    pub(crate) patience: Patience,
     pub(crate) log: Log,
     pub(crate) ready: bool,
     pub(crate) armed: bool,
@@ -164,6 +171,27 @@ impl Core {
         Ok(nothing)
     }
 
+    /// Parks a message that was given in vain as often as it may be, before any handler sees it; true if so.
+    #[inline]
+    pub(crate) fn settles(&mut self, found: &Option<Found>) -> Result<bool> {
+        let Some(Found::Message(index, frame)) = found else { return Ok(false) };
+        let so_far = self.failures[*index].so_far(frame);
+        let spent = so_far == Given::SETTLED || self.patience.parks && so_far >= self.patience.attempts_max;
+        if spent {
+            self.park(*index, frame, so_far, "")?;
+        }
+        Ok(spent)
+    }
+
+    #[cold]
+    fn park(&mut self, index: usize, frame: &Frame, attempts: u32, why: &str) -> Result<()> {
+        let Attachment { manifest, outputs, inputs, world } = &mut self.at;
+        let (sources, cursor) = inputs.consumer(index).split();
+        let mut parts = Parts { outputs, world, manifest, scratch: &mut self.scratch, lost: &mut self.lost };
+        let lease = Lease { index, frame, bytes: sources.leased(frame), cursor };
+        park(&mut parts, lease, attempts, false, why)
+    }
+
     /// What was found, with its message opened.
     pub(crate) fn lend<T: Payload>(&mut self, found: Option<Found>) -> Result<Next<'_, T>> {
         let (index, frame) = match found {
@@ -174,18 +202,18 @@ impl Core {
         };
         let Attachment { manifest, outputs, inputs, world } = &mut self.at;
         let (sources, cursor) = inputs.consumer(index).split();
-        let message = match T::access(sources.leased(&frame)) {
+        let bytes = sources.leased(&frame);
+        let mut parts = Parts { outputs, world, manifest, scratch: &mut self.scratch, lost: &mut self.lost };
+        let message = match T::access(bytes) {
             Ok(message) => message,
             Err(why) => {
-                let error = invalid(manifest, index, &frame, why);
-                world.note(PeerFault { incarnation: frame.from, what: error.to_string() });
-                accuse(world, &self.log)?;
-                return Err(error.into());
+                let lease = Lease { index, frame: &frame, bytes, cursor };
+                let attempt = self.failures[index].so_far(&frame).saturating_add(1);
+                return Err(invalid(&mut parts, lease, attempt, self.patience, &self.log, why)?.into());
             }
         };
-        let parts = Parts { outputs, world, manifest, scratch: &mut self.scratch, lost: &mut self.lost };
         let step = Step::answering(parts, index, frame, &mut self.failures[index]);
-        Ok(Next::Message(Received::new(message, step, cursor)))
+        Ok(Next::Message(Received::new(message, bytes, step, cursor)))
     }
 
     /// Gives a message to its handler, as one step.
@@ -195,31 +223,50 @@ impl Core {
         let (sources, cursor) = inputs.consumer(index).split();
         let parts = Parts { outputs, world, manifest, scratch: &mut self.scratch, lost: &mut self.lost };
         let mut step = Step::answering(parts, index, frame, &mut self.failures[index]);
-        let (problem, hopeless) = match handler(&mut step, sources.leased(&frame)) {
+        let bytes = sources.leased(&frame);
+        let attempt = step.attempt();
+        let (problem, hopeless) = match handler(&mut step, bytes) {
             Ok(()) => match step.commit(Some(cursor)) {
                 Ok(()) => return Ok(()),
                 Err(error) => (Problem::Failed(error), false),
             },
-            Err(problem) => {
-                let hopeless = step.hopeless();
-                drop(step);
-                (problem, hopeless)
+            Err(Problem::Failed(error)) => {
+                if let Some(reject) = error.downcast_ref::<Reject>() {
+                    return step.reject(cursor, bytes, reject.reason());
+                }
+                let hopeless = step.fail(error::text(&error));
+                (Problem::Failed(error), hopeless)
+            }
+            // An invalid message is no attempt of the handler's.
+            Err(invalid) => {
+                step.forget();
+                (invalid, false)
             }
         };
-        self.failed(index, &frame, problem, hopeless)
+        self.failed(index, &frame, attempt, problem, hopeless)
     }
 
     /// A step failed and was aborted: reports it, and pauses before the message is given again.
     #[cold]
-    fn failed(&mut self, index: usize, frame: &Frame, problem: Problem, hopeless: bool) -> Result<()> {
+    fn failed(
+        &mut self,
+        index: usize,
+        frame: &Frame,
+        attempt: u32,
+        problem: Problem,
+        hopeless: bool,
+    ) -> Result<()> {
         let error = match problem {
             Problem::Failed(error) => error,
             Problem::Invalid(why) => {
-                let error = invalid(&self.at.manifest, index, frame, why);
-                let fault = PeerFault { incarnation: frame.from, what: error.to_string() };
-                self.at.world.note(fault);
-                self.accuse()?;
-                return Err(error.into());
+                let Patience { parks, .. } = self.patience;
+                let Attachment { manifest, outputs, inputs, world } = &mut self.at;
+                let (sources, cursor) = inputs.consumer(index).split();
+                let mut parts =
+                    Parts { outputs, world, manifest, scratch: &mut self.scratch, lost: &mut self.lost };
+                let lease = Lease { index, frame, bytes: sources.leased(frame), cursor };
+                let error = invalid(&mut parts, lease, attempt, self.patience, &self.log, why)?;
+                return if parks { Ok(()) } else { Err(error.into()) };
             }
         };
         match self.lost {
@@ -230,21 +277,48 @@ impl Core {
         }
         let world = &mut self.at.world;
         let failures = &mut self.failures[index];
-        if hopeless || failures.count >= self.attempts_max {
+        let Patience { attempts_max, parks } = self.patience;
+        let spent = failures.so_far(frame) >= attempts_max;
+        if !parks && (hopeless || spent) {
             return Err(error);
         }
         let text = error::text(&error);
         // A stop request ends the pause at once, and is the reason of some errors: not worth a report.
         if failures.reported != text && world.request() != Request::Stop {
             let id = handle::message_id(&self.at.manifest, index, frame);
-            self.log.report(&format!("message {id}, attempt {}: {text}", failures.count));
-            failures.reported = text;
+            self.log.report(&format!("message {id}, attempt {attempt}: {text}"));
+            failures.reported.clone_from(&text);
+        }
+        if spent {
+            return self.park(index, frame, attempt, &text);
         }
         let pause = PAUSE_MIN.saturating_mul(1 << failures.count.saturating_sub(1).min(10)).min(PAUSE_MAX);
         let stop = |world: &mut World<Port>, _| (world.request() == Request::Stop).then_some(());
         world.wait(Some(Instant::now() + pause), stop).map_err(error::of_runtime)?;
         Ok(())
     }
+}
+
+/// A message whose bytes are not what its channel carries: its producer is accused, and it is parked, since no attempt can end
+/// better.
+#[cold]
+fn invalid(
+    parts: &mut Parts<'_>,
+    lease: Lease<'_>,
+    attempt: u32,
+    patience: Patience,
+    log: &Log,
+    why: AccessError,
+) -> Result<InvalidMessage> {
+    let id = handle::message_id(parts.manifest, lease.index, lease.frame);
+    let (from, channel, position) = (id.agent.to_owned(), id.channel.to_owned(), id.position);
+    let error = InvalidMessage { from, channel, position, why };
+    parts.world.note(PeerFault { incarnation: lease.frame.from, what: error.to_string() });
+    accuse(parts.world, log)?;
+    if patience.parks {
+        park(parts, lease, attempt, false, &error.to_string())?;
+    }
+    Ok(error)
 }
 
 /// For what a wait among some inputs is, as the supervisor is told. Of a choice that is neither everything nor one channel it
@@ -265,9 +339,4 @@ fn accuse(world: &mut World<Port>, log: &Log) -> Result<()> {
         log.report(&fault.to_string());
     }
     Ok(())
-}
-
-fn invalid(manifest: &Manifest, input: usize, frame: &Frame, why: AccessError) -> InvalidMessage {
-    let id = handle::message_id(manifest, input, frame);
-    InvalidMessage { from: id.agent.to_owned(), channel: id.channel.to_owned(), position: id.position, why }
 }

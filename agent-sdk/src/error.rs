@@ -84,6 +84,35 @@ impl fmt::Display for SendError {
 
 impl std::error::Error for SendError {}
 
+/// A message that its reader rejects on purpose: `return Err(Reject::new("no such account").into())`.
+///
+/// It is not given again. It lies with the dead letters from then on, with this reason (`shoal dlq list`), and the swarm goes
+/// on with the next message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    reason: String,
+}
+
+impl Reject {
+    /// A rejection, and why.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Reject { reason: reason.into() }
+    }
+
+    /// Why.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rejected: {}", self.reason)
+    }
+}
+
+impl std::error::Error for Reject {}
+
 /// The supervisor is gone: nothing that this process does has an effect any more, and it should end at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SupervisorGone;

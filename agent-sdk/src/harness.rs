@@ -27,6 +27,7 @@ mod outside;
 mod port;
 mod roster;
 
+use crate::core::Patience;
 use crate::log::Log;
 use crate::payload::Payload;
 use crate::{Agent, Message, Result};
@@ -222,7 +223,8 @@ impl Harness {
         let outside = self.open().clone();
         let attachment = HarnessPort::attach(&outside)?;
         let log = Log::kept(&self.name, &self.reports);
-        let mut agent = Agent::of(attachment.boxed(), log, self.attempts_max);
+        let patience = Patience { attempts_max: self.attempts_max, parks: false };
+        let mut agent = Agent::of(attachment.boxed(), log, patience);
         let ended = body(&mut agent).and_then(|()| agent.ready());
         drop(agent);
         outside.borrow_mut().collect();
@@ -239,6 +241,18 @@ impl Harness {
         let taken = outside.take_sent(channel);
         let open = |bytes: &rkyv::util::AlignedVec<16>| T::access(bytes).and_then(T::to_owned);
         let messages: Result<Vec<_>, _> = taken.iter().map(open).collect();
+        messages.unwrap_or_else(|error| panic!("channel `{channel}`: {error}"))
+    }
+
+    /// Takes the messages of a channel that the agent rejected on purpose since the last call, with its reasons.
+    ///
+    /// # Panics
+    /// When the channel carries something else.
+    pub fn rejected<T: Payload>(&mut self, channel: &str) -> Vec<(T::Owned, String)> {
+        let taken = self.open().borrow_mut().take_rejected(channel);
+        let open = |bytes: &rkyv::util::AlignedVec<16>| T::access(bytes).and_then(T::to_owned);
+        let opened = taken.into_iter().map(|(bytes, why)| open(&bytes).map(|message| (message, why)));
+        let messages: Result<Vec<_>, _> = opened.collect();
         messages.unwrap_or_else(|error| panic!("channel `{channel}`: {error}"))
     }
 

@@ -23,6 +23,8 @@
 //!
 //! - Messages are marked with [`macro@message`] and read in place: a handler sees the archived form of its type.
 //! - [`Agent::receive`] is the loop form, [`Agent::arm`] is for async runtimes, [`Agent::send`] for sources.
+//! - A handler that returns a [`Reject`] gives its message up for good; a message that was given in vain several times is given
+//!   up by itself. Both lie with the dead letters (`shoal dlq`).
 //! - [`Bytes`] are large buffers written by hand, straight into the lane.
 //! - [`harness`] tests an agent without a supervisor.
 //! - Which channels there are, and who publishes and subscribes them, stands in the swarm file; a mismatch is an error that
@@ -41,7 +43,7 @@ mod state;
 mod step;
 
 pub use agent::{Agent, Next};
-pub use error::{Error, InvalidMessage, Result, SendError, SupervisorGone};
+pub use error::{Error, InvalidMessage, Reject, Result, SendError, SupervisorGone};
 pub use handle::{Publisher, Subscription};
 pub use payload::{Bytes, Payload};
 pub use run::{EXIT_SUPERVISOR_GONE, run};

@@ -6,15 +6,20 @@ use crate::payload::{Bytes, Payload};
 use crate::state::{self, State};
 use crate::{Port, handle};
 use shoal_runtime::attachment::{self, Encode, Outputs, World};
+use shoal_runtime::board::Request;
 use shoal_runtime::clock;
 use shoal_runtime::consumer::{Cursor, Frame};
 use shoal_runtime::desk::Counter;
 use shoal_runtime::message::{self, EncodeError, Message, Scratch};
-use shoal_runtime::wire::Manifest;
+use shoal_runtime::wire::{FromAgent, Manifest};
 use std::cell::RefCell;
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::time::Duration;
+
+mod park;
+
+pub(crate) use park::{Lease, park};
 
 /// How long a send in a step waits for space, unless [`Step::deadline`] says otherwise.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,7 +43,7 @@ impl fmt::Display for MessageId<'_> {
     }
 }
 
-/// How often the message at the head of an input was given in vain.
+/// How often this incarnation was given the message at the head of an input in vain.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     sequence: u64,
@@ -48,7 +53,13 @@ pub(crate) struct Failures {
 }
 
 impl Failures {
-    pub(crate) fn of(&self, frame: &Frame) -> u32 {
+    /// By this incarnation and all before it.
+    #[inline]
+    pub(crate) fn so_far(&self, frame: &Frame) -> u32 {
+        frame.attempts.saturating_add(self.of(frame))
+    }
+
+    fn of(&self, frame: &Frame) -> u32 {
         if self.count > 0 && self.sequence == frame.at.sequence { self.count } else { 0 }
     }
 
@@ -100,13 +111,15 @@ pub struct Step<'a> {
     broken: Option<SendError>,
     /// A send that will never succeed.
     hopeless: bool,
+    /// Why it fails, as far as it is known.
+    why: String,
     done: bool,
 }
 
 impl<'a> Step<'a> {
     /// A step without an input.
     pub(crate) fn without_input(parts: Parts<'a>, timeout: Option<Duration>) -> Self {
-        Step { parts, input: None, timeout, broken: None, hopeless: false, done: false }
+        Step { parts, input: None, timeout, broken: None, hopeless: false, why: String::new(), done: false }
     }
 
     /// A step that answers a message.
@@ -117,10 +130,11 @@ impl<'a> Step<'a> {
         frame: Frame,
         failures: &'a mut Failures,
     ) -> Self {
-        parts.world.desk.hold(index, frame.at, clock::coarse_ns());
+        let attempt = failures.so_far(&frame).saturating_add(1);
+        parts.world.desk.hold(index, frame.at, attempt, clock::coarse_ns());
         let input = Some(Input { index, frame, failures });
         let timeout = Some(SEND_TIMEOUT);
-        Step { parts, input, timeout, broken: None, hopeless: false, done: false }
+        Step { parts, input, timeout, broken: None, hopeless: false, why: String::new(), done: false }
     }
 
     /// Sends a message as a part of this step: it is serialized straight into the lane, and hidden until the step ends well.
@@ -225,15 +239,25 @@ impl<'a> Step<'a> {
         Some(handle::message_id(self.parts.manifest, input.index, &input.frame))
     }
 
-    /// How many times this incarnation was given the message, this time included: 1 at first, and for a step without one.
+    /// Which attempt at the message this is, over all incarnations: 1 at first, and for a step without one.
     ///
-    /// Attempts of incarnations before this one are not counted yet.
+    /// An attempt counts when its handler failed or its process died, but not when that was ordered (`shoal kill`, `stop`,
+    /// `restart`), and not when the step failed because a lane stayed full. After `max_attempts` of the swarm file the message
+    /// is parked with the dead letters.
     pub fn attempt(&self) -> u32 {
-        self.input.as_ref().map_or(1, |input| input.failures.of(&input.frame).saturating_add(1))
+        self.input.as_ref().map_or(1, |input| input.failures.so_far(&input.frame).saturating_add(1))
     }
 
-    /// Whether a send of this step will never succeed.
-    pub(crate) fn hopeless(&self) -> bool {
+    /// Ends a step that never was an attempt.
+    pub(crate) fn forget(mut self) {
+        self.done = true;
+        self.parts.outputs.abort();
+        self.parts.world.desk.release();
+    }
+
+    /// Ends it in vain; whether one of its sends will never succeed.
+    pub(crate) fn fail(mut self, why: String) -> bool {
+        self.why = why;
         self.hopeless
     }
 
@@ -302,11 +326,26 @@ impl Drop for Step<'_> {
             return;
         }
         self.parts.outputs.abort();
-        if let Some(input) = &mut self.input {
+        let Some(input) = &mut self.input else { return };
+        let world = &mut self.parts.world;
+        world.desk.count(Counter::Aborted, 1);
+        let attempt = input.failures.so_far(&input.frame).saturating_add(1);
+        // A message is not to blame for lanes that stay full, nor for the end that an operator asks for.
+        let excused = self.broken.is_some() || world.request() == Request::Stop;
+        if !excused {
             input.failures.add(&input.frame);
-            self.parts.world.desk.count(Counter::Aborted, 1);
-            self.parts.world.desk.release();
         }
+        if std::thread::panicking() {
+            // The message counts as held until the process is dead: that is the failed attempt.
+            return;
+        }
+        if !excused {
+            let (input, at) = (input.index as u32, input.frame.at);
+            let why = std::mem::take(&mut self.why);
+            // If the supervisor is gone, the next wait says so.
+            let _ = world.port.say(&FromAgent::Failed { input, at, attempt, why });
+        }
+        world.desk.release();
     }
 }
 
@@ -343,13 +382,19 @@ impl<T: Message> Encode for Encoding<'_, T> {
 #[must_use = "a message that is not committed comes again"]
 pub struct Received<'a, T: Payload> {
     message: &'a T::Archived,
+    bytes: &'a [u8],
     step: RefCell<Step<'a>>,
     cursor: &'a mut Cursor,
 }
 
 impl<'a, T: Payload> Received<'a, T> {
-    pub(crate) fn new(message: &'a T::Archived, step: Step<'a>, cursor: &'a mut Cursor) -> Self {
-        Received { message, step: RefCell::new(step), cursor }
+    pub(crate) fn new(
+        message: &'a T::Archived,
+        bytes: &'a [u8],
+        step: Step<'a>,
+        cursor: &'a mut Cursor,
+    ) -> Self {
+        Received { message, bytes, step: RefCell::new(step), cursor }
     }
 
     /// The message, in place. It may be used while its answers are sent, and not after the commit.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use shoal_agent::harness::{Ending, Harness, WhenFull};
-use shoal_agent::{Agent, Bytes, InvalidMessage, Next, Result, SendError};
+use shoal_agent::{Agent, Bytes, InvalidMessage, Next, Reject, Result, SendError};
 use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -92,6 +92,71 @@ fn a_handlers_error_takes_back_what_it_sent_and_the_message_comes_again() {
     let reports = harness.reports();
     assert_eq!(reports.len(), 1, "one report for a message and text: {reports:?}");
     assert!(reports[0].contains("tasks-source/tasks/") && reports[0].contains("not yet"), "{reports:?}");
+}
+
+#[test]
+fn a_rejected_message_is_gone_with_its_answers_and_its_reason_is_kept() {
+    let mut harness = fed(worker(), 4);
+    harness
+        .run(|agent| {
+            let counts = agent.publish::<Count>("counts")?;
+            let state = agent.state::<Count>()?;
+            agent.on::<Task>("tasks", move |step, task| {
+                let n = task.n.to_native();
+                step.send(&counts, &Count { n })?;
+                let before = step.load(&state)?.map_or(0, |count| count.n);
+                step.keep(&state, &Count { n: before + 1 })?;
+                if n % 2 == 1 { Err(Reject::new(format!("{n} is odd")).into()) } else { Ok(()) }
+            })?;
+            agent.serve()?;
+            assert_eq!(agent.load(&state)?, Some(Count { n: 2 }), "nor is its change of state kept");
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(numbers(&mut harness), [0, 2]);
+    let rejected = harness.rejected::<Task>("tasks");
+    assert_eq!(rejected, [(task(1), "1 is odd".to_owned()), (task(3), "3 is odd".to_owned())]);
+    let mut harness = fed(worker(), 3);
+    harness
+        .run(|agent| {
+            let tasks = agent.subscribe::<Task>("tasks")?;
+            while let Next::Message(task) = agent.receive(&tasks, None)? {
+                if task.message().n == 1 { task.reject("no")? } else { task.commit()? }
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(harness.rejected::<Task>("tasks"), [(task(1), "no".to_owned())]);
+}
+
+#[test]
+fn a_lane_that_stays_full_is_no_attempt_of_the_message() {
+    let harness = worker().capacity(4096).without_readers().by_hand().attempts_max(2);
+    let mut harness = fed(harness, 1);
+    let hand = harness.hand();
+    let tries = Rc::new(Cell::new(0));
+    let counted = tries.clone();
+    harness
+        .run(|agent| {
+            let counts = agent.publish::<Count>("counts")?;
+            let (feeding, counted) = (hand.clone(), counted.clone());
+            agent.on::<Task>("tasks", move |step, _| {
+                assert_eq!(step.attempt(), 1);
+                counted.set(counted.get() + 1);
+                step.deadline(Duration::from_millis(1));
+                if counted.get() == 5 {
+                    hand.collect();
+                    hand.end(Ending::Drain);
+                }
+                step.send(&counts, &Count { n: 1 })
+            })?;
+            while agent.send_within(&counts, &Count { n: 0 }, Duration::from_millis(1)).is_ok() {}
+            feeding.feed("tasks", task(1));
+            agent.serve()
+        })
+        .unwrap();
+    assert_eq!(tries.get(), 6, "five for the first message, one for the second");
+    assert_eq!(numbers(&mut harness).iter().filter(|n| **n == 1).count(), 2);
 }
 
 #[test]

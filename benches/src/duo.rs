@@ -195,6 +195,8 @@ pub(crate) fn manifest(agent: u32, board: &BoardShape) -> Manifest {
             share: (0, 1),
             table: None,
         }],
+        given: Vec::new(),
+        attempts_max: 0,
         claims: Vec::new(),
     }
 }

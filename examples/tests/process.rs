@@ -38,6 +38,8 @@ fn manifest() -> Manifest {
         neighbours: vec![NeighbourEntry { agent: 1, name: "lister".into(), shape: lister, read: true }],
         lanes: vec![LaneEntry { channel: 1, line: 21, readers: Vec::new(), groups: Vec::new() }],
         inputs: vec![InputEntry { channel: 0, line: 22, neighbour: 0, lane: 0, share: (0, 1), table: None }],
+        given: Vec::new(),
+        attempts_max: 3,
         claims: Vec::new(),
     }
 }

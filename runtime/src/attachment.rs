@@ -83,7 +83,7 @@ pub fn attach_through(socket: OwnedFd) -> io::Result<Attachment> {
     }
     let region = segment::attach(&own, &manifest.shape, manifest.incarnation())?;
     drop(own);
-    wire::say(&socket, FromAgent::Mapped)?;
+    wire::say(&socket, &FromAgent::Mapped, &[])?;
     let board = segment::open_board(&board, manifest.board.clone())?;
     let shapes = manifest.neighbours.iter().map(|n| (n.agent, Arc::new(n.shape.clone()))).collect();
     let port = ControlPort::new(socket, &Doorbell::from_fd(doorbell), shapes)?;
@@ -269,7 +269,7 @@ impl<P: Control> Attachment<P> {
     /// The supervisor is gone.
     pub fn ready(&mut self) -> io::Result<()> {
         self.world.desk.life(Life::Ready);
-        self.world.port.say(FromAgent::Ready)
+        self.world.port.say(&FromAgent::Ready)
     }
 
     /// Declares the type of a channel's messages on the lanes (publishing) or for this reader.
@@ -292,7 +292,7 @@ impl<P: Control> Attachment<P> {
             return Ok(Ok(()));
         }
         let message = FromAgent::Declare { channel, publishes, fingerprint };
-        let (answer, links) = self.world.port.declare(message)?;
+        let (answer, links) = self.world.port.ask(&message, None)?;
         self.world.links.add_all(links);
         Ok(answer)
     }

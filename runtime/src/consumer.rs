@@ -41,6 +41,21 @@ pub struct InputEnd {
     pub share: (u32, u32),
 }
 
+/// A message that was given in vain. No message lies at position 0, so the default means none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(not(loom), derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize))]
+pub struct Given {
+    /// Where it begins.
+    pub position: u64,
+    /// How often; [`Given::SETTLED`] when it lies with the dead letters and is only to be acknowledged.
+    pub attempts: u32,
+}
+
+impl Given {
+    /// More attempts than any bound.
+    pub const SETTLED: u32 = u32::MAX;
+}
+
 /// A frame that was polled and believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -106,10 +121,21 @@ impl Consumer {
         Consumer { sources, cursor, end, version: u64::MAX }
     }
 
+    /// Takes over what the supervisor knows of attempts of incarnations before this one.
+    pub fn told(&mut self, given: Given) {
+        self.sources.told(given);
+    }
+
     /// Makes it a member of a group that shares the lane: it takes the messages that it claims.
     pub fn join(&mut self, membership: Membership) {
         self.sources.pin_by(membership.table.clone());
         self.cursor.join(membership);
+    }
+
+    /// Whether there is anything to look at: an incarnation of the producer.
+    #[inline]
+    pub fn has_source(&self) -> bool {
+        !self.sources.is_empty()
     }
 
     /// Whether a group shares the lane.

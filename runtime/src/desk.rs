@@ -116,13 +116,17 @@ impl Desk {
         self.region.word(desk::CPU).store(u64::from(cpu) + 1, Ordering::Relaxed);
     }
 
-    /// Notes that a message is held, and since when.
+    /// Notes that a message is held, which attempt at it this is (from 1), and since when.
+    ///
+    /// # If we die here
+    /// Between the stores nothing is held, or the words speak of two messages: their reader compares them with the cursors.
     #[inline]
-    pub fn hold(&self, input: usize, at: Place, now_ns: u64) {
+    pub fn hold(&self, input: usize, at: Place, attempt: u32, now_ns: u64) {
         // Relaxed: read by the supervisor when it looks for hangs and after a death; each word stands for itself.
         self.region.word(desk::HELD_POSITION).store(at.position, Ordering::Relaxed);
         self.region.word(desk::HELD_SEQUENCE).store(at.sequence, Ordering::Relaxed);
-        self.region.word(desk::HELD_INPUT).store(input as u64 + 1, Ordering::Relaxed);
+        let held = u64::from(attempt) << 32 | (input as u64 + 1);
+        self.region.word(desk::HELD_INPUT).store(held, Ordering::Relaxed);
         self.region.word(desk::HELD_SINCE_NS).store(now_ns, Ordering::Relaxed);
     }
 
@@ -204,6 +208,8 @@ pub struct DeskView {
     pub progress: u64,
     /// Input and place of the message in hand.
     pub held: Option<(usize, Place)>,
+    /// Which attempt at it this is, from 1; 0 when none.
+    pub held_attempt: u32,
     /// Since when, coarse CLOCK_MONOTONIC ns.
     pub held_since_ns: u64,
     /// Whether it sleeps.
@@ -218,14 +224,16 @@ pub struct DeskView {
 pub fn view(region: &Region) -> DeskView {
     // Relaxed: shown or compared by itself; nothing is derived from two words together.
     let word = |offset: usize| region.word(offset).load(Ordering::Relaxed);
+    let held = word(desk::HELD_INPUT);
     DeskView {
         cpu: word(desk::CPU).checked_sub(1),
         first_message_ns: word(desk::FIRST_MESSAGE_NS),
         progress: word(desk::PROGRESS),
-        held: (word(desk::HELD_INPUT) as usize).checked_sub(1).map(|input| {
+        held: (held as u32).checked_sub(1).map(|input| {
             let (position, sequence) = (word(desk::HELD_POSITION), word(desk::HELD_SEQUENCE));
-            (input, Place { position, sequence })
+            (input as usize, Place { position, sequence })
         }),
+        held_attempt: (held >> 32) as u32,
         held_since_ns: word(desk::HELD_SINCE_NS),
         parked: word(desk::PARKED) & 1 == 1,
         sleep: word(desk::PARKED),
@@ -351,7 +359,7 @@ mod tests {
         let desk_ = Desk::new(region.clone());
         desk_.still_at_it(5);
         assert_eq!(view(&region).held_since_ns, 0);
-        desk_.hold(0, Place { position: 64, sequence: 1 }, 5);
+        desk_.hold(0, Place { position: 64, sequence: 1 }, 1, 5);
         desk_.still_at_it(9);
         assert_eq!((view(&region).held_since_ns, view(&region).progress), (9, 0));
         desk_.release();

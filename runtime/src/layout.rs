@@ -78,7 +78,8 @@ pub mod desk {
     pub const PROGRESS: usize = 3 * LINE_BYTES;
     /// Coarse CLOCK_MONOTONIC ns since when a message is held; 0 when none. Readers: supervisor.
     pub const HELD_SINCE_NS: usize = 3 * LINE_BYTES + 8;
-    /// Input whose message is held, plus one; 0 when none. Readers: supervisor.
+    /// Input whose message is held, plus one, and in the upper half which attempt at it this is; 0 when none. Readers:
+    /// supervisor.
     pub const HELD_INPUT: usize = 3 * LINE_BYTES + 16;
     /// Position of the held message. Readers: supervisor.
     pub const HELD_POSITION: usize = 3 * LINE_BYTES + 24;

@@ -22,19 +22,23 @@ pub struct ControlPort {
     answers: Vec<ToAgent>,
 }
 
+/// What the supervisor answered (a refusal with its text), and the links that came meanwhile.
+pub type Answer = (Result<(), String>, Vec<Link>);
+
 /// A port that also speaks to the supervisor, or to what stands for it, and that an async runtime can wait on.
 pub trait Control: Port {
     /// Says something to the supervisor.
     ///
     /// # Errors
     /// It is gone.
-    fn say(&self, message: FromAgent) -> io::Result<()>;
+    fn say(&self, message: &FromAgent) -> io::Result<()>;
 
-    /// Declares a type and waits for the answer; links that came meanwhile are returned too.
+    /// Asks for something (a declaration, a dead letter with its bytes) and waits for the answer; links that came meanwhile
+    /// are returned too.
     ///
     /// # Errors
     /// It is gone; a refusal is an `Ok(Err(text))`.
-    fn declare(&mut self, message: FromAgent) -> io::Result<(Result<(), String>, Vec<Link>)>;
+    fn ask(&mut self, message: &FromAgent, along: Option<BorrowedFd<'_>>) -> io::Result<Answer>;
 
     /// What is readable when a sleep would end.
     fn descriptor(&self) -> BorrowedFd<'_>;
@@ -59,12 +63,12 @@ impl Port for Box<dyn Control> {
 }
 
 impl Control for Box<dyn Control> {
-    fn say(&self, message: FromAgent) -> io::Result<()> {
+    fn say(&self, message: &FromAgent) -> io::Result<()> {
         (**self).say(message)
     }
 
-    fn declare(&mut self, message: FromAgent) -> io::Result<(Result<(), String>, Vec<Link>)> {
-        (**self).declare(message)
+    fn ask(&mut self, message: &FromAgent, along: Option<BorrowedFd<'_>>) -> io::Result<Answer> {
+        (**self).ask(message, along)
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -104,11 +108,11 @@ impl ControlPort {
         match message {
             ToAgent::Links(incarnations) => {
                 let links = self.map(&incarnations, fds)?;
-                wire::say(&self.socket, FromAgent::LinksTaken)?;
+                wire::say(&self.socket, &FromAgent::LinksTaken, &[])?;
                 return Ok(Some(links));
             }
             ToAgent::Go => self.go = true,
-            ToAgent::Declared | ToAgent::Refused(_) => self.answers.push(message),
+            ToAgent::Declared | ToAgent::Parked | ToAgent::Refused(_) => self.answers.push(message),
             ToAgent::Hello => return Err(io::Error::other("the supervisor said hello twice")),
         }
         Ok(Some(Vec::new()))
@@ -147,12 +151,12 @@ impl ControlPort {
 }
 
 impl Control for ControlPort {
-    fn say(&self, message: FromAgent) -> io::Result<()> {
-        wire::say(&self.socket, message)
+    fn say(&self, message: &FromAgent) -> io::Result<()> {
+        wire::say(&self.socket, message, &[])
     }
 
-    fn declare(&mut self, message: FromAgent) -> io::Result<(Result<(), String>, Vec<Link>)> {
-        self.say(message)?;
+    fn ask(&mut self, message: &FromAgent, along: Option<BorrowedFd<'_>>) -> io::Result<Answer> {
+        wire::say(&self.socket, message, along.as_slice())?;
         let mut links = Vec::new();
         loop {
             match self.answers.pop() {
@@ -171,11 +175,11 @@ impl Control for ControlPort {
 
 impl Port for ControlPort {
     fn accuse(&mut self, of: Incarnation) -> io::Result<()> {
-        wire::say(&self.socket, FromAgent::Fault(of))
+        wire::say(&self.socket, &FromAgent::Fault(of), &[])
     }
 
     fn tell_closed(&mut self) -> io::Result<()> {
-        wire::say(&self.socket, FromAgent::Closed)
+        wire::say(&self.socket, &FromAgent::Closed, &[])
     }
 
     fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>> {

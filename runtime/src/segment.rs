@@ -240,20 +240,38 @@ pub fn freeze(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
 /// # Errors
 /// When it is not frozen, or the kernel's refusal.
 pub fn thaw(fd: impl AsFd) -> io::Result<rkyv::util::AlignedVec<16>> {
-    let seals =
-        rustix::fs::fcntl_get_seals(&fd).map_err(|e| context("reading the seals of a manifest", e))?;
-    if !seals.contains(SealFlags::SHRINK | SealFlags::WRITE) {
-        return Err(io::Error::other("a manifest is not frozen"));
-    }
     let size = rustix::fs::fstat(&fd).map_err(|e| context("reading the size of a manifest", e))?.st_size;
+    read_frozen(fd, size as usize)
+}
+
+/// Reads `len` bytes that somebody who is not trusted has frozen; never blocks.
+///
+/// # Errors
+/// When it is not a frozen memfd of that many bytes, or the kernel's refusal.
+pub fn thaw_bytes(fd: impl AsFd, len: usize) -> io::Result<Vec<u8>> {
+    let size = rustix::fs::fstat(&fd).map_err(|e| context("reading the size of frozen bytes", e))?.st_size;
+    if size != len.max(1) as i64 {
+        return Err(io::Error::other(format!(
+            "what came is of {size} bytes, not of the {len} that were said"
+        )));
+    }
+    Ok(read_frozen(fd, len)?.into_vec())
+}
+
+fn read_frozen(fd: impl AsFd, len: usize) -> io::Result<rkyv::util::AlignedVec<16>> {
+    let seals =
+        rustix::fs::fcntl_get_seals(&fd).map_err(|e| context("reading the seals of frozen bytes", e))?;
+    if !seals.contains(SealFlags::SHRINK | SealFlags::WRITE) {
+        return Err(io::Error::other("what came is not frozen"));
+    }
     let mut bytes = rkyv::util::AlignedVec::new();
-    bytes.resize(size as usize, 0);
+    bytes.resize(len, 0);
     let mut read = 0;
     while read < bytes.len() {
         match rustix::io::pread(&fd, &mut bytes[read..], read as u64)
-            .map_err(|e| context("reading a manifest", e))?
+            .map_err(|e| context("reading frozen bytes", e))?
         {
-            0 => return Err(io::Error::other("a manifest ended early")),
+            0 => return Err(io::Error::other("frozen bytes ended early")),
             n => read += n,
         }
     }
@@ -325,5 +343,29 @@ mod tests {
         let fd = freeze("test", &bytes).expect("frozen");
         assert!(rustix::io::pwrite(&fd, b"x", 0).is_err());
         assert_eq!(&thaw(&fd).expect("thawed")[..], &bytes[..]);
+        assert_eq!(thaw_bytes(&fd, bytes.len()).expect("thawed"), bytes);
+        assert_eq!(thaw_bytes(freeze("test", b"").expect("frozen"), 0).expect("thawed"), b"");
+    }
+
+    #[test]
+    fn bytes_of_another_length_or_not_frozen_or_no_memory_file_at_all_are_refused() {
+        let fd = freeze("test", b"four").expect("frozen");
+        for len in [0, 3, 5, usize::MAX / 2] {
+            assert!(thaw_bytes(&fd, len).is_err(), "{len}");
+        }
+        let open = memfd("test", 4).expect("made");
+        assert!(thaw_bytes(&open, 4).is_err(), "it could still change");
+        let (pipe, _writer) = rustix::pipe::pipe().expect("a pipe");
+        assert!(thaw_bytes(&pipe, 1).is_err() && thaw_bytes(&pipe, 0).is_err());
+        let file = tempfile();
+        assert!(thaw_bytes(&file, 4).is_err());
+    }
+
+    /// A plain file of four bytes, already without a name.
+    fn tempfile() -> OwnedFd {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(std::env::temp_dir(), flags, Mode::RUSR | Mode::WUSR).expect("a file");
+        rustix::io::pwrite(&fd, b"four", 0).expect("written");
+        fd
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Packets of little-endian words on a `SOCK_SEQPACKET` pair; descriptors ride along. The supervisor's sends never block.
 
+use crate::consumer::Given;
 use crate::incarnation::Incarnation;
 use crate::layout::{BoardShape, SegmentShape};
+use crate::mark::Place;
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use std::io::{self, IoSlice, IoSliceMut};
@@ -142,6 +144,10 @@ pub struct Manifest {
     pub lanes: Vec<LaneEntry>,
     /// The lanes it reads.
     pub inputs: Vec<InputEntry>,
+    /// For each of them the message that earlier incarnations were given in vain.
+    pub given: Vec<Given>,
+    /// After how many attempts in vain a message is parked with the dead letters; 0: never.
+    pub attempts_max: u32,
     /// Memory of groups that it is a member of, or writes for.
     pub claims: Vec<ClaimsEntry>,
 }
@@ -182,12 +188,14 @@ pub enum ToAgent {
     Go,
     /// A declaration is accepted.
     Declared,
-    /// A declaration is refused, with the text for the agent's author.
+    /// What was asked for is refused, with the text for the agent's author.
     Refused(String),
+    /// A message lies with the dead letters now: acknowledge it.
+    Parked,
 }
 
-/// From an agent to the supervisor: a tag and fixed words, range-checked there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// From an agent to the supervisor: a tag and fixed words, range-checked there, then perhaps a text. Descriptors in brackets.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromAgent {
     /// The own segment is mapped: seal it.
     Mapped,
@@ -206,23 +214,57 @@ pub enum FromAgent {
     Ready,
     /// An accusation: evidence, not proof.
     Fault(Incarnation),
+    /// A step with a message failed.
+    Failed {
+        /// The input.
+        input: u32,
+        /// Where the message begins.
+        at: Place,
+        /// Which attempt at it this was, from 1.
+        attempt: u32,
+        /// Why, as far as it is known.
+        why: String,
+    },
+    /// A message is to lie with the dead letters [its bytes, frozen].
+    Park(Park),
     /// A lane that it shares in groups is closed: nothing of it is left. Other members may sleep behind what this one did last.
     Closed,
 }
 
-const TAGS: [u64; 5] = [1, 2, 3, 4, 5];
+/// A message that an agent gives up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Park {
+    /// The input.
+    pub input: u32,
+    /// Where the message begins.
+    pub at: Place,
+    /// Bytes of its payload.
+    pub len_bytes: u64,
+    /// Attempts at it, the last one included.
+    pub attempts: u32,
+    /// Whether its reader rejected it on purpose.
+    pub rejected: bool,
+    /// Why.
+    pub why: String,
+}
+
+/// The longest text that an agent may send along, bytes.
+pub const TEXT_BYTES_MAX: usize = 4096;
+/// Bytes of the tag and the fixed words that an agent's packet begins with.
+const HEAD_BYTES: usize = 56;
 
 impl ToAgent {
     fn encode(&self) -> Vec<u8> {
         let (tag, body): (u64, Vec<u8>) = match self {
-            ToAgent::Hello => (TAGS[0], Vec::new()),
+            ToAgent::Hello => (1, Vec::new()),
             ToAgent::Links(links) => {
                 let words = links.iter().flat_map(|l| [l.agent.to_le_bytes(), l.generation.to_le_bytes()]);
-                (TAGS[1], words.flatten().collect())
+                (2, words.flatten().collect())
             }
-            ToAgent::Go => (TAGS[2], Vec::new()),
-            ToAgent::Declared => (TAGS[3], Vec::new()),
-            ToAgent::Refused(text) => (TAGS[4], text.bytes().take(PACKET_BYTES - 64).collect()),
+            ToAgent::Go => (3, Vec::new()),
+            ToAgent::Declared => (4, Vec::new()),
+            ToAgent::Refused(text) => (5, text.bytes().take(PACKET_BYTES - 64).collect()),
+            ToAgent::Parked => (6, Vec::new()),
         };
         [&tag.to_le_bytes()[..], &body].concat()
     }
@@ -241,49 +283,72 @@ impl ToAgent {
             3 => ToAgent::Go,
             4 => ToAgent::Declared,
             5 => ToAgent::Refused(String::from_utf8_lossy(body).into_owned()),
+            6 => ToAgent::Parked,
             _ => return None,
         })
     }
 }
 
 impl FromAgent {
-    fn encode(self) -> [u8; 32] {
-        let words = match self {
-            FromAgent::Mapped => [1, 0, 0, 0],
-            FromAgent::LinksTaken => [2, 0, 0, 0],
+    fn encode(&self) -> Vec<u8> {
+        let small = |word: u32| u64::from(word);
+        let (head, text): ([u64; HEAD_BYTES / 8], &str) = match self {
+            FromAgent::Mapped => ([1, 0, 0, 0, 0, 0, 0], ""),
+            FromAgent::LinksTaken => ([2, 0, 0, 0, 0, 0, 0], ""),
             FromAgent::Declare { channel, publishes, fingerprint } => {
-                [3, u64::from(channel), u64::from(publishes), fingerprint]
+                ([3, small(*channel), u64::from(*publishes), *fingerprint, 0, 0, 0], "")
             }
-            FromAgent::Ready => [4, 0, 0, 0],
-            FromAgent::Fault(of) => [5, u64::from(of.agent), u64::from(of.generation), 0],
-            FromAgent::Closed => [6, 0, 0, 0],
+            FromAgent::Ready => ([4, 0, 0, 0, 0, 0, 0], ""),
+            FromAgent::Fault(of) => ([5, small(of.agent), small(of.generation), 0, 0, 0, 0], ""),
+            FromAgent::Closed => ([6, 0, 0, 0, 0, 0, 0], ""),
+            FromAgent::Failed { input, at, attempt, why } => {
+                ([7, small(*input), at.position, at.sequence, small(*attempt), 0, 0], why)
+            }
+            FromAgent::Park(Park { input, at, len_bytes, attempts, rejected, why }) => {
+                let (attempts, rejected) = (small(*attempts), u64::from(*rejected));
+                ([8, small(*input), at.position, at.sequence, attempts, *len_bytes, rejected], why)
+            }
         };
-        let mut bytes = [0; 32];
-        bytes.chunks_exact_mut(8).zip(words).for_each(|(b, w)| b.copy_from_slice(&w.to_le_bytes()));
-        bytes
+        let end = (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|&end| text.is_char_boundary(end));
+        let text = &text[..end.unwrap_or(0)];
+        head.iter().flat_map(|w| w.to_le_bytes()).chain(text.bytes()).collect()
     }
 
     /// Decodes a packet; `None` when it is none of ours.
     fn decode(packet: &[u8]) -> Option<Self> {
-        if packet.len() != 32 {
-            return None;
-        }
-        let mut words = [0u64; 4];
-        for (word, bytes) in words.iter_mut().zip(packet.chunks_exact(8)) {
+        let (head, text) = packet.split_at_checked(HEAD_BYTES)?;
+        let mut words = [0u64; HEAD_BYTES / 8];
+        for (word, bytes) in words.iter_mut().zip(head.chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().ok()?);
         }
+        if text.len() > if words[0] >= 7 { TEXT_BYTES_MAX } else { 0 } {
+            return None;
+        }
+        let why = || String::from_utf8_lossy(text).into_owned();
         let small = |w: u64| u32::try_from(w).ok();
         Some(match words {
             [1, ..] => FromAgent::Mapped,
             [2, ..] => FromAgent::LinksTaken,
-            [3, channel, publishes @ 0..=1, fingerprint] => {
+            [3, channel, publishes @ 0..=1, fingerprint, ..] => {
                 FromAgent::Declare { channel: small(channel)?, publishes: publishes == 1, fingerprint }
             }
             [4, ..] => FromAgent::Ready,
-            [5, agent, generation, _] => {
+            [5, agent, generation, ..] => {
                 FromAgent::Fault(Incarnation { agent: small(agent)?, generation: small(generation)? })
             }
             [6, ..] => FromAgent::Closed,
+            [7, input, position, sequence, attempt, ..] => {
+                let at = Place { position, sequence };
+                FromAgent::Failed { input: small(input)?, at, attempt: small(attempt)?, why: why() }
+            }
+            [8, input, position, sequence, attempts, len_bytes, rejected @ 0..=1] => FromAgent::Park(Park {
+                input: small(input)?,
+                at: Place { position, sequence },
+                len_bytes,
+                attempts: small(attempts)?,
+                rejected: rejected == 1,
+                why: why(),
+            }),
             _ => return None,
         })
     }
@@ -357,8 +422,8 @@ pub fn tell(socket: impl AsFd, message: &ToAgent, fds: &[BorrowedFd<'_>]) -> io:
 ///
 /// # Errors
 /// `BrokenPipe` when it is gone.
-pub fn say(socket: impl AsFd, message: FromAgent) -> io::Result<()> {
-    hand(socket, &message.encode(), &[])
+pub fn say(socket: impl AsFd, message: &FromAgent, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    hand(socket, &message.encode(), fds)
 }
 
 /// Sends a packet of any bytes with descriptors, over a pair that speaks another language than this one.
@@ -390,7 +455,7 @@ pub fn hear(socket: impl AsFd, wait: bool) -> io::Result<Received<ToAgent>> {
     decoded(receive(socket, wait)?, ToAgent::decode)
 }
 
-/// Receives from an agent without blocking. Descriptors that it sends along are closed.
+/// Receives from an agent without blocking.
 ///
 /// # Errors
 /// A packet that is none of ours, or the kernel's refusal.
@@ -410,58 +475,4 @@ fn decoded<T>(received: Received<Vec<u8>>, decode: impl Fn(&[u8]) -> Option<T>) 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-
-    fn pair() -> (OwnedFd, OwnedFd) {
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a pair")
-    }
-
-    #[test]
-    fn every_message_arrives_as_it_was_sent_with_its_descriptors() {
-        let (here, there) = pair();
-        let link = |agent| Incarnation { agent, generation: agent + 7 };
-        let all = [
-            (ToAgent::Hello, 4),
-            (ToAgent::Links((0..LINKS_PER_PACKET as u32).map(link).collect()), 2 * LINKS_PER_PACKET),
-            (ToAgent::Go, 0),
-            (ToAgent::Declared, 0),
-            (ToAgent::Refused("no".into()), 0),
-        ];
-        for (message, fds) in all {
-            tell(&here, &message, &vec![here.as_fd(); fds]).expect("sent");
-            let Received::Packet(got, got_fds) = hear(&there, true).expect("received") else {
-                panic!("nothing")
-            };
-            assert_eq!((got, got_fds.len()), (message, fds));
-        }
-        let words = [
-            FromAgent::Mapped,
-            FromAgent::LinksTaken,
-            FromAgent::Declare { channel: 3, publishes: true, fingerprint: u64::MAX },
-            FromAgent::Ready,
-            FromAgent::Fault(link(5)),
-            FromAgent::Closed,
-        ];
-        for message in words {
-            say(&there, message).expect("said");
-            let Received::Packet(got, _) = listen(&here).expect("heard") else { panic!("nothing") };
-            assert_eq!(got, message);
-        }
-        assert!(matches!(listen(&here).expect("asked"), Received::Nothing));
-        drop(there);
-        assert!(matches!(listen(&here).expect("asked"), Received::Closed));
-    }
-
-    #[test]
-    fn odd_packets_from_an_agent_are_errors_and_never_block_the_supervisor() {
-        let (here, there) = pair();
-        for packet in [&b"x"[..], &[0; 32], &[255; 32], &[3; 40]] {
-            send(&there, packet, &[there.as_fd()], MsgFlags::empty()).expect("sent");
-            assert!(listen(&here).is_err());
-        }
-        let full = (0..100_000).find_map(|_| tell(&here, &ToAgent::Go, &[]).err()).expect("the socket fills");
-        assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
-    }
-}
+mod tests;

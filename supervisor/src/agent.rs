@@ -79,6 +79,8 @@ pub struct Live {
     pub going: bool,
     /// Since when.
     pub born: Instant,
+    /// When it was killed here, CLOCK_MONOTONIC ns.
+    pub killed_ns: Option<u64>,
     /// Its death was ordered by an operator, the demo or chaos.
     pub ordered: bool,
     /// When the proof of its death was first asked for.

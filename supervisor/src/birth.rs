@@ -114,6 +114,8 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
                 table: input.table.as_ref().map(table),
             })
             .collect(),
+        given: Vec::new(),
+        attempts_max: config.max_attempts,
         claims: claims
             .iter()
             .map(|&(group, member)| ClaimsEntry { bytes: topology.groups[group].bytes as u64, member })
@@ -179,6 +181,7 @@ pub fn bear(
         post: Post::default(),
         going: false,
         born: Instant::now(),
+        killed_ns: None,
         ordered: false,
         dead_since: None,
     })

@@ -10,6 +10,7 @@
 //! asked of a running supervisor is in `cli/client.rs`, each larger command has a file.
 
 mod client;
+mod dlq;
 mod duration;
 mod follow;
 mod logs;
@@ -72,6 +73,9 @@ enum Command {
     Restart(Target),
     /// Kill the process of an agent or replica with SIGKILL, to see it come back
     Kill(Target),
+    /// Look at the messages that agents gave up (dead letters): list, show, replay, purge
+    #[command(subcommand)]
+    Dlq(dlq::DlqCommand),
     /// Count the files of a tree with a swarm whose agents are killed meanwhile, and compare with a plain count
     Demo(DemoOptions),
     /// Be the demo's supervisor
@@ -79,7 +83,7 @@ enum Command {
     DemoSupervisor,
     /// Kill, stop and restart agents of a swarm at full speed, at random, and count what is lost, doubled, out of order or damaged
     Chaos(ChaosOptions),
-    /// Be one of the demo's or chaos's agents
+    /// Be one of the demo's or chaos's agents, or the one that replays dead letters
     #[command(hide = true, disable_help_flag = true)]
     Agent {
         /// Which one, and its arguments
@@ -165,6 +169,9 @@ pub fn main() -> ExitCode {
         Command::Run { file } => return crate::run::run(&file),
         Command::Check { file } => return crate::check::check(&file),
         Command::Demo(options) => return crate::demo::command::demo(&options),
+        Command::Agent { args } if args[0] == crate::postman::NAME => {
+            return crate::postman::main(&args[1..]);
+        }
         Command::DemoSupervisor => return crate::demo::backstage::main(),
         Command::Chaos(options) => return crate::chaos::command::chaos(&options),
         Command::Agent { args } => {
@@ -174,6 +181,7 @@ pub fn main() -> ExitCode {
             };
         }
         Command::Ps { json } => ps::ps(swarm, json),
+        Command::Dlq(command) => dlq::dlq(swarm, &command),
         Command::Logs(options) => logs::logs(swarm, &options),
         Command::Stop(Target { name }) => client::order(swarm, &name, |name| Request::Stop { name }),
         Command::Start(Target { name }) => client::order(swarm, &name, |name| Request::Start { name }),

@@ -10,6 +10,7 @@
 //! | `swarm.name` | how `--swarm` finds it | required |
 //! | `swarm.logs` | folder of the agents' output, relative to the file | none |
 //! | `swarm.history` | undrained predecessors of an agent that are allowed, 1 ..= 64 | 4 |
+//! | `swarm.dead_letters.count`, `.bytes` | how many dead letters are kept, and how large together | 1000, 64 MiB |
 //! | `channel.NAME.message` | name of the message type | required |
 //! | `channel.NAME.capacity` | bytes per lane, 4 KiB ..= 512 MiB, rounded up to a power of two | 256 KiB |
 //! | `channel.NAME.when_full` | `block`, `reject` or `drop-oldest` | `block` |
@@ -22,6 +23,7 @@
 //! | `agent.NAME.stop_timeout` | until SIGKILL after a stop; 0 kills at once | 2 s |
 //! | `agent.NAME.ready_timeout` | until a start counts as a death | 10 s |
 //! | `agent.NAME.deadline` | how long it may hold one message without a word, 20 ms ..= 24 h | none |
+//! | `agent.NAME.max_attempts` | attempts after which a message is parked with the dead letters; 0: never | 3 |
 //! | `agent.NAME.env` | environment variables, beside the inherited ones | none |
 //!
 //! Sizes are bytes or `"64 KiB"`, durations `"5ms"`; names are 1 ..= 64 of `A-Z a-z 0-9 _ -`.
@@ -37,6 +39,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use crate::dead_letters::Bounds;
 pub use crate::restart::{Policy, Restart};
 pub use problem::{ConfigError, Problem};
 
@@ -56,6 +59,8 @@ pub const PREFETCH_MAX: u32 = 8;
 pub const TABLES_MAX: usize = 1000;
 /// The most processes of a swarm, all replicas counted.
 pub const INSTANCES_MAX: u64 = 10_000;
+/// How often a message is given before it is parked, if the file says nothing.
+pub const MAX_ATTEMPTS_DEFAULT: u32 = 3;
 /// The largest swarm file, bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -72,6 +77,8 @@ pub struct SwarmFile {
     pub logs: Option<PathBuf>,
     /// How many predecessors of an agent may be undrained before its restart waits.
     pub history: u32,
+    /// How many dead letters are kept.
+    pub dead_letters: Bounds,
     /// The channels, in the order of the file.
     pub channels: Vec<Channel>,
     /// The agents, in the order of the file.
@@ -144,6 +151,8 @@ pub struct Agent {
     pub ready_timeout: Duration,
     /// How long it may hold one message without saying that it is busy, before it counts as hung; `None`: for ever.
     pub deadline: Option<Duration>,
+    /// After how many attempts a message is parked with the dead letters; 0: never.
+    pub max_attempts: u32,
     /// Environment variables, beside the inherited ones.
     pub env: BTreeMap<String, String>,
     /// The line of its table in the file, from 1.

@@ -53,6 +53,11 @@ pub enum Request {
         /// As in `Stop`.
         name: String,
     },
+    /// Replay dead letters; answered when they lie in the lanes of those that gave them up.
+    Replay {
+        /// Their numbers; none for all.
+        ids: Option<Vec<u64>>,
+    },
     /// Stop the whole swarm.
     Shutdown,
     /// What swarm is this?

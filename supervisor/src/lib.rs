@@ -8,11 +8,13 @@ pub mod child;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod dead_letters;
 pub mod death;
 pub mod demo;
 pub mod event_loop;
 pub mod operator;
 pub mod output;
+pub mod postman;
 pub mod restart;
 pub mod run;
 pub mod run_dir;
@@ -20,6 +22,7 @@ pub mod signals;
 pub mod spawn;
 pub mod swarm;
 pub mod topology;
+pub mod trial;
 
 /// Does what the command line says.
 pub fn main() -> std::process::ExitCode {

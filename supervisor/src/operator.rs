@@ -65,6 +65,7 @@ impl Operator {
                     }
                 }
             },
+            Request::Replay { ids } => return self.replay(client, ids.as_deref(), swarm),
             Request::Stop { name } => {
                 return self.ask(client, &name, "stopped", Event::StopAsked, stopped, swarm);
             }
@@ -76,6 +77,21 @@ impl Operator {
             }
         };
         self.control.reply(client, &response);
+    }
+
+    /// Replays dead letters; answered when all of them lie in their lanes.
+    fn replay(&mut self, client: ClientId, ids: Option<&[u64]>, swarm: &mut Swarm) {
+        if swarm.is_ending() {
+            self.control.reply(client, &Response::Error { text: "the swarm is stopping".into() });
+            return;
+        }
+        match swarm.replay(ids) {
+            Err(text) => self.control.reply(client, &Response::Error { text }),
+            Ok(agent) => {
+                let agents = vec![(agent, swarm.agents[agent].generation.saturating_sub(1))];
+                self.waiting.push(Waiting { client, verb: "replayed", agents, over: replayed });
+            }
+        }
     }
 
     fn ask(
@@ -130,7 +146,7 @@ impl Operator {
     fn shine(&self, swarm: &Swarm) {
         let Some(beacon) = &self.beacon else { return };
         beacon.update(&Counts {
-            agents: swarm.agents.len() as u64,
+            agents: (0..swarm.agents.len()).filter(|&agent| swarm.is_shown(agent)).count() as u64,
             ready: swarm.agents.iter().filter(|a| a.state == State::Ready).count() as u64,
             restarts: swarm.agents.iter().map(|a| a.restarts).sum(),
             messages: swarm.agents.iter().map(|a| a.past.received).sum(),
@@ -158,9 +174,14 @@ fn restarted(agent: &Agent, before: u32) -> Option<bool> {
     }
 }
 
+fn replayed(agent: &Agent, _: u32) -> Option<bool> {
+    agent.state.is_at_rest().then_some(agent.state == State::Ended)
+}
+
 /// The agents that a name means.
 fn meant(swarm: &Swarm, name: &str) -> Result<Vec<usize>, Response> {
-    let agents = swarm.agents.iter().enumerate().filter(|(_, a)| is_meant(name, &a.name));
+    let all = swarm.agents.iter().enumerate().filter(|(agent, _)| swarm.is_shown(*agent));
+    let agents = all.filter(|(_, a)| is_meant(name, &a.name));
     let agents: Vec<_> = agents.map(|(i, _)| i).collect();
     if !agents.is_empty() {
         return Ok(agents);
@@ -175,7 +196,8 @@ fn meant(swarm: &Swarm, name: &str) -> Result<Vec<usize>, Response> {
 
 fn report(swarm: &Swarm) -> PsReport {
     let now = Instant::now();
-    let agents = swarm.agents.iter().map(|agent| {
+    let shown_agents = swarm.agents.iter().enumerate().filter(|(agent, _)| swarm.is_shown(*agent));
+    let agents = shown_agents.map(|(_, agent)| {
         let totals = agent.totals();
         let pid = agent.live.as_ref().map(|l| l.child.pid as u32);
         PsAgent {

@@ -99,6 +99,12 @@ impl Capture {
         Ok(Drained::Open)
     }
 
+    /// Another life begins: the lines of the one before are remembered no longer.
+    pub fn begin(&mut self) {
+        self.flush();
+        self.recent.clear();
+    }
+
     /// Ends a line that was begun, on both streams: nothing more comes from this incarnation.
     pub fn flush(&mut self) {
         self.flush_stream(Stream::Out);

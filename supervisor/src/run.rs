@@ -2,6 +2,7 @@
 
 use crate::config::{self, SwarmFile};
 use crate::control::Control;
+use crate::dead_letters::DeadLetters;
 use crate::event_loop::{self, Companion};
 use crate::operator::Operator;
 use crate::output::{Capture, Echo};
@@ -75,7 +76,8 @@ pub struct Setting<'a> {
 /// What is lacking, in words.
 pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Result<Swarm, String> {
     let Setting { echo, notices, mut companions, adopted } = setting;
-    let agents: u64 = file.agents.iter().map(|a| u64::from(a.replicas)).sum();
+    // And the one that replays dead letters.
+    let agents = 1 + file.agents.iter().map(|a| u64::from(a.replicas)).sum::<u64>();
     raise_descriptor_limit(agents * DESCRIPTORS_PER_AGENT + DESCRIPTORS_BESIDES)?;
     spawn::become_subreaper().map_err(|e| format!("becoming the parent of orphans: {e}"))?;
     let logs = file.logs.clone().unwrap_or_else(|| folder.logs());
@@ -85,7 +87,10 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
         .map_err(|e| format!("listening at {}: {e}", folder.socket().display()))?;
     let path = file.path.canonicalize().unwrap_or_else(|_| file.path.clone());
     let name = file.name.clone();
-    let mut swarm = Swarm::new(file, |agent| Capture::new(agent, &logs, echo.clone()), notices)
+    let letters = folder.dead_letters();
+    let letters = DeadLetters::open(&letters, file.dead_letters)
+        .map_err(|e| format!("opening the dead letters in {}: {e}", letters.display()))?;
+    let mut swarm = Swarm::new(file, letters, |agent| Capture::new(agent, &logs, echo.clone()), notices)
         .map_err(|e| e.to_string())?;
     swarm.adopt(adopted);
     let beacon = light(&name, &mut swarm);

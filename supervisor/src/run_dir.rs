@@ -5,7 +5,8 @@
 //!     └ <name>/                                                                   0700
 //!         ├ lock       held by flock as long as the swarm runs; says "pid start_time"
 //!         ├ control    the socket (control.rs)
-//!         └ logs/      the agents' output (output.rs)
+//!         ├ logs/      the agents' output (output.rs)
+//!         └ dead-letters/  what agents gave up (dead_letters.rs); outlives the run
 //! ```
 //! The lock is the truth, the files are not: the kernel drops it with the process, however that ends. A lock counts
 //! only while the locked file is still the one at its path; who removes a folder removes the lock file last, so
@@ -21,6 +22,8 @@ use std::time::{Duration, Instant};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 use shoal_runtime::beacon;
+
+use crate::dead_letters;
 
 /// How long a claimant waits for who holds the lock without being a supervisor: a sweep takes microseconds.
 const SWEEP_MAX: Duration = Duration::from_millis(500);
@@ -226,7 +229,12 @@ impl RunDir {
         self.path.join("logs")
     }
 
-    /// Removes the folder with all that is in it, and gives the name free.
+    /// Where the dead letters belong; not made.
+    pub fn dead_letters(&self) -> PathBuf {
+        self.path.join(dead_letters::FOLDER)
+    }
+
+    /// Removes the folder with all that is in it but dead letters, and gives the name free.
     ///
     /// # Errors
     /// The system's refusal; the name is free nevertheless.
@@ -266,6 +274,12 @@ pub fn list_running() -> Result<Vec<Running>, ClaimError> {
 /// # Errors
 /// As `list_running`.
 pub fn list_running_in(place: &Place) -> Result<Vec<Running>, ClaimError> {
+    let folders = folders_in(place)?;
+    Ok(folders.into_iter().filter_map(|(name, path)| look_at(&name, &path)).collect())
+}
+
+/// The folders of swarms, by name: safe ones only.
+fn folders_in(place: &Place) -> Result<Vec<(String, PathBuf)>, ClaimError> {
     let refused = |error| ClaimError::System { doing: "reading", path: place.path.clone(), error };
     match check_dir(&place.path) {
         Err(ClaimError::System { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
@@ -273,7 +287,7 @@ pub fn list_running_in(place: &Place) -> Result<Vec<Running>, ClaimError> {
         }
         checked => checked?,
     }
-    let mut running = Vec::new();
+    let mut folders = Vec::new();
     let entries = match fs::read_dir(&place.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.map_err(refused)?,
@@ -282,11 +296,32 @@ pub fn list_running_in(place: &Place) -> Result<Vec<Running>, ClaimError> {
         let entry = entry.map_err(refused)?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         if is_name(&name) && check_dir(&entry.path()).is_ok() {
-            running.extend(look_at(&name, &entry.path()));
+            folders.push((name, entry.path()));
         }
     }
-    running.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(running)
+    folders.sort();
+    Ok(folders)
+}
+
+/// The folders of dead letters of this user's swarms, running or not, by the swarms' names.
+///
+/// # Errors
+/// As `list_running`.
+pub fn list_dead_letters_in(place: &Place) -> Result<Vec<(String, PathBuf)>, ClaimError> {
+    let mut found = Vec::new();
+    for (name, path) in folders_in(place)? {
+        let letters = path.join(dead_letters::FOLDER);
+        if letters.is_dir() {
+            found.push((name, letters));
+        }
+    }
+    Ok(found)
+}
+
+/// Removes the folder of a swarm that does not run and of which nothing is left, its last dead letter purged.
+pub fn forget_in(place: &Place, name: &str) {
+    // A running swarm's has a lock in it, a claimant's that is removed is made again by the claimant.
+    let _ = remove_unless_used(&place.path.join(name)).and_then(|()| remove_unless_used(&place.path));
 }
 
 /// One swarm's folder: running, or swept. A folder in the middle of a claim or a sweep counts as not running.
@@ -372,7 +407,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Removes everything in a swarm's folder but the lock file. Symbolic links are removed, not followed.
+/// Removes everything in a swarm's folder but the lock file and dead letters. Symbolic links are removed, not followed.
 fn empty(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -380,6 +415,11 @@ fn empty(dir: &Path) -> io::Result<()> {
             continue;
         }
         let removed = match entry.file_type()?.is_dir() {
+            true if entry.file_name() == dead_letters::FOLDER
+                && dead_letters::is_worth_keeping(&entry.path()) =>
+            {
+                Ok(())
+            }
             true => fs::remove_dir_all(entry.path()),
             false => fs::remove_file(entry.path()),
         };
@@ -397,7 +437,7 @@ fn dismantle(dir: &Path) -> io::Result<()> {
     dir.parent().map_or(Ok(()), remove_unless_used)
 }
 
-/// Removes a folder unless the next claimant is already in it.
+/// Removes a folder unless dead letters, or the next claimant, are in it.
 fn remove_unless_used(dir: &Path) -> io::Result<()> {
     match fs::remove_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),

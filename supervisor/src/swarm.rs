@@ -7,10 +7,13 @@ use crate::agent::{Agent, Live, Totals};
 use crate::birth::{self, Cradle};
 use crate::child::{self, Action, Event, State};
 use crate::config::SwarmFile;
+use crate::dead_letters::DeadLetters;
 use crate::output::Capture;
+use crate::postman;
 use crate::restart::Intensity;
 use crate::spawn::{self, Spawner};
 use crate::topology::Topology;
+use crate::trial::Trials;
 use rustix::process::Signal;
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
 use shoal_runtime::clock;
@@ -92,10 +95,16 @@ pub struct Swarm {
     started: Instant,
     /// SIGKILLs ordered here that a wait status proved.
     pub kills_proven: u64,
+    /// SIGKILL from here to the end of the verdict, ns: from then on nobody waits for the dead.
+    pub verdicts_ns: Vec<u64>,
     /// Death to the first message that the next incarnation took or committed, ns.
     pub recoveries_ns: Vec<u64>,
     /// Accusations of peers heard.
     pub accusations: u64,
+    dead_letters: DeadLetters,
+    /// Messages that were given in vain.
+    trials: Trials,
+    postman: Postman,
     sleepers: rescue::Sleepers,
     hangs: hangs::Hangs,
     notices: Notices,
@@ -110,9 +119,12 @@ mod evidence;
 mod groups;
 mod hangs;
 mod hear;
+mod letters;
+mod replay;
 mod rescue;
 
 use groups::Groups;
+use replay::Postman;
 
 impl Swarm {
     /// Makes the board and everything else that exists before any agent.
@@ -120,11 +132,14 @@ impl Swarm {
     /// # Errors
     /// What is lacking.
     pub fn new(
-        file: SwarmFile,
+        mut file: SwarmFile,
+        dead_letters: DeadLetters,
         mut capture: impl FnMut(&str) -> Capture,
         notices: Box<dyn FnMut(&str)>,
     ) -> io::Result<Self> {
-        let topology = Topology::of(&file);
+        let mut topology = Topology::of(&file);
+        let postman = Postman::join(&mut topology, &file);
+        file.agents.push(postman::agent(dead_letters.folder())?);
         let swarm: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), clock::now_ns());
         let (board, board_fd) = segment::create_board(birth::board_shape(&topology), swarm)?;
         let groups = Groups::new(&topology)?;
@@ -154,7 +169,7 @@ impl Swarm {
         });
         let agents = agents.collect();
         let stages = topology.stop_order();
-        Ok(Swarm {
+        let mut swarm = Swarm {
             agents,
             manifests,
             topology,
@@ -168,12 +183,18 @@ impl Swarm {
             failed_start: None,
             started: Instant::now(),
             kills_proven: 0,
+            verdicts_ns: Vec::new(),
             recoveries_ns: Vec::new(),
             accusations: 0,
+            dead_letters,
+            trials: Trials::default(),
+            postman,
             sleepers: rescue::Sleepers::default(),
             hangs,
             notices,
-        })
+        };
+        replay::rests(&mut swarm);
+        Ok(swarm)
     }
 
     /// What the event loop is to do since the last call.
@@ -206,7 +227,10 @@ impl Swarm {
 
     /// Starts every agent.
     pub fn start(&mut self) {
-        (0..self.agents.len()).for_each(|agent| self.feed(agent, Event::StartAsked));
+        let postman = self.postman.agent;
+        (0..self.agents.len())
+            .filter(|&a| a != postman)
+            .for_each(|agent| self.feed(agent, Event::StartAsked));
         self.look_again_for_sleepers();
     }
 
@@ -303,6 +327,7 @@ impl Swarm {
     pub fn kill(&mut self, agent: usize) -> bool {
         let Some(live) = &mut self.agents[agent].live else { return false };
         live.ordered = true;
+        live.killed_ns.get_or_insert_with(clock::now_ns);
         self.note_death(agent);
         self.feed(agent, Event::KillAsked);
         true

@@ -133,20 +133,53 @@ impl Topology {
             }
         }
         for ((channel, name), members) in self.sharers(file) {
-            let claims = members.len() > 1 && self.channels[channel].when_full != WhenFull::DropOldest;
             for &(producer, lane) in &lanes_of[channel] {
-                let table = claims.then(|| {
-                    self.add_table(&name, &members, self.agents[producer].lanes[lane].capacity_bytes)
-                });
-                self.agents[producer].lanes[lane].groups.extend(table);
-                for (place, &agent) in members.iter().enumerate() {
-                    let share = if claims { (0, 1) } else { (place as u32, members.len() as u32) };
-                    let input = self.agents[agent].inputs.len();
-                    self.agents[agent].inputs.push(InputSpec { channel, producer, lane, share, table });
-                    self.agents[producer].lanes[lane].readers.push(ReaderRef { agent, input });
-                }
+                self.read_by((producer, lane), &name, &members);
             }
         }
+    }
+
+    /// Gives a lane the members of a group as readers.
+    fn read_by(&mut self, (producer, lane): (usize, usize), name: &str, members: &[usize]) {
+        let LaneSpec { channel, capacity_bytes, when_full, .. } = self.agents[producer].lanes[lane];
+        let claims = members.len() > 1 && when_full != WhenFull::DropOldest;
+        let table = claims.then(|| self.add_table(name, members, capacity_bytes));
+        self.agents[producer].lanes[lane].groups.extend(table);
+        for (place, &agent) in members.iter().enumerate() {
+            let share = if claims { (0, 1) } else { (place as u32, members.len() as u32) };
+            let input = self.agents[agent].inputs.len();
+            self.agents[agent].inputs.push(InputSpec { channel, producer, lane, share, table });
+            self.agents[producer].lanes[lane].readers.push(ReaderRef { agent, input });
+        }
+    }
+
+    /// Adds an agent behind all others, with a lane for each group that subscribes a channel, read by that group alone. Its lanes
+    /// block, whatever their channels do. Returns for each lane the channel and the group.
+    ///
+    /// `file` does not know it yet: it is to become its last agent.
+    pub fn add_postman(&mut self, file: &SwarmFile, name: &str) -> Vec<(usize, String)> {
+        let (sharers, postman) = (self.sharers(file), self.agents.len());
+        let lane = |&(channel, _): &(usize, String)| LaneSpec {
+            channel,
+            capacity_bytes: self.channels[channel].capacity_bytes,
+            when_full: WhenFull::Block,
+            readers: Vec::new(),
+            groups: Vec::new(),
+        };
+        let instance = Instance {
+            name: name.to_owned(),
+            config: self.configs.len(),
+            replica: 0,
+            replicas: 1,
+            lanes: sharers.iter().map(|(key, _)| lane(key)).collect(),
+            inputs: Vec::new(),
+        };
+        self.configs.push((name.to_owned(), postman));
+        self.agents.push(instance);
+        for (lane, ((_, group), members)) in sharers.iter().enumerate() {
+            self.read_by((postman, lane), group, members);
+        }
+        sharers.into_iter().map(|(key, _)| key).collect()
     }
 
     /// For each channel and group, in the order of the file, the instances that share the channel's messages.
@@ -407,6 +440,28 @@ mod tests {
         let own = topology(&[("echo", 1, &["c"], &["c"]), ("alone", 1, &[], &[])]);
         assert_eq!(own.neighbours(0), [0]);
         assert!(own.neighbours(1).is_empty());
+    }
+
+    #[test]
+    fn a_postman_has_a_lane_to_each_group_of_a_channel_alone_and_changes_no_other() {
+        let text = "[swarm]\nname = \"s\"\n[channel.c]\nmessage = \"M\"\nwhen_full = \"drop-oldest\"\n\
+                    [agent.p]\ncommand = [\"x\"]\npublishes = [\"c\"]\n\
+                    [agent.a]\ncommand = [\"x\"]\nsubscribes = [\"c\"]\nreplicas = 2\n\
+                    [agent.b]\ncommand = [\"x\"]\nsubscribes = [\"c\"]\n";
+        let file = config::parse(Path::new("t.toml"), text).unwrap_or_else(|error| panic!("{error}"));
+        let (before, mut t) = (Topology::of(&file), Topology::of(&file));
+        let lanes = t.add_postman(&file, "postman");
+        assert_eq!(lanes, [(0, "a".to_owned()), (0, "b".to_owned())]);
+        let postman = t.find("postman")[0];
+        let readers = |lane: &LaneSpec| lane.readers.iter().map(|r| r.agent).collect::<Vec<_>>();
+        let of = &t.agents[postman].lanes;
+        assert_eq!(of.iter().map(readers).collect::<Vec<_>>(), [t.find("a"), t.find("b")]);
+        assert!(of.iter().all(|lane| lane.when_full == WhenFull::Block));
+        assert_eq!((of[0].groups.len(), of[1].groups.len()), (1, 0), "who shares a lane that blocks claims");
+        for (before, now) in before.agents.iter().zip(&t.agents) {
+            assert_eq!((&before.lanes, &before.inputs[..]), (&now.lanes, &now.inputs[..before.inputs.len()]));
+        }
+        assert_eq!(stages(&t)[0], ["p", "postman"], "it is asked to end with the sources");
     }
 
     #[test]

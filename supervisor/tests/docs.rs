@@ -63,6 +63,9 @@ fn defaults_of_the_page_are_those_of_the_reader() {
     let (agent, channel) = (&file.agents[0], &file.channels[0]);
     let default = |key: &str| rows().iter().find(|(k, ..)| *k == key).expect(key).1.replace(['`', '"'], "");
     assert_eq!(default("swarm.history"), file.history.to_string());
+    assert_eq!(default("swarm.dead_letters.count"), file.dead_letters.count.to_string());
+    assert_eq!(default("swarm.dead_letters.bytes"), format!("{} MiB", file.dead_letters.bytes >> 20));
+    assert_eq!(default("agent.NAME.max_attempts"), agent.max_attempts.to_string());
     assert_eq!(default("channel.NAME.capacity"), format!("{} KiB", channel.capacity_bytes / 1024));
     assert_eq!(default("channel.NAME.when_full"), channel.when_full.word());
     assert_eq!(default("agent.NAME.replicas"), agent.replicas.to_string());
@@ -91,6 +94,19 @@ fn bounds_of_the_page_are_those_of_the_reader() {
     for (number, good) in [(0, false), (1, true), (64, true), (65, false)] {
         assert_eq!(with(&format!("history = {number}"), "", ""), good, "history {number}");
     }
+    for (table, good) in [
+        ("count = 0", false),
+        ("count = 1", true),
+        ("count = 100000", true),
+        ("count = 100001", false),
+        ("bytes = 65535", false),
+        ("bytes = \"64 KiB\"", true),
+        ("bytes = \"1024 GiB\"", true),
+        ("bytes = \"1025 GiB\"", false),
+        ("conut = 5", false),
+    ] {
+        assert_eq!(with(&format!("dead_letters = {{ {table} }}"), "", ""), good, "dead_letters {table}");
+    }
     for (size, good) in [("4095", false), ("4 KiB", true), ("512 MiB", true), ("513 MiB", false)] {
         assert_eq!(with("", &format!("capacity = \"{size}\""), ""), good, "capacity {size}");
     }
@@ -98,6 +114,9 @@ fn bounds_of_the_page_are_those_of_the_reader() {
         ("replicas", "0", false),
         ("replicas", "1000", true),
         ("replicas", "1001", false),
+        ("max_attempts", "0", true),
+        ("max_attempts", "100", true),
+        ("max_attempts", "101", false),
         ("stop_timeout", "\"0us\"", true),
         ("stop_timeout", "\"24h\"", true),
         ("stop_timeout", "\"25h\"", false),

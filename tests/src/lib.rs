@@ -12,6 +12,7 @@ pub mod attacked;
 pub mod book;
 pub mod chance;
 pub mod running;
+pub mod seized;
 pub mod stage;
 #[cfg(target_arch = "x86_64")]
 pub mod step_kill;

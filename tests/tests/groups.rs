@@ -6,8 +6,7 @@ use shoal_tests::{Book, Running, Stage, stage, traces, until};
 use std::fs;
 
 /// Bears every death and starts again soon.
-const HARDY: &str =
-    r#"restart = { policy = "transient", intensity = 10000, period = "1s", backoff = "1ms..5ms" }"#;
+const HARDY: &str = "restart = { policy = \"transient\", intensity = 10000, period = \"1s\", backoff = \"1ms..5ms\" }\nmax_attempts = 0";
 
 /// A tap, agents that relay its numbers, and a sink that takes them in any order.
 fn swarm(stage: &Stage, source: &str, relays: &str) -> std::path::PathBuf {

@@ -34,14 +34,14 @@ fn want(stage: &Stage, count: u64) {
     fs::write(stage.path("want"), count.to_string()).expect("a file in the stage's folder");
 }
 
-/// The numbers that an agent handled, each with the life that did it.
-fn handled(stage: &Stage, name: &str) -> Vec<(u64, u64)> {
+/// The numbers that an agent handled, each with the life that did it and the attempt that it was.
+fn handled(stage: &Stage, name: &str) -> Vec<[u64; 3]> {
     let text = fs::read_to_string(stage.path(&format!("handled-{name}"))).unwrap_or_default();
-    let pair = |line: &str| {
-        let (value, generation) = line.split_once(' ').expect("two numbers");
-        (value.parse().expect("a number"), generation.parse().expect("a number"))
+    let entry = |line: &str| {
+        let numbers: Vec<u64> = line.split(' ').map(|n| n.parse().expect("a number")).collect();
+        numbers.try_into().expect("three numbers")
     };
-    text.lines().map(pair).collect()
+    text.lines().map(entry).collect()
 }
 
 fn until_handled(stage: &Stage, name: &str, count: usize) {
@@ -84,7 +84,8 @@ fn hung_handler_is_ended_and_its_message_comes_again_though_everybody_slept_befo
         until_handled(&stage, "slow", 20);
         assert_eq!(restarts, 2, "{way}");
         let life = |value: u64| 1 + u64::from(value >= 5) + u64::from(value >= 15);
-        let expected: Vec<_> = (0..20).map(|value| (value, life(value))).collect();
+        let attempt = |value: u64| 1 + u64::from(value == 5 || value == 15);
+        let expected: Vec<_> = (0..20).map(|value| [value, life(value), attempt(value)]).collect();
         assert_eq!(handled(&stage, "slow"), expected, "{way}");
         let done = shoal.stop();
         assert_eq!(done.status, 0, "{}", done.err);
@@ -148,7 +149,8 @@ fn busy_blocked_idle_and_sleeping_agents_outlive_their_deadlines() {
         assert_eq!((agent.generation, agent.hangs), (1, 0), "{}: {}", agent.name, shoal.err());
     }
     for name in ["busy", "floods", "sleeper"] {
-        assert_eq!(handled(&stage, name), (0..6).map(|value| (value, 1)).collect::<Vec<_>>(), "{name}");
+        let expected: Vec<_> = (0..6).map(|value| [value, 1, 1]).collect();
+        assert_eq!(handled(&stage, name), expected, "{name}");
     }
     let done = shoal.stop();
     assert_eq!(done.status, 0, "{}", done.err);

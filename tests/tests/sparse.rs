@@ -24,6 +24,7 @@ fn tap(stage: &Stage) -> std::path::PathBuf {
         subscribes = ["numbers"]
         env = { CHANNEL = "numbers" }
         restart = { policy = "permanent", intensity = 10000, period = "1s", backoff = "1ms..5ms" }
+        max_attempts = 0
         "#,
     )
 }

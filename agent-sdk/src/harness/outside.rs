@@ -15,7 +15,7 @@ use shoal_runtime::mark::Place;
 use shoal_runtime::message::{self, Message, Scratch};
 use shoal_runtime::producer::{Claimed, Producer};
 use shoal_runtime::segment::{self, Origin};
-use shoal_runtime::wire::Manifest;
+use shoal_runtime::wire::{Manifest, Park};
 use std::collections::VecDeque;
 use std::io;
 
@@ -38,6 +38,7 @@ pub(super) struct Outside {
     sink: Attachment<PeerPort>,
     links: Vec<Link>,
     sent: Vec<(u32, AlignedVec<16>)>,
+    rejected: Vec<(u32, AlignedVec<16>, String)>,
     fed: usize,
     ended: bool,
     pub(super) ending: Option<Ending>,
@@ -82,6 +83,7 @@ impl Outside {
             sink,
             links,
             sent: Vec::new(),
+            rejected: Vec::new(),
             fed: 0,
             ended: false,
             ending: None,
@@ -219,6 +221,21 @@ impl Outside {
         self.sent = left;
         let taken: Vec<(u32, AlignedVec<16>)> = taken;
         taken.into_iter().map(|(_, bytes)| bytes).collect()
+    }
+
+    /// Keeps a message that the agent rejects.
+    pub(super) fn reject(&mut self, park: &Park, mut bytes: AlignedVec<16>) {
+        let channel = self.manifest.inputs[park.input as usize].channel;
+        // Nothing was frozen as one byte.
+        bytes.resize(park.len_bytes as usize, 0);
+        self.rejected.push((channel, bytes, park.why.clone()));
+    }
+
+    /// Takes the payloads that were rejected on a channel, with the reasons.
+    pub(super) fn take_rejected(&mut self, channel: &str) -> Vec<(AlignedVec<16>, String)> {
+        let index = self.channel(channel);
+        let of_channel = self.rejected.extract_if(.., |(of, ..)| *of == index);
+        of_channel.map(|(_, bytes, why)| (bytes, why)).collect()
     }
 
     /// Asks for the end of a run once nothing is left to feed; true when that is news.

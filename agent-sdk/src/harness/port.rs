@@ -10,7 +10,8 @@ use shoal_runtime::attachment::Attachment;
 use shoal_runtime::board::Status;
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::links::{Link, Port};
-use shoal_runtime::port::Control;
+use shoal_runtime::port::{Answer, Control};
+use shoal_runtime::segment;
 use shoal_runtime::wire::FromAgent;
 use std::cell::RefCell;
 use std::io;
@@ -41,7 +42,7 @@ impl HarnessPort {
 
 impl Port for HarnessPort {
     fn accuse(&mut self, of: Incarnation) -> io::Result<()> {
-        Control::say(self, FromAgent::Fault(of))
+        Control::say(self, &FromAgent::Fault(of))
     }
 
     fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>> {
@@ -75,7 +76,7 @@ impl Port for HarnessPort {
 }
 
 impl Control for HarnessPort {
-    fn say(&self, message: FromAgent) -> io::Result<()> {
+    fn say(&self, message: &FromAgent) -> io::Result<()> {
         let mut outside = self.outside.borrow_mut();
         match message {
             FromAgent::Ready => outside.ready = true,
@@ -85,19 +86,24 @@ impl Control for HarnessPort {
         Ok(())
     }
 
-    fn declare(&mut self, message: FromAgent) -> io::Result<(Result<(), String>, Vec<Link>)> {
-        let FromAgent::Declare { channel, fingerprint, .. } = message else {
-            return Err(io::Error::other("only types are declared"));
+    fn ask(&mut self, message: &FromAgent, along: Option<BorrowedFd<'_>>) -> io::Result<Answer> {
+        let mut outside = self.outside.borrow_mut();
+        let answer = match (message, along) {
+            (&FromAgent::Declare { channel, fingerprint, .. }, _) => {
+                let known = outside.board.view().fingerprint(channel);
+                debug_assert_eq!(outside.board.view().status(AGENT), Status::Expected);
+                let same = known == fingerprint;
+                same.then_some(()).ok_or_else(|| {
+                    format!("the harness was told of a type of fingerprint {known:016x}; this one is {fingerprint:016x}")
+                })
+            }
+            (FromAgent::Park(park), Some(bytes)) => {
+                outside.reject(park, segment::thaw(bytes)?);
+                Ok(())
+            }
+            _ => return Err(io::Error::other("this is no question")),
         };
-        let outside = self.outside.borrow();
-        let known = outside.board.view().fingerprint(channel);
-        debug_assert_eq!(outside.board.view().status(AGENT), Status::Expected);
-        let refusal = (known != fingerprint).then(|| {
-            format!(
-                "the harness was told of a type of fingerprint {known:016x}; this one is {fingerprint:016x}"
-            )
-        });
-        Ok((refusal.map_or(Ok(()), Err), Vec::new()))
+        Ok((answer, Vec::new()))
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {

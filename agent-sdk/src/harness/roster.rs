@@ -64,6 +64,8 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         neighbours: Vec::new(),
         lanes: Vec::new(),
         inputs: Vec::new(),
+        given: Vec::new(),
+        attempts_max: 0,
         claims: Vec::new(),
     };
     let under_test =

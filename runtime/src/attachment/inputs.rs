@@ -43,6 +43,7 @@ impl Inputs {
             let end = InputEnd { neighbour, lane: entry.lane as usize, share: entry.share };
             let mut consumer =
                 Consumer::open(region.clone(), &manifest.shape, i, end, shapes[&neighbour].clone());
+            consumer.told(manifest.given.get(i).copied().unwrap_or_default());
             if let Some(entry) = &entry.table {
                 let (owner, prefetch) = (manifest.owner, manifest.prefetch as usize);
                 consumer.join(Membership { table: super::table(entry, claims), owner, prefetch });
@@ -123,9 +124,15 @@ impl Inputs {
     }
 
     fn poll<P: Port>(&mut self, input: usize, world: &mut World<P>, thorough: bool) -> Option<Frame> {
+        // Most producers of dead letters never run: not worth a look each time.
+        if !thorough && !self.consumers[input].has_source() {
+            return None;
+        }
         let polled = waking::look_at_input(&mut self.consumers[input], thorough, &mut world.links);
         match polled {
             Polled::Frame(frame) => {
+                // A producer that was gone is back.
+                self.told_closed[input] = false;
                 world.note_message();
                 if let Some(stamp_ns) = frame.stamp_ns {
                     world.desk.latency(clock::now_ns().saturating_sub(stamp_ns));

@@ -1,6 +1,6 @@
 //! The rings that a consumer reads: one for each incarnation of its producer that is not drained yet.
 
-use super::Frame;
+use super::{Frame, Given};
 use crate::bug::{Bug, placed};
 use crate::claims::ClaimTable;
 use crate::commit::{self, Key, RecordError};
@@ -54,6 +54,8 @@ pub struct Sources {
     capacity: u64,
     when_full: WhenFull,
     lane: usize,
+    /// The message that incarnations before this one were given in vain, and how often.
+    given: Given,
     copy: rkyv::util::AlignedVec<16>,
 }
 
@@ -108,6 +110,7 @@ impl Sources {
             current: 0,
             pinned_by: None,
             lane,
+            given: Given::default(),
             copy: rkyv::util::AlignedVec::new(),
         }
     }
@@ -226,6 +229,17 @@ impl Sources {
         source.cut.then(|| Look::Gap(end, end.sequence.saturating_sub(at.sequence)))
     }
 
+    /// Whether it has no ring.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.rings.is_empty()
+    }
+
+    /// Takes over what the supervisor knows of attempts of incarnations before this one.
+    pub(super) fn told(&mut self, given: Given) {
+        self.given = given;
+    }
+
     /// Reads and checks the frame at `at`, which is committed or says so.
     fn believe(&mut self, at: Place) -> Look {
         let Some(source) = self.rings.get(self.current) else { return Look::Empty };
@@ -268,7 +282,7 @@ impl Sources {
             len: (facts.len - skip) as usize,
             stamp_ns,
             from: source.incarnation,
-            attempts: 0,
+            attempts: if at.position == self.given.position { self.given.attempts } else { 0 },
         })
     }
 

@@ -42,6 +42,8 @@ struct Report {
     agents: u64,
     seconds: f64,
     msgs_per_s: u64,
+    verdict_p50_us: Option<u64>,
+    verdict_p99_us: Option<u64>,
     recovery_p50_us: Option<u64>,
     recovery_p99_us: Option<u64>,
     /// Ended before its time.
@@ -126,6 +128,8 @@ fn report(
         agents: swarm.agents.len() as u64,
         seconds: took.as_secs_f64(),
         msgs_per_s: (balance.messages as f64 / took.as_secs_f64()) as u64,
+        verdict_p50_us: us(percentile(&mut swarm.verdicts_ns, 50)),
+        verdict_p99_us: us(percentile(&mut swarm.verdicts_ns, 99)),
         recovery_p50_us: us(percentile(&mut swarm.recoveries_ns, 50)),
         recovery_p99_us: us(percentile(&mut swarm.recoveries_ns, 99)),
         interrupted,
@@ -199,6 +203,7 @@ impl Report {
             format!("seed {seed}, {} agents, {:.1} s", self.agents, self.seconds),
             format!("{messages} messages, {} a second", self.msgs_per_s),
             format!("{kills} kills, {stops} stops, {restarts} restarts ordered"),
+            format!("a kill's verdict: p50 {}, p99 {}", us(self.verdict_p50_us), us(self.verdict_p99_us)),
             format!(
                 "a kill's successor at work: p50 {}, p99 {}",
                 us(self.recovery_p50_us),

@@ -177,7 +177,7 @@ pub(super) fn check_name<'r>(name: &str, report: &'r PsReport) -> Result<Vec<&'r
 }
 
 /// The known word that a mistyped one probably means.
-fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     known
         .iter()
         .map(|k| (strsim::damerau_levenshtein(word, k), *k))

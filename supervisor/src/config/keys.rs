@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Problem, suggest};
-use super::value::{self, DURATION_HELP, NAME_HELP};
+use super::value::{self, DURATION_HELP, NAME_HELP, SIZE_HELP};
 use super::walk::Walker;
 
 /// Bytes of the text.
@@ -155,6 +155,20 @@ impl Walker<'_> {
             self.note(entry.span, &entry.key, format!("{number} is out of range"), &help);
         }
         count
+    }
+
+    /// A size in bytes.
+    pub(super) fn size<'t>(&mut self, table: &Table<'t>, name: &str) -> Option<(i128, Entry<'t>)> {
+        let entry = table.get(name)?;
+        let bytes = match entry.value {
+            DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix()).ok(),
+            DeValue::String(text) => value::size_bytes(text).map(i128::from),
+            other => return self.wrong_type(&entry, "a size", other, SIZE_HELP),
+        };
+        if bytes.is_none() {
+            self.note(entry.span.clone(), &entry.key, "this is not a size", SIZE_HELP);
+        }
+        bytes.map(|bytes| (bytes, entry))
     }
 
     /// A duration within bounds.

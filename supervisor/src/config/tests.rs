@@ -282,6 +282,29 @@ fn a_bad_command_is_told() {
 }
 
 #[test]
+fn bad_bounds_of_attempts_and_dead_letters_are_told() {
+    let text = example_with("stop_timeout = \"2s\"", "max_attemps = 5");
+    told(&text, 20, "agent.worker.max_attemps", &["unknown key", "did you mean `max_attempts`?"]);
+    for odd in ["101", "-1", "\"three\""] {
+        let text = example_with("stop_timeout = \"2s\"", &format!("max_attempts = {odd}"));
+        told(&text, 20, "agent.worker.max_attempts", &["write a whole number, 0 to 100"]);
+    }
+    let text = example_with("[agent.collector]", "[agent.dead-letters]");
+    told(&text, 21, "agent.dead-letters", &["this name is taken", "choose another name"]);
+    let line = EXAMPLE.lines().position(|line| line.starts_with("name =")).expect("a name") + 1;
+    for (odd, key, says) in [
+        ("{ count = 0 }", "swarm.dead_letters.count", "1 to 100000"),
+        ("{ bytes = \"1 KiB\" }", "swarm.dead_letters.bytes", "choose 64 KiB to 1024 GiB"),
+        ("{ bytes = \"much\" }", "swarm.dead_letters.bytes", "this is not a size"),
+        ("{ max = 5 }", "swarm.dead_letters.max", "known here: `count`, `bytes`"),
+        ("1000", "swarm.dead_letters", "expected a table"),
+    ] {
+        let text = EXAMPLE.replacen("[swarm]\n", &format!("[swarm]\ndead_letters = {odd}\n"), 1);
+        told(&text, line, key, &[says]);
+    }
+}
+
+#[test]
 fn bad_names_are_told() {
     let long = "x".repeat(65);
     told(&example_with("[agent.collector]", "[agent.\"a b\"]"), 21, "agent.a b", &["contains ' '", "A-Z"]);
@@ -340,7 +363,7 @@ fn a_report_looks_like_this() {
 16 | replica = 4                              # each task goes to one of them
    | ^^^^^^^
    |
-   = help: did you mean `replicas`? known here: `command`, `replicas`, `group`, `prefetch`, `subscribes`, `publishes`, `restart`, `stop_timeout`, `ready_timeout`, `deadline`, `env`";
+   = help: did you mean `replicas`? known here: `command`, `replicas`, `group`, `prefetch`, `subscribes`, `publishes`, `restart`, `stop_timeout`, `ready_timeout`, `deadline`, `max_attempts`, `env`";
     assert_eq!(report, want, "\n{report}");
 }
 

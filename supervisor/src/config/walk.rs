@@ -11,10 +11,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::keys::{Entry, Span, Table};
 use super::problem::{ConfigError, Problem, nearest, place, suggest};
-use super::value::{self, DURATION_MAX, NAME_HELP, SIZE_HELP};
+use super::value::{self, DURATION_MAX, NAME_HELP};
 use super::{
-    Agent, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, DEADLINE_MIN,
-    INSTANCES_MAX, PREFETCH_MAX, Policy, REPLICAS_MAX, Reference, Restart, SwarmFile, TABLES_MAX, WhenFull,
+    Agent, Bounds, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, DEADLINE_MIN,
+    INSTANCES_MAX, MAX_ATTEMPTS_DEFAULT, PREFETCH_MAX, Policy, REPLICAS_MAX, Reference, Restart, SwarmFile,
+    TABLES_MAX, WhenFull,
 };
 
 /// A swarm file as far as it could be read.
@@ -50,6 +51,7 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
         name: String::new(),
         logs: None,
         history: 4,
+        dead_letters: Bounds::default(),
         channels: Vec::new(),
         agents: Vec::new(),
     };
@@ -100,6 +102,10 @@ impl Walker<'_> {
                 "add [agent.NAME] with command = [\"./program\"]",
             );
         }
+        for table in agents.iter().filter(|table| last_part(&table.key) == crate::postman::NAME) {
+            let help = "choose another name: the agent that replays dead letters has this one";
+            self.note(table.span.clone(), &table.key, "this name is taken", help);
+        }
         for table in &agents {
             let agent = self.agent(table);
             self.swarm.agents.push(agent);
@@ -134,7 +140,7 @@ impl Walker<'_> {
 
     fn swarm_table(&mut self, entry: &Entry<'_>) {
         let Some(table) = self.table(entry) else { return };
-        self.known(&table, &["name", "logs", "history"]);
+        self.known(&table, &["name", "logs", "history", "dead_letters"]);
         if let Some((name, entry)) = self.required_text(&table, "name", "add name = \"my-swarm\"") {
             if let Some(fault) = value::name_fault(&name) {
                 self.note(entry.span, &entry.key, fault, NAME_HELP);
@@ -155,6 +161,26 @@ impl Walker<'_> {
         if let Some(history) = self.count(&table, "history", 1, 64) {
             self.swarm.history = history;
         }
+        self.swarm.dead_letters = self.dead_letters(&table);
+    }
+
+    fn dead_letters(&mut self, swarm: &Table<'_>) -> Bounds {
+        let mut bounds = Bounds::default();
+        let Some(table) = swarm.get("dead_letters").and_then(|entry| self.table(&entry)) else {
+            return bounds;
+        };
+        self.known(&table, &["count", "bytes"]);
+        bounds.count = self.count(&table, "count", 1, 100_000).unwrap_or(bounds.count);
+        if let Some((bytes, entry)) = self.size(&table, "bytes") {
+            match u64::try_from(bytes).ok().filter(|b| (DEAD_LETTERS_BYTES_MIN..=1 << 40).contains(b)) {
+                Some(fitting) => bounds.bytes = fitting,
+                None => {
+                    let what = format!("{bytes} bytes for all dead letters together are out of range");
+                    self.note(entry.span, &entry.key, what, "choose 64 KiB to 1024 GiB");
+                }
+            }
+        }
+        bounds
     }
 
     fn channel(&mut self, table: &Table<'_>) -> Channel {
@@ -192,6 +218,7 @@ impl Walker<'_> {
             "stop_timeout",
             "ready_timeout",
             "deadline",
+            "max_attempts",
             "env",
         ];
         self.known(table, &known);
@@ -208,6 +235,7 @@ impl Walker<'_> {
             stop_timeout: self.duration(table, "stop_timeout", none, day).unwrap_or(Duration::from_secs(2)),
             ready_timeout: self.duration(table, "ready_timeout", ms, day).unwrap_or(Duration::from_secs(10)),
             deadline: self.duration(table, "deadline", DEADLINE_MIN, day),
+            max_attempts: self.count(table, "max_attempts", 0, 100).unwrap_or(MAX_ATTEMPTS_DEFAULT),
             env: self.env(table),
             line: place(self.text, table.span.start).0,
         }
@@ -216,16 +244,7 @@ impl Walker<'_> {
     // The keys of a channel.
 
     fn capacity(&mut self, table: &Table<'_>) -> Option<u64> {
-        let entry = table.get("capacity")?;
-        let bytes = match entry.value {
-            DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix()).ok(),
-            DeValue::String(text) => value::size_bytes(text).map(i128::from),
-            other => return self.wrong_type(&entry, "a size", other, SIZE_HELP),
-        };
-        let Some(bytes) = bytes else {
-            self.note(entry.span, &entry.key, "this is not a size", SIZE_HELP);
-            return None;
-        };
+        let (bytes, entry) = self.size(table, "capacity")?;
         let fitting =
             u64::try_from(bytes).ok().filter(|b| (CAPACITY_BYTES_MIN..=CAPACITY_BYTES_MAX).contains(b));
         if fitting.is_none() {
@@ -392,6 +411,8 @@ impl Walker<'_> {
 
 const COMMAND_HELP: &str =
     "write the program and its arguments, for example command = [\"./worker\", \"--fast\"]";
+/// The least room for dead letters, bytes: the reports of one fit into it.
+const DEAD_LETTERS_BYTES_MIN: u64 = 64 << 10;
 const POLICIES: &str = "the policies";
 
 /// The name at the end of `channel.NAME` or `agent.NAME`; a (refused) name may itself contain dots.

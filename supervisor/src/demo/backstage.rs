@@ -188,9 +188,9 @@ fn swarm_file(pass: &Pass) -> Result<SwarmFile, String> {
     let binary = toml::Value::String(binary.to_owned()).to_string();
     let Pass { name, workers, .. } = pass;
     let what = if pass.skip_build_folders { SOURCES } else { EVERYTHING };
-    // Kills that come from outside during the demo are no reason to give up.
-    let restart =
-        r#"restart = { policy = "transient", intensity = 1000, period = "1s", backoff = "1ms..10ms" }"#;
+    // Kills that come from outside during the demo are no reason to give up an agent, nor a file.
+    let restart = "restart = { policy = \"transient\", intensity = 1000, period = \"1s\", backoff = \"1ms..10ms\" }\n\
+                   max_attempts = 0";
     let text = format!(
         r#"
         [swarm]

@@ -19,11 +19,15 @@ impl Swarm {
             return;
         }
         let config = &self.file.agents[self.topology.agents[agent].config];
+        let inputs = 0..self.topology.agents[agent].inputs.len();
+        let given = inputs.map(|input| self.trials.told(self.reader_of(agent, input))).collect();
         let record = &mut self.agents[agent];
         record.generation += 1;
         record.intensity.started(self.started.elapsed());
         let manifest = &mut self.manifests[agent];
         manifest.generation = record.generation;
+        manifest.given = given;
+        record.capture.begin();
         manifest.owner = self.groups.next_owner();
         self.board.publish_request(agent as u32, Request::Run);
         self.board.publish_status(agent as u32, Status::Expected);

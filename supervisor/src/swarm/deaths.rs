@@ -8,11 +8,10 @@ use crate::output::{Drained, Stream};
 use crate::spawn::{self, Ending};
 use shoal_runtime::board::{Status, VerdictKind};
 use shoal_runtime::segment::{self, Proof};
-use std::io;
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-use shoal_runtime::{commit, state};
+use shoal_runtime::{clock, commit, desk, state};
 
 impl Swarm {
     /// A process is dead: prove it, and when it is proved, draw the conclusions.
@@ -59,8 +58,8 @@ impl Swarm {
         let verdict = death::verdict(live.incarnation.generation, segment, &lanes, &inputs);
         self.board.verdict(agent as u32, &verdict);
         self.board.announce();
-        self.settle_claims(agent, &live);
         let corrupt = verdict.kind == VerdictKind::Corrupt;
+        let desk = live.sealed.as_ref().map(|sealed| desk::view(&sealed.view));
         let record = &mut self.agents[agent];
         record.last_state = match &live.sealed {
             // Nothing of what it scribbled over is believed.
@@ -74,6 +73,9 @@ impl Swarm {
         if let Some(sealed) = &live.sealed {
             record.past.add(&sealed.view);
         }
+        let ending = spawn::reap(&live.child).unwrap_or(Ending::Exited(255));
+        let in_vain = self.note_attempts(agent, &live, desk, ending);
+        self.settle_claims(agent, &live);
         let ends = self.agents[agent].last.lanes.clone();
         if let Some(sealed) = live.sealed.take()
             && !ends.is_empty()
@@ -93,14 +95,16 @@ impl Swarm {
             }
             self.reclaim(neighbour);
         }
-        let ending = spawn::reap(&live.child);
+        self.verdicts_ns.extend(live.killed_ns.map(|killed_ns| clock::now_ns().saturating_sub(killed_ns)));
         self.drain_output(agent, &mut live);
+        if let Some(message) = in_vain {
+            self.note_output(agent, message);
+        }
         self.conclude(agent, &live, ending, corrupt);
     }
 
     /// What the death means for the agent's life.
-    pub(super) fn conclude(&mut self, agent: usize, live: &Live, ending: io::Result<Ending>, corrupt: bool) {
-        let ending = ending.unwrap_or(Ending::Exited(255));
+    pub(super) fn conclude(&mut self, agent: usize, live: &Live, ending: Ending, corrupt: bool) {
         if live.ordered && ending == Ending::Signalled(9) {
             self.kills_proven += 1;
         }

@@ -3,6 +3,7 @@
 use super::Swarm;
 use crate::agent::Live;
 use crate::topology::{InputSpec, TableSpec, Topology};
+use crate::trial::Trial;
 use shoal_runtime::bug::{Bug, placed};
 use shoal_runtime::claims::{Claim, ClaimTable};
 use shoal_runtime::commit::{self, Key, Record};
@@ -78,13 +79,12 @@ impl Swarm {
         }
     }
 
-    /// Settles what a dead member held: done if its record says so, else free again; the message in hand with one attempt more if
-    /// the death was not ordered. Then wakes the other members. After the proof of the death.
+    /// Settles what a dead member held: done if its record says so, else free again, with the attempts that were noted before.
+    /// Then wakes the other members. After the proof of the death.
     pub(super) fn settle_claims(&self, agent: usize, live: &Live) {
         let Some(sealed) = &live.sealed else { return };
         let shape = &self.agents[agent].shape;
         let record = commit::read(&sealed.view, shape).ok();
-        let held = desk::view(&sealed.view).held;
         for (index, input) in self.topology.agents[agent].inputs.iter().enumerate() {
             let Some(spec) = &input.table else { continue };
             let table = self.groups.table(spec);
@@ -93,10 +93,12 @@ impl Swarm {
                 // What it scribbled over says nothing: the table is searched.
                 None => table.held_by(live.owner, u64::MAX),
             };
+            let reader = self.reader_of(agent, index);
             let returned = claimed.into_iter().filter(|&sequence| {
-                let done = is_done(record.as_ref(), index, sequence);
-                let in_hand = held.is_some_and(|(input, at)| input == index && at.sequence == sequence);
-                settle(&table, sequence, live.owner, done, in_hand && !live.ordered)
+                let trial = self.trials.of(reader, sequence);
+                // What lies with the dead letters is done, too.
+                let done = is_done(record.as_ref(), index, sequence) || trial.is_some_and(Trial::is_settled);
+                settle(&table, sequence, live.owner, done, trial.map_or(0, Trial::attempts))
             });
             if returned.count() > 0 {
                 table.tell_returned();
@@ -126,9 +128,9 @@ fn is_done(record: Option<&Record>, input: usize, sequence: u64) -> bool {
     said.is_some_and(|place| place.sequence == sequence) && !placed(Bug::ClaimRecordOverlooked)
 }
 
-/// Settles one claim of a dead member; true when the message is free again. `in_vain` says that it was given once more for
-/// nothing, and was not only held.
-fn settle(table: &ClaimTable, sequence: u64, owner: u32, done: bool, in_vain: bool) -> bool {
+/// Settles one claim of a dead member; true when the message is free again. Whoever claims it next is told how often it was
+/// given in vain.
+fn settle(table: &ClaimTable, sequence: u64, owner: u32, done: bool, in_vain: u32) -> bool {
     let Claim::Owned { owner: by, attempts } = table.see(sequence) else { return false };
     if by != owner || placed(Bug::ClaimNeverReturned) {
         return false;
@@ -137,5 +139,6 @@ fn settle(table: &ClaimTable, sequence: u64, owner: u32, done: bool, in_vain: bo
         table.settle(sequence, owner, Claim::Done);
         return false;
     }
-    table.settle(sequence, owner, Claim::Free { attempts: attempts.saturating_add(u8::from(in_vain)) })
+    let attempts = attempts.max(in_vain.min(u32::from(u8::MAX)) as u8);
+    table.settle(sequence, owner, Claim::Free { attempts })
 }

@@ -7,7 +7,7 @@ use crate::{death, spawn};
 use shoal_runtime::Incarnation;
 use shoal_runtime::board::{Request, VerdictKind};
 use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 impl Swarm {
     /// Reads what an agent said.
@@ -15,7 +15,7 @@ impl Swarm {
         loop {
             let Some(live) = &self.agents[agent].live else { return };
             match wire::listen(&live.control) {
-                Ok(Received::Packet(message, _)) => self.on_said(agent, message),
+                Ok(Received::Packet(message, along)) => self.on_said(agent, message, &along),
                 // An adopted process leaves by this and may live on.
                 Ok(Received::Closed) if live.child.adopted && live.dead_since.is_none() => {
                     return self.on_death(agent);
@@ -32,7 +32,8 @@ impl Swarm {
         }
     }
 
-    pub(super) fn on_said(&mut self, agent: usize, message: FromAgent) {
+    /// Descriptors that nobody asked for are closed.
+    pub(super) fn on_said(&mut self, agent: usize, message: FromAgent, along: &[OwnedFd]) {
         match message {
             FromAgent::Mapped => self.on_mapped(agent),
             FromAgent::LinksTaken => {
@@ -46,9 +47,14 @@ impl Swarm {
             }
             FromAgent::Ready => self.feed(agent, Event::Ready),
             FromAgent::Fault(accused) => self.on_accused(agent, accused),
+            FromAgent::Failed { input, at, attempt, why } => {
+                self.on_failed(agent, input, at, attempt, &why);
+            }
+            FromAgent::Park(park) => self.on_park(agent, &park, along),
             FromAgent::Closed => self.ring_group_of(agent),
         }
     }
+
     pub(super) fn on_declared(&mut self, agent: usize, channel: u32, publishes: bool, fingerprint: u64) {
         let answer = self.check_declared(agent, channel, publishes, fingerprint);
         if let ToAgent::Refused(text) = &answer {

@@ -226,7 +226,7 @@ fn chatter() {
     std::fs::write(note("chatter"), "").expect("noted");
     let began = std::time::Instant::now();
     while began.elapsed() < Duration::from_secs(4) {
-        let _ = wire::say(socket, FromAgent::LinksTaken);
+        let _ = wire::say(socket, &FromAgent::LinksTaken, &[]);
     }
     std::fs::write(note("chatter-over"), "").expect("noted");
 }
@@ -237,20 +237,20 @@ fn attacker() {
     let Ok(Received::Packet(ToAgent::Hello, handed)) = wire::hear(&socket, true) else { panic!("no hello") };
     let manifest = Manifest::from_bytes(&segment::thaw(&handed[3]).expect("thawed")).expect("a manifest");
     let own = segment::attach(&handed[0], &manifest.shape, manifest.incarnation()).expect("attached");
-    wire::say(&socket, FromAgent::Mapped).expect("said");
+    wire::say(&socket, &FromAgent::Mapped, &[]).expect("said");
     let mut linked: Vec<OwnedFd> = Vec::new();
     loop {
         match wire::hear(&socket, true).expect("heard") {
             Received::Packet(ToAgent::Links(_), fds) => {
                 // Segments and doorbells take turns.
                 linked.extend(fds.into_iter().step_by(2));
-                wire::say(&socket, FromAgent::LinksTaken).expect("said");
+                wire::say(&socket, &FromAgent::LinksTaken, &[]).expect("said");
             }
             Received::Packet(ToAgent::Go, _) => break,
             _ => {}
         }
     }
-    wire::say(&socket, FromAgent::Ready).expect("said");
+    wire::say(&socket, &FromAgent::Ready, &[]).expect("said");
     let (mut targets, mut broken) = (0, 0);
     let mut attack = |what: &str, fd: &OwnedFd| {
         let len = rustix::fs::fstat(fd).map_or(0, |s| s.st_size) as usize;

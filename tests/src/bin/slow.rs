@@ -6,7 +6,7 @@
 //! - `floods`: waiting eight deadlines for space on the full channel `flood`, once;
 //! - `naps`: nobody, for it never receives, and is awake all the time.
 //!
-//! Each number that was handled is noted in the file `handled-NAME`, with the life that did it.
+//! Each number that was handled is noted in the file `handled-NAME`, with the life that did it and the attempt that it was.
 
 use shoal_agent::{Agent, Publisher, Result, Step};
 use shoal_tests::agents::{Number, note, number, path};
@@ -58,7 +58,7 @@ fn serves(agent: &mut Agent, way: &str, long: Duration) -> Result<()> {
         if let Some(flood) = flood.as_ref().filter(|_| value < 5) {
             (0..12).try_for_each(|_| step.send(flood, &Number { value }))?;
         }
-        note(&format!("handled-{name}"), format_args!("{value} {generation}"))?;
+        note(&format!("handled-{name}"), format_args!("{value} {generation} {}", step.attempt()))?;
         Ok(())
     })?;
     agent.serve()

@@ -141,7 +141,7 @@ impl<'a> Life<'a> {
         if frame.at.sequence != expected {
             return Err(format!("input {} came instead of {expected}", frame.at.sequence));
         }
-        self.world.desk.hold(0, frame.at, clock::coarse_ns());
+        self.world.desk.hold(0, frame.at, frame.attempts + 1, clock::coarse_ns());
         let (sources, _) = self.inputs.consumer(0).split();
         let whole = sources.lease(&frame)
             && row.message(expected).is_some_and(|message| sources.leased(&frame) == message.payload);

@@ -85,6 +85,8 @@ pub fn manifest(story: &Story, generation: u32) -> Manifest {
         neighbours,
         lanes: (0..lanes).map(writes).collect(),
         inputs: vec![input; inputs],
+        given: Vec::new(),
+        attempts_max: 0,
         claims: Vec::new(),
     }
 }

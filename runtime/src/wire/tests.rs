@@ -1,0 +1,74 @@
+use super::*;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+fn pair() -> (OwnedFd, OwnedFd) {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("a pair")
+}
+
+#[test]
+fn every_message_arrives_as_it_was_sent_with_its_descriptors() {
+    let (here, there) = pair();
+    let link = |agent| Incarnation { agent, generation: agent + 7 };
+    let all = [
+        (ToAgent::Hello, 4),
+        (ToAgent::Links((0..LINKS_PER_PACKET as u32).map(link).collect()), 2 * LINKS_PER_PACKET),
+        (ToAgent::Go, 0),
+        (ToAgent::Declared, 0),
+        (ToAgent::Refused("no".into()), 0),
+        (ToAgent::Parked, 0),
+    ];
+    for (message, fds) in all {
+        tell(&here, &message, &vec![here.as_fd(); fds]).expect("sent");
+        let Received::Packet(got, got_fds) = hear(&there, true).expect("received") else { panic!("nothing") };
+        assert_eq!((got, got_fds.len()), (message, fds));
+    }
+    let words = [
+        FromAgent::Mapped,
+        FromAgent::LinksTaken,
+        FromAgent::Declare { channel: 3, publishes: true, fingerprint: u64::MAX },
+        FromAgent::Ready,
+        FromAgent::Fault(link(5)),
+        FromAgent::Failed {
+            input: 1,
+            at: Place { position: 4096, sequence: 3 },
+            attempt: 2,
+            why: "no such path: ä".into(),
+        },
+        FromAgent::Park(Park {
+            input: u32::MAX,
+            at: Place { position: u64::MAX, sequence: u64::MAX },
+            len_bytes: 1 << 40,
+            attempts: 3,
+            rejected: true,
+            why: String::new(),
+        }),
+        FromAgent::Closed,
+    ];
+    for message in words {
+        say(&there, &message, &[there.as_fd()]).expect("said");
+        let Received::Packet(got, fds) = listen(&here).expect("heard") else { panic!("nothing") };
+        assert_eq!((got, fds.len()), (message, 1));
+    }
+    let why = "ä".repeat(TEXT_BYTES_MAX);
+    say(&there, &FromAgent::Failed { input: 0, at: Place::default(), attempt: 1, why }, &[]).expect("said");
+    let Received::Packet(FromAgent::Failed { why, .. }, _) = listen(&here).expect("heard") else {
+        panic!("nothing")
+    };
+    assert_eq!(why, "ä".repeat(TEXT_BYTES_MAX / 2), "a long text is cut");
+    assert!(matches!(listen(&here).expect("asked"), Received::Nothing));
+    drop(there);
+    assert!(matches!(listen(&here).expect("asked"), Received::Closed));
+}
+
+#[test]
+fn odd_packets_from_an_agent_are_errors_and_never_block_the_supervisor() {
+    let (here, there) = pair();
+    let long = [&[1, 0, 0, 0, 0, 0, 0, 0][..], &[0; 49]].concat();
+    let longer = [&[7, 0, 0, 0, 0, 0, 0, 0][..], &[0; 48 + TEXT_BYTES_MAX + 1]].concat();
+    for packet in [&b"x"[..], &[0; 56], &[255; 56], &[3; 64], &[4; 55], &long, &longer] {
+        send(&there, packet, &[there.as_fd()], MsgFlags::empty()).expect("sent");
+        assert!(listen(&here).is_err());
+    }
+    let full = (0..100_000).find_map(|_| tell(&here, &ToAgent::Go, &[]).err()).expect("the socket fills");
+    assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
+}
