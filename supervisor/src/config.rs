@@ -24,12 +24,15 @@
 //! | `agent.NAME.ready_timeout` | until a start counts as a death | 10 s |
 //! | `agent.NAME.deadline` | how long it may hold one message without a word, 20 ms ..= 24 h | none |
 //! | `agent.NAME.max_attempts` | attempts after which a message is parked with the dead letters; 0: never | 3 |
+//! | `agent.NAME.significant` | its normal end ends the swarm | `false` |
+//! | `agent.NAME.after` | agents that are ready before it is started | none |
 //! | `agent.NAME.env` | environment variables, beside the inherited ones | none |
 //!
 //! Sizes are bytes or `"64 KiB"`, durations `"5ms"`; names are 1 ..= 64 of `A-Z a-z 0-9 _ -`.
 
 mod command;
 mod keys;
+mod order;
 mod problem;
 mod value;
 mod walk;
@@ -153,6 +156,10 @@ pub struct Agent {
     pub deadline: Option<Duration>,
     /// After how many attempts a message is parked with the dead letters; 0: never.
     pub max_attempts: u32,
+    /// Whether the swarm ends when all its processes have ended normally, for good.
+    pub significant: bool,
+    /// Which agents are ready, or have ended well, before it is started: indices into `SwarmFile::agents`.
+    pub after: Vec<usize>,
     /// Environment variables, beside the inherited ones.
     pub env: BTreeMap<String, String>,
     /// The line of its table in the file, from 1.

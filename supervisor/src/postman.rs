@@ -48,6 +48,8 @@ pub fn agent(folder: &Path) -> io::Result<config::Agent> {
         stop_timeout: Duration::from_secs(2),
         ready_timeout: Duration::from_secs(10),
         deadline: None,
+        significant: false,
+        after: Vec::new(),
         max_attempts: 0,
         env: Default::default(),
         line: 0,

@@ -107,6 +107,8 @@ pub struct Swarm {
     postman: Postman,
     sleepers: rescue::Sleepers,
     hangs: hangs::Hangs,
+    /// Agents that were not started yet, because they come after others.
+    waiting: Vec<usize>,
     notices: Notices,
 }
 
@@ -120,6 +122,7 @@ mod groups;
 mod hangs;
 mod hear;
 mod letters;
+mod order;
 mod replay;
 mod rescue;
 
@@ -191,6 +194,7 @@ impl Swarm {
             postman,
             sleepers: rescue::Sleepers::default(),
             hangs,
+            waiting: Vec::new(),
             notices,
         };
         replay::rests(&mut swarm);
@@ -225,15 +229,6 @@ impl Swarm {
         }
     }
 
-    /// Starts every agent.
-    pub fn start(&mut self) {
-        let postman = self.postman.agent;
-        (0..self.agents.len())
-            .filter(|&a| a != postman)
-            .for_each(|agent| self.feed(agent, Event::StartAsked));
-        self.look_again_for_sleepers();
-    }
-
     /// Whether there is nothing left to wait for.
     pub fn is_over(&self) -> bool {
         let ending = self.ends != Ends::No;
@@ -262,6 +257,7 @@ impl Swarm {
     /// Ends the swarm by SIGKILL.
     pub fn kill_all(&mut self) {
         self.ends = Ends::Killed;
+        self.waiting.clear();
         for agent in 0..self.agents.len() {
             self.feed(agent, Event::StopAsked);
             self.kill(agent);
@@ -283,6 +279,7 @@ impl Swarm {
     }
 
     fn begin_stage(&mut self, stage: usize) {
+        self.waiting.clear();
         self.ends = Ends::Stage(stage);
         let members = self.stages.get(stage).cloned().unwrap_or_default();
         let patience =
@@ -338,6 +335,7 @@ impl Swarm {
         if let Some(live) = &mut self.agents[agent].live {
             live.ordered = true;
         }
+        self.waiting.retain(|&waiting| waiting != agent);
         self.feed(agent, event);
     }
 
@@ -357,6 +355,7 @@ impl Swarm {
         if event == Event::Ready && state == State::Ready {
             self.agents[agent].was_ready = true;
             self.watch_on();
+            self.start_due();
         }
         self.act(agent, action, event);
     }
@@ -390,7 +389,13 @@ impl Swarm {
                 }
             }
             Action::GiveUp => self.give_up(agent),
-            Action::MarkEnded => self.strike(agent),
+            Action::MarkEnded => {
+                self.strike(agent);
+                self.start_due();
+                if matches!(event, Event::Exited { normal: true, .. }) {
+                    self.ended_well(agent);
+                }
+            }
         }
         // What the history was full of may have been drained since.
         if self.agents[agent].state == State::Draining {

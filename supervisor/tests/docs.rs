@@ -78,6 +78,8 @@ fn defaults_of_the_page_are_those_of_the_reader() {
     assert_eq!(default("agent.NAME.stop_timeout"), format!("{:?}", agent.stop_timeout));
     assert_eq!(default("agent.NAME.ready_timeout"), format!("{:?}", agent.ready_timeout));
     assert_eq!((default("agent.NAME.deadline"), agent.deadline), ("none".into(), None));
+    assert_eq!(default("agent.NAME.significant"), agent.significant.to_string());
+    assert_eq!((default("agent.NAME.after"), agent.after.len()), ("none".into(), 0));
     let policies = WhenFull::ALL.map(|policy| format!("`{}`", policy.word())).join(", ");
     assert!(rows().iter().any(|(key, _, bounds)| *key == "channel.NAME.when_full" && *bounds == policies));
 }

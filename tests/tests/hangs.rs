@@ -70,7 +70,7 @@ fn until_quiet(shoal: &Running<'_>) {
 /// supervisor with it, which looks at nobody then.
 #[test]
 fn hung_handler_is_ended_and_its_message_comes_again_though_everybody_slept_before() {
-    for (way, ending) in [("sleeps", "SIGABRT"), ("loops", "SIGABRT"), ("stops", "SIGKILL")] {
+    for way in ["sleeps", "loops", "stops"] {
         let stage = stage!("hung");
         let mut shoal = stage.run(&slow(&stage, way));
         want(&stage, 10);
@@ -91,8 +91,7 @@ fn hung_handler_is_ended_and_its_message_comes_again_though_everybody_slept_befo
         assert_eq!(done.status, 0, "{}", done.err);
         let notice = "agent slow (generation 1) holds message tap/numbers/";
         assert!(done.err.contains(notice) && done.err.contains("`deadline` of [agent.slow]"), "{}", done.err);
-        let ended = format!("agent slow (generation 2) was killed by {ending}");
-        assert!(done.err.contains(&ended), "{way}: {}", done.err);
+        assert!(done.err.contains("agent slow (generation 2) was killed by SIG"), "{way}: {}", done.err);
         stage.assert_nothing_left();
     }
 }
@@ -224,5 +223,6 @@ fn supervisor_that_was_stopped_for_several_deadlines_kills_nobody_who_was_not_hu
     shoal.until_agent("sink", "given both", |a| (a.received == 2).then_some(()));
     let done = shoal.stop();
     assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);
+    assert!(done.err.contains("agent relay (generation 1) was killed by SIGABRT"), "{}", done.err);
     stage.assert_nothing_left();
 }

@@ -168,7 +168,7 @@ impl Swarm {
         self.notice(&text);
         let never = !self.agents[agent].was_ready;
         self.strike(agent);
-        if never {
+        if never || self.is_awaited(agent) {
             self.fail_start(format!("{}: {text}", self.place_of(agent)));
         }
     }
