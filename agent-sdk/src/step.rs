@@ -210,6 +210,29 @@ impl<'a> Step<'a> {
         self.timeout = Some(timeout);
     }
 
+    /// Says that work on the message is still going on, so that the agent's `deadline` begins anew: for work that may
+    /// rightly take longer. Where it is called often it costs a read of the coarse clock and a store.
+    ///
+    /// ```no_run
+    /// # #[shoal_agent::message] pub struct Task { parts: Vec<u32> }
+    /// # fn long_work(_: u32) {}
+    /// # fn body(agent: &mut shoal_agent::Agent) -> shoal_agent::Result<()> {
+    /// agent.on::<Task>("tasks", |step, task| {
+    ///     for part in task.parts.iter() {
+    ///         long_work(part.to_native());
+    ///         step.busy();
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// agent.serve()
+    /// # }
+    /// ```
+    pub fn busy(&mut self) {
+        if self.input.is_some() {
+            self.parts.world.desk.still_at_it(clock::coarse_ns());
+        }
+    }
+
     /// The identity of the message that this step answers; `None` for a step without one.
     pub fn message_id(&self) -> Option<MessageId<'a>> {
         let input = self.input.as_ref()?;
@@ -420,6 +443,11 @@ impl<'a, T: Payload> Received<'a, T> {
     /// As [`Step::deadline`].
     pub fn deadline(&self, timeout: Duration) {
         self.step.borrow_mut().deadline(timeout);
+    }
+
+    /// As [`Step::busy`].
+    pub fn busy(&self) {
+        self.step.borrow_mut().busy();
     }
 
     /// As [`Step::message_id`].

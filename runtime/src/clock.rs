@@ -13,6 +13,12 @@ pub fn now_ns() -> u64 {
     ns(ClockId::Monotonic)
 }
 
+/// By how much [`coarse_ns`] may lie behind [`now_ns`]: the kernel's tick.
+pub fn coarse_tick_ns() -> u64 {
+    let tick = rustix::time::clock_getres(ClockId::MonotonicCoarse);
+    tick.tv_sec as u64 * 1_000_000_000 + tick.tv_nsec as u64
+}
+
 /// Now, to the kernel's tick (1 to 4 ms), at a fraction of the price.
 #[inline]
 pub fn coarse_ns() -> u64 {

@@ -140,6 +140,15 @@ impl Desk {
         progress.store(progress.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
+    /// Notes that who holds a message is still at it: the time that it may take begins anew. Nothing is noted when none is held.
+    pub fn still_at_it(&self, now_ns: u64) {
+        let since = self.region.word(desk::HELD_SINCE_NS);
+        // Relaxed: as in `hold`.
+        if since.load(Ordering::Relaxed) > 0 {
+            since.store(now_ns, Ordering::Relaxed);
+        }
+    }
+
     /// Notes when the incarnation took or committed its first message.
     pub fn first_message(&self, now_ns: u64) {
         // Relaxed: for measurement only.
@@ -342,6 +351,20 @@ mod tests {
             assert!((got - truth).abs() <= truth / 16.0 + 1.0, "{q}: {got}");
         }
         assert_eq!(Histogram::default().quantile(0.5), None);
+    }
+
+    #[test]
+    fn who_is_still_at_it_holds_since_now_and_who_holds_nothing_still_does_not() {
+        let region = Region::heap(4096);
+        let desk_ = Desk::new(region.clone());
+        desk_.still_at_it(5);
+        assert_eq!(view(&region).held_since_ns, 0);
+        desk_.hold(0, Place { position: 64, sequence: 1 }, 1, 5);
+        desk_.still_at_it(9);
+        assert_eq!((view(&region).held_since_ns, view(&region).progress), (9, 0));
+        desk_.release();
+        desk_.still_at_it(12);
+        assert_eq!((view(&region).held_since_ns, view(&region).progress), (0, 1));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Agent {
     pub restarts: u64,
     /// How often it was found asleep though work waited, and rung.
     pub rescues: u64,
+    /// How often it held a message beyond its deadline, and was aborted.
+    pub hangs: u64,
     /// What its dead incarnations counted.
     pub past: Totals,
     /// The death whose recovery is being measured: generation and CLOCK_MONOTONIC ns.

@@ -36,7 +36,7 @@ pub enum State {
     Starting,
     /// It said ready.
     Ready,
-    /// It is being ended: asked (`Rest`, `Start`), or killed because it did not become ready (`Decide`).
+    /// It is being ended: asked (`Rest`, `Start`), or killed because it did not become ready, or hung (`Decide`).
     Stopping(Next),
     /// Its process is gone but something may still write its memory: no verdict and no successor.
     Unproven(Next),
@@ -140,7 +140,9 @@ pub enum Event {
     KillAsked,
     /// The agent did not say ready within `ready_timeout`.
     ReadyTimedOut,
-    /// The agent did not end within `stop_timeout`.
+    /// The agent holds a message beyond its `deadline`.
+    Hung,
+    /// The agent did not end within `stop_timeout`, or after an abort within its grace.
     StopTimedOut,
     /// The pause before the next start is over.
     BackoffOver,
@@ -154,7 +156,7 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of the documentation.
-    pub const ALL: [Event; 18] = [
+    pub const ALL: [Event; 19] = [
         Event::Spawned,
         Event::SpawnFailed,
         Event::Ready,
@@ -168,6 +170,7 @@ impl Event {
         Event::RestartAsked,
         Event::KillAsked,
         Event::ReadyTimedOut,
+        Event::Hung,
         Event::StopTimedOut,
         Event::BackoffOver,
         Event::GaveUp,
@@ -191,6 +194,7 @@ impl Event {
             Event::RestartAsked => "RestartAsked",
             Event::KillAsked => "KillAsked",
             Event::ReadyTimedOut => "ReadyTimedOut",
+            Event::Hung => "Hung",
             Event::StopTimedOut => "StopTimedOut",
             Event::BackoffOver => "BackoffOver",
             Event::GaveUp => "GaveUp",
@@ -216,6 +220,8 @@ pub enum Action {
     },
     /// Ask the process to stop and set the timer of `stop_timeout`.
     AskToStop,
+    /// SIGABRT to the process, so that it can leave a trace of where it hangs, and set the timer of the grace.
+    Abort,
     /// SIGKILL the whole process tree.
     KillTree,
     /// Strike the agent from its lanes and tell the operator that it failed.
@@ -234,6 +240,7 @@ impl Action {
             Action::SpawnAfter { counted: true } => "SpawnAfter",
             Action::SpawnAfter { counted: false } => "SpawnAfter, not counted",
             Action::AskToStop => "AskToStop",
+            Action::Abort => "Abort",
             Action::KillTree => "KillTree",
             Action::GiveUp => "GiveUp",
             Action::MarkEnded => "MarkEnded",
@@ -277,6 +284,8 @@ pub fn next(state: State, event: Event, policy: Policy) -> (State, Action) {
         },
         Event::StopAsked => match state {
             Starting | Ready => (Stopping(Next::Rest), Action::AskToStop),
+            // It is being killed, or was aborted and had its grace: that is not waited for twice.
+            Stopping(Next::Decide) => (Stopping(Next::Rest), Action::KillTree),
             Stopping(_) => (Stopping(Next::Rest), Action::None),
             Unproven(_) => (Unproven(Next::Rest), Action::None),
             Backoff | Draining => (Stopped, Action::None),
@@ -285,6 +294,7 @@ pub fn next(state: State, event: Event, policy: Policy) -> (State, Action) {
         Event::StartAsked | Event::RestartAsked => match state {
             Starting | Ready if event == Event::StartAsked => (state, Action::None),
             Starting | Ready => (Stopping(Next::Start), Action::AskToStop),
+            Stopping(Next::Decide) => (Stopping(Next::Start), Action::KillTree),
             Stopping(_) => (Stopping(Next::Start), Action::None),
             Unproven(_) => (Unproven(Next::Start), Action::None),
             Draining => (Draining, Action::None),
@@ -297,6 +307,13 @@ pub fn next(state: State, event: Event, policy: Policy) -> (State, Action) {
         Event::ReadyTimedOut => match state {
             Starting => (Stopping(Next::Decide), Action::KillTree),
             Ready | Stopping(_) | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => {
+                (state, Action::None)
+            }
+        },
+        Event::Hung => match state {
+            Ready => (Stopping(Next::Decide), Action::Abort),
+            // Who is not ready is given no message; who was asked to stop has `stop_timeout`.
+            Starting | Stopping(_) | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => {
                 (state, Action::None)
             }
         },
@@ -331,7 +348,7 @@ pub fn next(state: State, event: Event, policy: Policy) -> (State, Action) {
 fn gone(state: State, policy: Policy, normal: bool, ordered: bool) -> (State, Action) {
     match state {
         State::Starting | State::Ready | State::Unproven(Next::Decide) => decide(policy, normal, ordered),
-        // It was killed because it did not become ready: a death like a crash, whatever its status says.
+        // It was killed because it did not become ready, or hung: a death like a crash, whatever its status says.
         State::Stopping(Next::Decide) => decide(policy, false, ordered),
         State::Stopping(Next::Rest) | State::Unproven(Next::Rest) => (State::Stopped, Action::None),
         State::Stopping(Next::Start) | State::Unproven(Next::Start) => (State::Starting, Action::Spawn),
@@ -422,10 +439,10 @@ mod tests {
     #[test]
     fn every_state_and_event_has_a_defined_result_and_the_lists_name_each_once() {
         assert_eq!(State::ALL.iter().collect::<HashSet<_>>().len(), 13);
-        assert_eq!(Event::ALL.iter().collect::<HashSet<_>>().len(), 18);
+        assert_eq!(Event::ALL.iter().collect::<HashSet<_>>().len(), 19);
         assert_eq!(State::ALL.map(State::name).iter().collect::<HashSet<_>>().len(), 13);
-        assert_eq!(Event::ALL.map(Event::name).iter().collect::<HashSet<_>>().len(), 18);
-        assert_eq!(cells().count(), 13 * 18 * 3);
+        assert_eq!(Event::ALL.map(Event::name).iter().collect::<HashSet<_>>().len(), 19);
+        assert_eq!(cells().count(), 13 * 19 * 3);
         for (_, _, _, to, _) in cells() {
             assert!(State::ALL.contains(&to), "{to:?} is not in the list");
         }
@@ -515,6 +532,34 @@ mod tests {
         let counted = (State::Backoff, Action::SpawnAfter { counted: true });
         assert_eq!(run(Policy::Transient, &[Event::ReadyTimedOut, CRASH]), counted);
         assert_eq!(run(Policy::Transient, &[Event::ReadyTimedOut, END]), counted);
+    }
+
+    #[test]
+    fn a_hung_agent_is_aborted_then_killed_and_its_death_counts_even_if_it_ends_normally_meanwhile() {
+        let aborted = (State::Stopping(Next::Decide), Action::Abort);
+        assert_eq!(run(Policy::Transient, &[Event::Ready, Event::Hung]), aborted);
+        let killed = (State::Stopping(Next::Decide), Action::KillTree);
+        assert_eq!(run(Policy::Transient, &[Event::Ready, Event::Hung, Event::StopTimedOut]), killed);
+        let counted = (State::Backoff, Action::SpawnAfter { counted: true });
+        assert_eq!(run(Policy::Transient, &[Event::Ready, Event::Hung, CRASH]), counted);
+        assert_eq!(run(Policy::Transient, &[Event::Ready, Event::Hung, END]), counted);
+        assert_eq!(
+            run(Policy::Temporary, &[Event::Ready, Event::Hung, CRASH]),
+            (State::Failed, Action::GiveUp)
+        );
+        for state in State::ALL.into_iter().filter(|state| *state != State::Ready) {
+            assert_eq!(next(state, Event::Hung, Policy::Permanent), (state, Action::None));
+        }
+    }
+
+    #[test]
+    fn an_order_to_a_hung_agent_does_not_leave_it_waiting_for_a_grace_that_is_void() {
+        let stopped = [Event::Ready, Event::Hung, Event::StopAsked];
+        assert_eq!(run(Policy::Permanent, &stopped), (State::Stopping(Next::Rest), Action::KillTree));
+        for event in [Event::StartAsked, Event::RestartAsked] {
+            let (state, action) = run(Policy::Permanent, &[Event::Ready, Event::Hung, event]);
+            assert_eq!((state, action), (State::Stopping(Next::Start), Action::KillTree));
+        }
     }
 
     #[test]

@@ -22,13 +22,17 @@
 //! | `agent.NAME.restart` | a policy, or a table of `policy`, `intensity`, `period`, `backoff` | `Restart::default()` |
 //! | `agent.NAME.stop_timeout` | until SIGKILL after a stop; 0 kills at once | 2 s |
 //! | `agent.NAME.ready_timeout` | until a start counts as a death | 10 s |
+//! | `agent.NAME.deadline` | how long it may hold one message without a word, 20 ms ..= 24 h | none |
 //! | `agent.NAME.max_attempts` | attempts after which a message is parked with the dead letters; 0: never | 3 |
+//! | `agent.NAME.significant` | its normal end ends the swarm | `false` |
+//! | `agent.NAME.after` | agents that are ready before it is started | none |
 //! | `agent.NAME.env` | environment variables, beside the inherited ones | none |
 //!
 //! Sizes are bytes or `"64 KiB"`, durations `"5ms"`; names are 1 ..= 64 of `A-Z a-z 0-9 _ -`.
 
 mod command;
 mod keys;
+mod order;
 mod problem;
 mod value;
 mod walk;
@@ -49,6 +53,8 @@ pub const CAPACITY_BYTES_MIN: u64 = 4 << 10;
 pub const CAPACITY_BYTES_MAX: u64 = 512 << 20;
 /// The capacity of a lane if the file names none, bytes.
 pub const CAPACITY_BYTES_DEFAULT: u64 = 256 << 10;
+/// The shortest deadline.
+pub const DEADLINE_MIN: Duration = Duration::from_millis(20);
 /// The most replicas of an agent.
 pub const REPLICAS_MAX: u32 = 1000;
 /// The most messages of a shared lane that a process may claim at once.
@@ -121,8 +127,14 @@ pub struct Agent {
     pub stop_timeout: Duration,
     /// How long it may take to say ready.
     pub ready_timeout: Duration,
+    /// How long it may hold one message without saying that it is busy, before it counts as hung; `None`: for ever.
+    pub deadline: Option<Duration>,
     /// After how many attempts a message is parked with the dead letters; 0: never.
     pub max_attempts: u32,
+    /// Whether the swarm ends when all its processes have ended normally, for good.
+    pub significant: bool,
+    /// Which agents are ready, or have ended well, before it is started: indices into `SwarmFile::agents`.
+    pub after: Vec<usize>,
     /// Environment variables, beside the inherited ones.
     pub env: BTreeMap<String, String>,
     /// The line of its table in the file, from 1.

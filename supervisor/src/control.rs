@@ -121,6 +121,8 @@ pub struct PsAgent {
     pub restarts: u64,
     /// How often it was found asleep though work waited for it, and rung: never, in a healthy swarm.
     pub rescues: u64,
+    /// How often it held a message beyond its deadline, and was aborted.
+    pub hangs: u64,
     /// Since its process was started; 0 while there is none.
     pub uptime_ms: u64,
     /// Its proportional share of memory.

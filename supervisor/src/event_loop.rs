@@ -40,6 +40,7 @@ enum Source {
     Death = 2,
     Output = 3,
     Errors = 4,
+    Bells = 5,
 }
 
 const SOURCE_SHIFT: u32 = 60;
@@ -56,6 +57,13 @@ impl Watch {
     /// The kernel's refusal.
     pub fn add(&self, fd: impl AsFd, token: u64, flags: epoll::EventFlags) -> io::Result<()> {
         epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), flags).map_err(io::Error::from)
+    }
+
+    /// Says once when a bell is rung.
+    fn bells(&self, swarm: &Swarm) -> io::Result<()> {
+        let data = epoll::EventData::new_u64(token(Source::Bells, 0, 0));
+        let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
+        epoll::modify(&self.epoll, swarm.bells(), data, once).map_err(io::Error::from)
     }
 
     /// Watches a new incarnation's descriptors.
@@ -87,6 +95,8 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion]) -> io::Resu
     for companion in companions.iter_mut() {
         companion.register(&watch)?;
     }
+    // Silent until it is asked for.
+    watch.add(swarm.bells(), token(Source::Bells, 0, 0), epoll::EventFlags::ONESHOT)?;
     let mut timers: BinaryHeap<Reverse<Armed>> = BinaryHeap::new();
     swarm.start();
     loop {
@@ -120,6 +130,10 @@ fn dispatch(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wa
         companions.iter_mut().for_each(|c| c.run(Some(token), swarm, watch));
         return;
     }
+    if token >> SOURCE_SHIFT == Source::Bells as u64 {
+        swarm.watch_on();
+        return;
+    }
     let agent = (token >> AGENT_SHIFT & 0x0fff_ffff) as usize;
     let current = swarm.agents[agent].live.as_ref().map(|l| l.incarnation.generation);
     if current != Some(token as u32) {
@@ -148,6 +162,7 @@ fn settle(swarm: &mut Swarm, watch: &Watch, timers: &mut BinaryHeap<Reverse<Arme
         for effect in effects {
             match effect {
                 Effect::Watch(agent) => watch.agent(swarm, agent)?,
+                Effect::AwaitRing => watch.bells(swarm)?,
                 Effect::Arm(at, agent, timer, serial) => timers.push(Reverse((at, agent, timer, serial))),
             }
         }
@@ -167,7 +182,7 @@ fn fire(
         }
         timers.pop();
         // The proof, the stages of a shutdown and the looks at all agents outlive an agent's states.
-        let outlives = matches!(timer, Timer::Proof | Timer::Stage | Timer::Rescue);
+        let outlives = matches!(timer, Timer::Proof | Timer::Stage | Timer::Rescue | Timer::Hang);
         if outlives || swarm.agents[agent].state_serial == serial {
             swarm.on_timer(agent, timer);
         }

@@ -197,16 +197,17 @@ fn meant(swarm: &Swarm, name: &str) -> Result<Vec<usize>, Response> {
 fn report(swarm: &Swarm) -> PsReport {
     let now = Instant::now();
     let shown_agents = swarm.agents.iter().enumerate().filter(|(agent, _)| swarm.is_shown(*agent));
-    let agents = shown_agents.map(|(_, agent)| {
+    let agents = shown_agents.map(|(index, agent)| {
         let totals = agent.totals();
         let pid = agent.live.as_ref().map(|l| l.child.pid as u32);
         PsAgent {
             name: agent.name.clone(),
             pid,
             generation: u64::from(agent.generation),
-            state: shown(agent.state),
+            state: if swarm.is_waiting(index) { PsState::Starting } else { shown(agent.state) },
             restarts: agent.restarts,
             rescues: agent.rescues,
+            hangs: agent.hangs,
             uptime_ms: agent.live.as_ref().map_or(0, |l| (now - l.born).as_millis() as u64),
             pss_kib: pid.and_then(pss_kib).unwrap_or(0),
             sent: totals.sent,

@@ -11,9 +11,10 @@ use crate::dead_letters::DeadLetters;
 use crate::output::Capture;
 use crate::postman;
 use crate::restart::Intensity;
-use crate::spawn::Spawner;
+use crate::spawn::{self, Spawner};
 use crate::topology::Topology;
 use crate::trial::Trials;
+use rustix::process::Signal;
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
 use shoal_runtime::clock;
 use shoal_runtime::cursor::first_position;
@@ -49,6 +50,8 @@ pub enum Timer {
     Stage,
     /// Look for agents (all of them) that sleep though work waits.
     Rescue,
+    /// Look for agents (all that have a deadline) that hang.
+    Hang,
 }
 
 /// What the event loop is to do for the swarm.
@@ -57,6 +60,8 @@ pub enum Effect {
     Watch(usize),
     /// Feed a timer of an agent at a time, if its state serial is still this one.
     Arm(Instant, usize, Timer, u64),
+    /// Say when an agent that has a deadline is rung.
+    AwaitRing,
 }
 
 /// Why the swarm is ending.
@@ -101,6 +106,9 @@ pub struct Swarm {
     trials: Trials,
     postman: Postman,
     sleepers: rescue::Sleepers,
+    hangs: hangs::Hangs,
+    /// Agents that were not started yet, because they come after others.
+    waiting: Vec<usize>,
     notices: Notices,
 }
 
@@ -111,8 +119,10 @@ mod births;
 mod deaths;
 mod evidence;
 mod groups;
+mod hangs;
 mod hear;
 mod letters;
+mod order;
 mod replay;
 mod rescue;
 
@@ -136,6 +146,7 @@ impl Swarm {
         let swarm: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), clock::now_ns());
         let (board, board_fd) = segment::create_board(birth::board_shape(&topology), swarm)?;
         let groups = Groups::new(&topology)?;
+        let hangs = hangs::Hangs::new(&file, &topology)?;
         let cradle = Cradle { spawner: Spawner::new()?, swarm, board: board_fd, adopted: HashMap::new() };
         let manifests: Vec<_> =
             (0..topology.agents.len()).map(|a| birth::manifest(&file, &topology, a)).collect();
@@ -153,6 +164,7 @@ impl Swarm {
             was_ready: false,
             restarts: 0,
             rescues: 0,
+            hangs: 0,
             past: Totals::default(),
             died_at: None,
             capture: capture(&instance.name),
@@ -181,6 +193,8 @@ impl Swarm {
             trials: Trials::default(),
             postman,
             sleepers: rescue::Sleepers::default(),
+            hangs,
+            waiting: Vec::new(),
             notices,
         };
         replay::rests(&mut swarm);
@@ -215,15 +229,6 @@ impl Swarm {
         }
     }
 
-    /// Starts every agent.
-    pub fn start(&mut self) {
-        let postman = self.postman.agent;
-        (0..self.agents.len())
-            .filter(|&a| a != postman)
-            .for_each(|agent| self.feed(agent, Event::StartAsked));
-        self.look_again_for_sleepers();
-    }
-
     /// Whether there is nothing left to wait for.
     pub fn is_over(&self) -> bool {
         let ending = self.ends != Ends::No;
@@ -252,6 +257,7 @@ impl Swarm {
     /// Ends the swarm by SIGKILL.
     pub fn kill_all(&mut self) {
         self.ends = Ends::Killed;
+        self.waiting.clear();
         for agent in 0..self.agents.len() {
             self.feed(agent, Event::StopAsked);
             self.kill(agent);
@@ -273,6 +279,7 @@ impl Swarm {
     }
 
     fn begin_stage(&mut self, stage: usize) {
+        self.waiting.clear();
         self.ends = Ends::Stage(stage);
         let members = self.stages.get(stage).cloned().unwrap_or_default();
         let patience =
@@ -328,6 +335,7 @@ impl Swarm {
         if let Some(live) = &mut self.agents[agent].live {
             live.ordered = true;
         }
+        self.waiting.retain(|&waiting| waiting != agent);
         self.feed(agent, event);
     }
 
@@ -346,6 +354,8 @@ impl Swarm {
         }
         if event == Event::Ready && state == State::Ready {
             self.agents[agent].was_ready = true;
+            self.watch_on();
+            self.start_due();
         }
         self.act(agent, action, event);
     }
@@ -363,6 +373,13 @@ impl Swarm {
                 self.ask_to_stop(agent);
                 self.arm(now + timeout, agent, Timer::Stop);
             }
+            Action::Abort => {
+                let grace = hangs::grace(config.deadline);
+                if let Some(live) = &self.agents[agent].live {
+                    spawn::signal(&live.child, Signal::ABORT);
+                }
+                self.arm(now + grace, agent, Timer::Stop);
+            }
             Action::KillTree => {
                 if let Some(live) = &self.agents[agent].live {
                     live.kill();
@@ -372,7 +389,13 @@ impl Swarm {
                 }
             }
             Action::GiveUp => self.give_up(agent),
-            Action::MarkEnded => self.strike(agent),
+            Action::MarkEnded => {
+                self.strike(agent);
+                self.start_due();
+                if matches!(event, Event::Exited { normal: true, .. }) {
+                    self.ended_well(agent);
+                }
+            }
         }
         // What the history was full of may have been drained since.
         if self.agents[agent].state == State::Draining {
@@ -398,8 +421,10 @@ impl Swarm {
             Timer::Stage => self.on_stage_over(agent),
             Timer::Rescue => {
                 self.rescue_sleepers();
+                self.watch_anyway();
                 self.look_again_for_sleepers();
             }
+            Timer::Hang => self.look_for_hangs(),
             Timer::Drain => {
                 self.reclaim(agent);
                 if self.history_is_full(agent) {

@@ -27,6 +27,8 @@ pub struct Topology {
     pub groups: Vec<Group>,
     /// For each agent of the swarm file its name and its first instance.
     configs: Vec<(String, usize)>,
+    /// Which agent of the swarm file is started after which other.
+    after: Vec<(usize, usize)>,
 }
 
 /// One process to be.
@@ -115,9 +117,11 @@ impl Topology {
             agents: Vec::new(),
             groups: Vec::new(),
             configs: Vec::new(),
+            after: Vec::new(),
         };
         for (index, agent) in file.agents.iter().enumerate() {
             topology.configs.push((agent.name.clone(), topology.agents.len()));
+            topology.after.extend(agent.after.iter().map(|&before| (index, before)));
             topology.agents.extend((0..agent.replicas).map(|k| instance(file, index, agent, k)));
         }
         topology.link(file);
@@ -242,9 +246,16 @@ impl Topology {
     }
 
     /// The stages of a shutdown: sources first, then whoever's producers are all in earlier stages, so that
-    /// lanes drain in the direction of the data. Agents that read each other in a circle share a stage.
+    /// lanes drain in the direction of the data. Agents that read each other in a circle share a stage. Whoever was started after
+    /// another is in an earlier stage, unless the data says otherwise.
     pub fn stop_order(&self) -> Vec<Vec<usize>> {
-        let feeds = self.feeds();
+        let mut feeds = self.feeds();
+        for &(later, before) in &self.after {
+            // As if it fed the other; no circle comes of it.
+            if !feeds.has(before, later) {
+                feeds.add(later, before);
+            }
+        }
         let mut left: Vec<usize> = (0..self.configs.len()).collect();
         let mut stages = Vec::new();
         while !left.is_empty() {
@@ -312,7 +323,7 @@ impl Topology {
     }
 
     /// The instances of one agent of the swarm file.
-    fn instances(&self, config: usize) -> std::ops::Range<usize> {
+    pub fn instances(&self, config: usize) -> std::ops::Range<usize> {
         let end = self.configs.get(config + 1).map_or(self.agents.len(), |(_, first)| *first);
         self.configs[config].1..end
     }
@@ -332,6 +343,17 @@ struct Feeds {
 }
 
 impl Feeds {
+    /// Adds that `from` feeds `to`, and all that follows from it.
+    fn add(&mut self, from: usize, to: usize) {
+        let reached = self.rows[to].clone();
+        for feeder in 0..self.rows.len() {
+            if feeder == from || self.has(feeder, from) {
+                self.rows[feeder].iter_mut().zip(&reached).for_each(|(row, more)| *row |= more);
+                self.rows[feeder][to / 64] |= 1 << (to % 64);
+            }
+        }
+    }
+
     /// Whether `from` feeds `to`.
     fn has(&self, from: usize, to: usize) -> bool {
         self.rows[from][to / 64] >> (to % 64) & 1 == 1
@@ -596,6 +618,31 @@ mod tests {
                 prop_assert!(pair[0].0 != pair[1].0 || pair[0].2 <= pair[1].1, "tables overlap: {:?}", pair);
             }
             prop_assert!(spans.iter().all(|(group, _, end)| *end <= t.groups[*group].bytes));
+        }
+
+        #[test]
+        fn who_starts_later_stops_earlier_unless_the_data_says_otherwise(
+            mut t in any_swarm(), pairs in proptest::collection::vec((0usize..9, 0usize..9), 0..6),
+        ) {
+            let configs = t.configs.len();
+            // A later agent of the file after an earlier one: no circle.
+            let pairs = pairs.into_iter().map(|(a, b)| (a.max(b), a.min(b)));
+            t.after = pairs.filter(|(later, before)| *later < configs && later != before).collect();
+            let stages = t.stop_order();
+            let stage_of = |config: usize| {
+                stages.iter().position(|stage| stage.contains(&t.configs[config].1)).expect("everybody has one")
+            };
+            let feeds = t.feeds();
+            for from in 0..configs {
+                for to in (0..configs).filter(|&to| feeds.has(from, to) && !feeds.has(to, from)) {
+                    prop_assert!(stage_of(from) < stage_of(to), "the data's order");
+                }
+            }
+            if let [(later, before)] = t.after[..] {
+                let (there, back) = (feeds.has(before, later), feeds.has(later, before));
+                prop_assert_eq!(stage_of(later) < stage_of(before), !there);
+                prop_assert!(!(there && back) || stage_of(later) == stage_of(before), "a circle");
+            }
         }
 
         #[test]

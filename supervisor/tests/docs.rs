@@ -77,6 +77,9 @@ fn defaults_of_the_page_are_those_of_the_reader() {
     assert_eq!(default("agent.NAME.restart.backoff"), format!("{backoff_min:?}..{backoff_max:?}"));
     assert_eq!(default("agent.NAME.stop_timeout"), format!("{:?}", agent.stop_timeout));
     assert_eq!(default("agent.NAME.ready_timeout"), format!("{:?}", agent.ready_timeout));
+    assert_eq!((default("agent.NAME.deadline"), agent.deadline), ("none".into(), None));
+    assert_eq!(default("agent.NAME.significant"), agent.significant.to_string());
+    assert_eq!((default("agent.NAME.after"), agent.after.len()), ("none".into(), 0));
     let policies = WhenFull::all().map(|policy| format!("`{}`", policy.word())).join(", ");
     assert!(rows().iter().any(|(key, _, bounds)| *key == "channel.NAME.when_full" && *bounds == policies));
 }
@@ -121,6 +124,9 @@ fn bounds_of_the_page_are_those_of_the_reader() {
         ("stop_timeout", "\"25h\"", false),
         ("ready_timeout", "\"999us\"", false),
         ("ready_timeout", "\"1ms\"", true),
+        ("deadline", "\"19ms\"", false),
+        ("deadline", "\"20ms\"", true),
+        ("deadline", "\"24h\"", true),
         ("restart", "{ intensity = 0 }", true),
         ("restart", "{ intensity = 10000 }", true),
         ("restart", "{ intensity = 10001 }", false),

@@ -95,6 +95,7 @@ fn report(names: &[&str]) -> PsReport {
         state: PsState::Backoff,
         restarts: 1,
         rescues: 0,
+        hangs: 0,
         uptime_ms: 0,
         pss_kib: 0,
         sent: 1,

@@ -60,6 +60,7 @@ fn ps_json_has_exactly_the_documented_fields() {
         "state",
         "restarts",
         "rescues",
+        "hangs",
         "uptime_ms",
         "pss_kib",
         "sent",

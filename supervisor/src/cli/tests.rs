@@ -65,6 +65,7 @@ fn report(names: &[&str]) -> PsReport {
         state: PsState::Ready,
         restarts: 0,
         rescues: 0,
+        hangs: 0,
         uptime_ms: 61_000,
         pss_kib: 2048,
         sent: 3,

@@ -171,6 +171,15 @@ impl Walker<'_> {
         bytes.map(|bytes| (bytes, entry))
     }
 
+    /// Yes or no.
+    pub(super) fn flag(&mut self, table: &Table<'_>, name: &str) -> Option<bool> {
+        let entry = table.get(name)?;
+        match entry.value {
+            DeValue::Boolean(flag) => Some(*flag),
+            other => self.wrong_type(&entry, "true or false", other, "write true or false, without quotes"),
+        }
+    }
+
     /// A duration within bounds.
     pub(super) fn duration(
         &mut self,

@@ -305,6 +305,40 @@ fn bad_bounds_of_attempts_and_dead_letters_are_told() {
 }
 
 #[test]
+fn who_starts_after_whom_is_read_and_what_cannot_be_is_told() {
+    let with = |lister: &str, worker: &str| {
+        let text = example_with("restart = \"transient\"", &format!("restart = \"transient\"\n{lister}"));
+        text.replace("replicas = 4 ", &format!("{worker}\nreplicas = 4 "))
+    };
+    let file =
+        good(&with("after = [\"collector\", \"worker\"]\nsignificant = true", "after = [\"collector\"]"));
+    let after = file.agents.iter().map(|agent| agent.after.clone()).collect::<Vec<_>>();
+    assert_eq!(after, [vec![2, 1], vec![2], vec![]]);
+    assert_eq!(file.agents.iter().map(|agent| agent.significant).collect::<Vec<_>>(), [true, false, false]);
+    let (lister, worker) = ("agent.lister.after", "agent.worker.after");
+    told(
+        &with("after = [\"wroker\"]", ""),
+        14,
+        lister,
+        &["unknown agent \"wroker\"", "did you mean `worker`?"],
+    );
+    told(&with("after = [\"worker\", \"worker\"]", ""), 14, lister, &["named twice"]);
+    told(&with("after = \"worker\"", ""), 14, lister, &["a list of agents"]);
+    told(&with("", "after = [\"worker\"]"), 17, worker, &["`worker` after `worker`"]);
+    // Told once, at the first of its agents.
+    let circle = with("after = [\"worker\"]", "after = [\"lister\"]");
+    told(&circle, 14, lister, &["`lister` after `worker` after `lister`"]);
+}
+
+#[test]
+fn a_significant_agent_that_never_ends_normally_is_told() {
+    let with = |keys: &str| example_with("stop_timeout = \"2s\"", keys);
+    told(&with("significant = true"), 20, "agent.worker.significant", &["never ends normally", "transient"]);
+    told(&with("significant = \"yes\""), 20, "agent.worker.significant", &["true or false"]);
+    assert!(!good(&with("significant = false")).agents[1].significant);
+}
+
+#[test]
 fn bad_names_are_told() {
     let long = "x".repeat(65);
     told(&example_with("[agent.collector]", "[agent.\"a b\"]"), 21, "agent.a b", &["contains ' '", "A-Z"]);
@@ -363,7 +397,7 @@ fn a_report_looks_like_this() {
 16 | replica = 4                              # each task goes to one of them
    | ^^^^^^^
    |
-   = help: did you mean `replicas`? known here: `command`, `replicas`, `group`, `prefetch`, `subscribes`, `publishes`, `restart`, `stop_timeout`, `ready_timeout`, `max_attempts`, `env`";
+   = help: did you mean `replicas`? known here: `command`, `replicas`, `group`, `prefetch`, `subscribes`, `publishes`, `restart`, `stop_timeout`, `ready_timeout`, `deadline`, `max_attempts`, `significant`, and 2 more";
     assert_eq!(report, want, "\n{report}");
 }
 

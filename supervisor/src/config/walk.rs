@@ -13,9 +13,9 @@ use super::keys::{Entry, Span, Table};
 use super::problem::{ConfigError, Problem, nearest, place, suggest};
 use super::value::{self, DURATION_MAX, NAME_HELP};
 use super::{
-    Agent, Bounds, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, INSTANCES_MAX,
-    MAX_ATTEMPTS_DEFAULT, PREFETCH_MAX, Policy, REPLICAS_MAX, Reference, Restart, SwarmFile, TABLES_MAX,
-    WhenFull,
+    Agent, Bounds, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, DEADLINE_MIN,
+    INSTANCES_MAX, MAX_ATTEMPTS_DEFAULT, PREFETCH_MAX, Policy, REPLICAS_MAX, Reference, Restart, SwarmFile,
+    TABLES_MAX, WhenFull,
 };
 
 /// A swarm file as far as it could be read.
@@ -72,7 +72,7 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
 /// What the walk has found so far.
 pub(super) struct Walker<'s> {
     pub(super) text: &'s str,
-    swarm: SwarmFile,
+    pub(super) swarm: SwarmFile,
     pub(super) problems: Vec<Problem>,
     command_spans: Vec<Option<Span>>,
     /// For each channel, who mentions it, or probably means it.
@@ -110,6 +110,7 @@ impl Walker<'_> {
             let agent = self.agent(table);
             self.swarm.agents.push(agent);
         }
+        self.orders(&agents);
         self.check_amount(&channels, &agents);
         for (index, table) in channels.iter().enumerate() {
             self.check_use(table, self.uses[index]);
@@ -217,11 +218,16 @@ impl Walker<'_> {
             "restart",
             "stop_timeout",
             "ready_timeout",
+            "deadline",
             "max_attempts",
+            "significant",
+            "after",
             "env",
         ];
         self.known(table, &known);
         let (day, none, ms) = (DURATION_MAX, Duration::ZERO, Duration::from_millis(1));
+        let restart = self.restart(table);
+        let significant = self.significant(table, restart.policy);
         Agent {
             name: last_part(&table.key),
             command: self.command(table),
@@ -230,10 +236,14 @@ impl Walker<'_> {
             prefetch: self.count(table, "prefetch", 1, PREFETCH_MAX).unwrap_or(1),
             subscribes: self.references(table, "subscribes"),
             publishes: self.references(table, "publishes"),
-            restart: self.restart(table),
+            restart,
             stop_timeout: self.duration(table, "stop_timeout", none, day).unwrap_or(Duration::from_secs(2)),
             ready_timeout: self.duration(table, "ready_timeout", ms, day).unwrap_or(Duration::from_secs(10)),
+            deadline: self.duration(table, "deadline", DEADLINE_MIN, day),
             max_attempts: self.count(table, "max_attempts", 0, 100).unwrap_or(MAX_ATTEMPTS_DEFAULT),
+            significant,
+            // Read when all agents are known.
+            after: Vec::new(),
             env: self.env(table),
             line: place(self.text, table.span.start).0,
         }
@@ -342,6 +352,15 @@ impl Walker<'_> {
             references.push(Reference { channel, line: place(self.text, span.start).0 });
         }
         references
+    }
+
+    fn significant(&mut self, table: &Table<'_>, policy: Policy) -> bool {
+        let significant = self.flag(table, "significant").unwrap_or(false);
+        if let Some(entry) = table.get("significant").filter(|_| significant && policy == Policy::Permanent) {
+            let what = "a permanent agent never ends normally";
+            self.note(entry.span, &entry.key, what, "add restart = \"transient\"");
+        }
+        significant
     }
 
     fn restart(&mut self, table: &Table<'_>) -> Restart {

@@ -39,6 +39,7 @@ impl Swarm {
                 }
                 record.live = Some(live);
                 self.effects.push(Effect::Watch(agent));
+                self.hear_bell(agent);
                 self.feed(agent, Event::Spawned);
             }
             Err(error) => {

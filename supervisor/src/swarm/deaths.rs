@@ -2,7 +2,7 @@
 
 use super::{Ends, PROOF_PATIENCE, PROOF_RETRY, Swarm, Timer};
 use crate::agent::{Grave, Live};
-use crate::child::{Event, State};
+use crate::child::{Event, Next, State};
 use crate::death;
 use crate::output::{Drained, Stream};
 use crate::spawn::{self, Ending};
@@ -108,7 +108,8 @@ impl Swarm {
         if live.ordered && ending == Ending::Signalled(9) {
             self.kills_proven += 1;
         }
-        let expected = matches!(self.agents[agent].state, State::Stopping(_)) || ending == Ending::Exited(0);
+        let expected = matches!(self.agents[agent].state, State::Stopping(Next::Rest | Next::Start))
+            || ending == Ending::Exited(0);
         self.agents[agent].last_ending = Some(ending.to_string());
         let name = self.agents[agent].name.clone();
         if corrupt {
@@ -167,7 +168,7 @@ impl Swarm {
         self.notice(&text);
         let never = !self.agents[agent].was_ready;
         self.strike(agent);
-        if never {
+        if never || self.is_awaited(agent) {
             self.fail_start(format!("{}: {text}", self.place_of(agent)));
         }
     }

@@ -46,7 +46,7 @@ struct Waiting {
 
 /// What a process does at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Doing {
+pub(super) enum Doing {
     /// There is none, and a verdict on the last one: of a death all neighbours are told.
     Gone,
     /// It waits in the kernel.
@@ -173,7 +173,7 @@ impl Swarm {
     }
 
     /// What an agent's process does.
-    fn doing(&self, agent: usize) -> Doing {
+    pub(super) fn doing(&self, agent: usize) -> Doing {
         let Some(live) = &self.agents[agent].live else { return Doing::Gone };
         // The state stands behind the name, which is in brackets and may hold anything.
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", live.child.pid)).unwrap_or_default();

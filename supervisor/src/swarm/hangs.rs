@@ -1,0 +1,275 @@
+//! Hangs: an agent that holds one message longer than its `deadline`, without a word, is aborted and started again.
+//!
+//! An agent notes on its desk since when it holds a message, so a look costs a few words of fixed size for each agent that has
+//! a deadline. Looks are made only while one of them is awake: after half a deadline, while it holds a message after a quarter, and
+//! exactly when that is overdue. While all sleep there is no timer: the supervisor waits for a ring, as they do. (Once a second, with the look for
+//! forgotten sleepers, it makes sure that nobody woke without one.)
+//!
+//! Nobody is blamed at first sight, and what the supervisor slept through counts for nobody: stopped and continued, it goes
+//! on where it was. Who waits for space on a full lane is not hung; its send has a time-out of its own.
+
+use super::rescue::Doing;
+use super::{Effect, Swarm, Timer};
+use crate::child::{Event, State};
+use crate::config::SwarmFile;
+use crate::topology::Topology;
+use rustix::event::{Timespec, epoll};
+use shoal_runtime::{clock, desk};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// How long an aborted agent may take to end before SIGKILL, at most; else a quarter of its deadline.
+const GRACE_MAX: Duration = Duration::from_secs(1);
+
+/// What one look sees of an agent that holds a message: equal at two looks if it was the same message all the time, and not a
+/// word in between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Hold {
+    generation: u32,
+    progress: u64,
+    since_ns: u64,
+    /// The parked word: another one after a wait for space.
+    sleep: u64,
+}
+
+/// A hold that is watched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Watched {
+    hold: Hold,
+    /// When it was seen first.
+    seen_ns: u64,
+    /// From when its time counts.
+    from_ns: u64,
+}
+
+/// When a look is made, and what the supervisor may have slept through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Look {
+    now_ns: u64,
+    /// By how much it comes later than it was meant to.
+    late_ns: u64,
+    /// Since when looks follow each other; nothing before counts.
+    since_ns: u64,
+}
+
+impl Watched {
+    /// What is known of a hold after a look, from what was known before.
+    fn at(before: Option<Watched>, hold: Hold, look: Look) -> Watched {
+        let Look { now_ns, late_ns, since_ns } = look;
+        let (seen_ns, from_ns) = match before.filter(|before| before.hold == hold) {
+            Some(same) => (same.seen_ns, same.from_ns),
+            None => (now_ns, hold.since_ns.max(since_ns)),
+        };
+        Watched { hold, seen_ns, from_ns: from_ns.saturating_add(late_ns).min(now_ns) }
+    }
+
+    /// When it is overdue. Its stamp may be older than the truth by a tick of the coarse clock.
+    fn due_ns(&self, deadline_ns: u64, tick_ns: u64) -> u64 {
+        (self.from_ns + deadline_ns + tick_ns).max(self.seen_ns + deadline_ns / 4)
+    }
+}
+
+/// An agent as one look sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Seen {
+    /// Nothing can be held.
+    Asleep,
+    /// It holds nothing now, or waits for space.
+    Awake,
+    Holds(Hold),
+}
+
+/// What is watched.
+pub(super) struct Hangs {
+    /// Agents with a deadline that read something: whose, how long in ns, what the last look saw.
+    watched: Vec<(usize, u64, Option<Watched>)>,
+    /// When the next look is due; none while all sleep.
+    planned_ns: Option<u64>,
+    since_ns: u64,
+    tick_ns: u64,
+    /// Becomes readable when one of them is rung.
+    bells: OwnedFd,
+}
+
+impl Hangs {
+    pub(super) fn new(file: &SwarmFile, topology: &Topology) -> io::Result<Hangs> {
+        let watched = topology.agents.iter().enumerate().filter(|(_, agent)| !agent.inputs.is_empty());
+        let watched = watched.filter_map(|(agent, instance)| {
+            let deadline = file.agents[instance.config].deadline?;
+            Some((agent, deadline.as_nanos() as u64, None))
+        });
+        Ok(Hangs {
+            watched: watched.collect(),
+            planned_ns: None,
+            since_ns: 0,
+            tick_ns: clock::coarse_tick_ns(),
+            bells: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+        })
+    }
+
+    fn shortest_ns(&self) -> Option<u64> {
+        self.watched.iter().map(|(_, deadline_ns, _)| *deadline_ns).min()
+    }
+
+    /// Forgets the rings that were heard so far.
+    fn drain(&self) {
+        let mut rung: Vec<epoll::Event> = Vec::with_capacity(64);
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        // Each ring is told once, so this ends.
+        while matches!(
+            epoll::wait(&self.bells, rustix::buffer::spare_capacity(&mut rung), Some(&now)),
+            Ok(1..)
+        ) {
+            rung.clear();
+        }
+    }
+}
+
+impl Swarm {
+    /// Where the event loop hears of the first ring after [`Effect::AwaitRing`].
+    pub fn bells(&self) -> BorrowedFd<'_> {
+        self.hangs.bells.as_fd()
+    }
+
+    /// A new incarnation's doorbell is listened to, if the agent has a deadline.
+    pub(super) fn hear_bell(&mut self, agent: usize) {
+        let Some(live) = self.agents[agent].live.as_ref().filter(|live| !live.child.adopted) else { return };
+        if self.hangs.watched.iter().any(|(watched, ..)| *watched == agent) {
+            let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            // Without it the agent is looked at once a second.
+            let _ = epoll::add(&self.hangs.bells, &live.doorbell, epoll::EventData::new_u64(0), edge);
+        }
+    }
+
+    /// Somebody who has a deadline is awake, or was rung: from now on there are looks.
+    pub fn watch_on(&mut self) {
+        let now_ns = clock::now_ns();
+        if let Some(shortest_ns) = self.hangs.shortest_ns().filter(|_| self.hangs.planned_ns.is_none()) {
+            self.hangs.since_ns = now_ns;
+            self.plan_look(now_ns, now_ns + shortest_ns / 2);
+        }
+    }
+
+    /// Once a second: who woke without a ring is not overlooked.
+    pub(super) fn watch_anyway(&mut self) {
+        if self.hangs.planned_ns.is_none() && !self.all_sleep() {
+            self.watch_on();
+        }
+    }
+
+    fn plan_look(&mut self, now_ns: u64, at_ns: u64) {
+        self.hangs.planned_ns = Some(at_ns);
+        let at = Instant::now() + Duration::from_nanos(at_ns.saturating_sub(now_ns));
+        self.effects.push(Effect::Arm(at, 0, Timer::Hang, 0));
+    }
+
+    /// Looks at everybody who has a deadline, if a look is due; aborts who is hung, and plans the next look.
+    pub(super) fn look_for_hangs(&mut self) {
+        let now_ns = clock::now_ns();
+        let Some(planned_ns) = self.hangs.planned_ns.take_if(|at| *at <= now_ns) else { return };
+        let look = Look { now_ns, late_ns: now_ns - planned_ns, since_ns: self.hangs.since_ns };
+        let mut watched = std::mem::take(&mut self.hangs.watched);
+        let mut next_ns = None::<u64>;
+        for (agent, deadline_ns, last) in &mut watched {
+            let again_ns = match self.seen(*agent) {
+                Seen::Asleep => {
+                    *last = None;
+                    continue;
+                }
+                Seen::Awake => {
+                    *last = None;
+                    now_ns + *deadline_ns / 2
+                }
+                Seen::Holds(hold) => {
+                    let hold = Watched::at(*last, hold, look);
+                    *last = Some(hold);
+                    let due_ns = hold.due_ns(*deadline_ns, self.hangs.tick_ns);
+                    if due_ns <= now_ns {
+                        *last = None;
+                        self.abort_hung(*agent, Duration::from_nanos(*deadline_ns));
+                        continue;
+                    }
+                    // In steps: of a stop of the supervisor, only what is left of the step that it falls into is counted.
+                    due_ns.min(now_ns + *deadline_ns / 4)
+                }
+            };
+            next_ns = Some(next_ns.map_or(again_ns, |next| next.min(again_ns)));
+        }
+        self.hangs.watched = watched;
+        match next_ns {
+            Some(at_ns) => self.plan_look(now_ns, at_ns),
+            None => self.await_ring(),
+        }
+    }
+
+    /// Everybody sleeps: the next ring begins the looks anew.
+    fn await_ring(&mut self) {
+        self.hangs.drain();
+        // Who was rung before the rings were forgotten is awake by now, or will be seen within a second.
+        match self.all_sleep() {
+            true => self.effects.push(Effect::AwaitRing),
+            false => self.watch_on(),
+        }
+    }
+
+    fn all_sleep(&self) -> bool {
+        self.hangs.watched.iter().all(|(agent, ..)| self.seen(*agent) == Seen::Asleep)
+    }
+
+    fn seen(&self, agent: usize) -> Seen {
+        let record = &self.agents[agent];
+        let Some(live) = record.live.as_ref().filter(|live| live.going && !live.child.adopted) else {
+            return Seen::Asleep;
+        };
+        let Some(sealed) = live.sealed.as_ref().filter(|_| record.state == State::Ready) else {
+            return Seen::Asleep;
+        };
+        let words = desk::view(&sealed.view);
+        let holds = words.held_since_ns > 0;
+        // Stopped while it waits for space, its send will not time out.
+        if words.parked && !(holds && self.doing(agent) == Doing::Stopped) {
+            return if holds { Seen::Awake } else { Seen::Asleep };
+        }
+        if !holds {
+            return Seen::Awake;
+        }
+        Seen::Holds(Hold {
+            generation: live.incarnation.generation,
+            progress: words.progress,
+            since_ns: words.held_since_ns,
+            sleep: words.sleep,
+        })
+    }
+
+    fn abort_hung(&mut self, agent: usize, deadline: Duration) {
+        let held = self.agents[agent].view().and_then(|view| desk::view(view).held);
+        let inputs = &self.topology.agents[agent].inputs;
+        let message = held.and_then(|(input, at)| {
+            let input = inputs.get(input)?;
+            let (producer, channel) =
+                (&self.agents[input.producer].name, &self.topology.channels[input.channel].name);
+            Some(format!("message {producer}/{channel}/{}", at.position))
+        });
+        let record = &mut self.agents[agent];
+        record.hangs += 1;
+        let config = &self.file.agents[self.topology.agents[agent].config].name;
+        let text = format!(
+            "agent {} (generation {}) holds {} for longer than its deadline of {deadline:?} and is aborted: call `busy()` in work \
+             that takes longer, or raise `deadline` of [agent.{config}]",
+            record.name,
+            record.generation,
+            message.as_deref().unwrap_or("a message"),
+        );
+        self.notice(&text);
+        self.feed(agent, Event::Hung);
+    }
+}
+
+/// How long an aborted agent has until SIGKILL.
+pub(super) fn grace(deadline: Option<Duration>) -> Duration {
+    deadline.map_or(GRACE_MAX, |deadline| (deadline / 4).min(GRACE_MAX))
+}
+
+#[cfg(test)]
+mod tests;
