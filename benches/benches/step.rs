@@ -1,9 +1,9 @@
 //! Within one process: a message into bytes, bytes into a message, and a step with and without its commit record.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use shoal_benches::Quote;
-use shoal_benches::talk::Talker;
-use shoal_benches::within::{Still, pair};
+use shoal_measure::load::{Load, Loads};
+use shoal_measure::talk::Talker;
+use shoal_measure::within::{Still, pair};
 use shoal_runtime::message::{self, Scratch};
 use std::hint::black_box;
 use std::mem::MaybeUninit;
@@ -19,29 +19,37 @@ criterion_main!(step);
 #[repr(align(16))]
 struct Slot([MaybeUninit<u8>; 256]);
 
+/// The message of the benches: one cache line with its header.
+fn load() -> Load {
+    match Loads::of(48) {
+        Loads::Loads(load) => load,
+        _ => unreachable!("48 bytes are serialized"),
+    }
+}
+
 fn encode(criterion: &mut Criterion) {
-    let (quote, mut scratch, mut slot) =
-        (Quote::example(), Scratch::new(), Slot([const { MaybeUninit::uninit() }; 256]));
+    let (load, mut scratch, mut slot) =
+        (load(), Scratch::new(), Slot([const { MaybeUninit::uninit() }; 256]));
     criterion.bench_function("message/encode/64B", |bencher| {
-        bencher.iter(|| message::encode(black_box(&quote), black_box(&mut slot.0), &mut scratch));
+        bencher.iter(|| message::encode(black_box(&load), black_box(&mut slot.0), &mut scratch));
     });
 }
 
 fn access(criterion: &mut Criterion) {
-    let bytes = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&Quote::example()).expect("encoded");
+    let bytes = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&load()).expect("encoded");
     criterion.bench_function("message/access/64B", |bencher| {
-        bencher.iter(|| message::access::<Quote>(black_box(&bytes)).expect("valid").number);
+        bencher.iter(|| message::access::<Load>(black_box(&bytes)).expect("valid").number);
     });
 }
 
 /// One message there and one back: the second agent answers in a step, or with an acknowledgement of its own.
-fn there_and_back(agents: &mut [Talker<Still>; 2], step: bool) {
+fn there_and_back(agents: &mut [Talker<Still>; 2], number: u64, step: bool) {
     let [first, second] = agents;
-    first.write().expect("sent");
+    first.write(number).expect("sent");
     first.commit(None).expect("committed");
     let got = second.look().expect("it is there");
-    second.read(&got).expect("valid");
-    second.write().expect("sent");
+    second.read(&got, number).expect("valid");
+    second.write(number).expect("sent");
     if step {
         second.commit(Some(got)).expect("committed");
     } else {
@@ -49,13 +57,19 @@ fn there_and_back(agents: &mut [Talker<Still>; 2], step: bool) {
         second.commit(Some(got)).expect("committed");
     }
     let got = first.look().expect("it is there");
-    first.read(&got).expect("valid");
+    first.read(&got, number).expect("valid");
     first.commit(Some(got)).expect("committed");
 }
 
 fn commit(criterion: &mut Criterion) {
     for (name, step) in [("step/commit/record", true), ("step/commit/plain", false)] {
         let mut agents: [Talker<Still>; 2] = pair().expect("two agents");
-        criterion.bench_function(name, |bencher| bencher.iter(|| there_and_back(&mut agents, step)));
+        criterion.bench_function(name, |bencher| {
+            let mut number = 0;
+            bencher.iter(|| {
+                number += 1;
+                there_and_back(&mut agents, number, step);
+            });
+        });
     }
 }

@@ -83,7 +83,15 @@ enum Command {
     DemoSupervisor,
     /// Kill, stop and restart agents of a swarm at full speed, at random, and count what is lost, doubled, out of order or damaged
     Chaos(ChaosOptions),
-    /// Be one of the demo's or chaos's agents, or the one that replays dead letters
+    /// Measure latency, throughput, steps, fans, starts and recoveries, each beside its floor
+    Bench(BenchOptions),
+    /// Be a process that is measured
+    #[command(hide = true)]
+    BenchPeer {
+        /// `born`: say so, and wait
+        what: Option<String>,
+    },
+    /// Be an agent of the demo, chaos or bench, or the one that replays dead letters
     #[command(hide = true, disable_help_flag = true)]
     Agent {
         /// Which one, and its arguments
@@ -144,11 +152,36 @@ pub struct ChaosOptions {
     pub json: bool,
 }
 
+/// What `shoal bench` is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct BenchOptions {
+    /// Only this: latency, throughput, step, fan, spawn or recovery
+    pub case: Option<String>,
+    /// Write the results as JSON; `-` prints them alone on standard output
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Say what is faster or slower than in a former run's JSON
+    #[arg(long, value_name = "FILE")]
+    pub compare: Option<PathBuf>,
+    /// Write a page with plots into this folder
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Send a tenth of the messages: to see that it works, not how fast
+    #[arg(long)]
+    pub quick: bool,
+}
+
 /// Why a command failed, and the status that says so.
 #[derive(Debug)]
 pub(crate) struct Failure {
     status: u8,
     text: String,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 impl Failure {
@@ -174,9 +207,12 @@ pub fn main() -> ExitCode {
         }
         Command::DemoSupervisor => return crate::demo::backstage::main(),
         Command::Chaos(options) => return crate::chaos::command::chaos(&options),
+        Command::Bench(options) => return crate::bench::command::bench(&options),
+        Command::BenchPeer { what } => return crate::bench::peer(what.as_deref()),
         Command::Agent { args } => {
             return match args.split_first() {
                 Some((first, rest)) if first == "chaos" => crate::chaos::agents::main(rest),
+                Some((first, rest)) if first == "bench" => crate::bench::agents::main(rest),
                 _ => crate::demo::agents::main(&args),
             };
         }

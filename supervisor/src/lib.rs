@@ -1,6 +1,7 @@
 //! The supervisor.
 
 pub mod agent;
+pub mod bench;
 pub mod birth;
 pub mod chaos;
 pub mod check;

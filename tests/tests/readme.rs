@@ -170,6 +170,18 @@ fn chaos_runs_as_written_and_every_message_took_effect_exactly_once() {
 }
 
 #[test]
+fn bench_runs_as_written_and_compares_with_the_run_before() {
+    let clone = Clone::new();
+    // A tenth of the messages, for the same commands.
+    let block = block_with("cargo bench").replace("shoal bench", "shoal bench --quick");
+    let out = clone.run(&format!("export PATH=\"$PWD/target/release:$PATH\"\n{block}"));
+    for said in ["latency spin 64 B", "fan 4 into 1 64 B", "recovery cold", "confidence"] {
+        assert!(out.contains(said), "{said:?} is not in {out}");
+    }
+    assert_eq!(clone.noted(), "bench\n");
+}
+
+#[test]
 fn the_workers_code_is_that_of_the_example() {
     let rust = blocks("rust");
     assert!(rust.contains(&WORKER), "the README's worker is not examples/src/bin/worker.rs");
@@ -221,7 +233,7 @@ fn documents_point_at_files_that_exist() {
 #[test]
 fn tests_that_documents_name_exist() {
     let mut code = String::new();
-    for folder in ["runtime", "agent-sdk", "supervisor", "examples", "tests"] {
+    for folder in ["runtime", "agent-sdk", "measure", "supervisor", "examples", "tests"] {
         gather(&root().join(folder), &mut code);
     }
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';

@@ -93,6 +93,28 @@ impl Baseline {
         }
     }
 
+    /// Round trips.
+    ///
+    /// # Errors
+    /// What `raw_sync` says; an answer that is not what was sent.
+    pub fn ping_pong(&self, first: bool, rounds: u64, mut each: impl FnMut()) -> Result<(), Box<dyn Error>> {
+        let mut bytes = [0; SLOT_BYTES];
+        for round in 0..rounds {
+            bytes[..8].copy_from_slice(&round.to_ne_bytes());
+            if first {
+                self.send(&bytes)?;
+            }
+            if self.receive()? != bytes {
+                return Err("a message is not the one that was sent".into());
+            }
+            if !first {
+                self.send(&bytes)?;
+            }
+            each();
+        }
+        Ok(())
+    }
+
     unsafe fn slot(&self, number: u64) -> *mut [u8; SLOT_BYTES] {
         // SAFETY: the offset is below `BYTES`.
         unsafe { self.base.add(RING + 16 + (number % SLOTS) as usize * SLOT_BYTES).cast() }

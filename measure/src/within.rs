@@ -1,6 +1,6 @@
 //! Two agents in one process, on the heap, with a lane to each other: what the protocol costs without any other processor.
 
-use crate::duo::{CAPACITY_BYTES, manifest};
+use crate::star::{CAPACITY_BYTES, agents, manifest};
 use crate::talk::Talker;
 use shoal_runtime::attachment::{Attachment, Inputs, Outputs, World, neighbours};
 use shoal_runtime::board::BoardWriter;
@@ -31,10 +31,10 @@ impl Port for Still {
 /// # Errors
 /// No descriptors for their doorbells.
 pub fn pair() -> io::Result<[Talker<Still>; 2]> {
-    let shape = BoardShape { channel_count: 2, agents: vec![(1, 1); 2] };
+    let shape = BoardShape { channel_count: 2, agents: agents(1) };
     let board = BoardWriter::create(Region::heap(shape.total_bytes()), shape.clone(), 1);
     let place = Place { position: cursor::first_position(CAPACITY_BYTES), sequence: 0 };
-    let manifests = [0, 1].map(|agent| manifest(agent, &shape));
+    let manifests = [0, 1].map(|agent| manifest(agent, 1, &shape));
     let regions = manifests.each_ref().map(|manifest| {
         let incarnation = manifest.incarnation();
         board.publish_generation(incarnation);

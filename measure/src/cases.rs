@@ -1,0 +1,289 @@
+//! The cases of `shoal bench` that processes of a star can measure. Each runs beside its floors, in turns: A B A B …, every
+//! other pair the other way round; of a pair the best floor counts.
+
+use crate::outcome::Outcome;
+use crate::pairs::spread;
+use crate::star::Star;
+use crate::task::{Op, Reply, Task};
+use std::io;
+use std::time::Instant;
+
+/// Pairs of each result.
+pub const PAIRS: usize = 21;
+/// Sizes of messages; the first is reported first.
+pub const SIZES: [usize; 6] = [64, 8, 40, 1024, 16 << 10, 64 << 10];
+
+/// What the cases run with.
+pub struct Bench<'a> {
+    /// The command line of a measured process.
+    pub args: &'a [&'a str],
+    /// One of so many messages is sent: more than 1 shows the shape of the results, not their figures.
+    pub share: u64,
+    /// Is told of every result as it comes.
+    pub each: &'a mut dyn FnMut(Outcome),
+}
+
+/// Something measured in turns with its floors.
+struct Pairs {
+    ours: Vec<Reply>,
+    floors: Vec<Vec<Reply>>,
+}
+
+fn pairs(star: &mut Star, ours: Task, floors: &[Task]) -> io::Result<Pairs> {
+    let mut pairs = Pairs { ours: Vec::new(), floors: vec![Vec::new(); floors.len()] };
+    // Once unmeasured: what is met for the first time is no part of the figures.
+    star.run(Task { count: (ours.count / 10).max(1), ..ours })?;
+    for pair in 0..PAIRS {
+        if pair % 2 == 0 {
+            pairs.ours.push(star.run(ours)?);
+        }
+        for (row, &floor) in pairs.floors.iter_mut().zip(floors) {
+            row.push(star.run(floor)?);
+        }
+        if pair % 2 == 1 {
+            pairs.ours.push(star.run(ours)?);
+        }
+    }
+    Ok(pairs)
+}
+
+impl Pairs {
+    /// Ratios of the pairs by a figure, of the best floor of each; the floor's median, and which floor it is.
+    fn ratios(&self, of: impl Fn(&Reply) -> f64, best: fn(f64, f64) -> f64) -> (Vec<f64>, f64, usize) {
+        let floor =
+            |pair: usize| self.floors.iter().map(|row| of(&row[pair])).reduce(best).unwrap_or(f64::NAN);
+        let medians: Vec<f64> = self.floors.iter().map(|row| spread(row.iter().map(&of)).median).collect();
+        let median = medians.iter().copied().reduce(best).unwrap_or(f64::NAN);
+        let which = medians.iter().position(|&m| m == median).unwrap_or_default();
+        let ratios = self.ours.iter().enumerate().map(|(pair, ours)| of(ours) / floor(pair)).collect();
+        (ratios, spread((0..self.ours.len()).map(floor)).median, which)
+    }
+
+    fn median(&self, of: impl Fn(&Reply) -> f64) -> f64 {
+        spread(self.ours.iter().map(of)).median
+    }
+
+    fn received(&self) -> u64 {
+        self.ours.iter().map(|r| r.received).sum()
+    }
+}
+
+/// Column of a row, less the clock's share, one way or both.
+fn single(column: usize, clock_ns: f64, parts: f64) -> impl Fn(&Reply) -> f64 {
+    move |reply| ((reply.row[column] as f64 - clock_ns) / parts).max(1.0)
+}
+
+fn message(bytes: usize) -> String {
+    let kind = if bytes > crate::load::LOAD_BYTES_MAX { "bytes by hand" } else { "rkyv, validated" };
+    let lines = (bytes + 16).div_ceil(64);
+    format!("{kind}; {lines} cache line{} with its header; trusted", if lines == 1 { "" } else { "s" })
+}
+
+/// What one read of the clock costs.
+pub fn clock_ns() -> f64 {
+    const READS: u32 = 100_000;
+    let begin = Instant::now();
+    for _ in 0..READS {
+        std::hint::black_box(shoal_runtime::clock::now_ns());
+    }
+    begin.elapsed().as_nanos() as f64 / f64::from(READS)
+}
+
+/// A pair of processes, each on a CPU of its own where there are two.
+///
+/// # Errors
+/// What the system refuses.
+pub fn pinned_pair(args: &[&str]) -> io::Result<Star> {
+    let mut star = Star::start(1, args)?;
+    let cpus = rustix::thread::sched_getaffinity(None)?;
+    let mut cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| cpus.is_set(cpu));
+    if let (Some(first), Some(second)) = (cpus.next(), cpus.next()) {
+        star.pin([first, second])?;
+    }
+    Ok(star)
+}
+
+/// Latency by a way of waiting and a size: one way (half a round trip) and round trip.
+///
+/// # Errors
+/// A measured process failed: it found something wrong, or was killed.
+pub fn latency_of(star: &mut Star, mode: &str, bytes: usize, share: u64) -> io::Result<[Outcome; 2]> {
+    let small = bytes <= 64;
+    let rounds = match bytes {
+        ..=1024 => 500,
+        1025..=16_384 => 100,
+        _ => 40,
+    };
+    let task = |op, count: u64| Task::new(op, count.div_ceil(share)).of_bytes(bytes).timed();
+    let (ours, floors, names): (_, Vec<Task>, &[&str]) = match mode {
+        "parked" => (
+            task(Op::Parked, 50),
+            [Op::FloorEventfd, Op::FloorEpoll, Op::FloorFutex].map(|op| task(op, 50)).into(),
+            &["eventfd", "eventfd in epoll", "futex"],
+        ),
+        _ => {
+            let op = if mode == "spin" { Op::Steps } else { Op::Adaptive };
+            let mut floors = vec![task(Op::FloorTwoLines, rounds)];
+            if small {
+                floors.push(task(Op::FloorOneLine, rounds));
+            }
+            let names: &[&str] =
+                if small { &["two cache lines", "one cache line"] } else { &["a line and a copy"] };
+            (task(op, rounds), floors, names)
+        }
+    };
+    let pairs = pairs(star, ours, &floors)?;
+    let clock = clock_ns();
+    let outcome = |case: &str, parts: f64| {
+        let (ratios, floor, which) = pairs.ratios(single(0, clock, parts), f64::min);
+        let (ratios_p99, ..) = pairs.ratios(single(2, clock, parts), f64::min);
+        let at = |column| Some(pairs.median(single(column, clock, parts)));
+        Outcome {
+            case: case.into(),
+            mode: mode.into(),
+            size_bytes: Some(bytes),
+            count: pairs.received(),
+            p50_ns: at(0),
+            p95_ns: at(1),
+            p99_ns: at(2),
+            p999_ns: at(3),
+            msgs_per_s: None,
+            floor: Some(floor),
+            ratio_p50: Some(spread(ratios.iter().copied()).median),
+            ratio_p99: Some(spread(ratios_p99).median),
+            against: names[which].into(),
+            message: message(bytes),
+            ratios,
+        }
+    };
+    Ok([outcome("latency", 2.0), outcome("round_trip", 1.0)])
+}
+
+/// All latencies.
+///
+/// # Errors
+/// As [`latency_of`].
+pub fn latency(bench: &mut Bench<'_>) -> io::Result<()> {
+    let mut star = pinned_pair(bench.args)?;
+    for mode in ["spin", "adaptive", "parked"] {
+        for bytes in SIZES {
+            latency_of(&mut star, mode, bytes, bench.share)?.into_iter().for_each(&mut bench.each);
+        }
+    }
+    Ok(())
+}
+
+/// A rate beside raw rings.
+fn rate(star: &mut Star, case: &str, mode: &str, ours: Task, floor: Op, takers: u64) -> io::Result<Outcome> {
+    let floors = [1, 16].map(|every| Task { op: floor, every, ..ours });
+    let pairs = pairs(star, ours, &floors)?;
+    // The floors' processes say what they received, too.
+    let rate = |reply: &Reply| reply.received as f64 / reply.elapsed().as_secs_f64();
+    let (ratios, floor, which) = pairs.ratios(rate, f64::max);
+    let expected = ours.count * takers * PAIRS as u64;
+    if pairs.received() != expected {
+        return Err(io::Error::other(format!("{} of {expected} messages were received", pairs.received())));
+    }
+    Ok(Outcome {
+        case: case.into(),
+        mode: mode.into(),
+        size_bytes: Some(ours.bytes),
+        count: pairs.received(),
+        msgs_per_s: Some(pairs.median(rate)),
+        floor: Some(floor),
+        ratio_p50: Some(spread(ratios.iter().copied()).median),
+        against: ["a raw ring", "a raw ring in batches of 16"][which].into(),
+        message: message(ours.bytes),
+        ratios,
+        ..Outcome::default()
+    })
+}
+
+/// How many messages of a size make a run of some milliseconds.
+fn messages(bytes: usize) -> u64 {
+    ((16 << 20) / (bytes as u64 + 512)).clamp(300, 20_000)
+}
+
+/// Messages of a size from one process to another, as fast as they go, committed `every` so many.
+///
+/// # Errors
+/// As [`latency_of`].
+pub fn throughput_of(star: &mut Star, bytes: usize, every: u64, share: u64) -> io::Result<Outcome> {
+    let mode = if every == 1 { "single" } else { "batch" };
+    // A step's frames must fit half a ring.
+    let every = every.min((256 << 10) / bytes as u64);
+    let task = Task::new(Op::Stream, messages(bytes) / share).of_bytes(bytes).in_batches_of(every);
+    rate(star, "throughput", mode, task, Op::FloorStream, 1)
+}
+
+/// All throughputs of a pair.
+///
+/// # Errors
+/// As [`latency_of`].
+pub fn throughput(bench: &mut Bench<'_>) -> io::Result<()> {
+    let mut star = pinned_pair(bench.args)?;
+    for every in [1, 16] {
+        for bytes in [64, 40, 1024, 16 << 10, 64 << 10] {
+            let outcome = throughput_of(&mut star, bytes, every, bench.share)?;
+            (bench.each)(outcome);
+        }
+    }
+    Ok(())
+}
+
+/// A step (receive, handle, send, acknowledge, with a commit record), beside the same without a record.
+///
+/// # Errors
+/// As [`latency_of`].
+pub fn step(bench: &mut Bench<'_>) -> io::Result<()> {
+    let mut star = pinned_pair(bench.args)?;
+    for bytes in [40, 64] {
+        let task = |op| Task::new(op, 1000 / bench.share).of_bytes(bytes).timed();
+        let pairs = pairs(&mut star, task(Op::Steps), &[task(Op::Plain)])?;
+        let clock = clock_ns();
+        let (ratios, floor, _) = pairs.ratios(single(0, clock, 2.0), f64::min);
+        let (ratios_p99, ..) = pairs.ratios(single(2, clock, 2.0), f64::min);
+        let at = |column| Some(pairs.median(single(column, clock, 2.0)));
+        (bench.each)(Outcome {
+            case: "step".into(),
+            mode: "spin".into(),
+            size_bytes: Some(bytes),
+            count: pairs.received(),
+            p50_ns: at(0),
+            p95_ns: at(1),
+            p99_ns: at(2),
+            p999_ns: at(3),
+            floor: Some(floor),
+            ratio_p50: Some(spread(ratios.iter().copied()).median),
+            ratio_p99: Some(spread(ratios_p99).median),
+            against: "the same without a record".into(),
+            message: message(bytes),
+            ratios,
+            ..Outcome::default()
+        });
+    }
+    Ok(())
+}
+
+/// Several into one, and one into several; not pinned.
+///
+/// # Errors
+/// As [`latency_of`].
+pub fn fan(bench: &mut Bench<'_>) -> io::Result<()> {
+    for spokes in [1, 2, 4] {
+        let mut star = Star::start(spokes, bench.args)?;
+        let takers = u64::from(spokes);
+        let task = |op| Task::new(op, 10_000 / bench.share / takers).of_bytes(64);
+        let into_one =
+            rate(&mut star, "fan", &format!("{spokes} into 1"), task(Op::Gather), Op::FloorGather, takers)?;
+        (bench.each)(into_one);
+        if spokes == 1 {
+            // One into one is no fan the other way round either.
+            continue;
+        }
+        let of_one =
+            rate(&mut star, "fan", &format!("1 into {spokes}"), task(Op::Stream), Op::FloorStream, takers)?;
+        (bench.each)(of_one);
+    }
+    Ok(())
+}

@@ -1,0 +1,362 @@
+//! What a measured process does when told: something on its lanes, or the same on a floor.
+
+#[cfg(feature = "peers")]
+use crate::baseline::Baseline;
+use crate::floor::{Floor, Stream, Word, ping_pong_eventfd};
+use crate::load::Loads;
+use crate::talk::{Got, Talker};
+use crate::task::{Op, Reply, Row, Task};
+use hdrhistogram::Histogram;
+use rustix::process::Signal;
+use rustix::thread::CpuSet;
+use shoal_runtime::attachment::attach;
+use shoal_runtime::clock::now_ns;
+use shoal_runtime::links::Port;
+use shoal_runtime::port::ControlPort;
+use shoal_runtime::wire::CONTROL_FD;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Where the floor's memory is opened; that it is set makes a process one that is measured.
+pub const FLOOR_ENV: &str = "SHOAL_BENCH_FLOOR";
+/// How many processes there are.
+pub const PROCESSES_ENV: &str = "SHOAL_BENCH_PROCESSES";
+/// The numbers of inherited eventfds, the hub's and the first spoke's in turns.
+pub const BELLS_ENV: &str = "SHOAL_BENCH_BELLS";
+/// The name of the baseline's segment.
+pub const BASELINE_ENV: &str = "SHOAL_BENCH_BASELINE";
+/// The pause between messages to a sleeper.
+const PAUSE: Duration = Duration::from_micros(200);
+
+/// Makes this process a measured one if it was started as one, and never returns then.
+pub fn run_if_peer() {
+    let Ok(floor) = std::env::var(FLOOR_ENV) else { return };
+    let served = serve(&floor);
+    if let Err(error) = &served {
+        eprintln!("a measured process: {error}");
+    }
+    std::process::exit(i32::from(served.is_err()));
+}
+
+fn serve(floor: &str) -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    // The control socket came as standard input; an agent finds it at its agreed number, the first free one here.
+    let control = rustix::io::fcntl_dupfd_cloexec(io::stdin(), CONTROL_FD)?;
+    assert_eq!(control.into_raw_fd(), CONTROL_FD, "nothing else was inherited below it");
+    let commands = UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?);
+    let variable = |name| std::env::var(name).map_err(|_| io::Error::other(format!("{name} is not set")));
+    let processes = variable(PROCESSES_ENV)?.parse().map_err(io::Error::other)?;
+    let attachment = attach()?;
+    let agent = attachment.manifest.agent as usize;
+    let mut peer = Peer {
+        talk: Talker::new(attachment),
+        agent,
+        processes,
+        floor: Floor::open(floor, processes)?,
+        bells: bells(&variable(BELLS_ENV)?, agent)?,
+        #[cfg(feature = "peers")]
+        baseline: Baseline::open(&variable(BASELINE_ENV)?, agent == 0)
+            .map_err(|e| io::Error::other(e.to_string()))?,
+        times: Times {
+            histogram: Histogram::new_with_bounds(1, 10_000_000_000, 3).map_err(io::Error::other)?,
+            last_ns: 0,
+        },
+        received: 0,
+    };
+    let mut replies = commands.try_clone()?;
+    for line in BufReader::new(commands).lines() {
+        let line = line?;
+        let task = Task::parse(&line).ok_or_else(|| io::Error::other(format!("{line:?} is no task")))?;
+        match peer.run(task) {
+            Ok(reply) => replies.write_all(reply.line().as_bytes())?,
+            Err(error) => {
+                replies.write_all(format!("{error}\n").as_bytes())?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The inherited eventfds: a pair to be read and a pair that never is; of each the own first.
+fn bells(said: &str, agent: usize) -> io::Result<[[OwnedFd; 2]; 2]> {
+    let wrong = || io::Error::other(format!("{said:?} are not four descriptors"));
+    let open = |number: &str| crate::floor::inherited(number.parse().map_err(|_| wrong())?);
+    let bells = said.split(' ').map(open).collect::<io::Result<Vec<OwnedFd>>>()?;
+    let [a, b, c, d] = <[OwnedFd; 4]>::try_from(bells).map_err(|_| wrong())?;
+    Ok(if agent == 0 { [[a, b], [c, d]] } else { [[b, a], [d, c]] })
+}
+
+struct Peer {
+    talk: Talker<ControlPort>,
+    agent: usize,
+    processes: usize,
+    floor: Floor,
+    bells: [[OwnedFd; 2]; 2],
+    #[cfg(feature = "peers")]
+    baseline: Baseline,
+    times: Times,
+    received: u64,
+}
+
+/// The time of each round trip or message.
+struct Times {
+    histogram: Histogram<u64>,
+    last_ns: u64,
+}
+
+impl Times {
+    fn begin(&mut self) {
+        self.histogram.clear();
+        self.last_ns = now_ns();
+    }
+
+    #[inline]
+    fn lap(&mut self) {
+        let now_ns = now_ns();
+        self.histogram.saturating_record(now_ns - self.last_ns);
+        self.last_ns = now_ns;
+    }
+
+    fn row(&self) -> Row {
+        if self.histogram.is_empty() {
+            return Row::default();
+        }
+        let at = |quantile| self.histogram.value_at_quantile(quantile);
+        [at(0.5), at(0.95), at(0.99), at(0.999), self.histogram.max()]
+    }
+}
+
+fn right(all: bool) -> io::Result<()> {
+    all.then_some(()).ok_or_else(|| io::Error::other("what came over a floor is not what was sent"))
+}
+
+impl Peer {
+    fn run(&mut self, task: Task) -> io::Result<Reply> {
+        if task.op == Op::Pin {
+            let mut cpus = CpuSet::new();
+            cpus.set(task.count as usize);
+            rustix::thread::sched_setaffinity(None, &cpus)?;
+            return Ok(Reply::default());
+        }
+        self.talk.sending.loads = Loads::of(task.bytes);
+        self.received = 0;
+        self.floor.meet(self.agent);
+        if matches!(task.op, Op::FloorStream | Op::FloorGather) {
+            if self.agent == 0 {
+                self.floor.ring_reset();
+            }
+            self.floor.meet(self.agent);
+        }
+        self.times.begin();
+        let begin_ns = now_ns();
+        self.act(task)?;
+        let end_ns = now_ns();
+        Ok(Reply { begin_ns, end_ns, received: self.received, row: self.times.row() })
+    }
+
+    fn first(&self) -> bool {
+        self.agent == 0
+    }
+
+    fn act(&mut self, task: Task) -> io::Result<()> {
+        let all = matches!(task.op, Op::Stream | Op::Gather | Op::FloorStream | Op::FloorGather);
+        if !all && self.agent > 1 {
+            // The rest is between the hub and the first spoke.
+            return Ok(());
+        }
+        match task.op {
+            Op::Meet | Op::Pin => Ok(()),
+            Op::Steps => self.steps(task, Talker::spin),
+            Op::Adaptive => self.steps(task, Talker::wait),
+            Op::Parked => self.steps(task, Talker::park),
+            Op::Plain => self.plain(task),
+            Op::Stream if self.first() => self.send_all(task),
+            Op::Stream => self.take_all(task, 1),
+            Op::Gather if self.first() => self.take_all(task, self.processes - 1),
+            Op::Gather => self.send_all(task),
+            Op::Wake => self.wake(task),
+            Op::FloorWake => self.floor_wake(task.count),
+            Op::FloorStream | Op::FloorGather => self.floor_stream(task),
+            Op::FloorOneLine
+            | Op::FloorTwoLines
+            | Op::FloorEventfd
+            | Op::FloorEpoll
+            | Op::FloorFutex
+            | Op::Baseline => self.floor_ping_pong(task),
+        }
+    }
+
+    fn floor_ping_pong(&mut self, task: Task) -> io::Result<()> {
+        let first = self.first();
+        let Task { op, count, bytes, every, .. } = task;
+        let Peer { floor, bells: [[own, other], [never_read, its_other]], times, .. } = self;
+        let lap = || {
+            if task.timed && first {
+                times.lap();
+            }
+        };
+        match op {
+            Op::FloorOneLine => {
+                floor.ping_pong_one_line(first, count, lap);
+                Ok(())
+            }
+            // What fits a line or two is beside the bare words.
+            Op::FloorTwoLines if bytes <= 64 => right(floor.ping_pong_two_lines(first, count, [0, 1], lap)),
+            Op::FloorTwoLines => right(floor.ping_pong_two_lines(first, count, [bytes, every as usize], lap)),
+            Op::FloorEventfd => ping_pong_eventfd([own, other], first, count, lap),
+            Op::FloorEpoll => floor.ping_pong_epoll([never_read, its_other], first, count, lap),
+            Op::FloorFutex => floor.ping_pong_futex(first, count, lap),
+            #[cfg(feature = "peers")]
+            _ => self.baseline.ping_pong(first, count, lap).map_err(|e| io::Error::other(e.to_string())),
+            #[cfg(not(feature = "peers"))]
+            _ => Err(io::Error::other("this build has no peers to compare with (feature `peers`)")),
+        }
+    }
+
+    fn floor_stream(&mut self, task: Task) -> io::Result<()> {
+        let Task { op, count, bytes, every, .. } = task;
+        let stream = Stream { count, bytes, every, crowded: self.processes > 2 };
+        let floor = &self.floor;
+        match (op, self.agent) {
+            (Op::FloorStream, 0) => floor.ring_write(0, 1..self.processes, stream),
+            (Op::FloorStream, agent) => {
+                self.received = count;
+                right(floor.ring_read(0..1, Some(agent), stream))?;
+            }
+            (_, 0) => {
+                self.received = count * (self.processes as u64 - 1);
+                right(floor.ring_read(1..self.processes, None, stream))?;
+            }
+            (_, agent) => floor.ring_write(agent, agent..agent + 1, stream),
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn take(&mut self, got: &Got, number: u64) -> io::Result<u64> {
+        let sent_ns = self.talk.read(got, number)?;
+        self.received += 1;
+        Ok(sent_ns)
+    }
+
+    #[inline]
+    fn steps(
+        &mut self,
+        task: Task,
+        receive: impl Fn(&mut Talker<ControlPort>) -> io::Result<Got>,
+    ) -> io::Result<()> {
+        let (first, keeps) = (self.first(), task.timed && self.first());
+        let mut held = None;
+        for number in task.first..task.first + task.count {
+            if first {
+                self.talk.write(number)?;
+                self.talk.commit(held.take())?;
+            }
+            let got = receive(&mut self.talk)?;
+            self.take(&got, number)?;
+            held = Some(got);
+            if !first {
+                self.talk.write(number)?;
+                self.talk.commit(held.take())?;
+            }
+            if keeps {
+                self.times.lap();
+            }
+        }
+        self.talk.commit(held)
+    }
+
+    fn plain(&mut self, task: Task) -> io::Result<()> {
+        let (first, keeps) = (self.first(), task.timed && self.first());
+        for number in task.first..task.first + task.count {
+            if first {
+                self.talk.write(number)?;
+                self.talk.commit(None)?;
+            }
+            let got = self.talk.spin()?;
+            self.take(&got, number)?;
+            if !first {
+                self.talk.write(number)?;
+                self.talk.commit(None)?;
+            }
+            self.talk.commit(Some(got))?;
+            if keeps {
+                self.times.lap();
+            }
+        }
+        Ok(())
+    }
+
+    fn send_all(&mut self, task: Task) -> io::Result<()> {
+        for number in task.first..task.first + task.count {
+            self.talk.write(number)?;
+            if (number + 1 - task.first).is_multiple_of(task.every) || number + 1 == task.first + task.count {
+                self.talk.commit(None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes everything of some inputs: of a pair it spins, of more it waits as an agent does, for they share the CPUs.
+    fn take_all(&mut self, task: Task, inputs: usize) -> io::Result<()> {
+        let mut next = vec![task.first; inputs];
+        for _ in 0..task.count * inputs as u64 {
+            let got = match self.talk.look() {
+                Some(got) => got,
+                None if self.processes > 2 => self.talk.wait()?,
+                None => self.talk.spin()?,
+            };
+            let number = next[got.0];
+            self.take(&got, number)?;
+            next[got.0] += 1;
+            self.talk.commit(Some(got))?;
+        }
+        Ok(())
+    }
+
+    fn wake(&mut self, task: Task) -> io::Result<()> {
+        for number in task.first..task.first + task.count {
+            if self.first() {
+                std::thread::sleep(PAUSE);
+                self.talk.sending.loads.stamp(now_ns());
+                self.talk.write(number)?;
+                self.talk.commit(None)?;
+                continue;
+            }
+            let got = self.talk.wait()?;
+            self.times.last_ns = self.take(&got, number)?;
+            self.times.lap();
+            self.talk.commit(Some(got))?;
+        }
+        Ok(())
+    }
+
+    fn floor_wake(&mut self, count: u64) -> io::Result<()> {
+        let [woken, at] = [Word::Woken, Word::WokenAtNs].map(|w| self.floor.word(w));
+        let mut number = woken.load(Ordering::Acquire);
+        let last = number + count;
+        self.floor.meet(self.agent);
+        while number < last {
+            if self.first() {
+                std::thread::sleep(PAUSE);
+                number += 1;
+                at.store(now_ns(), Ordering::Relaxed);
+                woken.store(number, Ordering::Release);
+                self.talk.at.world.links.ring(0);
+                continue;
+            }
+            while woken.load(Ordering::Acquire) == number {
+                self.talk.at.world.port.sleep(None)?;
+            }
+            // More than one when this process was kept from running: then the last counts.
+            number = woken.load(Ordering::Acquire);
+            self.times.last_ns = at.load(Ordering::Relaxed);
+            self.times.lap();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,93 @@
+//! What is measured is delivered and looked at: real processes, told to send one thing and to await another.
+//!
+//! The test starts itself as the measured processes, so it has a `main` of its own.
+
+use shoal_measure::load::LOAD_BYTES_MAX;
+use shoal_measure::peer;
+use shoal_measure::star::Star;
+use shoal_measure::task::{Op, Task};
+
+type Test = (&'static str, fn());
+
+const TESTS: [Test; 4] = [
+    (
+        "what_is_counted_was_delivered_of_every_kind_and_size",
+        what_is_counted_was_delivered_of_every_kind_and_size,
+    ),
+    ("answer_with_a_wrong_number_ends_the_run", answer_with_a_wrong_number_ends_the_run),
+    ("message_of_another_size_ends_the_run", message_of_another_size_ends_the_run),
+    ("fans_deliver_everything_to_everybody", fans_deliver_everything_to_everybody),
+];
+
+fn main() {
+    peer::run_if_peer();
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    if std::env::args().any(|arg| arg == "--list") {
+        TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
+        return;
+    }
+    for (name, test) in TESTS.iter().filter(|(name, _)| args.iter().all(|arg| name.contains(arg.as_str()))) {
+        test();
+        println!("test {name} ... ok");
+    }
+    println!("test result: ok.");
+}
+
+fn pair() -> Star {
+    Star::start(1, &[]).expect("two processes")
+}
+
+fn what_is_counted_was_delivered_of_every_kind_and_size() {
+    let mut star = pair();
+    for bytes in [8, 40, 64, LOAD_BYTES_MAX, 64 << 10] {
+        for (op, both) in [
+            (Op::Steps, 2),
+            (Op::Plain, 2),
+            (Op::Adaptive, 2),
+            (Op::Parked, 2),
+            (Op::Stream, 1),
+            (Op::FloorStream, 1),
+        ] {
+            let reply = star.run(Task::new(op, 50).of_bytes(bytes).in_batches_of(4)).expect("delivered");
+            assert_eq!(reply.received, both * 50, "{op:?} of {bytes} bytes");
+        }
+    }
+    for op in [
+        Op::FloorOneLine,
+        Op::FloorTwoLines,
+        Op::FloorEventfd,
+        Op::FloorEpoll,
+        Op::FloorEventfd,
+        Op::FloorFutex,
+        Op::Parked,
+    ] {
+        let row = star.run(Task::new(op, 50).timed()).expect("to and fro").row;
+        assert!(row[0] > 0 && row.is_sorted(), "{op:?}: {row:?}");
+    }
+}
+
+fn answer_with_a_wrong_number_ends_the_run() {
+    for op in [Op::Steps, Op::Plain, Op::Parked, Op::Adaptive] {
+        let mut star = pair();
+        let task = |agent: usize| Task { first: agent as u64, ..Task::new(op, 10) };
+        let error = star.run_each(task).expect_err("wrong numbers");
+        assert!(error.to_string().contains("is not the one that was sent"), "{op:?}: {error}");
+    }
+}
+
+fn message_of_another_size_ends_the_run() {
+    for bytes in [[64, 48], [8 << 10, 16 << 10]] {
+        let mut star = pair();
+        let error =
+            star.run_each(|agent| Task::new(Op::Stream, 10).of_bytes(bytes[agent])).expect_err("wrong size");
+        assert!(error.to_string().contains("is not the one that was sent"), "{error}");
+    }
+}
+
+fn fans_deliver_everything_to_everybody() {
+    let mut star = Star::start(3, &[]).expect("four processes");
+    for op in [Op::Stream, Op::Gather, Op::FloorStream, Op::FloorGather, Op::Stream] {
+        let reply = star.run(Task::new(op, 5000).of_bytes(64)).expect("delivered");
+        assert_eq!(reply.received, 15_000, "{op:?}");
+    }
+}

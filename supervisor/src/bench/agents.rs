@@ -1,0 +1,61 @@
+//! The agents of `shoal bench`: processes of this same binary (`shoal agent bench NAME`), written with nothing but the SDK.
+
+use shoal_agent::{Agent, Result};
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How often the source sends.
+const SEND_EVERY: Duration = Duration::from_micros(200);
+
+/// What is sent.
+#[shoal_agent::message]
+pub struct Beat {
+    /// Its number, from 0.
+    pub number: u64,
+}
+
+/// What the sink has received: its state.
+#[shoal_agent::message]
+pub struct Heard {
+    /// All numbers below, each once and in order.
+    pub count: u64,
+}
+
+/// Runs one of them.
+pub fn main(args: &[OsString]) -> ExitCode {
+    match args.iter().map(|arg| arg.to_str()).collect::<Vec<_>>()[..] {
+        [Some("source")] => shoal_agent::run(source),
+        [Some("sink")] => shoal_agent::run(sink),
+        _ => {
+            eprintln!("usage: shoal agent bench source|sink (started by `shoal bench`)");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn source(agent: &mut Agent) -> Result<()> {
+    let beats = agent.publish::<Beat>("beats")?;
+    let state = agent.state::<Heard>()?;
+    let mut number = agent.load(&state)?.map_or(0, |sent| sent.count);
+    while !agent.stopping() {
+        agent.step(|step| {
+            step.send(&beats, &Beat { number })?;
+            step.keep(&state, &Heard { count: number + 1 })
+        })?;
+        number += 1;
+        std::thread::sleep(SEND_EVERY);
+    }
+    Ok(())
+}
+
+/// Counts what comes; what comes twice, or not in order, ends it for good.
+fn sink(agent: &mut Agent) -> Result<()> {
+    let state = agent.state::<Heard>()?;
+    agent.on::<Beat>("beats", move |step, beat| {
+        let count = step.load(&state)?.map_or(0, |heard| heard.count);
+        assert_eq!(beat.number.to_native(), count, "each beat comes once, in order");
+        step.keep(&state, &Heard { count: count + 1 })
+    })?;
+    agent.serve()
+}

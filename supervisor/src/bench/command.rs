@@ -1,0 +1,114 @@
+//! `shoal bench`: runs the cases, shows what comes as it comes, writes what was asked for.
+
+use super::{CASES, PEER, html, lives, table};
+use crate::cli::{BAD_INPUT, BenchOptions, FAILED, Failure, print};
+use shoal_measure::cases::{self, Bench};
+use shoal_measure::compare::{compare, read};
+use shoal_measure::outcome::{Machine, Outcome, Run};
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Runs it.
+pub fn bench(options: &BenchOptions) -> ExitCode {
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err((status, text)) => {
+            eprintln!("shoal bench: {text}");
+            ExitCode::from(status)
+        }
+    }
+}
+
+type Told<T> = Result<T, (u8, String)>;
+
+fn bad<T>(text: String) -> Told<T> {
+    Err((BAD_INPUT, text))
+}
+
+fn run(options: &BenchOptions) -> Told<()> {
+    let asked = match options.case.as_deref() {
+        None => &CASES[..],
+        Some(case) => match CASES.iter().position(|known| *known == case) {
+            Some(at) => &CASES[at..=at],
+            None => return bad(format!("there is no case `{case}`; there are: {}", CASES.join(", "))),
+        },
+    };
+    // Whatever can be refused is refused before a minute is spent.
+    let former = options.compare.as_deref().map(former).transpose()?;
+    if let Some(folder) = &options.report {
+        fs::create_dir_all(folder).or_else(|e| bad(format!("making {}: {e}", folder.display())))?;
+    }
+    // Standard output is the JSON's alone, when it goes there.
+    let json_only = options.json.as_deref() == Some(Path::new("-"));
+    let show =
+        |text: String| if json_only { Ok(()) } else { print(format!("{text}\n").as_bytes()).map(drop) };
+    let told = |failure: Failure| (FAILED, failure.to_string());
+    let mut run = Run { machine: Machine::here(), results: Vec::new() };
+    show(table::head(&run.machine)).map_err(told)?;
+    let mut shown = Ok(());
+    let mut each = |outcome: Outcome| {
+        if shown.is_ok() {
+            shown = show(table::line(&outcome));
+        }
+        run.results.push(outcome);
+    };
+    measure(asked, if options.quick { 10 } else { 1 }, &mut each).map_err(|e| (FAILED, e))?;
+    shown.map_err(told)?;
+    if let Some(former) = &former {
+        show(String::new()).map_err(told)?;
+        let lines =
+            compare(former, &run).into_iter().map(|(outcome, verdict)| table::verdict(outcome, verdict));
+        let lines: Vec<String> = lines.collect();
+        // With `--json -` too the comparison is for who asked for it.
+        if json_only { eprintln!("{}", lines.join("\n")) } else { show(lines.join("\n")).map_err(told)? }
+    }
+    write(options, &run, json_only).map_err(|e| (FAILED, e))
+}
+
+fn former(path: &Path) -> Told<Run> {
+    let text = fs::read_to_string(path).or_else(|e| bad(format!("--compare {}: {e}", path.display())))?;
+    read(&text).or_else(|why| bad(format!("--compare {}: {why}", path.display())))
+}
+
+fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<(), String> {
+    let mut lives: Option<lives::Lives> = None;
+    for &case in asked {
+        let mut bench = Bench { args: &PEER, share, each };
+        let of_star = match case {
+            "latency" => Some(cases::latency(&mut bench)),
+            "throughput" => Some(cases::throughput(&mut bench)),
+            "step" => Some(cases::step(&mut bench)),
+            "fan" => Some(cases::fan(&mut bench)),
+            _ => None,
+        };
+        if let Some(measured) = of_star {
+            measured.map_err(|e| format!("measuring {case}: {e}"))?;
+            continue;
+        }
+        // Starts and recoveries are of the same kills.
+        let of_kills = match lives.take() {
+            Some(lives) => lives,
+            None => lives::run(lives::KILLS).map_err(|e| format!("measuring {case}: {e}"))?,
+        };
+        of_kills.outcomes().into_iter().filter(|outcome| outcome.case == case).for_each(&mut *bench.each);
+        lives = Some(of_kills);
+    }
+    Ok(())
+}
+
+fn write(options: &BenchOptions, run: &Run, json_only: bool) -> Result<(), String> {
+    if let Some(path) = &options.json {
+        let text = serde_json::to_string_pretty(run).map_err(|e| e.to_string())? + "\n";
+        match json_only {
+            true => print(text.as_bytes()).map(drop).map_err(|failure| failure.to_string())?,
+            false => fs::write(path, text).map_err(|e| format!("writing {}: {e}", path.display()))?,
+        }
+    }
+    if let Some(folder) = &options.report {
+        let path = folder.join("bench.html");
+        fs::write(&path, html::page(run)).map_err(|e| format!("writing {}: {e}", path.display()))?;
+        eprintln!("shoal bench: wrote {}", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,319 @@
+//! Starts and recoveries: a swarm of a source and a sink, whose sink is killed again and again. Beside each recovery stands a
+//! raw one in the same moment: a child that does nothing is killed, noticed by its pidfd, and another started by vfork and exec.
+
+use super::agents::Heard;
+use crate::config::{self, SwarmFile};
+use crate::event_loop::{Companion, Watch};
+use crate::output::Echo;
+use crate::run::{Setting, run_file};
+use crate::run_dir::{self, RunDir};
+use crate::signals::Signals;
+use crate::swarm::Swarm;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use shoal_measure::floor::vfork_exec;
+use shoal_measure::outcome::Outcome;
+use shoal_measure::pairs::spread;
+use shoal_runtime::clock::now_ns;
+use shoal_runtime::desk;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// Kills of each run.
+pub const KILLS: usize = 41;
+/// How soon it looks again.
+const LOOK_EVERY: Duration = Duration::from_micros(500);
+/// How long the sink works between kills.
+const REST: Duration = Duration::from_millis(5);
+/// A recovery that takes longer ends the measurement.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What was measured.
+#[derive(Clone, Debug, Default)]
+pub struct Lives {
+    /// From the start of a process to its word that it is ready, ns.
+    pub starts_ns: Vec<u64>,
+    /// From SIGKILL to the first message that the next incarnation was given, ns.
+    pub recoveries_ns: Vec<u64>,
+    /// Raw: vfork and exec to the first byte out of `main`, ns.
+    pub raw_starts_ns: Vec<u64>,
+    /// Raw: SIGKILL, seen by the pidfd, and a start, ns.
+    pub raw_recoveries_ns: Vec<u64>,
+    /// Messages that the sink had committed in the end, each once.
+    pub messages: u64,
+    /// Kills that a wait status proved.
+    pub kills: u64,
+    /// From the first kill to the end, s.
+    pub seconds: f64,
+}
+
+/// Runs the swarm.
+///
+/// # Errors
+/// In words: what is lacking, or did not come back.
+pub fn run(kills: usize) -> Result<Lives, String> {
+    let name = format!("bench-{}", std::process::id());
+    let _ = run_dir::list_running();
+    let mut signals = Signals::new()?;
+    let folder = RunDir::claim(&name).map_err(|e| e.to_string())?;
+    let file = swarm_file(&name)?;
+    let mut killer = Killer {
+        kills,
+        raw: Raw::start()?,
+        lives: Lives::default(),
+        phase: Phase::Before,
+        look_next: Instant::now(),
+        why: None,
+    };
+    let setting = Setting {
+        echo: Echo::to_stderr().unwrap_or_default(),
+        notices: Box::new(|text| eprintln!("shoal: {text}")),
+        companions: vec![&mut signals, &mut killer],
+        adopted: Vec::new(),
+    };
+    let began = Instant::now();
+    let mut swarm = run_file(file, &folder, setting)?;
+    if let Some(why) = swarm.failed_start.take().or(killer.why.take()) {
+        return Err(why);
+    }
+    let mut lives = killer.lives;
+    if lives.recoveries_ns.len() < kills {
+        return Err(format!("interrupted after {} of {kills} kills", lives.recoveries_ns.len()));
+    }
+    let heard = |name: &str| {
+        let agent = swarm.agents.iter().find(|agent| agent.name == name);
+        agent.and_then(|agent| agent.committed_state::<Heard>()).map_or(0, |heard| heard.count)
+    };
+    let (sent, received) = (heard("source"), heard("sink"));
+    if sent != received || received == 0 {
+        return Err(format!("{sent} messages were sent and {received} received"));
+    }
+    (lives.messages, lives.kills, lives.seconds) =
+        (received, swarm.kills_proven, began.elapsed().as_secs_f64());
+    Ok(lives)
+}
+
+#[derive(Clone, Copy)]
+enum Phase {
+    /// Until the swarm is at work.
+    Before,
+    /// The sink works, until.
+    Rest(Instant),
+    /// A generation was killed at, CLOCK_MONOTONIC ns.
+    Killed(u32, u64),
+    /// The swarm was ended.
+    Over,
+}
+
+struct Killer {
+    kills: usize,
+    raw: Raw,
+    lives: Lives,
+    phase: Phase,
+    look_next: Instant,
+    why: Option<String>,
+}
+
+impl Killer {
+    fn end(&mut self, swarm: &mut Swarm, why: Option<String>) {
+        (self.why, self.phase) = (why, Phase::Over);
+        swarm.shut_down();
+    }
+
+    fn look(&mut self, swarm: &mut Swarm) -> io::Result<()> {
+        let Some(sink) = swarm.agents.iter().position(|agent| agent.name == "sink") else { return Ok(()) };
+        match self.phase {
+            Phase::Rest(until) if until <= Instant::now() => {
+                let generation = swarm.agents[sink].generation;
+                let at_ns = now_ns();
+                if swarm.kill(sink) {
+                    self.phase = Phase::Killed(generation, at_ns);
+                }
+            }
+            Phase::Killed(generation, at_ns) => {
+                if now_ns() - at_ns > PATIENCE.as_nanos() as u64 {
+                    return Err(io::Error::other("the sink did not come back"));
+                }
+                let agent = &swarm.agents[sink];
+                let (Some(view), Some(live)) = (agent.view(), &agent.live) else { return Ok(()) };
+                let first_ns = desk::view(view).first_message_ns;
+                if live.incarnation.generation <= generation || first_ns <= at_ns {
+                    return Ok(());
+                }
+                self.lives.recoveries_ns.push(first_ns - at_ns);
+                // Its first message came after it had said ready, which is where its start ends.
+                let born_ns = now_ns() - live.born.elapsed().as_nanos() as u64;
+                self.lives.starts_ns.push(first_ns.saturating_sub(born_ns));
+                let (start_ns, recovery_ns) = self.raw.recover()?;
+                self.lives.raw_starts_ns.push(start_ns);
+                self.lives.raw_recoveries_ns.push(recovery_ns);
+                match self.lives.recoveries_ns.len() < self.kills {
+                    true => self.phase = Phase::Rest(Instant::now() + REST),
+                    false => self.end(swarm, None),
+                }
+            }
+            Phase::Before | Phase::Rest(_) | Phase::Over => {}
+        }
+        Ok(())
+    }
+}
+
+impl Companion for Killer {
+    fn register(&mut self, _watch: &Watch) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Before | Phase::Over => None,
+            Phase::Rest(until) => Some(until),
+            Phase::Killed(..) => Some(self.look_next),
+        }
+    }
+
+    fn run(&mut self, ready: Option<u64>, swarm: &mut Swarm, _watch: &Watch) {
+        if ready.is_some() || swarm.is_ending() {
+            return;
+        }
+        self.look_next = Instant::now() + LOOK_EVERY;
+        if let Err(error) = self.look(swarm) {
+            self.end(swarm, Some(error.to_string()));
+        }
+    }
+
+    fn passed(&mut self, swarm: &mut Swarm) {
+        if matches!(self.phase, Phase::Before) && swarm.agents.iter().all(|agent| agent.was_ready) {
+            self.phase = Phase::Rest(Instant::now() + REST);
+        }
+    }
+}
+
+/// A child that says one byte and waits, made without Shoal.
+struct Raw {
+    argv: [CString; 3],
+    read: OwnedFd,
+    write: OwnedFd,
+    pidfd: OwnedFd,
+}
+
+impl Raw {
+    fn start() -> Result<Raw, String> {
+        let start = || -> io::Result<Raw> {
+            let binary = std::env::current_exe()?;
+            let binary =
+                binary.to_str().ok_or_else(|| io::Error::other("the own binary's path is not UTF-8"))?;
+            let argv = [binary, super::PEER[0], "born"].map(CString::new);
+            let [Ok(a), Ok(b), Ok(c)] = argv else { return Err(io::Error::other("a path with a NUL byte")) };
+            let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+            let argv = [a, b, c];
+            let pidfd = born(&argv, &read, &write)?;
+            Ok(Raw { argv, read, write, pidfd })
+        };
+        start().map_err(|e| format!("starting a raw child: {e}"))
+    }
+
+    /// Kills it and starts another: how long that start took, and all of it, ns.
+    fn recover(&mut self) -> io::Result<(u64, u64)> {
+        let killed_ns = now_ns();
+        pidfd_send_signal(&self.pidfd, Signal::KILL)?;
+        poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], None)?;
+        waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)?;
+        let start_ns = now_ns();
+        self.pidfd = born(&self.argv, &self.read, &self.write)?;
+        let end_ns = now_ns();
+        Ok((end_ns - start_ns, end_ns - killed_ns))
+    }
+}
+
+fn born(argv: &[CString; 3], read: &OwnedFd, write: &OwnedFd) -> io::Result<OwnedFd> {
+    let (pidfd, _) = vfork_exec(&argv.each_ref().map(CString::as_c_str), write)?;
+    let mut byte = [0];
+    // The write end is ours, too: a child that ended without a word is seen by its pidfd.
+    let mut ends = [PollFd::new(read, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+    poll(&mut ends, None)?;
+    if ends[0].revents().is_empty() {
+        return Err(io::Error::other("a raw child ended at once"));
+    }
+    rustix::io::read(read, &mut byte)?;
+    Ok(pidfd)
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        // Refused when it is dead already.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
+}
+
+/// Is the raw child: says a byte and waits to be killed.
+pub fn be_born() -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    rustix::io::write(io::stdout(), b".")?;
+    loop {
+        std::thread::park();
+    }
+}
+
+fn swarm_file(name: &str) -> Result<SwarmFile, String> {
+    let binary = std::env::current_exe().map_err(|e| format!("finding the own binary: {e}"))?;
+    let binary = binary.to_str().ok_or_else(|| format!("{} is not UTF-8", binary.display()))?;
+    let binary = toml::Value::String(binary.to_owned());
+    let text = format!(
+        r#"
+        [swarm]
+        name = "{name}"
+        [channel.beats]
+        message = "Beat"
+        capacity = "1 MiB"
+        [agent.source]
+        command = [{binary}, "agent", "bench", "source"]
+        publishes = ["beats"]
+        stop_timeout = "10s"
+        [agent.sink]
+        command = [{binary}, "agent", "bench", "sink"]
+        subscribes = ["beats"]
+        stop_timeout = "10s"
+        "#
+    );
+    config::parse(Path::new("the bench's swarm file"), &text).map_err(|e| e.to_string())
+}
+
+impl Lives {
+    /// As results: `spawn` and `recovery`.
+    pub fn outcomes(&self) -> [Outcome; 2] {
+        [
+            outcome("spawn", "cold", &self.starts_ns, &self.raw_starts_ns, "vfork and exec to main"),
+            outcome(
+                "recovery",
+                "cold",
+                &self.recoveries_ns,
+                &self.raw_recoveries_ns,
+                "kill, pidfd, vfork and exec to main",
+            ),
+        ]
+    }
+}
+
+fn outcome(case: &str, mode: &str, ours: &[u64], raw: &[u64], against: &str) -> Outcome {
+    let ratios: Vec<f64> =
+        ours.iter().zip(raw).map(|(ours, raw)| *ours as f64 / (*raw).max(1) as f64).collect();
+    let at = |percent| crate::demo::report::percentile(&mut ours.to_vec(), percent).map(|ns| ns as f64);
+    Outcome {
+        case: case.into(),
+        mode: mode.into(),
+        count: ours.len() as u64,
+        p50_ns: at(50),
+        p95_ns: at(95),
+        p99_ns: at(99),
+        floor: Some(spread(raw.iter().map(|&ns| ns as f64)).median),
+        ratio_p50: Some(spread(ratios.iter().copied()).median),
+        against: against.into(),
+        message: "the sink of a swarm; trusted".into(),
+        ratios,
+        ..Outcome::default()
+    }
+}

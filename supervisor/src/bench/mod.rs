@@ -1,0 +1,29 @@
+//! `shoal bench`: figures of this machine, each beside its floor, from real processes of this same binary.
+//!
+//! What two or a few processes do is measured in the crate `shoal-measure`; here is what needs a supervisor (`lives`), and
+//! what the command shows: a table (`table`), a page (`html`), JSON, a comparison (`command`).
+
+pub mod agents;
+pub mod command;
+pub mod html;
+pub mod lives;
+pub mod table;
+
+use std::process::ExitCode;
+
+/// The cases, in the order in which they run.
+pub const CASES: [&str; 6] = ["latency", "throughput", "step", "fan", "spawn", "recovery"];
+/// The command line of a measured process.
+pub const PEER: [&str; 1] = ["bench-peer"];
+
+/// Is a process that `shoal bench` measures.
+pub fn peer(what: Option<&str>) -> ExitCode {
+    if what == Some("born") {
+        // It waits to be killed, so it returns only when something is wrong.
+        let _ = lives::be_born();
+    } else {
+        shoal_measure::peer::run_if_peer();
+    }
+    eprintln!("shoal: `shoal bench` starts the processes that it measures itself");
+    ExitCode::from(crate::cli::BAD_INPUT)
+}
