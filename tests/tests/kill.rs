@@ -319,6 +319,47 @@ fn first_signal_stops_everything_in_the_order_of_the_messages() {
     }
 }
 
+/// Goal: a shutdown loses nothing of what a reader that is down has not read. Method: the sink is killed until its next start
+/// waits; then messages are sent, and the swarm is asked to end.
+#[test]
+fn reader_that_is_down_at_a_shutdown_comes_back_and_drains() {
+    let stage = stage!("drained");
+    let file = stage.write(
+        "swarm.toml",
+        r#"
+        [swarm]
+        name = "NAME"
+        [channel.relayed]
+        message = "Number"
+        [agent.tap]
+        command = ["BIN/numbers", "tap"]
+        publishes = ["relayed"]
+        env = { ON = "relayed" }
+        [agent.sink]
+        command = ["BIN/numbers", "sink", "1"]
+        subscribes = ["relayed"]
+        restart = { policy = "permanent", intensity = 10000, period = "1h", backoff = "1s..1s" }
+        stop_timeout = "60s"
+        "#,
+    );
+    let mut shoal = stage.run(&file);
+    shoal.until_ready();
+    shoal.until("the sink's pause", |report| {
+        let sink = report.agents.iter().find(|a| a.name == "sink")?;
+        if let (PsState::Ready, Some(pid)) = (sink.state, sink.pid) {
+            traces::kill(pid as i32, stage.mark());
+        }
+        (sink.state == PsState::Backoff).then_some(())
+    });
+    fs::write(stage.path("want"), "50").expect("a wish");
+    shoal.until_agent("tap", "done", |a| (a.sent == 50).then_some(()));
+    let done = shoal.stop();
+    assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);
+    assert!(!done.err.contains("were not read"), "{}", done.err);
+    assert_eq!(Book::count(&stage.path("sink")), 50);
+    stage.assert_nothing_left();
+}
+
 /// Goal: who does not want to wait need not. Method: an agent that does not listen, with a long time to stop; the second
 /// signal comes once the first has been heard.
 #[test]

@@ -1,7 +1,7 @@
 //! Numbers in order, from a source over relays to a sink that checks each: `numbers source COUNT | tap | relay | sink WAYS`.
 //!
 //! A source begins where the lineage left off, and ends after COUNT numbers (0: when it is asked to). A tap sends up to
-//! the number that the file `want` says. A relay sends on what it reads on `numbers` to `relayed`, or to the channel that ON
+//! the number that the file `want` says, to `numbers` or to the channel that ON names. A relay sends on what it reads on `numbers` to `relayed`, or to the channel that ON
 //! names; with a message in hand it waits while the file `hold-NAME` exists, and notes the message in `held`. The sink notes each number in the file `sink` before it acknowledges it, so that
 //! its next life knows what is due. At its end each notes its name in `order`.
 
@@ -37,7 +37,8 @@ fn source(agent: &mut Agent, count: u64) -> Result<()> {
 }
 
 fn tap(agent: &mut Agent) -> Result<()> {
-    let numbers = agent.publish::<Number>("numbers")?;
+    let on = std::env::var("ON").unwrap_or_else(|_| "numbers".to_owned());
+    let numbers = agent.publish::<Number>(&on)?;
     agent.ready()?;
     while !agent.stopping() {
         let wanted = std::fs::read_to_string(path("want")).unwrap_or_default();
