@@ -134,7 +134,7 @@ fn timed(
     report: &mut Report,
     run: impl FnOnce(&mut Report) -> io::Result<()>,
 ) -> io::Result<()> {
-    if report.enough() {
+    if report.enough() || !report.wants(mode, story) {
         return Ok(());
     }
     let (began, boundaries, images) = (Instant::now(), report.boundaries, report.images);

@@ -4,7 +4,8 @@
 fn main() -> std::process::ExitCode {
     use shoal_tests::step_kill::{Extent, everything, report::Report};
     let given = |name: &str| std::env::args().any(|arg| arg == name);
-    let mut report = Report { first_only: given("--first"), ..Report::default() };
+    let only = std::env::args().skip_while(|arg| arg != "--only").nth(1).unwrap_or_default();
+    let mut report = Report { first_only: given("--first"), only, ..Report::default() };
     let extent = match () {
         () if given("--smoke") => Extent::SMOKE,
         () if given("--quick") => Extent::QUICK,

@@ -13,6 +13,8 @@ pub struct Report {
     pub violations: Vec<String>,
     /// Whether the first violation ends everything.
     pub first_only: bool,
+    /// If not empty, only modes whose name with the story's (`killed/group`) begins so; and snapshots, which the others need.
+    pub only: String,
 }
 
 /// Violations that are printed at most.
@@ -29,6 +31,11 @@ impl Report {
     /// Whether there is nothing more to find out.
     pub fn enough(&self) -> bool {
         self.violations.len() >= if self.first_only { 1 } else { 1000 }
+    }
+
+    /// Whether a mode of a story is wanted.
+    pub fn wants(&self, mode: &str, story: &str) -> bool {
+        mode == "snapshot" || format!("{mode}/{story}").starts_with(&self.only)
     }
 
     /// Prints the violations and the one line that ends a run.
