@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What was measured.
 #[derive(Clone, Debug, Default)]
 pub struct Lives {
-    /// From the start of a process to its word that it is ready, ns.
+    /// From the start of a process to the first message that it was given, which comes after its word that it is ready, ns.
     pub starts_ns: Vec<u64>,
     /// From SIGKILL to the first message that the next incarnation was given, ns.
     pub recoveries_ns: Vec<u64>,
@@ -144,7 +144,6 @@ impl Killer {
                     return Ok(());
                 }
                 self.lives.recoveries_ns.push(first_ns - at_ns);
-                // Its first message came after it had said ready, which is where its start ends.
                 let born_ns = now_ns() - live.born.elapsed().as_nanos() as u64;
                 self.lives.starts_ns.push(first_ns.saturating_sub(born_ns));
                 let (start_ns, recovery_ns) = self.raw.recover()?;
