@@ -1,4 +1,4 @@
-//! The arithmetic of pairs: two things measured in turns, so that what the machine does to one it does to the other.
+//! The arithmetic of samples, and of pairs: two things measured in turns, so that what the machine does to one it does to the other.
 
 /// The median, and the quartiles around it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +20,14 @@ pub fn spread(values: impl IntoIterator<Item = f64>) -> Spread {
     Spread { low, median, high }
 }
 
+/// Returns the value that `percent` of the samples do not exceed (nearest rank), or `None` without samples.
+/// Sorts the samples.
+pub fn percentile(samples: &mut [u64], percent: u32) -> Option<u64> {
+    samples.sort_unstable();
+    let rank = (samples.len() * percent as usize).div_ceil(100).max(1);
+    samples.get(rank - 1).copied()
+}
+
 impl std::fmt::Display for Spread {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:.2} ({:.2} to {:.2})", self.median, self.low, self.high)
@@ -34,5 +42,15 @@ mod tests {
     fn quartiles_of_five_values_are_the_second_third_and_fourth() {
         let Spread { low, median, high } = spread([5.0, 1.0, 4.0, 2.0, 3.0]);
         assert_eq!((low, median, high), (2.0, 3.0, 4.0));
+    }
+
+    #[test]
+    fn percentile_is_the_nearest_rank() {
+        assert_eq!(percentile(&mut [], 50), None);
+        assert_eq!(percentile(&mut [7], 99), Some(7));
+        assert_eq!(percentile(&mut [3, 1, 2, 4], 50), Some(2));
+        let mut hundred: Vec<u64> = (1..=100).rev().collect();
+        assert_eq!(percentile(&mut hundred, 99), Some(99));
+        assert_eq!(percentile(&mut hundred, 100), Some(100));
     }
 }

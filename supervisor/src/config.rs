@@ -44,6 +44,7 @@ use std::time::Duration;
 
 pub use crate::dead_letters::Bounds;
 pub use crate::restart::{Policy, Restart};
+pub use command::own_binary;
 pub use problem::{ConfigError, Problem};
 pub use shoal_runtime::layout::WhenFull;
 

@@ -26,12 +26,12 @@ const STATE: u64 = u64::from_le_bytes(*b"postman\0");
 /// # Errors
 /// The own binary cannot be found.
 pub fn agent(folder: &Path) -> io::Result<config::Agent> {
-    let binary = std::env::current_exe()?;
+    let binary = config::own_binary().map_err(io::Error::other)?;
     let text = |path: PathBuf| path.into_os_string().into_string().map_err(|_| io::ErrorKind::InvalidInput);
     let millisecond = Duration::from_millis(1);
     Ok(config::Agent {
         name: NAME.to_owned(),
-        command: vec![text(binary)?, "agent".to_owned(), NAME.to_owned(), text(folder.to_owned())?],
+        command: vec![binary, "agent".to_owned(), NAME.to_owned(), text(folder.to_owned())?],
         replicas: 1,
         group: NAME.to_owned(),
         prefetch: 1,

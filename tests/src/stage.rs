@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+/// For the table of an agent that bears every death, and starts again soon.
+pub const HARDY: &str = "restart = { policy = \"transient\", intensity = 10000, period = \"1s\", backoff = \"1ms..5ms\" }\nmax_attempts = 0";
+
 /// A stage; nothing of it is left when it is dropped.
 pub struct Stage {
     folder: tempfile::TempDir,

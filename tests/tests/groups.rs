@@ -2,11 +2,9 @@
 #![allow(missing_docs)]
 
 use rustix::process::Signal;
+use shoal_tests::stage::HARDY;
 use shoal_tests::{Book, Running, Stage, stage, traces, until};
 use std::fs;
-
-/// Bears every death and starts again soon.
-const HARDY: &str = "restart = { policy = \"transient\", intensity = 10000, period = \"1s\", backoff = \"1ms..5ms\" }\nmax_attempts = 0";
 
 /// A tap, agents that relay its numbers, and a sink that takes them in any order.
 fn swarm(stage: &Stage, source: &str, relays: &str) -> std::path::PathBuf {

@@ -3,14 +3,12 @@
 
 use rustix::process::Signal;
 use shoal::control::PsState;
+use shoal_tests::stage::HARDY;
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
-
-/// Bears every death and starts again soon, and gives no message up: who kills from outside means none.
-const HARDY: &str = "restart = { policy = \"transient\", intensity = 10000, period = \"1s\", backoff = \"1ms..5ms\" }\nmax_attempts = 0";
 
 /// Numbers from a source over relays to a sink.
 fn numbers(stage: &Stage, count: u64, relays: u64) -> std::path::PathBuf {

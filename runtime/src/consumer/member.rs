@@ -84,8 +84,8 @@ impl Member {
         self.table.frontier() > self.walk.sequence
     }
 
-    /// Whether a message lies further ahead of the frontier than the table reaches: its entry is still another's. A producer that
-    /// was started again fills a fresh ring while messages of its predecessor are in hand.
+    /// Whether a message lies further ahead of the frontier than the table reaches: its entry is still another's. No producer sends
+    /// so far ahead, but numbers jump where one scribbled over its own memory.
     pub(super) fn is_beyond_reach(&self, frame: &Frame) -> bool {
         let frontier = self.table.frontier();
         frame.at.sequence >= frontier && !self.table.within(frame.at.sequence, frontier)

@@ -13,7 +13,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use shoal_measure::floor::vfork_exec;
 use shoal_measure::outcome::Outcome;
-use shoal_measure::pairs::spread;
+use shoal_measure::pairs::{percentile, spread};
 use shoal_runtime::clock::now_ns;
 use shoal_runtime::desk;
 use std::ffi::CString;
@@ -201,10 +201,8 @@ struct Raw {
 impl Raw {
     fn start() -> Result<Raw, String> {
         let start = || -> io::Result<Raw> {
-            let binary = std::env::current_exe()?;
-            let binary =
-                binary.to_str().ok_or_else(|| io::Error::other("the own binary's path is not UTF-8"))?;
-            let argv = [binary, super::PEER[0], "born"].map(CString::new);
+            let binary = config::own_binary().map_err(io::Error::other)?;
+            let argv = [binary.as_str(), super::PEER[0], "born"].map(CString::new);
             let [Ok(a), Ok(b), Ok(c)] = argv else { return Err(io::Error::other("a path with a NUL byte")) };
             let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
             let argv = [a, b, c];
@@ -258,9 +256,7 @@ pub fn be_born() -> io::Result<()> {
 }
 
 fn swarm_file(name: &str) -> Result<SwarmFile, String> {
-    let binary = std::env::current_exe().map_err(|e| format!("finding the own binary: {e}"))?;
-    let binary = binary.to_str().ok_or_else(|| format!("{} is not UTF-8", binary.display()))?;
-    let binary = toml::Value::String(binary.to_owned());
+    let binary = toml::Value::String(config::own_binary()?);
     let text = format!(
         r#"
         [swarm]
@@ -300,7 +296,7 @@ impl Lives {
 fn outcome(case: &str, mode: &str, ours: &[u64], raw: &[u64], against: &str) -> Outcome {
     let ratios: Vec<f64> =
         ours.iter().zip(raw).map(|(ours, raw)| *ours as f64 / (*raw).max(1) as f64).collect();
-    let at = |percent| crate::demo::report::percentile(&mut ours.to_vec(), percent).map(|ns| ns as f64);
+    let at = |percent| percentile(&mut ours.to_vec(), percent).map(|ns| ns as f64);
     Outcome {
         case: case.into(),
         mode: mode.into(),

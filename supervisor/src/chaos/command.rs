@@ -9,13 +9,13 @@ use super::{OTHERS, SOURCES, WORKERS};
 use crate::agent::Agent;
 use crate::cli::ChaosOptions;
 use crate::config::{self, SwarmFile};
-use crate::demo::report::percentile;
 use crate::output::Echo;
 use crate::run::{Setting, run_file};
 use crate::run_dir::{self, RunDir};
 use crate::signals::Signals;
 use crate::swarm::Swarm;
 use serde::Serialize;
+use shoal_measure::pairs::percentile;
 use std::hash::BuildHasher;
 use std::path::Path;
 use std::process::ExitCode;
@@ -167,9 +167,7 @@ fn committed(swarm: &Swarm) -> Committed {
 
 /// Chaos's swarm file. Its agents are this same binary.
 fn swarm_file(name: &str) -> Result<SwarmFile, String> {
-    let binary = std::env::current_exe().map_err(|e| format!("finding the own binary: {e}"))?;
-    let binary = binary.to_str().ok_or_else(|| format!("{} is not UTF-8", binary.display()))?;
-    let binary = toml::Value::String(binary.to_owned());
+    let binary = toml::Value::String(config::own_binary()?);
     let channel =
         |name: &str| format!("[channel.{name}]\nmessage = \"Number\"\ncapacity = {CAPACITY_BYTES}\n");
     let agent = |name: &str, replicas: u32, ways: &str| {

@@ -11,6 +11,18 @@ pub(super) struct Places {
     search: OsString,
 }
 
+/// The path of this very binary: the agents of demo, chaos, bench and replays are processes of it.
+///
+/// # Errors
+/// It cannot be found, or a swarm file could not name it.
+pub fn own_binary() -> Result<String, String> {
+    let binary = std::env::current_exe().map_err(|e| format!("finding the own binary: {e}"))?;
+    binary
+        .into_os_string()
+        .into_string()
+        .map_err(|path| format!("{} is not UTF-8", Path::new(&path).display()))
+}
+
 /// What is wrong, and what to do.
 type Fault = (String, String);
 

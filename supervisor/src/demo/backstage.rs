@@ -11,7 +11,6 @@
 use super::Figures;
 use super::agents::{EVERYTHING, SOURCES};
 use super::killer::Killer;
-use super::report::percentile;
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
 use crate::output::Echo;
@@ -21,6 +20,7 @@ use crate::signals::Signals;
 use crate::swarm::Swarm;
 use rustix::event::epoll::EventFlags;
 use serde::{Deserialize, Serialize};
+use shoal_measure::pairs::percentile;
 use shoal_runtime::desk::Histogram;
 use shoal_runtime::wire::{self, Received};
 use std::io::{self, IsTerminal};
@@ -183,9 +183,7 @@ impl Companion for Line<'_> {
 
 /// The demo's swarm file. Its agents are this same binary, and this process's parent.
 fn swarm_file(pass: &Pass) -> Result<SwarmFile, String> {
-    let binary = std::env::current_exe().map_err(|e| format!("finding the own binary: {e}"))?;
-    let binary = binary.to_str().ok_or_else(|| format!("{} is not UTF-8", binary.display()))?;
-    let binary = toml::Value::String(binary.to_owned()).to_string();
+    let binary = toml::Value::String(config::own_binary()?).to_string();
     let Pass { name, workers, .. } = pass;
     let what = if pass.skip_build_folders { SOURCES } else { EVERYTHING };
     // Kills that come from outside during the demo are no reason to give up an agent, nor a file.

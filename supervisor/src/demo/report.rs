@@ -174,14 +174,6 @@ pub fn exit_status(identical: bool, changed_count: usize, kills_proven: u64, ask
     u8::from(!identical || changes_spoil || kills_fail)
 }
 
-/// Returns the value that `percent` of the samples do not exceed (nearest rank), or `None` without samples.
-/// Sorts the samples.
-pub fn percentile(samples: &mut [u64], percent: u32) -> Option<u64> {
-    samples.sort_unstable();
-    let rank = (samples.len() * percent as usize).div_ceil(100).max(1);
-    samples.get(rank - 1).copied()
-}
-
 pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
@@ -252,15 +244,5 @@ mod tests {
         assert_eq!(exit_status(false, 1, 1, Asked { allow_changes: true, ..asked }), 1);
         assert_eq!(exit_status(true, 0, 0, asked), 1);
         assert_eq!(exit_status(true, 0, 0, Asked::default()), 0);
-    }
-
-    #[test]
-    fn percentile_is_the_nearest_rank() {
-        assert_eq!(percentile(&mut [], 50), None);
-        assert_eq!(percentile(&mut [7], 99), Some(7));
-        assert_eq!(percentile(&mut [3, 1, 2, 4], 50), Some(2));
-        let mut hundred: Vec<u64> = (1..=100).rev().collect();
-        assert_eq!(percentile(&mut hundred, 99), Some(99));
-        assert_eq!(percentile(&mut hundred, 100), Some(100));
     }
 }

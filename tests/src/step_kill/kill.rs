@@ -53,21 +53,36 @@ struct Stopped<'a> {
     worker: Worker,
 }
 
+/// An instruction boundary of a pass: its number, where it is, and how often the pass has been there, this time included.
+pub(super) struct Boundary {
+    pub(super) k: usize,
+    pub(super) rip: u64,
+    pub(super) nth: usize,
+}
+
+/// Every so many of a pass's boundaries.
+pub(super) fn sampled(trace: &[u64], every: usize) -> impl Iterator<Item = Boundary> {
+    let mut seen: HashMap<u64, usize> = HashMap::new();
+    let boundaries = trace.iter().enumerate().map(move |(k, &rip)| {
+        let nth = seen.entry(rip).or_default();
+        *nth += 1;
+        Boundary { k, rip, nth: *nth }
+    });
+    boundaries.filter(move |boundary| boundary.k.is_multiple_of(every))
+}
+
 /// Lets `fate` happen at every so many of a pass's boundaries.
 ///
 /// # Errors
 /// The system's, not the protocol's.
 pub fn run(story: &Story, pass: &Pass, every: usize, fate: Fate, report: &mut Report) -> io::Result<()> {
     let name = format!("{}/{}", fate.name(), story.name);
-    let mut seen: HashMap<u64, usize> = HashMap::new();
-    for (k, &rip) in pass.trace.iter().enumerate() {
-        let nth = seen.entry(rip).or_default();
-        *nth += 1;
-        if !k.is_multiple_of(every) || report.enough() {
-            continue;
+    for Boundary { k, rip, nth } in sampled(&pass.trace, every) {
+        if report.enough() {
+            break;
         }
         report.boundaries += 1;
-        if let Err(what) = at_boundary(story, rip, *nth, fate)? {
+        if let Err(what) = at_boundary(story, rip, nth, fate)? {
             report.violation(&name, Some(rip), format!("{what} (boundary {k})"));
         }
     }

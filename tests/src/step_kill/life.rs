@@ -94,13 +94,19 @@ impl<'a> Life<'a> {
         };
         if step % 4 >= 2 && !self.story.lanes.is_empty() {
             // A handler that fails after it sent: nothing of it may ever be seen.
-            self.write(0, false, ABORTED)?;
+            write(&mut self.outputs, &mut self.world, 0, false, ABORTED)?;
             self.keep(ABORTED)?;
             self.outputs.abort();
         }
         for lane in 0..self.story.lanes.len() {
             for (i, message) in self.story.lanes[lane].of_step(step).enumerate() {
-                self.write(lane, (lane + i + step as usize) % 2 == 1, &message.payload)?;
+                write(
+                    &mut self.outputs,
+                    &mut self.world,
+                    lane,
+                    (lane + i + step as usize) % 2 == 1,
+                    &message.payload,
+                )?;
             }
         }
         if self.story.changes_state(step) {
@@ -175,22 +181,28 @@ impl<'a> Life<'a> {
             Err(format!("its state before step {step} is {found:x?}, not {expected:x?}"))
         }
     }
+}
 
-    fn write(&mut self, lane: usize, by_hand: bool, payload: &[u8]) -> Result<(), String> {
-        let Life { outputs, world, .. } = self;
-        let written = if by_hand {
-            let fill = |slot: &mut [u8]| {
-                slot[..payload.len()].copy_from_slice(payload);
-                Ok::<usize, ()>(payload.len())
-            };
-            outputs.write_by_hand(lane, payload.len(), world, None, fill).map(|outer| outer.map(drop))
-        } else {
-            outputs.write(lane, world, None, &mut Bytes(payload))
+/// Sends a payload on a lane, in one of the two ways in which agents write.
+pub(super) fn write(
+    outputs: &mut Outputs,
+    world: &mut World<Quiet>,
+    lane: usize,
+    by_hand: bool,
+    payload: &[u8],
+) -> Result<(), String> {
+    let written = if by_hand {
+        let fill = |slot: &mut [u8]| {
+            slot[..payload.len()].copy_from_slice(payload);
+            Ok::<usize, ()>(payload.len())
         };
-        match written {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(format!("a send on lane {lane} failed: {error:?}")),
-            Err(error) => Err(format!("a send on lane {lane} failed: {error}")),
-        }
+        outputs.write_by_hand(lane, payload.len(), world, None, fill).map(|outer| outer.map(drop))
+    } else {
+        outputs.write(lane, world, None, &mut Bytes(payload))
+    };
+    match written {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(format!("a send on lane {lane} failed: {error:?}")),
+        Err(error) => Err(format!("a send on lane {lane} failed: {error}")),
     }
 }

@@ -318,13 +318,8 @@ impl<'a> Stage<'a> {
         for word in [Word::Phase, Word::Begun, Word::Done, Word::Heir] {
             self.control.set(word, 0);
         }
-        let child = Child::fork(order.traced, || match self.live(&segment, generation, order) {
-            Ok(()) => 0,
-            Err(what) => {
-                eprintln!("the worker of {} says: {what}", self.story.name);
-                3
-            }
-        })?;
+        let live = || self.live(&segment, generation, order);
+        let child = Child::fork_worker(order.traced, self.story.name, live)?;
         Ok(Worker { child, generation, began: began.clone(), segment, read_only: None, doorbell })
     }
 

@@ -78,6 +78,24 @@ impl Child {
         }
     }
 
+    /// Forks a worker of a story; if it ends with words, it prints them and exits with 3.
+    ///
+    /// # Errors
+    /// As [`Child::fork`].
+    pub fn fork_worker(
+        traced: bool,
+        story: &str,
+        live: impl FnOnce() -> Result<(), String>,
+    ) -> io::Result<Child> {
+        Child::fork(traced, || match live() {
+            Ok(()) => 0,
+            Err(what) => {
+                eprintln!("the worker of {story} says: {what}");
+                3
+            }
+        })
+    }
+
     /// Waits until it stands still or is gone.
     ///
     /// # Errors

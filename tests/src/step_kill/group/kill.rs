@@ -3,7 +3,7 @@
 //! Also: a member that only stands still keeps what it claimed, and gets no verdict; when it goes on, it does so as if nothing
 //! had been. And a producer that waits for the frontier while a member stands still is rung when the member moves it.
 
-use super::super::kill::Fate;
+use super::super::kill::{Boundary, Fate, sampled};
 use super::super::report::Report;
 use super::super::stage::{Ended, Heir, Order, WORKER};
 use super::super::tracer::{Stop, Word, kill_heir, phase};
@@ -17,7 +17,6 @@ use shoal_runtime::board::VerdictKind;
 use shoal_runtime::cursor::FRAME_ALIGN_BYTES;
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::segment::{self, Proof};
-use std::collections::HashMap;
 use std::io;
 
 /// Messages that a successor takes at the most: as many as fit its lanes before their readers look.
@@ -33,15 +32,12 @@ pub fn run(story: &GroupStory, pass: &Pass, every: usize, fate: Fate, report: &m
         // The section begins before there could be a child.
         return Ok(());
     }
-    let mut seen: HashMap<u64, usize> = HashMap::new();
-    for (k, &rip) in pass.trace.iter().enumerate() {
-        let nth = seen.entry(rip).or_default();
-        *nth += 1;
-        if !k.is_multiple_of(every) || report.enough() {
-            continue;
+    for Boundary { k, rip, nth } in sampled(&pass.trace, every) {
+        if report.enough() {
+            break;
         }
         report.boundaries += 1;
-        match at_boundary(story, rip, *nth, fate, k / every) {
+        match at_boundary(story, rip, nth, fate, k / every) {
             Ok(()) => {}
             Err(Broken::Wrong(what)) => report.violation(&name, Some(rip), format!("{what} (boundary {k})")),
             Err(Broken::System(error)) => return Err(error),

@@ -1,6 +1,6 @@
 //! A member of the group: the runtime's own code, in a process of its own (the worker) or inside the judge (its mate).
 
-use super::super::life::{ABORTED, Bytes, Quiet};
+use super::super::life::{ABORTED, Bytes, Quiet, write};
 use super::super::story::STATE_FINGERPRINT;
 use super::super::tracer::Control;
 use super::story::{Consumed, Event, GroupStory};
@@ -114,14 +114,20 @@ impl<'a> Member<'a> {
         self.compare(&frame)?;
         if self.lanes > 0 && sequence % 4 >= 2 {
             // A handler that fails after it sent: nothing of it may ever be seen.
-            self.write(0, false, ABORTED)?;
+            write(&mut self.outputs, &mut self.world, 0, false, ABORTED)?;
             self.keep(ABORTED)?;
             self.outputs.abort();
         }
         for lane in 0..self.lanes {
             let story = self.story;
             for (nth, payload) in story.outputs(lane, sequence).iter().enumerate() {
-                self.write(lane, ((lane + nth) as u64 + sequence) % 2 == 1, payload)?;
+                write(
+                    &mut self.outputs,
+                    &mut self.world,
+                    lane,
+                    ((lane + nth) as u64 + sequence) % 2 == 1,
+                    payload,
+                )?;
             }
         }
         if self.stateful {
@@ -174,23 +180,5 @@ impl<'a> Member<'a> {
             return Err("its state does not fit the slot".into());
         }
         Ok(())
-    }
-
-    fn write(&mut self, lane: usize, by_hand: bool, payload: &[u8]) -> Result<(), String> {
-        let Member { outputs, world, .. } = self;
-        let written = if by_hand {
-            let fill = |slot: &mut [u8]| {
-                slot[..payload.len()].copy_from_slice(payload);
-                Ok::<usize, ()>(payload.len())
-            };
-            outputs.write_by_hand(lane, payload.len(), world, None, fill).map(|outer| outer.map(drop))
-        } else {
-            outputs.write(lane, world, None, &mut Bytes(payload))
-        };
-        match written {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(format!("a send on lane {lane} failed: {error:?}")),
-            Err(error) => Err(format!("a send on lane {lane} failed: {error}")),
-        }
     }
 }
