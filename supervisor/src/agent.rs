@@ -13,7 +13,7 @@ use shoal_runtime::message::{self, Message};
 use shoal_runtime::{Incarnation, Region, state};
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One agent.
 pub struct Agent {
@@ -53,6 +53,19 @@ pub struct Agent {
     pub capture: Capture,
     /// How its last incarnation ended, for messages.
     pub last_ending: Option<String>,
+    /// Its last end that nobody had asked for.
+    pub last_crash: Option<Crash>,
+}
+
+/// An end that nobody had asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Crash {
+    /// Which generation it was.
+    pub generation: u32,
+    /// How it ended.
+    pub how: String,
+    /// When, since the swarm was started.
+    pub at: Duration,
 }
 
 /// A living process and what it was handed.
@@ -183,6 +196,15 @@ impl Agent {
         let mut totals = self.past.clone();
         self.view().into_iter().for_each(|view| totals.add(view));
         totals
+    }
+
+    /// Messages sent and received in all its lives: as [`Agent::totals`], without the histograms.
+    pub fn counts(&self) -> (u64, u64) {
+        let live = |which| self.view().map_or(0, |view| desk::counter(view, which));
+        (
+            self.past.sent.wrapping_add(live(Counter::Sent)),
+            self.past.received.wrapping_add(live(Counter::Received)),
+        )
     }
 
     /// The descriptors of one of its incarnations, living or not drained.

@@ -9,21 +9,63 @@ use crate::config::{self, SwarmFile};
 use crate::topology::Topology;
 
 /// Checks a swarm file and prints what it amounts to, or everything that is wrong with it.
-pub fn check(file: &Path) -> ExitCode {
+pub fn check(file: &Path, json: bool) -> ExitCode {
     match config::read(file) {
         Ok(file) => {
             let topology = Topology::of(&file);
-            warnings(&file, &topology).iter().for_each(|warning| eprintln!("{warning}"));
-            match print(summary(&file, &topology).as_bytes()) {
+            let warnings = warnings(&file, &topology);
+            warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            let text = match json {
+                true => format!("{}\n", facts(&file, &topology, &warnings)),
+                false => summary(&file, &topology),
+            };
+            match print(text.as_bytes()) {
                 Ok(_) => ExitCode::SUCCESS,
                 Err(_) => ExitCode::from(FAILED),
             }
         }
         Err(error) => {
             eprintln!("{error}");
+            if json {
+                // Whether anybody reads it does not change what the file is.
+                let _ = print(format!("{}\n", serde_json::json!({ "error": error.to_string() })).as_bytes());
+            }
             ExitCode::from(BAD_INPUT)
         }
     }
+}
+
+/// The summary as JSON.
+fn facts(file: &SwarmFile, topology: &Topology, warnings: &[String]) -> serde_json::Value {
+    let lanes = || topology.agents.iter().flat_map(|agent| &agent.lanes);
+    let channels = file.channels.iter().enumerate().map(|(at, channel)| {
+        serde_json::json!({
+            "name": channel.name,
+            "message": channel.message,
+            "capacity_bytes": channel.capacity_bytes,
+            "when_full": channel.when_full.word(),
+            "publishers": named(file, at, |agent| &agent.publishes),
+            "subscribers": named(file, at, |agent| &agent.subscribes),
+        })
+    });
+    let agents = file.agents.iter().map(|agent| {
+        serde_json::json!({ "name": agent.name, "replicas": agent.replicas, "command": agent.command })
+    });
+    serde_json::json!({
+        "swarm": file.name,
+        "processes": topology.agents.len(),
+        "lanes": lanes().count(),
+        "lane_bytes": lanes().map(|lane| lane.capacity_bytes).sum::<u64>(),
+        "channels": channels.collect::<Vec<_>>(),
+        "agents": agents.collect::<Vec<_>>(),
+        "warnings": warnings,
+    })
+}
+
+/// The agents that name a channel in a list of theirs.
+fn named(file: &SwarmFile, channel: usize, list: fn(&config::Agent) -> &Vec<config::Reference>) -> Vec<&str> {
+    let agents = file.agents.iter().filter(|agent| list(agent).iter().any(|r| r.channel == channel));
+    agents.map(|agent| agent.name.as_str()).collect()
 }
 
 /// What is allowed and probably not meant.
@@ -51,13 +93,10 @@ fn summary(file: &SwarmFile, topology: &Topology) -> String {
     let _ =
         writeln!(text, "swarm `{}`: {processes} processes, {lanes} lanes of {} KiB", file.name, bytes / 1024);
     for (at, channel) in file.channels.iter().enumerate() {
-        let named = |pick: fn(&config::Agent) -> &Vec<config::Reference>| {
-            let agents = file.agents.iter().filter(|agent| pick(agent).iter().any(|r| r.channel == at));
-            agents.map(|agent| agent.name.as_str()).collect::<Vec<_>>().join(", ")
-        };
         let (name, message, kib) = (&channel.name, &channel.message, channel.capacity_bytes / 1024);
         let full = channel.when_full.word();
-        let (from, to) = (named(|a| &a.publishes), named(|a| &a.subscribes));
+        let (from, to) =
+            (named(file, at, |a| &a.publishes).join(", "), named(file, at, |a| &a.subscribes).join(", "));
         let _ = writeln!(text, "  channel {name}: {message}, {kib} KiB per lane, {full}; {from} -> {to}");
     }
     for agent in &file.agents {

@@ -5,16 +5,24 @@
 //! | 0 | done; also when nobody reads our output any more, and after `--help` |
 //! | 1 | the operation failed: no swarm runs, the supervisor ended or refused, an agent did not stop, a result differs |
 //! | 2 | wrong usage or bad input: unknown command, option or agent, no such swarm, a swarm file with problems, a start that fails |
+//! | 3 | `status`, `down` and `wait` only: no such swarm is running |
+//!
+//! What each command means by them stands in `docs/operations.md`.
 //!
 //! Text for people goes to standard error, what was asked for to standard output. Here is what is asked; how it is
 //! asked of a running supervisor is in `cli/client.rs`, each larger command has a file.
 
 mod client;
 mod dlq;
+mod down;
 mod duration;
 mod follow;
 mod logs;
 mod ps;
+mod signal;
+mod status;
+mod up;
+mod wait;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -26,11 +34,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::control::Request;
+use crate::herald::Manner;
 
 /// The operation failed.
 pub const FAILED: u8 = 1;
 /// Wrong usage or bad input.
 pub const BAD_INPUT: u8 = 2;
+/// No such swarm is running: where that is an answer.
+pub const NOT_RUNNING: u8 = 3;
 
 /// A crash-proof swarm of agent processes that exchange messages through shared memory.
 #[derive(Debug, Parser)]
@@ -43,7 +54,8 @@ struct Shoal {
     command: Command,
 }
 
-const STATUSES: &str = "Exit status: 0 done, 1 the operation failed, 2 wrong usage or bad input.";
+const STATUSES: &str = "Exit status: 0 done, 1 the operation failed, 2 wrong usage or bad input, 3 not running \
+                        (status, down, wait).";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -51,11 +63,25 @@ enum Command {
     Run {
         /// The swarm file
         file: PathBuf,
+        /// Be the process that `up -d` starts: an own session, `ready` on standard output when all agents are
+        #[arg(long, hide = true)]
+        daemon: bool,
     },
+    /// Start the swarm of a swarm file: in the foreground as `run`, or with -d in the background
+    Up(up::UpOptions),
+    /// End a swarm in order, wait for its end, and say what was left unread
+    Down(down::DownOptions),
+    /// Say whether a swarm, or one agent, is well
+    Status(status::StatusOptions),
+    /// Wait until agents are ready, or have ended
+    Wait(wait::WaitOptions),
     /// Check a swarm file without running it
     Check {
         /// The swarm file
         file: PathBuf,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
     },
     /// Show the agents of a running swarm
     Ps {
@@ -66,13 +92,19 @@ enum Command {
     /// Print what an agent printed
     Logs(logs::LogsOptions),
     /// Stop an agent (all its replicas), or one replica such as worker.1, and wait until it stopped
-    Stop(Target),
+    Stop(Order),
     /// Start a stopped agent or replica
-    Start(Target),
+    Start(Order),
     /// Stop an agent or replica and start it again
-    Restart(Target),
-    /// Kill the process of an agent or replica with SIGKILL, to see it come back
-    Kill(Target),
+    Restart(Order),
+    /// Kill an agent or replica with SIGKILL, to see it come back; or send its process another signal
+    Kill {
+        #[command(flatten)]
+        order: Order,
+        /// The signal, by name or number; what comes of it counts as the agent's own doing
+        #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = signal::parse)]
+        signal: i32,
+    },
     /// Look at the messages that agents gave up (dead letters): list, show, replay, purge
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
@@ -100,11 +132,14 @@ enum Command {
     },
 }
 
-/// Whom a command is for.
+/// Whom an order is for.
 #[derive(Debug, Args)]
-struct Target {
-    /// An agent, or one replica of it
+struct Order {
+    /// An agent, or one replica of it; `all` means every agent
     name: String,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
 }
 
 /// What `shoal demo` is asked to do.
@@ -199,8 +234,8 @@ pub fn main() -> ExitCode {
     let Shoal { swarm, command } = Shoal::parse();
     let swarm = swarm.as_deref();
     let done = match command {
-        Command::Run { file } => return crate::run::run(&file),
-        Command::Check { file } => return crate::check::check(&file),
+        Command::Run { file, daemon } => return crate::run::run(&file, Manner::of(daemon)),
+        Command::Check { file, json } => return crate::check::check(&file, json),
         Command::Demo(options) => return crate::demo::command::demo(&options),
         Command::Agent { args } if args[0] == crate::postman::NAME => {
             return crate::postman::main(&args[1..]);
@@ -219,16 +254,25 @@ pub fn main() -> ExitCode {
         Command::Ps { json } => ps::ps(swarm, json),
         Command::Dlq(command) => dlq::dlq(swarm, &command),
         Command::Logs(options) => logs::logs(swarm, &options),
-        Command::Stop(Target { name }) => client::order(swarm, &name, |name| Request::Stop { name }),
-        Command::Start(Target { name }) => client::order(swarm, &name, |name| Request::Start { name }),
-        Command::Restart(Target { name }) => client::order(swarm, &name, |name| Request::Restart { name }),
-        Command::Kill(Target { name }) => client::order(swarm, &name, |name| Request::Kill { name }),
+        Command::Up(options) => return up::up(&options),
+        Command::Down(options) => down::down(swarm, &options),
+        Command::Status(options) => status::status(swarm, &options),
+        Command::Wait(options) => wait::wait(swarm, &options),
+        Command::Stop(order) => client::order(swarm, &order, |name| Request::Stop { name }),
+        Command::Start(order) => client::order(swarm, &order, |name| Request::Start { name }),
+        Command::Restart(order) => client::order(swarm, &order, |name| Request::Restart { name }),
+        Command::Kill { order, signal } => {
+            let signal = Some(signal).filter(|number| *number != nix::libc::SIGKILL);
+            client::order(swarm, &order, |name| Request::Kill { name, signal })
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { status, text }) => {
-            // Nowhere to say it if standard error is gone; the status tells.
-            let _ = writeln!(io::stderr(), "shoal: {text}");
+            if !text.is_empty() {
+                // Nowhere to say it if standard error is gone; the status tells.
+                let _ = writeln!(io::stderr(), "shoal: {text}");
+            }
             ExitCode::from(status)
         }
     }
@@ -245,6 +289,12 @@ pub(crate) fn print(text: &[u8]) -> Result<Printed, Failure> {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Printed::NobodyReads),
         Err(error) => Err(Failure::failed(format!("writing to standard output: {error}"))),
     }
+}
+
+/// One line of JSON.
+fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    let text = serde_json::to_string(value).map_err(|error| Failure::failed(error.to_string()))?;
+    Ok(text + "\n")
 }
 
 /// What became of text for standard output.

@@ -12,6 +12,7 @@
 //! (the event loop), the asking side (`cli/client.rs`).
 
 mod server;
+pub mod status;
 
 use std::path::PathBuf;
 
@@ -48,11 +49,25 @@ pub enum Request {
         /// As in `Stop`.
         name: String,
     },
-    /// Kill these agents' processes, to see them come back.
+    /// Kill these agents' processes, to see them come back; or send them another signal.
     Kill {
         /// As in `Stop`.
         name: String,
+        /// The signal's number; none for SIGKILL to the whole tree.
+        #[serde(default)]
+        signal: Option<i32>,
     },
+    /// How is the swarm?
+    Status,
+    /// Say when these agents are ready, or have ended.
+    Wait {
+        /// As in `Stop`; none for all.
+        name: Option<String>,
+        /// For their end.
+        ended: bool,
+    },
+    /// Stop the whole swarm; answered when it is over.
+    Down,
     /// Replay dead letters; answered when they lie in the lanes of those that gave them up.
     Replay {
         /// Their numbers; none for all.
@@ -77,6 +92,17 @@ pub enum Response {
     },
     /// What swarm this is.
     Info(SwarmInfo),
+    /// How the swarm is.
+    Status(Box<status::StatusReport>),
+    /// An order was carried out.
+    Ordered {
+        /// What was done, in words.
+        text: String,
+        /// With which agents.
+        agents: Vec<String>,
+    },
+    /// The swarm is over.
+    Down(DownReport),
     /// It is not done.
     Error {
         /// Why, and what to do.
@@ -95,6 +121,30 @@ pub struct SwarmInfo {
     pub logs: PathBuf,
     /// Its swarm file, absolute.
     pub file: PathBuf,
+}
+
+/// How a swarm ended; as JSON what `shoal down --json` prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DownReport {
+    /// The swarm's name.
+    pub swarm: String,
+    /// Whether it was ended by SIGKILL, because it was asked twice.
+    pub killed: bool,
+    /// Agents that had been given up.
+    pub failed: Vec<String>,
+    /// What nobody read.
+    pub unread: Vec<Unread>,
+}
+
+/// Messages that an agent did not read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unread {
+    /// Who should have read them.
+    pub agent: String,
+    /// From where.
+    pub channel: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// How the agents are; as JSON what `shoal ps --json` prints.
@@ -156,6 +206,16 @@ pub enum PsState {
 }
 
 impl PsState {
+    /// Every state, the good ones first.
+    pub const ALL: [PsState; 6] = [
+        PsState::Ready,
+        PsState::Starting,
+        PsState::Stopping,
+        PsState::Backoff,
+        PsState::Stopped,
+        PsState::Failed,
+    ];
+
     /// The word that people and JSON see.
     pub fn word(self) -> &'static str {
         match self {
@@ -174,6 +234,9 @@ impl PsState {
 pub fn is_meant(name: &str, instance: &str) -> bool {
     name == instance || agent_of(instance) == name
 }
+
+/// The word that means every agent, unless one has this name.
+pub const ALL: &str = "all";
 
 /// The agent that an instance is a replica of: `worker` of `worker.1`. Agents' own names hold no dot.
 pub fn agent_of(instance: &str) -> &str {

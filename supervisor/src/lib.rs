@@ -13,6 +13,8 @@ pub mod dead_letters;
 pub mod death;
 pub mod demo;
 pub mod event_loop;
+pub mod herald;
+pub mod notify;
 pub mod operator;
 pub mod output;
 pub mod postman;

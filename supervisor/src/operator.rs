@@ -2,7 +2,10 @@
 
 use crate::agent::Agent;
 use crate::child::{Event, State};
-use crate::control::{ClientId, Control, PsAgent, PsReport, PsState, Request, Response, SwarmInfo, is_meant};
+use crate::control::{
+    ALL, ClientId, Control, DownReport, PsAgent, PsReport, PsState, Request, Response, SwarmInfo, Unread,
+    is_meant,
+};
 use crate::event_loop::{Companion, Watch};
 use crate::swarm::Swarm;
 use rustix::event::epoll::EventFlags;
@@ -10,6 +13,8 @@ use shoal_runtime::beacon::{Beacon, Counts};
 use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
+
+mod status;
 
 /// The token of the control socket.
 const TOKEN: u64 = 2;
@@ -20,6 +25,8 @@ pub struct Operator {
     beacon: Option<Beacon>,
     info: SwarmInfo,
     waiting: Vec<Waiting>,
+    /// Who is told when the swarm is over.
+    until_over: Vec<ClientId>,
 }
 
 /// A question that is answered when something has come to pass.
@@ -41,7 +48,7 @@ impl Operator {
         logs: PathBuf,
     ) -> Self {
         let info = SwarmInfo { swarm, pid: std::process::id(), logs, file };
-        Operator { control, beacon, info, waiting: Vec::new() }
+        Operator { control, beacon, info, waiting: Vec::new(), until_over: Vec::new() }
     }
 
     fn answer(&mut self, client: ClientId, request: Request, swarm: &mut Swarm) {
@@ -52,19 +59,18 @@ impl Operator {
                 swarm.shut_down();
                 Response::Done { text: "the swarm is stopping".into() }
             }
-            Request::Kill { name } => match meant(swarm, &name) {
-                Err(response) => response,
-                Ok(agents) => {
-                    let killed = agents.iter().filter(|&&a| swarm.kill(a)).count();
-                    if killed == 0 {
-                        Response::Error {
-                            text: format!("{name} does not run; `shoal start {name}` starts it"),
-                        }
-                    } else {
-                        Response::Done { text: format!("{name} killed ({killed} of {})", agents.len()) }
-                    }
+            Request::Status => Response::Status(Box::new(status::status(swarm, &self.info))),
+            Request::Down => {
+                self.until_over.push(client);
+                if !swarm.is_ending() {
+                    swarm.shut_down();
                 }
-            },
+                return;
+            }
+            Request::Kill { name, signal } => kill(swarm, &name, signal),
+            Request::Wait { name, ended } => {
+                return self.wait(client, name.as_deref().unwrap_or(ALL), ended, swarm);
+            }
             Request::Replay { ids } => return self.replay(client, ids.as_deref(), swarm),
             Request::Stop { name } => {
                 return self.ask(client, &name, "stopped", Event::StopAsked, stopped, swarm);
@@ -116,6 +122,28 @@ impl Operator {
         self.waiting.push(Waiting { client, verb, agents, over });
     }
 
+    /// Answers when agents are ready, or have ended.
+    fn wait(&mut self, client: ClientId, name: &str, ended: bool, swarm: &Swarm) {
+        match meant(swarm, name) {
+            Err(response) => self.control.reply(client, &response),
+            Ok(agents) => {
+                let agents = agents.into_iter().map(|a| (a, 0)).collect();
+                let (verb, over): (_, fn(&Agent, u32) -> Option<bool>) =
+                    if ended { ("ended", over) } else { ("ready", ready) };
+                self.waiting.push(Waiting { client, verb, agents, over });
+            }
+        }
+    }
+
+    /// Tells who waits for the end of the swarm how it ended: a moment before the supervisor leaves.
+    fn tell_over(&mut self, swarm: &Swarm) {
+        if self.until_over.is_empty() || !swarm.is_over() {
+            return;
+        }
+        let report = Response::Down(down_report(swarm));
+        self.until_over.drain(..).for_each(|client| self.control.reply(client, &report));
+    }
+
     /// Answers what has come to pass.
     fn settle(&mut self, swarm: &Swarm) {
         let control = &mut self.control;
@@ -132,11 +160,10 @@ impl Operator {
             };
             let failed = names(false);
             let response = if failed.is_empty() {
-                Response::Done { text: format!("{} {}", names(true), waiting.verb) }
+                let agents = all.iter().map(|&(a, _)| swarm.agents[a].name.clone()).collect();
+                Response::Ordered { text: format!("{} {}", names(true), waiting.verb), agents }
             } else {
-                Response::Error {
-                    text: format!("{failed} could not be {}: see `shoal logs {failed}`", waiting.verb),
-                }
+                Response::Error { text: not_done(&failed, waiting.verb) }
             };
             control.reply(waiting.client, &response);
             false
@@ -174,8 +201,75 @@ fn restarted(agent: &Agent, before: u32) -> Option<bool> {
     }
 }
 
+fn ready(agent: &Agent, _: u32) -> Option<bool> {
+    match agent.state {
+        State::Ready | State::Ended => Some(true),
+        State::Failed => Some(false),
+        _ => None,
+    }
+}
+
+fn over(agent: &Agent, _: u32) -> Option<bool> {
+    (agent.state.is_at_rest() && agent.generation > 0).then_some(true)
+}
+
+fn not_done(failed: &str, verb: &str) -> String {
+    match verb {
+        "ready" => format!("{failed} will not get ready, being given up: see `shoal logs {failed}`"),
+        _ => format!("{failed} could not be {verb}: see `shoal logs {failed}`"),
+    }
+}
+
 fn replayed(agent: &Agent, _: u32) -> Option<bool> {
     agent.state.is_at_rest().then_some(agent.state == State::Ended)
+}
+
+/// Kills agents' whole trees, or sends their processes another signal.
+fn kill(swarm: &mut Swarm, name: &str, signal: Option<i32>) -> Response {
+    let agents = match meant(swarm, name) {
+        Ok(agents) => agents,
+        Err(response) => return response,
+    };
+    let signal = match signal.map(|number| (number, rustix::process::Signal::from_named_raw(number))) {
+        Some((number, None)) => {
+            return Response::Error { text: format!("{number} is no signal of this system") };
+        }
+        Some((_, Some(signal))) => Some(signal),
+        None => None,
+    };
+    let reached = agents.iter().copied().filter(|&agent| match signal {
+        None => swarm.kill(agent),
+        Some(signal) => swarm.signal(agent, signal),
+    });
+    let reached: Vec<usize> = reached.collect();
+    if reached.is_empty() {
+        return Response::Error { text: format!("{name} does not run; `shoal start {name}` starts it") };
+    }
+    let verb = match signal {
+        None => "killed".to_owned(),
+        Some(signal) => format!("sent signal {}", signal.as_raw()),
+    };
+    let text = format!("{name} {verb} ({} of {})", reached.len(), agents.len());
+    Response::Ordered { text, agents: reached.iter().map(|&a| swarm.agents[a].name.clone()).collect() }
+}
+
+/// How a swarm that is over ended.
+fn down_report(swarm: &Swarm) -> DownReport {
+    let unread = swarm.agents.iter().enumerate().flat_map(|(agent, record)| {
+        let unread = swarm.unread(agent).into_iter().filter(|(_, count)| *count > 0);
+        unread.map(|(channel, count)| Unread {
+            agent: record.name.clone(),
+            channel: swarm.topology.channels[channel].name.clone(),
+            count,
+        })
+    });
+    let failed = swarm.agents.iter().filter(|agent| agent.state == State::Failed);
+    DownReport {
+        swarm: swarm.file.name.clone(),
+        killed: swarm.is_killed(),
+        failed: failed.map(|agent| agent.name.clone()).collect(),
+        unread: unread.collect(),
+    }
 }
 
 /// The agents that a name means.
@@ -185,6 +279,9 @@ fn meant(swarm: &Swarm, name: &str) -> Result<Vec<usize>, Response> {
     let agents: Vec<_> = agents.map(|(i, _)| i).collect();
     if !agents.is_empty() {
         return Ok(agents);
+    }
+    if name == ALL {
+        return Ok((0..swarm.agents.len()).filter(|&agent| swarm.is_shown(agent)).collect());
     }
     let near = swarm
         .agents
@@ -204,7 +301,7 @@ fn report(swarm: &Swarm) -> PsReport {
             name: agent.name.clone(),
             pid,
             generation: u64::from(agent.generation),
-            state: if swarm.is_waiting(index) { PsState::Starting } else { shown(agent.state) },
+            state: status::state(swarm, index),
             restarts: agent.restarts,
             rescues: agent.rescues,
             hangs: agent.hangs,
@@ -257,6 +354,7 @@ impl Companion for Operator {
 
     fn passed(&mut self, swarm: &mut Swarm) {
         self.settle(swarm);
+        self.tell_over(swarm);
         self.shine(swarm);
     }
 }

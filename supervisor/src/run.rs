@@ -4,6 +4,7 @@ use crate::config::{self, SwarmFile};
 use crate::control::Control;
 use crate::dead_letters::DeadLetters;
 use crate::event_loop::{self, Companion};
+use crate::herald::{Herald, Manner};
 use crate::operator::Operator;
 use crate::output::{Capture, Echo};
 use crate::run_dir::{self, RunDir};
@@ -25,7 +26,8 @@ const DESCRIPTORS_PER_AGENT: u64 = 12;
 const DESCRIPTORS_BESIDES: u64 = 64;
 
 /// Runs a swarm file until the swarm is over.
-pub fn run(file: &Path) -> ExitCode {
+pub fn run(file: &Path, manner: Manner) -> ExitCode {
+    manner.begin();
     let file = match config::read(file) {
         Ok(file) => file,
         Err(error) => {
@@ -40,9 +42,10 @@ pub fn run(file: &Path) -> ExitCode {
             return ExitCode::from(BAD_INPUT);
         }
     };
-    let echo = Echo::to_stdout().unwrap_or_default();
+    let echo = manner.echo();
+    let mut herald = Herald::new(manner);
     let notices = Box::new(|text: &str| eprintln!("shoal: {text}"));
-    let setting = Setting { echo, notices, companions: vec![&mut signals], adopted: Vec::new() };
+    let setting = Setting { echo, notices, companions: vec![&mut signals, &mut herald], adopted: Vec::new() };
     let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name)).map_err(|e| e.to_string());
     match claimed.and_then(|folder| run_file(file, &folder, setting)) {
         Ok(Swarm { failed_start: Some(why), .. }) => {
@@ -109,7 +112,13 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
 /// Lights the beacon; a swarm without one is whole, only slower to find.
 fn light(name: &str, swarm: &mut Swarm) -> Option<Beacon> {
     let lit = beacon::sweep(name).and_then(|_| Beacon::light(name, swarm.id()));
-    lit.map_err(|error| swarm.notice(&format!("no beacon, observers ask the control socket: {error}"))).ok()
+    let missed =
+        lit.as_ref().err().map(|error| format!("no beacon, observers ask the control socket: {error}"));
+    if let Some(text) = missed {
+        swarm.notice(&text);
+        swarm.lacks.push(text);
+    }
+    lit.ok()
 }
 
 /// Raises the soft limit of open descriptors to the hard one and checks that it suffices.

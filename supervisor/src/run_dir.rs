@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   $XDG_RUNTIME_DIR/shoal/          or, without it, <temp dir>/shoal-<uid>/      0700, ours, no symlink
+//!     ├ <name>.log         what its supervisor says when it runs in the background; outlives the run
 //!     └ <name>/                                                                   0700
 //!         ├ lock       held by flock as long as the swarm runs; says "pid start_time"
 //!         ├ control    the socket (control.rs)
@@ -63,6 +64,16 @@ impl Place {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where the words of a supervisor in the background go unless somebody says otherwise; its folder is made. Like dead
+    /// letters it outlives the run: no swarm's name has a dot.
+    ///
+    /// # Errors
+    /// An unsafe folder, or the system's refusal to make it.
+    pub fn log(&self, name: &str) -> Result<PathBuf, ClaimError> {
+        make_dir(&self.path)?;
+        Ok(self.path.join(format!("{name}.log")))
     }
 }
 

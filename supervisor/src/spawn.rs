@@ -261,14 +261,16 @@ pub fn end_strays(known: impl Fn(i32) -> bool) -> usize {
     count
 }
 
-/// The environment of a child: this process's own, changed by `changes`.
+/// The environment of a child: this process's own, without what a service manager told it alone, changed by `changes`.
 ///
 /// # Errors
 /// A name or value with a NUL byte.
 pub fn environment(changes: &[(&str, &str)]) -> io::Result<Vec<CString>> {
     use std::os::unix::ffi::OsStrExt;
-    let kept =
-        std::env::vars_os().filter(|(name, _)| !changes.iter().any(|(n, _)| name.as_bytes() == n.as_bytes()));
+    let told =
+        |name: &std::ffi::OsStr| crate::notify::VARIABLES.iter().any(|n| name.as_bytes() == n.as_bytes());
+    let kept = std::env::vars_os()
+        .filter(|(name, _)| !told(name) && !changes.iter().any(|(n, _)| name.as_bytes() == n.as_bytes()));
     let kept = kept.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
     let changed = changes.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
     kept.chain(changed).map(|entry| CString::new(entry).map_err(io::Error::other)).collect()

@@ -110,6 +110,8 @@ pub struct Swarm {
     /// Agents that were not started yet, because they come after others.
     waiting: Vec<usize>,
     notices: Notices,
+    /// What the swarm file asks for and this machine does not give, in words.
+    pub lacks: Vec<String>,
 }
 
 /// Where the operator is told of what happens.
@@ -169,6 +171,7 @@ impl Swarm {
             died_at: None,
             capture: capture(&instance.name),
             last_ending: None,
+            last_crash: None,
         });
         let agents = agents.collect();
         let stages = topology.stop_order();
@@ -196,6 +199,7 @@ impl Swarm {
             hangs,
             waiting: Vec::new(),
             notices,
+            lacks: Vec::new(),
         };
         replay::rests(&mut swarm);
         Ok(swarm)
@@ -236,6 +240,16 @@ impl Swarm {
             State::Ended | State::Failed => a.live.is_none(),
             state => ending && state.is_at_rest() && a.live.is_none(),
         })
+    }
+
+    /// How long ago it was made.
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Whether the swarm is, or was, ended by SIGKILL.
+    pub fn is_killed(&self) -> bool {
+        self.ends == Ends::Killed
     }
 
     /// Whether the swarm is being ended.
@@ -327,6 +341,13 @@ impl Swarm {
         live.killed_ns.get_or_insert_with(clock::now_ns);
         self.note_death(agent);
         self.feed(agent, Event::KillAsked);
+        true
+    }
+
+    /// Sends an agent's process a signal. What comes of it counts as the agent's own doing. False when it does not run.
+    pub fn signal(&mut self, agent: usize, signal: Signal) -> bool {
+        let Some(live) = &self.agents[agent].live else { return false };
+        spawn::signal(&live.child, signal);
         true
     }
 

@@ -90,7 +90,7 @@ fn holder() {
 #[ignore = "a process of another test"]
 fn supervisor() {
     let Ok(file) = std::env::var(SWARM_ENV) else { return };
-    let _ = shoal::run::run(Path::new(&file));
+    let _ = shoal::run::run(Path::new(&file), shoal::herald::Manner::Foreground);
 }
 
 #[test]

@@ -2,10 +2,11 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Failure, print};
-use crate::control::{PsReport, Request, Response, SwarmInfo, address_of, agent_of, is_meant};
+use super::{Failure, NOT_RUNNING, Order, json, print};
+use crate::control::status::StatusReport;
+use crate::control::{ALL, PsReport, Request, Response, SwarmInfo, address_of, agent_of, is_meant};
 use crate::run_dir::{Place, Running, list_running_in};
 
 /// How long a supervisor may take for an answer that needs no agent: longer means it is stopped or stuck.
@@ -28,6 +29,13 @@ impl Client {
     pub(super) fn connect_in(place: &Place, swarm: Option<&str>) -> Result<Client, Failure> {
         let running = list_running_in(place).map_err(|error| Failure::failed(error.to_string()))?;
         Client::to(choose(running, swarm)?)
+    }
+
+    pub(super) fn status(&mut self) -> Result<StatusReport, Failure> {
+        match self.ask(&Request::Status, Some(ANSWER_MAX))? {
+            Response::Status(report) => Ok(*report),
+            other => Err(self.unexpected(&other)),
+        }
     }
 
     fn to(swarm: Running) -> Result<Client, Failure> {
@@ -63,28 +71,69 @@ impl Client {
 
     /// Asks and waits for the answer, as long as it takes if there is no limit.
     pub(super) fn ask(&mut self, request: &Request, max: Option<Duration>) -> Result<Response, Failure> {
-        let name = &self.swarm.name;
-        let ended = || Failure::failed(format!("the supervisor of `{name}` ended before it answered"));
+        self.ask_within(request, max)?.ok_or_else(|| {
+            let Running { name, pid, .. } = &self.swarm;
+            let pid = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
+            Failure::failed(format!("the supervisor of `{name}`{pid} does not answer: is it stopped?"))
+        })
+    }
+
+    /// As `ask`; `None` when there is no answer in time. Then `await_answer` goes on.
+    pub(super) fn ask_within(
+        &mut self,
+        request: &Request,
+        max: Option<Duration>,
+    ) -> Result<Option<Response>, Failure> {
         let mut line = serde_json::to_vec(request).map_err(|error| Failure::failed(error.to_string()))?;
         line.push(b'\n');
+        self.stream.get_mut().write_all(&line).map_err(|_| self.ended())?;
+        self.await_answer(max)
+    }
+
+    /// Waits for the answer to what was asked.
+    pub(super) fn await_answer(&mut self, max: Option<Duration>) -> Result<Option<Response>, Failure> {
+        let name = &self.swarm.name;
         let mut answer = Vec::new();
         let got = self
             .socket()
-            .set_read_timeout(max)
-            .and_then(|()| self.stream.get_mut().write_all(&line))
+            .set_read_timeout(max.map(|max| max.max(Duration::from_millis(1))))
             .and_then(|()| (&mut self.stream).take(ANSWER_BYTES_MAX).read_until(b'\n', &mut answer));
         match got {
-            Ok(_) if answer.last() == Some(&b'\n') => serde_json::from_slice(&answer).map_err(|error| {
-                Failure::failed(format!("the supervisor of `{name}` speaks another version: {error}"))
-            }),
-            Ok(_) => Err(ended()),
-            Err(error) if is_time_out(&error) => {
-                let pid = self.swarm.pid.map_or(String::new(), |pid| format!(" (process {pid})"));
-                let text = format!("the supervisor of `{name}`{pid} does not answer: is it stopped?");
-                Err(Failure::failed(text))
-            }
-            Err(_) => Err(ended()),
+            Ok(_) if answer.last() == Some(&b'\n') => match serde_json::from_slice(&answer) {
+                Ok(response) => Ok(Some(response)),
+                Err(error) => Err(Failure::failed(format!(
+                    "the supervisor of `{name}` speaks another version: {error}"
+                ))),
+            },
+            Err(error) if is_time_out(&error) => Ok(None),
+            Ok(_) | Err(_) => Err(self.ended()),
         }
+    }
+
+    /// Waits until the supervisor is gone; false when it is not in time.
+    pub(super) fn until_gone(&mut self, max: Option<Duration>) -> Result<bool, Failure> {
+        let end = max.map(|max| Instant::now() + max);
+        loop {
+            let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+            match self.socket().set_read_timeout(left.map(|left| left.max(Duration::from_millis(1)))) {
+                Ok(()) => {}
+                Err(error) => return Err(Failure::failed(format!("waiting for the supervisor: {error}"))),
+            }
+            match self.stream.read(&mut [0; 64]) {
+                Err(error) if is_time_out(&error) => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(1..) => {}
+                // A supervisor with too many clients cuts off who idles; that is not its end.
+                Ok(0) | Err(_) => match self.again() {
+                    Some(again) => *self = again,
+                    None => return Ok(true),
+                },
+            }
+        }
+    }
+
+    fn ended(&self) -> Failure {
+        Failure::failed(format!("the supervisor of `{}` ended before it answered", self.swarm.name))
     }
 
     pub(super) fn unexpected(&self, response: &Response) -> Failure {
@@ -137,21 +186,69 @@ pub(super) fn choose(running: Vec<Running>, wanted: Option<&str>) -> Result<Runn
     Err(Failure::bad_input(text))
 }
 
+/// A running swarm that was found, for commands that say with a status of its own that there is none.
+pub(super) struct Target {
+    swarm: Running,
+}
+
+impl Target {
+    /// The swarm of this name, or the only one that is running.
+    ///
+    /// # Errors
+    /// With the status [`NOT_RUNNING`]: there is none.
+    pub(super) fn find(swarm: Option<&str>) -> Result<Target, Failure> {
+        let running =
+            list_running_in(&Place::of_user()).map_err(|error| Failure::failed(error.to_string()))?;
+        let none = match swarm {
+            Some(wanted) => !running.iter().any(|found| found.name == wanted),
+            None => running.is_empty(),
+        };
+        match choose(running, swarm) {
+            Ok(swarm) => Ok(Target { swarm }),
+            Err(Failure { text, .. }) if none => Err(Failure { status: NOT_RUNNING, text }),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.swarm.name
+    }
+
+    /// The process that holds its name.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.swarm.pid
+    }
+
+    /// Connects to its supervisor.
+    pub(super) fn connect(&self) -> Result<Client, Failure> {
+        Client::to(self.swarm.clone())
+    }
+}
+
 /// `stop`, `start`, `restart`, `kill`: asks, waits as long as it takes, prints what was done.
 pub(super) fn order(
     swarm: Option<&str>,
-    name: &str,
+    order: &Order,
     request: impl FnOnce(String) -> Request,
 ) -> Result<(), Failure> {
     let mut client = Client::connect(swarm)?;
-    match client.ask(&request(name.to_owned()), None)? {
-        Response::Done { text } => print(format!("{text}\n").as_bytes()).map(|_| ()),
+    let (text, agents) = match client.ask(&request(order.name.clone()), None)? {
+        Response::Done { text } => (text, Vec::new()),
+        Response::Ordered { text, agents } => (text, agents),
         refused => {
             // Only now: how the agents are is a dear question to ask for a mistyped name.
-            check_name(name, &client.ps()?)?;
-            Err(client.unexpected(&refused))
+            if order.name != ALL {
+                check_name(&order.name, &client.ps()?)?;
+            }
+            return Err(client.unexpected(&refused));
         }
-    }
+    };
+    let line = match order.json {
+        true => json(&serde_json::json!({ "swarm": client.swarm.name, "done": text, "agents": agents }))?,
+        false => format!("{text}\n"),
+    };
+    print(line.as_bytes()).map(|_| ())
 }
 
 /// The instances that a name means.

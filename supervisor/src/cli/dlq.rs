@@ -199,7 +199,7 @@ impl LetterBox {
         let mut client = Client::connect_in(&self.place, Some(&self.swarm))?;
         if !ids.is_empty() {
             match client.ask(&Request::Replay { ids: Some(ids.clone()) }, None)? {
-                Response::Done { .. } => {}
+                Response::Done { .. } | Response::Ordered { .. } => {}
                 refused => return Err(client.unexpected(&refused)),
             }
         }

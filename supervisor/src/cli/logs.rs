@@ -24,6 +24,9 @@ pub(super) struct LogsOptions {
     /// Only the last N lines of what is kept
     #[arg(short = 'n', long, value_name = "N")]
     lines: Option<usize>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    json: bool,
 }
 
 /// Prints an agent's kept output, and with `-f` all that follows.
@@ -34,7 +37,7 @@ pub(super) fn logs(swarm: Option<&str>, options: &LogsOptions) -> Result<(), Fai
     let instances = check_name(&options.name, &report)?;
     // Watched before anything is read: what comes in between is not missed.
     let watch = options.follow.then(|| watch(&dir)).transpose()?;
-    let mut tail = Tail::new(&dir, &instances, io::stdout().is_terminal());
+    let mut tail = Tail::new(&dir, &instances, form(options.json));
     let mut records = tail.read()?;
     if let Some(count) = options.lines {
         records.drain(..records.len().saturating_sub(count));
@@ -46,6 +49,34 @@ pub(super) fn logs(swarm: Option<&str>, options: &LogsOptions) -> Result<(), Fai
         Some(watch) => follow(client, &mut tail, &watch),
         None => Ok(()),
     }
+}
+
+/// How lines are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    /// As they are.
+    Raw,
+    /// With what could steer the terminal escaped.
+    Terminal,
+    /// As JSON objects.
+    Json,
+}
+
+fn form(json: bool) -> Form {
+    match json {
+        true => Form::Json,
+        false if io::stdout().is_terminal() => Form::Terminal,
+        false => Form::Raw,
+    }
+}
+
+/// A kept line as an object: `2026-01-02T03:04:05.678Z out text`.
+fn object(agent: &str, line: &[u8]) -> String {
+    let line = String::from_utf8_lossy(line);
+    let mut parts = line.splitn(3, ' ');
+    let mut part = || parts.next().unwrap_or_default();
+    let (time, stream, text) = (part(), part(), part());
+    serde_json::json!({ "agent": agent, "time": time, "stream": stream, "text": text }).to_string()
 }
 
 fn watch(dir: &Path) -> Result<rustix::fd::OwnedFd, Failure> {
@@ -102,17 +133,16 @@ fn forget_events(watch: &rustix::fd::OwnedFd) {
 /// The logs of one or several replicas as one stream.
 struct Tail {
     followers: Vec<(String, Follower)>,
-    /// Escape what could steer the terminal.
-    terminal: bool,
+    form: Form,
 }
 
 /// One line, and which of the followers it is of.
 type Record = (usize, Vec<u8>);
 
 impl Tail {
-    fn new(dir: &Path, instances: &[&str], terminal: bool) -> Tail {
+    fn new(dir: &Path, instances: &[&str], form: Form) -> Tail {
         let followers = instances.iter().map(|name| (name.to_string(), Follower::new(dir, name))).collect();
-        Tail { followers, terminal }
+        Tail { followers, form }
     }
 
     /// What came since the last call, by time.
@@ -143,12 +173,14 @@ impl Tail {
     fn print(&self, records: &[Record]) -> Result<Printed, Failure> {
         let mut text = Vec::new();
         for (at, line) in records {
-            if self.followers.len() > 1 {
-                text.extend_from_slice(format!("{} | ", self.followers[*at].0).as_bytes());
+            let name = &self.followers[*at].0;
+            if self.followers.len() > 1 && self.form != Form::Json {
+                text.extend_from_slice(format!("{name} | ").as_bytes());
             }
-            match self.terminal {
-                true => text.extend_from_slice(shown(line).as_bytes()),
-                false => text.extend_from_slice(line),
+            match self.form {
+                Form::Terminal => text.extend_from_slice(shown(line).as_bytes()),
+                Form::Raw => text.extend_from_slice(line),
+                Form::Json => text.extend_from_slice(object(name, line).as_bytes()),
             }
             text.push(b'\n');
         }

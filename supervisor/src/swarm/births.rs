@@ -66,7 +66,7 @@ impl Swarm {
     }
 
     /// Whether every agent was ready once: from then on a failing agent does not end the swarm.
-    pub(super) fn started_once(&self) -> bool {
+    pub fn started_once(&self) -> bool {
         self.agents.iter().all(|a| a.was_ready || a.state == State::Ended)
     }
 

@@ -1,7 +1,7 @@
 //! The end of an incarnation: proof, verdict, conclusions; and of an agent that is given up.
 
 use super::{Ends, PROOF_PATIENCE, PROOF_RETRY, Swarm, Timer};
-use crate::agent::{Grave, Live};
+use crate::agent::{Crash, Grave, Live};
 use crate::child::{Event, Next, State};
 use crate::death;
 use crate::output::{Drained, Stream};
@@ -120,6 +120,8 @@ impl Swarm {
             ));
         }
         if !expected && !live.ordered {
+            let (generation, at) = (live.incarnation.generation, self.started.elapsed());
+            self.agents[agent].last_crash = Some(Crash { generation, how: ending.to_string(), at });
             self.notice(&format!("agent {name} (generation {}) {ending}", live.incarnation.generation));
         }
         let before_ready = !self.agents[agent].was_ready && !self.started_once();

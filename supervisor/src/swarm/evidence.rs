@@ -59,7 +59,7 @@ impl Swarm {
     }
 
     /// For each channel that an agent reads, how many committed messages for it lie unread.
-    pub(super) fn unread(&self, agent: usize) -> Vec<(usize, u64)> {
+    pub fn unread(&self, agent: usize) -> Vec<(usize, u64)> {
         let inputs = self.topology.agents[agent].inputs.iter().enumerate();
         let mut channels: BTreeMap<usize, u64> = BTreeMap::new();
         for (index, input) in inputs {
