@@ -103,5 +103,13 @@ fn summary(file: &SwarmFile, topology: &Topology) -> String {
         let (name, replicas) = (&agent.name, agent.replicas);
         let _ = writeln!(text, "  agent {name}: {replicas} x {}", agent.command.join(" "));
     }
+    for set in &file.sets {
+        let name = |member: &config::Member| match *member {
+            config::Member::Agent(agent) => file.agents[agent].name.as_str(),
+            config::Member::Set(set) => file.sets[set].name.as_str(),
+        };
+        let members = set.members.iter().map(name).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(text, "  set {}: {} of {members}", set.name, set.strategy.word());
+    }
     text
 }

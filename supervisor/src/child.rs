@@ -12,6 +12,8 @@
 //!                     └──────────── backoff ──────────────────> failed
 //! ```
 //!
+//! An agent whose set restarts is `SetAside`: it ends, and is `aside` until it is `Recalled` (`strategy.rs`).
+//!
 //! Two rules for the event loop. Timers belong to a state: leaving the state cancels them, so that no event
 //! of an earlier life arrives. And `Exited` means a *proved* death: the pidfd is readable and the write seal
 //! of the dead's segment was granted; a death that cannot be proved within a second is `ProofRefused`.
@@ -27,6 +29,8 @@ pub enum Next {
     Rest,
     /// A start at once: a restart was asked for.
     Start,
+    /// It waits until the restart of its set comes to it.
+    Aside,
 }
 
 /// Where an agent is in its life.
@@ -36,7 +40,7 @@ pub enum State {
     Starting,
     /// It said ready.
     Ready,
-    /// It is being ended: asked (`Rest`, `Start`), or killed because it did not become ready, or hung (`Decide`).
+    /// It is being ended: asked (`Rest`, `Start`, `Aside`), or killed because it did not become ready, or hung (`Decide`).
     Stopping(Next),
     /// Its process is gone but something may still write its memory: no verdict and no successor.
     Unproven(Next),
@@ -44,6 +48,8 @@ pub enum State {
     Backoff,
     /// Dead; the next start waits until readers have drained enough predecessors (`history`).
     Draining,
+    /// Dead; its set restarts, and has not come to it yet.
+    Aside,
     /// Not running because it was stopped.
     Stopped,
     /// Not running because it was given up.
@@ -54,17 +60,20 @@ pub enum State {
 
 impl State {
     /// Every state, in the order of the documentation.
-    pub const ALL: [State; 13] = [
+    pub const ALL: [State; 16] = [
         State::Starting,
         State::Ready,
         State::Stopping(Next::Decide),
         State::Stopping(Next::Rest),
         State::Stopping(Next::Start),
+        State::Stopping(Next::Aside),
         State::Unproven(Next::Decide),
         State::Unproven(Next::Rest),
         State::Unproven(Next::Start),
+        State::Unproven(Next::Aside),
         State::Backoff,
         State::Draining,
+        State::Aside,
         State::Stopped,
         State::Failed,
         State::Ended,
@@ -76,7 +85,7 @@ impl State {
             State::Starting => "starting",
             State::Ready => "ready",
             State::Stopping(_) | State::Unproven(_) => "stopping",
-            State::Backoff | State::Draining => "backoff",
+            State::Backoff | State::Draining | State::Aside => "backoff",
             State::Stopped | State::Ended => "stopped",
             State::Failed => "failed",
         }
@@ -90,11 +99,14 @@ impl State {
             State::Stopping(Next::Decide) => "stopping, then decide",
             State::Stopping(Next::Rest) => "stopping",
             State::Stopping(Next::Start) => "stopping, then start",
+            State::Stopping(Next::Aside) => "stopping, then aside",
             State::Unproven(Next::Decide) => "unproven, then decide",
             State::Unproven(Next::Rest) => "unproven",
             State::Unproven(Next::Start) => "unproven, then start",
+            State::Unproven(Next::Aside) => "unproven, then aside",
             State::Backoff => "backoff",
             State::Draining => "draining",
+            State::Aside => "aside",
             State::Stopped => "stopped",
             State::Failed => "failed",
             State::Ended => "ended",
@@ -146,8 +158,12 @@ pub enum Event {
     StopTimedOut,
     /// The pause before the next start is over.
     BackoffOver,
-    /// `restart.rs` says that there were too many deaths.
+    /// `restart.rs` says that there were too many deaths, or its set was given up.
     GaveUp,
+    /// Its set restarts, or it has to wait for its set's restart.
+    SetAside,
+    /// The restart of its set has come to it.
+    Recalled,
     /// The start that was due must wait: too many predecessors are not drained.
     HistoryFull,
     /// Enough predecessors are drained: a waiting start can be made.
@@ -156,7 +172,7 @@ pub enum Event {
 
 impl Event {
     /// Every event, in the order of the documentation.
-    pub const ALL: [Event; 19] = [
+    pub const ALL: [Event; 21] = [
         Event::Spawned,
         Event::SpawnFailed,
         Event::Ready,
@@ -174,6 +190,8 @@ impl Event {
         Event::StopTimedOut,
         Event::BackoffOver,
         Event::GaveUp,
+        Event::SetAside,
+        Event::Recalled,
         Event::HistoryFull,
         Event::HistoryFreed,
     ];
@@ -198,6 +216,8 @@ impl Event {
             Event::StopTimedOut => "StopTimedOut",
             Event::BackoffOver => "BackoffOver",
             Event::GaveUp => "GaveUp",
+            Event::SetAside => "SetAside",
+            Event::Recalled => "Recalled",
             Event::HistoryFull => "HistoryFull",
             Event::HistoryFreed => "HistoryFreed",
         }
@@ -253,34 +273,36 @@ impl Action {
 /// `policy` matters only where a death is decided. An operator's `StartAsked` or `RestartAsked` also gives the
 /// agent a clean record (`Intensity::forget`).
 pub fn next(state: State, event: Event, policy: Policy) -> (State, Action) {
-    use State::{Backoff, Draining, Ended, Failed, Ready, Starting, Stopped, Stopping, Unproven};
+    use State::{Aside, Backoff, Draining, Ended, Failed, Ready, Starting, Stopped, Stopping, Unproven};
     match event {
         Event::Spawned => match state {
             Starting => (Starting, Action::AwaitReady),
             // Asked to stop while it was being made: nobody was there to be asked.
-            Stopping(Next::Rest | Next::Start) => (state, Action::AskToStop),
+            Stopping(Next::Rest | Next::Start | Next::Aside) => (state, Action::AskToStop),
             Ready => (Ready, Action::None),
             // Nobody wants this process.
-            Stopping(Next::Decide) | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => {
+            Stopping(Next::Decide) | Unproven(_) | Backoff | Draining | Aside | Stopped | Failed | Ended => {
                 (state, Action::KillTree)
             }
         },
         Event::Ready => match state {
             Starting => (Ready, Action::None),
-            Ready | Stopping(_) | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => {
+            Ready | Stopping(_) | Unproven(_) | Backoff | Draining | Aside | Stopped | Failed | Ended => {
                 (state, Action::None)
             }
         },
         Event::SpawnFailed => match state {
             Starting | Stopping(_) => gone(state, policy, false, false),
             // There was a process: only a proved `Exited` ends this state.
-            Ready | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => (state, Action::None),
+            Ready | Unproven(_) | Backoff | Draining | Aside | Stopped | Failed | Ended => {
+                (state, Action::None)
+            }
         },
         Event::Exited { normal, ordered } => gone(state, policy, normal, ordered),
         Event::ProofRefused => match state {
             Starting | Ready => (Unproven(Next::Decide), Action::KillTree),
             Stopping(next) | Unproven(next) => (Unproven(next), Action::KillTree),
-            Backoff | Draining | Stopped | Failed | Ended => (state, Action::None),
+            Backoff | Draining | Aside | Stopped | Failed | Ended => (state, Action::None),
         },
         Event::StopAsked => match state {
             Starting | Ready => (Stopping(Next::Rest), Action::AskToStop),
@@ -288,7 +310,7 @@ pub fn next(state: State, event: Event, policy: Policy) -> (State, Action) {
             Stopping(Next::Decide) => (Stopping(Next::Rest), Action::KillTree),
             Stopping(_) => (Stopping(Next::Rest), Action::None),
             Unproven(_) => (Unproven(Next::Rest), Action::None),
-            Backoff | Draining => (Stopped, Action::None),
+            Backoff | Draining | Aside => (Stopped, Action::None),
             Stopped | Failed | Ended => (state, Action::None),
         },
         Event::StartAsked | Event::RestartAsked => match state {
@@ -297,47 +319,66 @@ pub fn next(state: State, event: Event, policy: Policy) -> (State, Action) {
             Stopping(Next::Decide) => (Stopping(Next::Start), Action::KillTree),
             Stopping(_) => (Stopping(Next::Start), Action::None),
             Unproven(_) => (Unproven(Next::Start), Action::None),
-            Draining => (Draining, Action::None),
+            // It is as good as on its way.
+            Draining | Aside => (state, Action::None),
             Backoff | Stopped | Failed | Ended => (Starting, Action::Spawn),
         },
         Event::KillAsked => match state {
             Starting | Ready | Stopping(_) | Unproven(_) => (state, Action::KillTree),
-            Backoff | Draining | Stopped | Failed | Ended => (state, Action::None),
+            Backoff | Draining | Aside | Stopped | Failed | Ended => (state, Action::None),
         },
         Event::ReadyTimedOut => match state {
             Starting => (Stopping(Next::Decide), Action::KillTree),
-            Ready | Stopping(_) | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => {
+            Ready | Stopping(_) | Unproven(_) | Backoff | Draining | Aside | Stopped | Failed | Ended => {
                 (state, Action::None)
             }
         },
         Event::Hung => match state {
             Ready => (Stopping(Next::Decide), Action::Abort),
             // Who is not ready is given no message; who was asked to stop has `stop_timeout`.
-            Starting | Stopping(_) | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => {
+            Starting | Stopping(_) | Unproven(_) | Backoff | Draining | Aside | Stopped | Failed | Ended => {
                 (state, Action::None)
             }
         },
         Event::StopTimedOut => match state {
             Stopping(_) | Unproven(_) => (state, Action::KillTree),
-            Starting | Ready | Backoff | Draining | Stopped | Failed | Ended => (state, Action::None),
+            Starting | Ready | Backoff | Draining | Aside | Stopped | Failed | Ended => (state, Action::None),
         },
         Event::BackoffOver => match state {
             Backoff => (Starting, Action::Spawn),
-            Starting | Ready | Stopping(_) | Unproven(_) | Draining | Stopped | Failed | Ended => {
+            Starting | Ready | Stopping(_) | Unproven(_) | Draining | Aside | Stopped | Failed | Ended => {
                 (state, Action::None)
             }
         },
         Event::GaveUp => match state {
-            Backoff | Draining => (Failed, Action::GiveUp),
+            Backoff | Draining | Aside => (Failed, Action::GiveUp),
             Starting | Ready | Stopping(_) | Unproven(_) | Stopped | Failed | Ended => (state, Action::None),
+        },
+        Event::SetAside => match state {
+            Starting | Ready => (Stopping(Next::Aside), Action::AskToStop),
+            // Its death is its own: that is decided, and counted, first.
+            Stopping(Next::Decide) | Unproven(Next::Decide) => (state, Action::None),
+            Stopping(Next::Start) => (Stopping(Next::Aside), Action::None),
+            Unproven(Next::Start) => (Unproven(Next::Aside), Action::None),
+            Backoff | Draining => (Aside, Action::None),
+            // Who was asked to rest does not come back with its set.
+            Stopping(_) | Unproven(_) | Aside | Stopped | Failed | Ended => (state, Action::None),
+        },
+        Event::Recalled => match state {
+            Aside => (Starting, Action::Spawn),
+            Starting | Ready | Stopping(_) | Unproven(_) | Backoff | Draining | Stopped | Failed | Ended => {
+                (state, Action::None)
+            }
         },
         Event::HistoryFull => match state {
             Starting | Backoff => (Draining, Action::None),
-            Ready | Stopping(_) | Unproven(_) | Draining | Stopped | Failed | Ended => (state, Action::None),
+            Ready | Stopping(_) | Unproven(_) | Draining | Aside | Stopped | Failed | Ended => {
+                (state, Action::None)
+            }
         },
         Event::HistoryFreed => match state {
             Draining => (Starting, Action::Spawn),
-            Starting | Ready | Stopping(_) | Unproven(_) | Backoff | Stopped | Failed | Ended => {
+            Starting | Ready | Stopping(_) | Unproven(_) | Backoff | Aside | Stopped | Failed | Ended => {
                 (state, Action::None)
             }
         },
@@ -352,7 +393,8 @@ fn gone(state: State, policy: Policy, normal: bool, ordered: bool) -> (State, Ac
         State::Stopping(Next::Decide) => decide(policy, false, ordered),
         State::Stopping(Next::Rest) | State::Unproven(Next::Rest) => (State::Stopped, Action::None),
         State::Stopping(Next::Start) | State::Unproven(Next::Start) => (State::Starting, Action::Spawn),
-        State::Backoff | State::Draining | State::Stopped | State::Failed | State::Ended => {
+        State::Stopping(Next::Aside) | State::Unproven(Next::Aside) => (State::Aside, Action::None),
+        State::Backoff | State::Draining | State::Aside | State::Stopped | State::Failed | State::Ended => {
             (state, Action::None)
         }
     }
@@ -438,11 +480,11 @@ mod tests {
 
     #[test]
     fn every_state_and_event_has_a_defined_result_and_the_lists_name_each_once() {
-        assert_eq!(State::ALL.iter().collect::<HashSet<_>>().len(), 13);
-        assert_eq!(Event::ALL.iter().collect::<HashSet<_>>().len(), 19);
-        assert_eq!(State::ALL.map(State::name).iter().collect::<HashSet<_>>().len(), 13);
-        assert_eq!(Event::ALL.map(Event::name).iter().collect::<HashSet<_>>().len(), 19);
-        assert_eq!(cells().count(), 13 * 19 * 3);
+        assert_eq!(State::ALL.iter().collect::<HashSet<_>>().len(), 16);
+        assert_eq!(Event::ALL.iter().collect::<HashSet<_>>().len(), 21);
+        assert_eq!(State::ALL.map(State::name).iter().collect::<HashSet<_>>().len(), 16);
+        assert_eq!(Event::ALL.map(Event::name).iter().collect::<HashSet<_>>().len(), 21);
+        assert_eq!(cells().count(), 16 * 21 * 3);
         for (_, _, _, to, _) in cells() {
             assert!(State::ALL.contains(&to), "{to:?} is not in the list");
         }
@@ -604,6 +646,49 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_set_aside_ends_and_waits_until_it_is_recalled() {
+        let aside = [Event::Ready, Event::SetAside];
+        assert_eq!(run(Policy::Permanent, &aside), (State::Stopping(Next::Aside), Action::AskToStop));
+        for ending in [CRASH, END, KILL] {
+            for policy in Policy::ALL {
+                let ended = run(policy, &[Event::Ready, Event::SetAside, ending]);
+                assert_eq!(ended, (State::Aside, Action::None), "{policy:?}: it was told to end");
+            }
+        }
+        for event in Event::ALL {
+            let (to, action) = next(State::Aside, event, Policy::Permanent);
+            let expected = match event {
+                Event::Recalled => (State::Starting, Action::Spawn),
+                Event::StopAsked => (State::Stopped, Action::None),
+                Event::GaveUp => (State::Failed, Action::GiveUp),
+                Event::Spawned => (State::Aside, Action::KillTree),
+                _ => (State::Aside, Action::None),
+            };
+            assert_eq!((to, action), expected, "{event:?}");
+        }
+    }
+
+    #[test]
+    fn a_death_of_its_own_is_decided_before_an_agent_is_set_aside() {
+        let counted = (State::Backoff, Action::SpawnAfter { counted: true });
+        assert_eq!(run(Policy::Permanent, &[Event::Ready, Event::Hung, Event::SetAside, CRASH]), counted);
+        let unproven = [Event::Ready, Event::ProofRefused, Event::SetAside, CRASH];
+        assert_eq!(run(Policy::Permanent, &unproven), counted);
+        assert_eq!(next(State::Backoff, Event::SetAside, Policy::Permanent), (State::Aside, Action::None));
+    }
+
+    #[test]
+    fn who_rests_does_not_come_back_with_its_set() {
+        for state in State::ALL.into_iter().filter(|state| state.is_at_rest()) {
+            for event in [Event::SetAside, Event::Recalled] {
+                assert_eq!(next(state, event, Policy::Permanent), (state, Action::None));
+            }
+        }
+        let stopped = [Event::Ready, Event::StopAsked, Event::SetAside, END, Event::Recalled];
+        assert_eq!(run(Policy::Permanent, &stopped), (State::Stopped, Action::None));
+    }
+
+    #[test]
     fn users_see_six_words() {
         let words: HashSet<_> = State::ALL.map(State::shown).into();
         assert_eq!(words, HashSet::from(["starting", "ready", "stopping", "backoff", "stopped", "failed"]));
@@ -620,6 +705,9 @@ mod tests {
             assert_eq!(line.matches('|').count(), State::ALL.len() + 2, "{line}");
         }
         assert_eq!(deaths.lines().count(), 4 + 2);
-        assert!(states.contains("| BackoffOver |  |  |  |  |  |  |  |  | → starting: Spawn |"), "{states}");
+        assert!(
+            states.contains("| BackoffOver |  |  |  |  |  |  |  |  |  |  | → starting: Spawn |"),
+            "{states}"
+        );
     }
 }

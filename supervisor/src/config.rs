@@ -3,7 +3,7 @@
 //! What lives here: the types and the two ways in. What does not: the walk over the TOML (`config/walk.rs`,
 //! `config/keys.rs`),
 //! sizes and durations (`config/value.rs`), the search for commands (`config/command.rs`), errors as text
-//! (`config/problem.rs`), and what follows from the file (`topology.rs`).
+//! (`config/problem.rs`), restarts and sets (`config/restarts.rs`, `config/sets.rs`), and what follows from the file (`topology.rs`).
 //!
 //! | key | meaning | default |
 //! |---|---|---|
@@ -19,7 +19,7 @@
 //! | `agent.NAME.subscribes`, `.publishes` | names of channels | none |
 //! | `agent.NAME.group` | with whom it shares the messages of its channels | its own name |
 //! | `agent.NAME.prefetch` | messages of a shared lane that a process claims at once, 1 ..= 8 | 1 |
-//! | `agent.NAME.restart` | a policy, or a table of `policy`, `intensity`, `period`, `backoff` | `Restart::default()` |
+//! | `agent.NAME.restart` | a policy, or a table of `policy`, `intensity`, `period`, `backoff`, `jitter`, `on_give_up` | `Restart::default()` |
 //! | `agent.NAME.stop_timeout` | until SIGKILL after a stop; 0 kills at once | 2 s |
 //! | `agent.NAME.ready_timeout` | until a start counts as a death | 10 s |
 //! | `agent.NAME.deadline` | how long it may hold one message without a word, 20 ms ..= 24 h | none |
@@ -27,6 +27,10 @@
 //! | `agent.NAME.significant` | its normal end ends the swarm | `false` |
 //! | `agent.NAME.after` | agents that are ready before it is started | none |
 //! | `agent.NAME.env` | environment variables, beside the inherited ones | none |
+//! | `set.NAME.members` | agents, and other sets, that are restarted together | required |
+//! | `set.NAME.strategy` | who falls with a member that dies | `one_for_one` |
+//! | `set.NAME.intensity`, `.period`, `.backoff`, `.jitter` | how often it is restarted as a whole | `Set::restart_default()` |
+//! | `set.NAME.on_give_up` | what follows when that was too often | `escalate` |
 //!
 //! Sizes are bytes or `"64 KiB"`, durations `"5ms"`; names are 1 ..= 64 of `A-Z a-z 0-9 _ -`.
 
@@ -34,6 +38,8 @@ mod command;
 mod keys;
 mod order;
 mod problem;
+mod restarts;
+mod sets;
 mod value;
 mod walk;
 
@@ -43,7 +49,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use crate::dead_letters::Bounds;
-pub use crate::restart::{Policy, Restart};
+pub use crate::restart::{OnGiveUp, Policy, Restart};
+pub use crate::strategy::Strategy;
 pub use command::own_binary;
 pub use problem::{ConfigError, Problem};
 pub use shoal_runtime::layout::WhenFull;
@@ -88,6 +95,33 @@ pub struct SwarmFile {
     pub channels: Vec<Channel>,
     /// The agents, in the order of the file.
     pub agents: Vec<Agent>,
+    /// The sets of agents that are restarted together, in the order of the file.
+    pub sets: Vec<Set>,
+}
+
+/// Agents that are restarted together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Its name.
+    pub name: String,
+    /// Its members, in the order in which they are started. Nobody is a member of two sets.
+    pub members: Vec<Member>,
+    /// Who falls with a member that dies.
+    pub strategy: Strategy,
+    /// How often it is restarted as a whole because a member was given up, and what follows when that was too often; its
+    /// policy says nothing.
+    pub restart: Restart,
+    /// The line of its table in the file, from 1.
+    pub line: usize,
+}
+
+/// A member of a set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Member {
+    /// An agent, with all its replicas: index into `SwarmFile::agents`.
+    Agent(usize),
+    /// Another set: index into `SwarmFile::sets`.
+    Set(usize),
 }
 
 /// A named, typed stream: one lane per producer.
@@ -134,7 +168,8 @@ pub struct Agent {
     pub max_attempts: u32,
     /// Whether the swarm ends when all its processes have ended normally, for good.
     pub significant: bool,
-    /// Which agents are ready, or have ended well, before it is started: indices into `SwarmFile::agents`.
+    /// Which agents are ready, or have ended well, before it is started, by `after` and by the order of its set: indices into
+    /// `SwarmFile::agents`.
     pub after: Vec<usize>,
     /// Environment variables, beside the inherited ones.
     pub env: BTreeMap<String, String>,

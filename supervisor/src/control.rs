@@ -154,6 +154,36 @@ pub struct PsReport {
     pub swarm: String,
     /// Its agents, replicas side by side, in the order of the swarm file.
     pub agents: Vec<PsAgent>,
+    /// Its sets of agents that are restarted together, in the order of the swarm file.
+    #[serde(default)]
+    pub sets: Vec<PsSet>,
+}
+
+/// How a set of agents is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PsSet {
+    /// Its name.
+    pub name: String,
+    /// Its members, agents and sets, in the order in which they are started.
+    pub members: Vec<String>,
+    /// Who falls with a member that dies: `one_for_one`, `rest_for_one` or `one_for_all`.
+    pub strategy: String,
+    /// How often it was restarted as a whole, because a member was given up.
+    pub restarts: u64,
+    /// What it is doing.
+    pub state: PsSetState,
+}
+
+/// What a set of agents is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PsSetState {
+    /// Nothing: its members live their own lives.
+    Running,
+    /// Some of its members, or of the sets around it, are stopped and started again.
+    Restarting,
+    /// It was given up.
+    Failed,
 }
 
 /// How one agent, or one replica of it, is.
@@ -161,6 +191,9 @@ pub struct PsReport {
 pub struct PsAgent {
     /// `worker.1` to `worker.4` if there are four replicas, else the agent's own name.
     pub name: String,
+    /// The set that it is a member of, if it is.
+    #[serde(default)]
+    pub set: Option<String>,
     /// Its process; none while there is none.
     pub pid: Option<u32>,
     /// The latest generation.

@@ -181,8 +181,9 @@ fn fire(
             break;
         }
         timers.pop();
-        // The proof, the stages of a shutdown and the looks at all agents outlive an agent's states.
-        let outlives = matches!(timer, Timer::Proof | Timer::Stage | Timer::Rescue | Timer::Hang);
+        // The proof, the stages of a shutdown, the pauses of sets and the looks at all agents outlive an agent's states.
+        let outlives =
+            matches!(timer, Timer::Proof | Timer::Stage | Timer::Rescue | Timer::Hang | Timer::Set);
         if outlives || swarm.agents[agent].state_serial == serial {
             swarm.on_timer(agent, timer);
         }

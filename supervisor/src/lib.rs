@@ -24,6 +24,7 @@ pub mod run_dir;
 pub mod settle;
 pub mod signals;
 pub mod spawn;
+pub mod strategy;
 pub mod swarm;
 pub mod topology;
 pub mod trial;

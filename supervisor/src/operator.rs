@@ -2,9 +2,10 @@
 
 use crate::agent::Agent;
 use crate::child::{Event, State};
+use crate::config::{self, Member};
 use crate::control::{
-    ALL, ClientId, Control, DownReport, PsAgent, PsReport, PsState, Request, Response, SwarmInfo, Unread,
-    is_meant,
+    ALL, ClientId, Control, DownReport, PsAgent, PsReport, PsSet, PsSetState, PsState, Request, Response,
+    SwarmInfo, Unread, is_meant,
 };
 use crate::event_loop::{Companion, Watch};
 use crate::swarm::Swarm;
@@ -299,6 +300,7 @@ fn report(swarm: &Swarm) -> PsReport {
         let pid = agent.live.as_ref().map(|l| l.child.pid as u32);
         PsAgent {
             name: agent.name.clone(),
+            set: set_of(swarm, index).map(|set| set.name.clone()),
             pid,
             generation: u64::from(agent.generation),
             state: status::state(swarm, index),
@@ -313,7 +315,33 @@ fn report(swarm: &Swarm) -> PsReport {
             p99_ns: totals.latency.quantile(0.99),
         }
     });
-    PsReport { swarm: swarm.file.name.clone(), agents: agents.collect() }
+    PsReport { swarm: swarm.file.name.clone(), agents: agents.collect(), sets: sets(swarm) }
+}
+
+fn set_of(swarm: &Swarm, agent: usize) -> Option<&config::Set> {
+    let sets = &swarm.supervision.sets;
+    sets.set_of(swarm.topology.agents[agent].config).map(|set| &sets.all()[set])
+}
+
+fn sets(swarm: &Swarm) -> Vec<PsSet> {
+    let supervision = &swarm.supervision;
+    let all = supervision.sets.all();
+    let name = |member: &Member| match *member {
+        Member::Agent(agent) => swarm.file.agents[agent].name.clone(),
+        Member::Set(set) => all[set].name.clone(),
+    };
+    let shown = all.iter().enumerate().map(|(index, set)| PsSet {
+        name: set.name.clone(),
+        members: set.members.iter().map(name).collect(),
+        strategy: set.strategy.word().to_owned(),
+        restarts: supervision.restarts[index],
+        state: match (supervision.given_up[index], supervision.is_restarting(index)) {
+            (true, _) => PsSetState::Failed,
+            (false, true) => PsSetState::Restarting,
+            (false, false) => PsSetState::Running,
+        },
+    });
+    shown.collect()
 }
 
 fn shown(state: State) -> PsState {
@@ -321,7 +349,7 @@ fn shown(state: State) -> PsState {
         State::Starting => PsState::Starting,
         State::Ready => PsState::Ready,
         State::Stopping(_) | State::Unproven(_) => PsState::Stopping,
-        State::Backoff | State::Draining => PsState::Backoff,
+        State::Backoff | State::Draining | State::Aside => PsState::Backoff,
         State::Stopped | State::Ended => PsState::Stopped,
         State::Failed => PsState::Failed,
     }

@@ -44,6 +44,7 @@ pub fn agent(folder: &Path) -> io::Result<config::Agent> {
             period: Duration::from_secs(1),
             backoff_min: millisecond,
             backoff_max: 100 * millisecond,
+            ..Restart::default()
         },
         stop_timeout: Duration::from_secs(2),
         ready_timeout: Duration::from_secs(10),

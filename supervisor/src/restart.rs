@@ -5,14 +5,17 @@
 //!
 //! The rule, in the words of OTP: deaths are counted in a sliding window of `period`.
 //! - The first and the second death of a window are followed by an immediate restart.
-//! - The third waits `backoff_min`, each further one twice as long, at most `backoff_max`.
+//! - The third waits `backoff_min`, each further one twice as long, at most `backoff_max`; each pause is shortened by
+//!   chance, by at most `jitter_percent`, so that many that fell together do not come back together.
 //! - A `period` lived without a death ends the streak: the next death is a first one again.
 //! - More than `intensity` deaths within `period`: give up.
 //! - A death that an operator, the demo or chaos ordered is not counted and is followed at once.
 //!
-//! Only lived time counts towards `period`; see `Intensity`.
+//! Only lived time counts towards `period`; see `Intensity`. Chance comes from a seed, so that the same deaths are followed by
+//! the same pauses.
 //!
-//! Source: OTP's `supervisor.erl` (intensity, period); back-off and its reset are ours.
+//! Source: OTP's `supervisor.erl` (intensity, period); back-off, its jitter and its reset are ours; the generator is
+//! Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (splitmix64).
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -52,7 +55,29 @@ impl Policy {
     }
 }
 
-/// An agent's restart configuration.
+/// What follows when there were too many deaths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnGiveUp {
+    /// It is told to whoever is above: the set, or the swarm.
+    Escalate,
+    /// It stays down; the rest goes on.
+    Fail,
+}
+
+impl OnGiveUp {
+    /// Both, in the order of the documentation.
+    pub const ALL: [OnGiveUp; 2] = [OnGiveUp::Escalate, OnGiveUp::Fail];
+
+    /// The word of the swarm file.
+    pub fn word(self) -> &'static str {
+        match self {
+            OnGiveUp::Escalate => "escalate",
+            OnGiveUp::Fail => "fail",
+        }
+    }
+}
+
+/// An agent's restart configuration, or a set's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restart {
     /// Which deaths are followed by a restart.
@@ -65,11 +90,15 @@ pub struct Restart {
     pub backoff_min: Duration,
     /// The longest pause.
     pub backoff_max: Duration,
+    /// By how much a pause may be shortened by chance, percent of it, 0 ..= 100.
+    pub jitter_percent: u32,
+    /// What follows when it is given up; `None`: `Fail`, or for a member of a set `Escalate`.
+    pub on_give_up: Option<OnGiveUp>,
 }
 
-/// `permanent`, 10 deaths in 1 s, 5 ms doubling to 1 s.
+/// `permanent`, 10 deaths in 1 s, 5 ms doubling to 1 s, each shortened by up to a fifth.
 ///
-/// An agent that dies at once is given up after 1.28 s of pauses (0 + 0 + 5 + 10 + … + 640 ms), which outlasts
+/// An agent that dies at once is given up after 1.0 to 1.3 s of pauses (0 + 0 + 5 + 10 + … + 640 ms), which outlasts
 /// a short outage of what it needs.
 impl Default for Restart {
     fn default() -> Restart {
@@ -79,6 +108,8 @@ impl Default for Restart {
             period: Duration::from_secs(1),
             backoff_min: Duration::from_millis(5),
             backoff_max: Duration::from_secs(1),
+            jitter_percent: 20,
+            on_give_up: None,
         }
     }
 }
@@ -110,12 +141,21 @@ pub struct Intensity {
     deaths: VecDeque<Duration>,
     /// How many pauses were made since the last quiet period.
     pauses_count: u32,
+    /// The state of the generator of chance.
+    chance: u64,
 }
 
 impl Intensity {
-    /// An empty record.
-    pub fn new(restart: Restart) -> Intensity {
-        Intensity { restart, lived: Duration::ZERO, born: None, deaths: VecDeque::new(), pauses_count: 0 }
+    /// An empty record; the seed decides by how much pauses are shortened.
+    pub fn new(restart: Restart, seed: u64) -> Intensity {
+        Intensity {
+            restart,
+            lived: Duration::ZERO,
+            born: None,
+            deaths: VecDeque::new(),
+            pauses_count: 0,
+            chance: seed,
+        }
     }
 
     /// Notes that an incarnation was spawned at `now`.
@@ -148,7 +188,11 @@ impl Intensity {
         if self.deaths.len() < 3 && self.pauses_count == 0 {
             return Decision::Now;
         }
-        let pause = pause(&self.restart, self.pauses_count);
+        let pause = jittered(
+            pause(&self.restart, self.pauses_count),
+            self.restart.jitter_percent,
+            draw(&mut self.chance),
+        );
         self.pauses_count = self.pauses_count.saturating_add(1);
         Decision::After(pause)
     }
@@ -160,7 +204,7 @@ impl Intensity {
 
     /// Forgets every death: an operator who starts an agent gives it a clean record.
     pub fn forget(&mut self) {
-        *self = Intensity::new(self.restart.clone());
+        *self = Intensity::new(self.restart.clone(), self.chance);
     }
 }
 
@@ -171,12 +215,33 @@ pub fn pause(restart: &Restart, before: u32) -> Duration {
     restart.backoff_min.saturating_mul(factor).min(restart.backoff_max)
 }
 
+/// A pause shortened by a chance of all 2^64, by at most so many percent of it.
+pub fn jittered(pause: Duration, percent: u32, chance: u64) -> Duration {
+    let most_ns = pause.as_nanos() * u128::from(percent.min(100)) / 100;
+    let less_ns = (most_ns * u128::from(chance)) >> 64;
+    pause - Duration::from_nanos(u64::try_from(less_ns).unwrap_or(u64::MAX))
+}
+
+/// The next number of a generator (splitmix64).
+pub fn draw(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     const MS: Duration = Duration::from_millis(1);
+
+    /// The default without chance.
+    fn plain() -> Restart {
+        Restart { jitter_percent: 0, ..Restart::default() }
+    }
 
     /// Lives one life of `lived` and waits as decided; returns the decision and the time of the next start.
     fn life(record: &mut Intensity, start: Duration, lived: Duration) -> (Decision, Duration) {
@@ -188,7 +253,7 @@ mod tests {
 
     #[test]
     fn the_first_two_deaths_are_followed_at_once_and_the_third_waits() {
-        let mut record = Intensity::new(Restart::default());
+        let mut record = Intensity::new(plain(), 1);
         let mut now = Duration::from_secs(100);
         let mut seen = Vec::new();
         for _ in 0..5 {
@@ -202,7 +267,7 @@ mod tests {
 
     #[test]
     fn an_agent_that_dies_at_once_is_given_up_although_its_back_off_is_long() {
-        let mut record = Intensity::new(Restart::default());
+        let mut record = Intensity::new(plain(), 1);
         let (mut now, mut decisions) = (Duration::ZERO, Vec::new());
         for _ in 0..11 {
             let (decision, next) = life(&mut record, now, MS);
@@ -214,8 +279,19 @@ mod tests {
     }
 
     #[test]
+    fn agents_that_fell_together_come_back_one_by_one() {
+        let third = |seed| {
+            let mut record = Intensity::new(Restart { jitter_percent: 50, ..plain() }, seed);
+            (0..3).map(|_| life(&mut record, Duration::ZERO, Duration::ZERO).0).last()
+        };
+        let pauses: std::collections::HashSet<_> =
+            (0..100).map(|seed| format!("{:?}", third(seed))).collect();
+        assert!(pauses.len() > 90, "{pauses:?}");
+    }
+
+    #[test]
     fn a_quiet_period_ends_the_streak() {
-        let mut record = Intensity::new(Restart::default());
+        let mut record = Intensity::new(plain(), 1);
         let mut now = Duration::ZERO;
         for _ in 0..6 {
             now = life(&mut record, now, MS).1;
@@ -226,7 +302,7 @@ mod tests {
 
     #[test]
     fn waiting_is_not_taken_for_health() {
-        let mut record = Intensity::new(Restart::default());
+        let mut record = Intensity::new(plain(), 1);
         let mut now = Duration::ZERO;
         for _ in 0..3 {
             now = life(&mut record, now, MS).1;
@@ -237,7 +313,7 @@ mod tests {
 
     #[test]
     fn an_operators_start_gives_a_clean_record() {
-        let mut record = Intensity::new(Restart { intensity: 1, ..Restart::default() });
+        let mut record = Intensity::new(Restart { intensity: 1, ..plain() }, 1);
         assert_eq!(life(&mut record, Duration::ZERO, MS).0, Decision::Now);
         assert_eq!(life(&mut record, MS, MS).0, Decision::GiveUp);
         record.forget();
@@ -246,7 +322,7 @@ mod tests {
 
     #[test]
     fn an_intensity_of_zero_bears_no_death() {
-        let mut record = Intensity::new(Restart { intensity: 0, ..Restart::default() });
+        let mut record = Intensity::new(Restart { intensity: 0, ..plain() }, 1);
         assert_eq!(life(&mut record, Duration::ZERO, Duration::from_secs(9)).0, Decision::GiveUp);
     }
 
@@ -260,12 +336,15 @@ mod tests {
     }
 
     fn any_restart() -> impl Strategy<Value = Restart> {
-        (0u32..50, 1u64..5000, 1u64..1000, 0u64..100_000).prop_map(|(intensity, period, min, more)| Restart {
+        let numbers = (0u32..50, 1u64..5000, 1u64..1000, 0u64..100_000, 0u32..=100);
+        numbers.prop_map(|(intensity, period, min, more, jitter_percent)| Restart {
             policy: Policy::Permanent,
             intensity,
             period: Duration::from_millis(period),
             backoff_min: Duration::from_millis(min),
             backoff_max: Duration::from_millis(min + more),
+            jitter_percent,
+            on_give_up: None,
         })
     }
 
@@ -274,9 +353,10 @@ mod tests {
         fn deaths_spaced_by_a_share_of_the_period_never_lead_to_giving_up(
             restart in any_restart().prop_filter("bears a death", |r| r.intensity > 0),
             extra in proptest::collection::vec(0u64..50, 1..200),
+            seed: u64,
         ) {
             let spacing = restart.period / restart.intensity + Duration::from_nanos(1);
-            let mut record = Intensity::new(restart);
+            let mut record = Intensity::new(restart, seed);
             let mut now = Duration::ZERO;
             for more in extra {
                 let (decision, next) = life(&mut record, now, spacing + Duration::from_millis(more));
@@ -286,9 +366,12 @@ mod tests {
         }
 
         #[test]
-        fn an_agent_that_lives_no_time_is_given_up_after_exactly_its_intensity(restart in any_restart()) {
+        fn an_agent_that_lives_no_time_is_given_up_after_exactly_its_intensity(
+            restart in any_restart(),
+            seed: u64,
+        ) {
             let intensity = restart.intensity;
-            let mut record = Intensity::new(restart);
+            let mut record = Intensity::new(restart, seed);
             let mut now = Duration::ZERO;
             for death in 1..=intensity + 1 {
                 let (decision, next) = life(&mut record, now, Duration::ZERO);
@@ -301,8 +384,11 @@ mod tests {
         fn back_off_is_bounded_and_grows_until_a_quiet_period(
             restart in any_restart(),
             lives in proptest::collection::vec(0u64..6000, 1..200),
+            seed: u64,
         ) {
-            let mut record = Intensity::new(restart.clone());
+            // Chance may make a longer pause shorter than the one before: without it they grow.
+            let restart = Restart { jitter_percent: 0, ..restart };
+            let mut record = Intensity::new(restart.clone(), seed);
             let (mut now, mut last, mut deaths) = (Duration::ZERO, Duration::ZERO, 0);
             for lived in lives.into_iter().map(Duration::from_millis) {
                 if lived >= restart.period {
@@ -325,11 +411,35 @@ mod tests {
         }
 
         #[test]
+        fn chance_shortens_a_pause_by_no_more_than_its_share_and_is_that_of_the_seed(
+            restart in any_restart(),
+            lives in proptest::collection::vec(0u64..2000, 1..100),
+            seed: u64,
+        ) {
+            let exact = Restart { jitter_percent: 0, ..restart.clone() };
+            let mut records =
+                [(exact, seed), (restart.clone(), seed), (restart.clone(), seed)].map(|(r, s)| Intensity::new(r, s));
+            let mut now = Duration::ZERO;
+            for lived in lives {
+                let [full, one, same] = records.each_mut().map(|r| life(r, now, Duration::from_millis(lived)).0);
+                prop_assert_eq!(one, same);
+                match (full, one) {
+                    (Decision::After(full), Decision::After(one)) => {
+                        prop_assert!(one <= full && one >= full * (100 - restart.jitter_percent) / 100);
+                    }
+                    (full, one) => prop_assert_eq!(full, one),
+                }
+                now += Duration::from_secs(1);
+            }
+        }
+
+        #[test]
         fn ordered_deaths_change_no_later_decision(
             restart in any_restart(),
             lives in proptest::collection::vec((0u64..2000, 0usize..4), 1..100),
+            seed: u64,
         ) {
-            let (mut with, mut without) = (Intensity::new(restart.clone()), Intensity::new(restart));
+            let (mut with, mut without) = (Intensity::new(restart.clone(), seed), Intensity::new(restart, seed));
             let mut now = Duration::ZERO;
             for (lived, ordered) in lives {
                 for _ in 0..ordered {

@@ -52,6 +52,10 @@ pub fn run(file: &Path, manner: Manner) -> ExitCode {
             eprintln!("shoal: the swarm did not start: {why}");
             ExitCode::from(BAD_INPUT)
         }
+        Ok(Swarm { escalated: Some(why), .. }) => {
+            eprintln!("shoal: the swarm ended: {why}");
+            ExitCode::FAILURE
+        }
         Ok(swarm) if swarm.agents.iter().any(|a| a.state == crate::child::State::Failed) => ExitCode::FAILURE,
         Ok(_) => ExitCode::SUCCESS,
         Err(error) => {

@@ -10,8 +10,9 @@ use crate::config::SwarmFile;
 use crate::dead_letters::DeadLetters;
 use crate::output::Capture;
 use crate::postman;
-use crate::restart::Intensity;
+use crate::restart::{Intensity, draw};
 use crate::spawn::{self, Spawner};
+use crate::strategy::Supervision;
 use crate::topology::Topology;
 use crate::trial::Trials;
 use rustix::process::Signal;
@@ -52,6 +53,8 @@ pub enum Timer {
     Rescue,
     /// Look for agents (all that have a deadline) that hang.
     Hang,
+    /// The pause of a set (instead of an agent) may be over.
+    Set,
 }
 
 /// What the event loop is to do for the swarm.
@@ -92,6 +95,12 @@ pub struct Swarm {
     stages: Vec<Vec<usize>>,
     /// The first start of the whole swarm failed, and why.
     pub failed_start: Option<String>,
+    /// The swarm ended because too many deaths were told to it, and for whom.
+    pub escalated: Option<String>,
+    /// Sets of agents that are restarted together.
+    pub supervision: Supervision,
+    /// When a timer is armed for them, since the start.
+    set_timer: Option<Duration>,
     started: Instant,
     /// SIGKILLs ordered here that a wait status proved.
     pub kills_proven: u64,
@@ -127,6 +136,7 @@ mod letters;
 mod order;
 mod replay;
 mod rescue;
+mod sets;
 
 use groups::Groups;
 use replay::Postman;
@@ -143,22 +153,24 @@ impl Swarm {
         notices: Box<dyn FnMut(&str)>,
     ) -> io::Result<Self> {
         let mut topology = Topology::of(&file);
+        let swarm: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), clock::now_ns());
+        let supervision = Supervision::of(&file, &topology, swarm);
         let postman = Postman::join(&mut topology, &file);
         file.agents.push(postman::agent(dead_letters.folder())?);
-        let swarm: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), clock::now_ns());
         let (board, board_fd) = segment::create_board(birth::board_shape(&topology), swarm)?;
         let groups = Groups::new(&topology)?;
         let hangs = hangs::Hangs::new(&file, &topology)?;
         let cradle = Cradle { spawner: Spawner::new()?, swarm, board: board_fd, adopted: HashMap::new() };
         let manifests: Vec<_> =
             (0..topology.agents.len()).map(|a| birth::manifest(&file, &topology, a)).collect();
+        let mut seed = swarm;
         let agents = topology.agents.iter().zip(&manifests).map(|(instance, manifest)| Agent {
             name: instance.name.clone(),
             shape: manifest.shape.clone(),
             state: State::Stopped,
             state_serial: 0,
             generation: 0,
-            intensity: Intensity::new(file.agents[instance.config].restart.clone()),
+            intensity: Intensity::new(file.agents[instance.config].restart.clone(), draw(&mut seed)),
             live: None,
             graves: VecDeque::new(),
             last: beginning(&topology, instance),
@@ -187,6 +199,9 @@ impl Swarm {
             ends: Ends::No,
             stages,
             failed_start: None,
+            escalated: None,
+            supervision,
+            set_timer: None,
             started: Instant::now(),
             kills_proven: 0,
             verdicts_ns: Vec::new(),
@@ -278,8 +293,9 @@ impl Swarm {
         }
     }
 
-    /// Goes on with the next stage of a shutdown when the present one is at rest. Called after every batch of events.
+    /// Goes on with the restarts of sets, and with the next stage of a shutdown when the present one is at rest. Called after every batch of events.
     pub fn advance(&mut self) {
+        self.advance_sets();
         while let Ends::Stage(stage) = self.ends {
             let members = self.stages.get(stage).cloned().unwrap_or_default();
             for &agent in &members {
@@ -306,12 +322,17 @@ impl Swarm {
     fn ask_in_stage(&mut self, agent: usize) {
         let record = &self.agents[agent];
         let down = matches!(record.state, State::Starting | State::Backoff | State::Draining);
-        let returns = down && record.was_ready && self.unread(agent).iter().any(|(_, count)| *count > 0);
+        let returns = down && self.has_to_read(agent);
         let running =
             matches!(record.state, State::Starting | State::Ready | State::Backoff | State::Draining);
         if running && !returns {
             self.feed(agent, Event::StopAsked);
         }
+    }
+
+    /// Whether an agent that is down left messages that it is to read.
+    fn has_to_read(&self, agent: usize) -> bool {
+        self.agents[agent].was_ready && self.unread(agent).iter().any(|(_, count)| *count > 0)
     }
 
     /// The present stage has had its time: who has not come back by now is not waited for.
@@ -351,7 +372,7 @@ impl Swarm {
         true
     }
 
-    /// An operator's order: a death that it causes does not count against the agent.
+    /// An order, of an operator or of its set: a death that it causes does not count against the agent.
     pub fn order(&mut self, agent: usize, event: Event) {
         if let Some(live) = &mut self.agents[agent].live {
             live.ordered = true;
@@ -372,6 +393,7 @@ impl Swarm {
         }
         if matches!(event, Event::StartAsked | Event::RestartAsked) {
             self.agents[agent].intensity.forget();
+            self.supervision.forgive(agent, self.started.elapsed());
         }
         if event == Event::Ready && state == State::Ready {
             self.agents[agent].was_ready = true;
@@ -446,6 +468,8 @@ impl Swarm {
                 self.look_again_for_sleepers();
             }
             Timer::Hang => self.look_for_hangs(),
+            // The sets go on after every batch of events.
+            Timer::Set => {}
             Timer::Drain => {
                 self.reclaim(agent);
                 if self.history_is_full(agent) {

@@ -1,6 +1,6 @@
 //! `docs/states.md` is the table, and `docs/swarm-file.md` says what the swarm file's reader does.
 
-use shoal::config::{self, Policy, Restart, WhenFull};
+use shoal::config::{self, OnGiveUp, Policy, Restart, Strategy, WhenFull};
 use std::path::Path;
 
 const STATES: &str = include_str!("../../docs/states.md");
@@ -14,8 +14,12 @@ fn parse(text: &str) -> Result<config::SwarmFile, String> {
 #[test]
 fn states_page_is_the_table_that_the_code_prints() {
     let (_, page) = STATES.split_once("<!-- table -->\n\n").expect("the mark before the table");
+    let (agents, sets) = page.split_once("\n## ").expect("the heading before the sets");
     let table = shoal::child::table_markdown();
-    assert!(page == table, "put this behind the mark in docs/states.md:\n{table}");
+    assert!(agents == table, "put this behind the mark in docs/states.md:\n{table}");
+    let (_, sets) = sets.split_once("<!-- sets -->\n\n").expect("the mark before the sets");
+    let table = shoal::strategy::table_markdown();
+    assert!(sets == table, "put this behind the mark of the sets in docs/states.md:\n{table}");
 }
 
 #[test]
@@ -80,6 +84,21 @@ fn defaults_of_the_page_are_those_of_the_reader() {
     assert_eq!((default("agent.NAME.deadline"), agent.deadline), ("none".into(), None));
     assert_eq!(default("agent.NAME.significant"), agent.significant.to_string());
     assert_eq!((default("agent.NAME.after"), agent.after.len()), ("none".into(), 0));
+    assert_eq!(default("agent.NAME.restart.jitter"), format!("{}%", agent.restart.jitter_percent));
+    let set = config::Set::restart_default();
+    assert_eq!(default("set.NAME.strategy"), Strategy::default().word());
+    assert_eq!(default("set.NAME.intensity"), set.intensity.to_string());
+    assert_eq!(default("set.NAME.period"), format!("{}m", set.period.as_secs() / 60));
+    assert_eq!(default("set.NAME.backoff"), format!("{:?}..{:?}", set.backoff_min, set.backoff_max));
+    assert_eq!(default("set.NAME.jitter"), format!("{}%", set.jitter_percent));
+    for (row, words) in [
+        ("set.NAME.strategy", Strategy::ALL.map(Strategy::word).to_vec()),
+        ("set.NAME.on_give_up", OnGiveUp::ALL.map(OnGiveUp::word).to_vec()),
+        ("agent.NAME.restart.on_give_up", OnGiveUp::ALL.map(OnGiveUp::word).to_vec()),
+    ] {
+        let words = words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+        assert!(rows().iter().any(|(key, _, bounds)| *key == row && *bounds == words), "{row}: {words}");
+    }
     let policies = WhenFull::all().map(|policy| format!("`{}`", policy.word())).join(", ");
     assert!(rows().iter().any(|(key, _, bounds)| *key == "channel.NAME.when_full" && *bounds == policies));
 }
@@ -132,6 +151,11 @@ fn bounds_of_the_page_are_those_of_the_reader() {
         ("restart", "{ intensity = 10001 }", false),
         ("restart", "{ period = \"999us\" }", false),
         ("restart", "{ period = \"24h\" }", true),
+        ("restart", "{ jitter = \"0%\" }", true),
+        ("restart", "{ jitter = \"100%\" }", true),
+        ("restart", "{ jitter = \"101%\" }", false),
+        ("restart", "{ jitter = \"20\" }", false),
+        ("restart", "{ on_give_up = \"pray\" }", false),
         ("restart", "{ backoff = \"0ms\" }", false),
         ("restart", "{ backoff = \"1us..24h\" }", true),
     ] {

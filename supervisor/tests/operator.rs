@@ -90,6 +90,7 @@ fn told(output: &Output) -> (i32, String, String) {
 fn report(names: &[&str]) -> PsReport {
     let agents = names.iter().map(|name| PsAgent {
         name: name.to_string(),
+        set: None,
         pid: None,
         generation: 2,
         state: PsState::Backoff,
@@ -103,7 +104,7 @@ fn report(names: &[&str]) -> PsReport {
         p50_ns: None,
         p99_ns: None,
     });
-    PsReport { swarm: "s".into(), agents: agents.collect() }
+    PsReport { swarm: "s".into(), agents: agents.collect(), sets: Vec::new() }
 }
 
 /// Answers as a supervisor with a lister and two workers would.

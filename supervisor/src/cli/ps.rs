@@ -20,14 +20,27 @@ pub(super) fn ps(swarm: Option<&str>, json: bool) -> Result<(), Failure> {
 pub(super) fn table(report: &PsReport) -> String {
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    table.set_header([
-        "AGENT", "PID", "GEN", "STATE", "RESTARTS", "UPTIME", "MEMORY", "SENT", "RECEIVED", "P50", "P99",
-    ]);
+    let head =
+        ["AGENT", "PID", "GEN", "STATE", "RESTARTS", "UPTIME", "MEMORY", "SENT", "RECEIVED", "P50", "P99"];
+    // Only a swarm that has sets says who is in which.
+    let sets = !report.sets.is_empty();
+    table.set_header(head.into_iter().chain(sets.then_some("SET")));
     for agent in &report.agents {
-        table.add_row(row(agent));
+        let mut cells = row(agent);
+        cells.extend(sets.then(|| Cell::new(set(report, agent))));
+        table.add_row(cells);
     }
     let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
     lines.join("\n")
+}
+
+/// `store, one_for_all`, and how often it was restarted as a whole if it was.
+fn set(report: &PsReport, agent: &PsAgent) -> String {
+    let Some(set) = report.sets.iter().find(|set| agent.set.as_ref() == Some(&set.name)) else {
+        return "-".into();
+    };
+    let restarts = if set.restarts == 0 { String::new() } else { format!(", restarted {}", set.restarts) };
+    format!("{}, {}{restarts}", set.name, set.strategy)
 }
 
 fn row(agent: &PsAgent) -> Vec<Cell> {

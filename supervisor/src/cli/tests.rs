@@ -65,6 +65,7 @@ fn report(names: &[&str]) -> PsReport {
         state: PsState::Ready,
         restarts: 0,
         rescues: 0,
+        set: None,
         hangs: 0,
         uptime_ms: 61_000,
         pss_kib: 2048,
@@ -73,7 +74,7 @@ fn report(names: &[&str]) -> PsReport {
         p50_ns: Some(900),
         p99_ns: None,
     });
-    PsReport { swarm: "s".into(), agents: agents.collect() }
+    PsReport { swarm: "s".into(), agents: agents.collect(), sets: Vec::new() }
 }
 
 #[test]

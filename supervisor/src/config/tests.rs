@@ -129,6 +129,7 @@ command = ["y"]
         period: Duration::from_secs(120),
         backoff_min: seven,
         backoff_max: seven,
+        ..Restart::default()
     };
     assert_eq!(agent.restart, restart);
     assert!(swarm.agents[1].subscribes.is_empty() && swarm.agents[1].publishes.is_empty());
@@ -508,4 +509,74 @@ fn read_tells_problems_of_commands_beside_all_others() {
     std::fs::write(&path, format!("{text}replicas = 0\n")).expect("written");
     let error = read(&path).expect_err("refused");
     assert_eq!(error.problems.iter().map(|p| p.line).collect::<Vec<_>>(), [4, 5], "{error}");
+}
+
+/// A file of some agents and sets.
+fn sets(text: &str) -> String {
+    let agent = |name: &str| format!("[agent.{name}]\ncommand = [\"x\"]\n");
+    format!("[swarm]\nname = \"s\"\n{}{text}", ["a", "b", "c"].map(agent).concat())
+}
+
+#[test]
+fn sets_are_read_and_order_their_members() {
+    let swarm = good(&sets(
+        "[set.outer]\nmembers = [\"inner\", \"a\"]\nstrategy = \"one_for_all\"\non_give_up = \"fail\"\n\
+         [set.inner]\nmembers = [\"c\", \"b\"]\nintensity = 7\nperiod = \"2m\"\nbackoff = \"3ms\"\njitter = \"5%\"\n",
+    ));
+    let [inner, outer] = [1, 0].map(|set: usize| &swarm.sets[set]);
+    assert_eq!((outer.strategy, outer.restart.on_give_up), (Strategy::OneForAll, Some(OnGiveUp::Fail)));
+    assert_eq!(outer.members, [Member::Set(1), Member::Agent(0)]);
+    assert_eq!((inner.strategy, inner.restart.on_give_up), (Strategy::OneForOne, None));
+    assert_eq!(inner.members, [Member::Agent(2), Member::Agent(1)]);
+    let Restart { intensity, period, backoff_min, backoff_max, jitter_percent, .. } = inner.restart;
+    let three = Duration::from_millis(3);
+    assert_eq!((intensity, period, jitter_percent), (7, Duration::from_secs(120), 5));
+    assert_eq!((backoff_min, backoff_max), (three, three));
+    let mut after = swarm.agents[0].after.clone();
+    after.sort_unstable();
+    assert_eq!(after, [1, 2], "the outer set has an order");
+    assert!(swarm.agents[1].after.is_empty() && swarm.agents[2].after.is_empty(), "the inner one has none");
+}
+
+#[test]
+fn mistakes_in_sets_are_told() {
+    for (text, words) in [
+        ("[set.s]\n", vec!["set.s.members", "missing"]),
+        ("[set.s]\nmembers = []\n", vec!["at least one member"]),
+        ("[set.s]\nmembers = [\"aa\"]\n", vec!["unknown agent or set \"aa\"", "`a`"]),
+        ("[set.s]\nmembers = [\"a\", \"a\"]\n", vec!["\"a\" is named twice"]),
+        (
+            "[set.s]\nmembers = [\"a\"]\n[set.t]\nmembers = [\"b\", \"a\"]\n",
+            vec!["\"a\" is a member of set \"s\" already", "set.t.members"],
+        ),
+        ("[set.a]\nmembers = [\"b\"]\n", vec!["an agent is named \"a\""]),
+        ("[set.s]\nmembers = [\"s\"]\n", vec!["a member of itself"]),
+        ("[set.s]\nmembers = [\"t\"]\n[set.t]\nmembers = [\"s\"]\n", vec!["a member of itself"]),
+        ("[set.s]\nmembers = [\"a\"]\nstrategy = \"all_for_one\"\n", vec!["all_for_one", "one_for_all"]),
+        ("[set.s]\nmembers = [\"a\"]\non_give_up = \"escalat\"\n", vec!["escalat", "escalate"]),
+        ("[set.s]\nmembers = [\"a\"]\nstrategie = \"one_for_all\"\n", vec!["unknown key", "strategy"]),
+    ] {
+        let text = sets(text);
+        let error = bad(&text).to_string();
+        for word in words {
+            assert!(error.contains(word), "{word:?} in {error}");
+        }
+    }
+}
+
+#[test]
+fn a_set_whose_order_contradicts_after_is_refused_and_one_without_order_is_not() {
+    let text = |strategy: &str| {
+        sets(&format!("[set.s]\nmembers = [\"c\", \"b\", \"a\"]\nstrategy = \"{strategy}\"\n")).replacen(
+            "[agent.c]\n",
+            "[agent.c]\nafter = [\"a\"]\n",
+            1,
+        )
+    };
+    for strategy in [Strategy::RestForOne, Strategy::OneForAll] {
+        let error = bad(&text(strategy.word())).to_string();
+        assert!(error.contains("`c` stands before") || error.contains("`b` stands before"), "{error}");
+        assert!(error.contains("set.s.members"), "{error}");
+    }
+    good(&text("one_for_one"));
 }

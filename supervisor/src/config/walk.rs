@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use super::keys::{Entry, Span, Table};
 use super::problem::{ConfigError, Problem, nearest, place, suggest};
 use super::value::{self, DURATION_MAX, NAME_HELP};
 use super::{
     Agent, Bounds, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, DEADLINE_MIN,
-    INSTANCES_MAX, MAX_ATTEMPTS_DEFAULT, PREFETCH_MAX, Policy, REPLICAS_MAX, Reference, Restart, SwarmFile,
+    INSTANCES_MAX, MAX_ATTEMPTS_DEFAULT, PREFETCH_MAX, Policy, REPLICAS_MAX, Reference, SwarmFile,
     TABLES_MAX, WhenFull,
 };
 
@@ -54,6 +54,7 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
         dead_letters: Bounds::default(),
         channels: Vec::new(),
         agents: Vec::new(),
+        sets: Vec::new(),
     };
     let mut walker =
         Walker { text, swarm, problems: Vec::new(), command_spans: Vec::new(), uses: Vec::new() };
@@ -83,7 +84,7 @@ impl Walker<'_> {
     // The tables of a swarm file.
 
     fn root(&mut self, root: &Table<'_>) {
-        self.known(root, &["swarm", "channel", "agent"]);
+        self.known(root, &["swarm", "channel", "agent", "set"]);
         match root.get("swarm") {
             Some(entry) => self.swarm_table(&entry),
             None => self.note(0..0, "swarm.name", "missing", "begin with [swarm] and name = \"my-swarm\""),
@@ -111,6 +112,7 @@ impl Walker<'_> {
             self.swarm.agents.push(agent);
         }
         self.orders(&agents);
+        self.sets(root);
         self.check_amount(&channels, &agents);
         for (index, table) in channels.iter().enumerate() {
             self.check_use(table, self.uses[index]);
@@ -363,51 +365,6 @@ impl Walker<'_> {
         significant
     }
 
-    fn restart(&mut self, table: &Table<'_>) -> Restart {
-        let mut restart = Restart::default();
-        let Some(entry) = table.get("restart") else { return restart };
-        if let DeValue::String(word) = entry.value {
-            let policy = self.word(word, &entry, POLICIES, &Policy::ALL, Policy::word);
-            return Restart { policy: policy.unwrap_or_default(), ..restart };
-        }
-        let DeValue::Table(inner) = entry.value else {
-            let help = "write restart = \"permanent\", or { policy = \"permanent\", intensity = 10, period = \"1s\", \
-                        backoff = \"5ms..1s\" }";
-            self.wrong_type::<()>(&entry, "a policy or a table", entry.value, help);
-            return restart;
-        };
-        let table = Table::of(&entry.key, entry.key_span, inner);
-        self.known(&table, &["policy", "intensity", "period", "backoff"]);
-        if let Some((word, entry)) = self.optional_text(&table, "policy") {
-            restart.policy =
-                self.word(&word, &entry, POLICIES, &Policy::ALL, Policy::word).unwrap_or_default();
-        }
-        restart.intensity = self.count(&table, "intensity", 0, 10_000).unwrap_or(restart.intensity);
-        let ms = Duration::from_millis(1);
-        restart.period = self.duration(&table, "period", ms, DURATION_MAX).unwrap_or(restart.period);
-        if let Some((min, max)) = self.backoff(&table) {
-            (restart.backoff_min, restart.backoff_max) = (min, max);
-        }
-        restart
-    }
-
-    /// `"5ms..1s"`, or one duration for a pause that does not grow.
-    fn backoff(&mut self, table: &Table<'_>) -> Option<(Duration, Duration)> {
-        let (text, entry) = self.optional_text(table, "backoff")?;
-        let (min, max) = text.split_once("..").unwrap_or((&text, &text));
-        let read = (value::duration(min), value::duration(max));
-        let help = "write the first and the longest pause, for example \"5ms..1s\" (1us to 24h)";
-        let what = match read {
-            (Some(min), Some(max)) if min > max => "the first pause is longer than the longest",
-            (Some(min), Some(_)) if min.is_zero() => "a pause of zero is no back-off",
-            (Some(_), Some(max)) if max > DURATION_MAX => "the longest pause is longer than a day",
-            (Some(min), Some(max)) => return Some((min, max)),
-            _ => "this is not a range of durations",
-        };
-        self.note(entry.span, &entry.key, what, help);
-        None
-    }
-
     fn env(&mut self, table: &Table<'_>) -> BTreeMap<String, String> {
         let mut env = BTreeMap::new();
         let Some(table) = table.get("env").and_then(|entry| self.table(&entry)) else { return env };
@@ -430,9 +387,10 @@ const COMMAND_HELP: &str =
     "write the program and its arguments, for example command = [\"./worker\", \"--fast\"]";
 /// The least room for dead letters, bytes: the reports of one fit into it.
 const DEAD_LETTERS_BYTES_MIN: u64 = 64 << 10;
-const POLICIES: &str = "the policies";
+/// What `strategy` may be.
+pub(super) const POLICIES_OF_SETS: &str = "the strategies";
 
-/// The name at the end of `channel.NAME` or `agent.NAME`; a (refused) name may itself contain dots.
-fn last_part(key: &str) -> String {
+/// The name at the end of `channel.NAME`, `agent.NAME` or `set.NAME`; a (refused) name may itself contain dots.
+pub(super) fn last_part(key: &str) -> String {
     key.split_once('.').map_or(key, |(_, name)| name).to_owned()
 }

@@ -1,15 +1,13 @@
 //! The start of an incarnation: spawned, sealed, introduced to its peers, told to begin. Or never ready.
 
-use super::{Effect, Swarm, Timer};
+use super::{Effect, Swarm};
 use crate::agent::Sealed;
 use crate::birth;
 use crate::child::{Event, State};
-use crate::restart::Decision;
 use shoal_runtime::board::{Request, Status};
 use shoal_runtime::wire::{self, LINKS_PER_PACKET, ToAgent};
 use shoal_runtime::{Incarnation, segment};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
 
 impl Swarm {
     pub(super) fn spawn(&mut self, agent: usize) {
@@ -53,15 +51,6 @@ impl Swarm {
                 self.notice(&text);
                 self.feed(agent, Event::SpawnFailed);
             }
-        }
-    }
-
-    pub(super) fn spawn_after(&mut self, agent: usize, counted: bool) {
-        let now = self.started.elapsed();
-        match self.agents[agent].intensity.died(now, !counted) {
-            Decision::Now => self.feed(agent, Event::BackoffOver),
-            Decision::After(pause) => self.arm(Instant::now() + pause, agent, Timer::Backoff),
-            Decision::GiveUp => self.feed(agent, Event::GaveUp),
         }
     }
 

@@ -108,8 +108,9 @@ impl Swarm {
         if live.ordered && ending == Ending::Signalled(9) {
             self.kills_proven += 1;
         }
-        let expected = matches!(self.agents[agent].state, State::Stopping(Next::Rest | Next::Start))
-            || ending == Ending::Exited(0);
+        let expected =
+            matches!(self.agents[agent].state, State::Stopping(Next::Rest | Next::Start | Next::Aside))
+                || ending == Ending::Exited(0);
         self.agents[agent].last_ending = Some(ending.to_string());
         let name = self.agents[agent].name.clone();
         if corrupt {
@@ -158,15 +159,18 @@ impl Swarm {
     pub(super) fn give_up(&mut self, agent: usize) {
         let how = self.agents[agent].last_ending.clone().unwrap_or_default();
         let config = &self.file.agents[self.topology.agents[agent].config];
-        let text = format!(
-            "agent {} is given up: more than {} deaths within {:?} of its life, the last: it {how}; nobody waits for it any more \
-             (`shoal start {}` tries again; `restart` of [agent.{}] sets the bounds)",
-            self.agents[agent].name,
-            config.restart.intensity,
-            config.restart.period,
-            self.agents[agent].name,
-            config.name
-        );
+        let name = &self.agents[agent].name;
+        let text = match self.given_up_with(agent) {
+            Some(set) => format!(
+                "agent {name} is given up with its set {set}; nobody waits for it any more (`shoal start {name}` tries again; \
+                 [set.{set}] sets the bounds)"
+            ),
+            None => format!(
+                "agent {name} is given up: more than {} deaths within {:?} of its life, the last: it {how}; nobody waits for it \
+                 any more (`shoal start {name}` tries again; `restart` of [agent.{}] sets the bounds)",
+                config.restart.intensity, config.restart.period, config.name
+            ),
+        };
         self.notice(&text);
         let never = !self.agents[agent].was_ready;
         self.strike(agent);
