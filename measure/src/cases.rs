@@ -13,6 +13,9 @@ pub const PAIRS: usize = 21;
 /// Sizes of messages; the first is reported first.
 pub const SIZES: [usize; 6] = [64, 8, 40, 1024, 16 << 10, 64 << 10];
 
+/// Spokes of the fans.
+const FANS: [u32; 3] = [1, 10, 100];
+
 /// What the cases run with.
 pub struct Bench<'a> {
     /// The command line of a measured process.
@@ -270,10 +273,12 @@ pub fn step(bench: &mut Bench<'_>) -> io::Result<()> {
 /// # Errors
 /// As [`latency_of`].
 pub fn fan(bench: &mut Bench<'_>) -> io::Result<()> {
-    for spokes in [1, 2, 4] {
+    for spokes in FANS {
         let mut star = Star::start(spokes, bench.args)?;
         let takers = u64::from(spokes);
-        let task = |op| Task::new(op, 10_000 / bench.share / takers).of_bytes(64);
+        // As many for each as make the same sum, and some at least.
+        let each = (20_000 / bench.share / takers).max(10);
+        let task = |op| Task::new(op, each).of_bytes(64);
         let into_one =
             rate(&mut star, "fan", &format!("{spokes} into 1"), task(Op::Gather), Op::FloorGather, takers)?;
         (bench.each)(into_one);

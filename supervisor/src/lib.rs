@@ -3,6 +3,7 @@
 pub mod agent;
 pub mod bench;
 pub mod birth;
+pub mod certify;
 pub mod chaos;
 pub mod check;
 pub mod child;
@@ -21,6 +22,7 @@ pub mod postman;
 pub mod restart;
 pub mod run;
 pub mod run_dir;
+pub mod scenario;
 pub mod settle;
 pub mod signals;
 pub mod spawn;

@@ -11,6 +11,9 @@ use std::process::ExitCode;
 
 /// Runs it.
 pub fn bench(options: &BenchOptions) -> ExitCode {
+    if options.case.as_deref() == Some("scenario") {
+        return crate::scenario::command::scenario(options);
+    }
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err((status, text)) => {
@@ -27,6 +30,11 @@ fn bad<T>(text: String) -> Told<T> {
 }
 
 fn run(options: &BenchOptions) -> Told<()> {
+    if let Some(name) = &options.scenario {
+        return bad(format!(
+            "`{name}` says which scenario, and none was asked for: `shoal bench scenario {name}`"
+        ));
+    }
     let asked = match options.case.as_deref() {
         None => &CASES[..],
         Some(case) => match CASES.iter().position(|known| *known == case) {
