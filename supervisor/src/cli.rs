@@ -117,6 +117,8 @@ enum Command {
     Chaos(ChaosOptions),
     /// Measure latency, throughput, steps, fans, starts and recoveries, each beside its floor
     Bench(BenchOptions),
+    /// Measure the project's eight targets with real processes, and write a report that says which hold
+    Certify(crate::certify::command::CertifyOptions),
     /// Be a process that is measured
     #[command(hide = true)]
     BenchPeer {
@@ -190,8 +192,10 @@ pub struct ChaosOptions {
 /// What `shoal bench` is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct BenchOptions {
-    /// Only this: latency, throughput, step, fan, spawn or recovery
+    /// Only this: latency, throughput, step, fan, spawn or recovery; `scenario` lists swarms with a job, and runs one
     pub case: Option<String>,
+    /// Which scenario, or `all`
+    pub scenario: Option<String>,
     /// Write the results as JSON; `-` prints them alone on standard output
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -242,12 +246,14 @@ pub fn main() -> ExitCode {
         }
         Command::DemoSupervisor => return crate::demo::backstage::main(),
         Command::Chaos(options) => return crate::chaos::command::chaos(&options),
+        Command::Certify(options) => return crate::certify::command::certify(&options),
         Command::Bench(options) => return crate::bench::command::bench(&options),
         Command::BenchPeer { what } => return crate::bench::peer(what.as_deref()),
         Command::Agent { args } => {
             return match args.split_first() {
                 Some((first, rest)) if first == "chaos" => crate::chaos::agents::main(rest),
                 Some((first, rest)) if first == "bench" => crate::bench::agents::main(rest),
+                Some((first, rest)) if first == "scenario" => crate::scenario::agents::main(rest),
                 _ => crate::demo::agents::main(&args),
             };
         }
