@@ -20,8 +20,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const LINE: usize = 128;
 /// Processes that a floor serves at most.
-pub const PROCESSES_MAX: usize = 16;
-const AREAS: usize = 64 * LINE;
+pub const PROCESSES_MAX: usize = 128;
+/// Of more than so many processes each touches only what it uses: to map all rings into all takes longer than what is measured.
+const POPULATED_MAX: usize = 16;
+const AREAS: usize = 4 * PROCESSES_MAX * LINE;
 const AREA_BYTES: usize = 1 << 20;
 const RINGS: usize = AREAS + 2 * AREA_BYTES;
 /// Bytes of a ring: as many as the lane beside it.
@@ -91,7 +93,12 @@ impl Floor {
     pub fn open(path: &str, processes: usize) -> io::Result<Self> {
         assert!(processes <= PROCESSES_MAX);
         let file = File::options().read(true).write(true).open(path)?;
-        Ok(Floor { map: MmapOptions::new().len(Floor::len(processes)).populate().map_raw(&file)?, processes })
+        let mut options = MmapOptions::new();
+        options.len(Floor::len(processes));
+        if processes <= POPULATED_MAX {
+            options.populate();
+        }
+        Ok(Floor { map: options.map_raw(&file)?, processes })
     }
 
     /// A word.

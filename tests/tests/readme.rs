@@ -175,7 +175,13 @@ fn bench_runs_as_written_and_compares_with_the_run_before() {
     // A tenth of the messages, for the same commands.
     let block = block_with("cargo bench").replace("shoal bench", "shoal bench --quick");
     let out = clone.run(&format!("export PATH=\"$PWD/target/release:$PATH\"\n{block}"));
-    for said in ["latency spin 64 B", "fan 4 into 1 64 B", "recovery cold", "confidence"] {
+    for said in [
+        "latency spin 64 B",
+        "fan 100 into 1 64 B",
+        "500 of 500 messages delivered",
+        "recovery cold",
+        "confidence",
+    ] {
         assert!(out.contains(said), "{said:?} is not in {out}");
     }
     assert_eq!(clone.noted(), "bench\n");
