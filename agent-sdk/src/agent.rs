@@ -87,7 +87,7 @@ impl Agent {
     /// Whether the supervisor asks for an end. A source ends then; who receives is told by what it receives.
     #[inline]
     pub fn stopping(&self) -> bool {
-        self.core.at.world.request() != Request::Run
+        matches!(self.core.at.world.request(), Request::Drain | Request::Stop)
     }
 
     /// A handle to send messages of type `T` on a channel that the swarm file says this agent publishes.
@@ -323,6 +323,9 @@ impl Agent {
         body: impl FnOnce(&mut Step<'_>) -> Result<R>,
     ) -> Result<R> {
         self.core.ready(&self.subscriptions)?;
+        if self.core.at.world.request() == Request::Pause {
+            self.core.sit_out_pause(timeout)?;
+        }
         let mut step = Step::without_input(self.core.parts(), timeout);
         let result = body(&mut step)?;
         step.commit(None)?;

@@ -1,7 +1,7 @@
 //! What receiving and sending need: everything of an agent but its handlers.
 
 use crate::agent::Next;
-use crate::error::{self, Error, InvalidMessage, Reject, Result, SupervisorGone};
+use crate::error::{self, Error, InvalidMessage, Reject, Result, SendError, SupervisorGone};
 use crate::handle::{self, Way};
 use crate::payload::Payload;
 use crate::step::{Failures, Lease, Lost, Parts, Received, Step, park};
@@ -84,6 +84,21 @@ impl Core {
     #[cold]
     pub(crate) fn accuse(&mut self) -> Result<()> {
         accuse(&mut self.at.world, &self.log)
+    }
+
+    /// Waits while the supervisor asks for a pause: a step that answers nothing begins after it.
+    ///
+    /// # Errors
+    /// The pause is longer than the time-out; the supervisor is gone.
+    #[cold]
+    pub(crate) fn sit_out_pause(&mut self, timeout: Option<Duration>) -> Result<()> {
+        let over = |world: &mut World<Port>, _| (world.request() != Request::Pause).then_some(());
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let resumed = self.at.world.wait(deadline, over).map_err(error::of_runtime)?;
+        match (resumed, timeout) {
+            (None, Some(after)) => Err(SendError::Paused { after }.into()),
+            _ => Ok(()),
+        }
     }
 
     #[inline]

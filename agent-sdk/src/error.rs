@@ -45,6 +45,11 @@ pub enum SendError {
     },
     /// The message cannot be serialized. Trying again does not help.
     Encoding(EncodeError),
+    /// The operator paused the agent, and it was not resumed in time. The step did not begin.
+    Paused {
+        /// How long the send waited.
+        after: Duration,
+    },
 }
 
 impl fmt::Display for SendError {
@@ -78,6 +83,9 @@ impl fmt::Display for SendError {
                 write!(f, "channel `{channel}` is full, and the supervisor asks for an end")
             }
             Self::Encoding(error) => error.fmt(f),
+            Self::Paused { after } => {
+                write!(f, "the agent is paused since {after:?} or longer: `shoal resume` lets it go on")
+            }
         }
     }
 }

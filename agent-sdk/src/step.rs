@@ -297,7 +297,7 @@ impl<'a> Step<'a> {
         match error {
             SendError::TimedOut { .. } | SendError::Stopping { .. } => self.broken = Some(error.clone()),
             SendError::TooLarge { .. } | SendError::Encoding(_) => self.hopeless = true,
-            SendError::Full { .. } => {}
+            SendError::Full { .. } | SendError::Paused { .. } => {}
         }
         error.into()
     }

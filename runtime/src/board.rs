@@ -29,6 +29,8 @@ pub enum Request {
     Drain = 1,
     /// To end after the step in hand.
     Stop = 2,
+    /// To take no new message and begin no step of its own until it is asked for something else.
+    Pause = 3,
 }
 
 /// How a verdict came about.
@@ -114,6 +116,7 @@ impl Board {
         match self.agent_word(agent, board::REQUEST) {
             0 => Request::Run,
             1 => Request::Drain,
+            3 => Request::Pause,
             _ => Request::Stop,
         }
     }

@@ -233,6 +233,11 @@ impl Consumer {
         }
     }
 
+    /// The message that this member of a group claimed already and is to work on next.
+    pub fn claimed_ahead(&self) -> Option<Frame> {
+        self.cursor.member.as_ref()?.next(true)
+    }
+
     /// Looks for a message that this member holds or can claim.
     ///
     /// # If we die here

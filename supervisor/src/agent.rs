@@ -55,6 +55,8 @@ pub struct Agent {
     pub last_ending: Option<String>,
     /// Its last end that nobody had asked for.
     pub last_crash: Option<Crash>,
+    /// An operator wants it to take nothing new.
+    pub paused: bool,
 }
 
 /// An end that nobody had asked for.

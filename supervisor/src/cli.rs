@@ -14,10 +14,12 @@
 
 mod client;
 mod dlq;
+mod doctor;
 mod down;
 mod duration;
 mod follow;
 mod logs;
+mod papers;
 mod ps;
 mod signal;
 mod status;
@@ -105,9 +107,37 @@ enum Command {
         #[arg(short, long, value_name = "SIGNAL", default_value = "KILL", value_parser = signal::parse)]
         signal: i32,
     },
+    /// Let an agent finish what it has in hand and take nothing new; it stays paused over restarts
+    Pause(Order),
+    /// Let a paused agent go on
+    Resume(Order),
     /// Look at the messages that agents gave up (dead letters): list, show, replay, purge
     #[command(subcommand)]
     Dlq(dlq::DlqCommand),
+    /// Try what the kernel and the limits here give, say what each lack means, and find what former runs left
+    Doctor(doctor::DoctorOptions),
+    /// Try one thing of the kernel, in a process of its own
+    #[command(hide = true)]
+    DoctorProbe {
+        /// Which
+        what: String,
+    },
+    /// Print the completions of a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for each command
+    Man {
+        /// Write `shoal.1`, `shoal-ps.1` and so on into this folder
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Print a systemd unit that runs a swarm file
+    Unit {
+        /// The swarm file
+        file: PathBuf,
+    },
     /// Count the files of a tree with a swarm whose agents are killed meanwhile, and compare with a plain count
     Demo(DemoOptions),
     /// Be the demo's supervisor
@@ -257,6 +287,11 @@ pub fn main() -> ExitCode {
                 _ => crate::demo::agents::main(&args),
             };
         }
+        Command::Doctor(options) => return doctor::doctor(&options),
+        Command::DoctorProbe { what } => return crate::doctor::probe::child_main(&what),
+        Command::Completions { shell } => papers::completions(shell),
+        Command::Man { dir } => papers::man(dir.as_deref()),
+        Command::Unit { file } => papers::unit(&file),
         Command::Ps { json } => ps::ps(swarm, json),
         Command::Dlq(command) => dlq::dlq(swarm, &command),
         Command::Logs(options) => logs::logs(swarm, &options),
@@ -266,6 +301,8 @@ pub fn main() -> ExitCode {
         Command::Wait(options) => wait::wait(swarm, &options),
         Command::Stop(order) => client::order(swarm, &order, |name| Request::Stop { name }),
         Command::Start(order) => client::order(swarm, &order, |name| Request::Start { name }),
+        Command::Pause(order) => client::order(swarm, &order, |name| Request::Pause { name }),
+        Command::Resume(order) => client::order(swarm, &order, |name| Request::Resume { name }),
         Command::Restart(order) => client::order(swarm, &order, |name| Request::Restart { name }),
         Command::Kill { order, signal } => {
             let signal = Some(signal).filter(|number| *number != nix::libc::SIGKILL);

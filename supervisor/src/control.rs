@@ -68,6 +68,16 @@ pub enum Request {
     },
     /// Stop the whole swarm; answered when it is over.
     Down,
+    /// Let these agents take nothing new; answered when they hold no message.
+    Pause {
+        /// As in `Stop`.
+        name: String,
+    },
+    /// Let these agents go on.
+    Resume {
+        /// As in `Stop`.
+        name: String,
+    },
     /// Replay dead letters; answered when they lie in the lanes of those that gave them up.
     Replay {
         /// Their numbers; none for all.
@@ -228,6 +238,8 @@ pub enum PsState {
     Starting,
     /// It said ready.
     Ready,
+    /// It said ready, and takes nothing new because an operator wants it so.
+    Paused,
     /// It is being ended, or its end is being proved.
     Stopping,
     /// Dead; its next start is waited for.
@@ -240,8 +252,9 @@ pub enum PsState {
 
 impl PsState {
     /// Every state, the good ones first.
-    pub const ALL: [PsState; 6] = [
+    pub const ALL: [PsState; 7] = [
         PsState::Ready,
+        PsState::Paused,
         PsState::Starting,
         PsState::Stopping,
         PsState::Backoff,
@@ -254,6 +267,7 @@ impl PsState {
         match self {
             PsState::Starting => "starting",
             PsState::Ready => "ready",
+            PsState::Paused => "paused",
             PsState::Stopping => "stopping",
             PsState::Backoff => "backoff",
             PsState::Stopped => "stopped",

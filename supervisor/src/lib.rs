@@ -13,6 +13,7 @@ pub mod control;
 pub mod dead_letters;
 pub mod death;
 pub mod demo;
+pub mod doctor;
 pub mod event_loop;
 pub mod herald;
 pub mod notify;

@@ -72,7 +72,8 @@ fn is_ours(wanted: u32) -> bool {
     false
 }
 
-fn parent(pid: u32) -> Option<u32> {
+/// The parent of a process.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name in brackets may hold anything.
     let (_, rest) = stat.rsplit_once(") ")?;

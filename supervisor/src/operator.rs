@@ -9,16 +9,22 @@ use crate::control::{
 };
 use crate::event_loop::{Companion, Watch};
 use crate::swarm::Swarm;
+use crate::swarm::pause::is_at_pause;
 use rustix::event::epoll::EventFlags;
 use shoal_runtime::beacon::{Beacon, Counts};
 use std::io;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 mod status;
 
 /// The token of the control socket.
 const TOKEN: u64 = 2;
+
+/// What is said of agents that were asked to pause.
+const PAUSED: &str = "paused";
+/// How often it is looked whether they hold a message still.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Answers operators.
 pub struct Operator {
@@ -72,6 +78,8 @@ impl Operator {
             Request::Wait { name, ended } => {
                 return self.wait(client, name.as_deref().unwrap_or(ALL), ended, swarm);
             }
+            Request::Pause { name } => return self.pause(client, &name, swarm),
+            Request::Resume { name } => resume(swarm, &name),
             Request::Replay { ids } => return self.replay(client, ids.as_deref(), swarm),
             Request::Stop { name } => {
                 return self.ask(client, &name, "stopped", Event::StopAsked, stopped, swarm);
@@ -136,6 +144,22 @@ impl Operator {
         }
     }
 
+    /// Pauses agents; answered when none of them holds a message any more.
+    fn pause(&mut self, client: ClientId, name: &str, swarm: &mut Swarm) {
+        if swarm.is_ending() {
+            self.control.reply(client, &Response::Error { text: "the swarm is stopping".into() });
+            return;
+        }
+        match meant(swarm, name) {
+            Err(response) => self.control.reply(client, &response),
+            Ok(agents) => {
+                agents.iter().for_each(|&agent| _ = swarm.pause(agent, true));
+                let agents = agents.into_iter().map(|a| (a, 0)).collect();
+                self.waiting.push(Waiting { client, verb: PAUSED, agents, over: paused });
+            }
+        }
+    }
+
     /// Tells who waits for the end of the swarm how it ended: a moment before the supervisor leaves.
     fn tell_over(&mut self, swarm: &Swarm) {
         if self.until_over.is_empty() || !swarm.is_over() {
@@ -153,6 +177,9 @@ impl Operator {
             let all: Vec<_> = all.collect();
             if all.iter().any(|(_, over)| over.is_none()) {
                 return true;
+            }
+            if waiting.verb == PAUSED {
+                waiting.agents.iter().for_each(|&(agent, _)| swarm.ring_mates(agent));
             }
             let names = |good: bool| -> String {
                 let names =
@@ -212,6 +239,23 @@ fn ready(agent: &Agent, _: u32) -> Option<bool> {
 
 fn over(agent: &Agent, _: u32) -> Option<bool> {
     (agent.state.is_at_rest() && agent.generation > 0).then_some(true)
+}
+
+/// No event tells that an agent let go of its message: it is looked at.
+fn paused(agent: &Agent, _: u32) -> Option<bool> {
+    (!agent.paused || is_at_pause(agent)).then_some(true)
+}
+
+/// Lets paused agents go on.
+fn resume(swarm: &mut Swarm, name: &str) -> Response {
+    match meant(swarm, name) {
+        Err(response) => response,
+        Ok(agents) => {
+            agents.iter().for_each(|&agent| _ = swarm.pause(agent, false));
+            let agents: Vec<String> = agents.iter().map(|&a| swarm.agents[a].name.clone()).collect();
+            Response::Ordered { text: format!("{} resumed", agents.join(", ")), agents }
+        }
+    }
 }
 
 fn not_done(failed: &str, verb: &str) -> String {
@@ -368,7 +412,8 @@ impl Companion for Operator {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        None
+        let looks = self.waiting.iter().any(|waiting| waiting.verb == PAUSED);
+        looks.then(|| Instant::now() + LOOK_EVERY)
     }
 
     fn run(&mut self, ready: Option<u64>, swarm: &mut Swarm, _watch: &Watch) {

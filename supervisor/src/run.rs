@@ -83,9 +83,7 @@ pub struct Setting<'a> {
 /// What is lacking, in words.
 pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Result<Swarm, String> {
     let Setting { echo, notices, mut companions, adopted } = setting;
-    // And the one that replays dead letters.
-    let agents = 1 + file.agents.iter().map(|a| u64::from(a.replicas)).sum::<u64>();
-    raise_descriptor_limit(agents * DESCRIPTORS_PER_AGENT + DESCRIPTORS_BESIDES)?;
+    raise_descriptor_limit(descriptors_needed(&file))?;
     spawn::become_subreaper().map_err(|e| format!("becoming the parent of orphans: {e}"))?;
     let logs = file.logs.clone().unwrap_or_else(|| folder.logs());
     std::fs::create_dir_all(&logs).map_err(|e| format!("making the log folder {}: {e}", logs.display()))?;
@@ -111,6 +109,13 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
     // The claimed folder may serve another run.
     let _ = std::fs::remove_file(folder.socket());
     result.map_err(|e| format!("waiting for events: {e}")).map(|()| swarm)
+}
+
+/// How many descriptors the supervisor of a swarm may come to hold.
+pub fn descriptors_needed(file: &SwarmFile) -> u64 {
+    // And the one that replays dead letters.
+    let agents = 1 + file.agents.iter().map(|a| u64::from(a.replicas)).sum::<u64>();
+    agents * DESCRIPTORS_PER_AGENT + DESCRIPTORS_BESIDES
 }
 
 /// Lights the beacon; a swarm without one is whole, only slower to find.

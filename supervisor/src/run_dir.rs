@@ -314,6 +314,42 @@ fn folders_in(place: &Place) -> Result<Vec<(String, PathBuf)>, ClaimError> {
     Ok(folders)
 }
 
+/// Folders of swarms that do not run and that hold more than dead letters: a supervisor was killed. Nothing is swept.
+///
+/// # Errors
+/// As `list_running`.
+pub fn abandoned_in(place: &Place) -> Result<Vec<(String, PathBuf)>, ClaimError> {
+    let abandoned =
+        |(_, path): &(String, PathBuf)| matches!(try_lock(&path.join("lock"), false), Ok(Lock::Ours(_)));
+    Ok(folders_in(place)?.into_iter().filter(abandoned).collect())
+}
+
+/// Sweeps the folder and the beacon of a swarm that does not run. False when it runs.
+///
+/// # Errors
+/// The system's refusal.
+pub fn sweep_in(place: &Place, name: &str) -> io::Result<bool> {
+    let path = place.path.join(name);
+    match try_lock(&path.join("lock"), false)? {
+        Lock::Ours(_lock) => {
+            let _ = beacon::sweep(name);
+            dismantle(&path).map(|()| true)
+        }
+        Lock::Theirs(_) | Lock::Gone => Ok(false),
+    }
+}
+
+/// Whether this user's swarms can have their folders in a place: its path.
+///
+/// # Errors
+/// What is wrong with it, and what to do.
+pub fn check_place(place: &Place) -> Result<PathBuf, String> {
+    // Made and removed, unless it is in use.
+    make_dir(&place.path).map_err(|error| error.to_string())?;
+    let _ = remove_unless_used(&place.path);
+    Ok(place.path.clone())
+}
+
 /// The folders of dead letters of this user's swarms, running or not, by the swarms' names.
 ///
 /// # Errors

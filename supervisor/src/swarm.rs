@@ -134,6 +134,7 @@ mod hangs;
 mod hear;
 mod letters;
 mod order;
+pub mod pause;
 mod replay;
 mod rescue;
 mod sets;
@@ -184,6 +185,7 @@ impl Swarm {
             capture: capture(&instance.name),
             last_ending: None,
             last_crash: None,
+            paused: false,
         });
         let agents = agents.collect();
         let stages = topology.stop_order();
@@ -276,6 +278,7 @@ impl Swarm {
     pub fn shut_down(&mut self) {
         match self.ends {
             Ends::No => {
+                self.end_pauses();
                 self.begin_stage(0);
                 self.advance();
             }

@@ -83,6 +83,9 @@ impl Inputs {
         if request == Request::Stop {
             return Some(Found::Stop);
         }
+        if request == Request::Pause {
+            return self.claimed_ahead(among);
+        }
         for _ in among {
             if self.next >= among.len() {
                 self.next = 0;
@@ -102,8 +105,15 @@ impl Inputs {
         match request {
             _ if closed => Some(Found::Closed),
             Request::Drain => Some(Found::Stop),
-            Request::Run | Request::Stop => None,
+            Request::Run | Request::Stop | Request::Pause => None,
         }
+    }
+
+    /// A message that this member of a group claimed before it was asked to pause: no other could take it.
+    #[cold]
+    fn claimed_ahead(&self, among: &[usize]) -> Option<Found> {
+        let held = among.iter().find_map(|&input| Some((input, self.consumers[input].claimed_ahead()?)));
+        held.map(|(input, frame)| Found::Message(input, frame))
     }
 
     /// Tells the supervisor of shared lanes that are closed: other members sleep while the last message is in hand elsewhere.

@@ -36,7 +36,7 @@ impl Health {
 
     fn of_agent(state: PsState) -> Health {
         match state {
-            PsState::Ready | PsState::Stopped => Health::Healthy,
+            PsState::Ready | PsState::Paused | PsState::Stopped => Health::Healthy,
             PsState::Starting | PsState::Stopping => Health::Starting,
             PsState::Backoff | PsState::Failed => Health::Degraded,
         }
@@ -128,12 +128,12 @@ pub struct LastCrash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use PsState::{Backoff, Failed, Ready, Starting, Stopped, Stopping};
+    use PsState::{Backoff, Failed, Paused, Ready, Starting, Stopped, Stopping};
 
     #[test]
     fn health_is_that_of_the_agent_in_the_worst_state() {
         assert_eq!(Health::of(false, []), Health::Healthy);
-        assert_eq!(Health::of(false, [Ready, Stopped]), Health::Healthy);
+        assert_eq!(Health::of(false, [Ready, Paused, Stopped]), Health::Healthy);
         assert_eq!(Health::of(false, [Ready, Starting]), Health::Starting);
         assert_eq!(Health::of(false, [Stopping, Ready]), Health::Starting);
         assert_eq!(Health::of(false, [Starting, Backoff, Ready]), Health::Degraded);

@@ -46,7 +46,12 @@ fn of_agent(swarm: &Swarm, index: usize) -> StatusAgent {
 
 /// The state of an agent as operators see it.
 pub(super) fn state(swarm: &Swarm, agent: usize) -> PsState {
-    if swarm.is_waiting(agent) { PsState::Starting } else { shown(swarm.agents[agent].state) }
+    let record = &swarm.agents[agent];
+    match shown(record.state) {
+        _ if swarm.is_waiting(agent) => PsState::Starting,
+        PsState::Ready if record.paused => PsState::Paused,
+        state => state,
+    }
 }
 
 fn last_crash(swarm: &Swarm, agent: &Agent) -> Option<LastCrash> {

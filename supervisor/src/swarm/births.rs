@@ -4,7 +4,7 @@ use super::{Effect, Swarm};
 use crate::agent::Sealed;
 use crate::birth;
 use crate::child::{Event, State};
-use shoal_runtime::board::{Request, Status};
+use shoal_runtime::board::Status;
 use shoal_runtime::wire::{self, LINKS_PER_PACKET, ToAgent};
 use shoal_runtime::{Incarnation, segment};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -19,6 +19,7 @@ impl Swarm {
         let config = &self.file.agents[self.topology.agents[agent].config];
         let inputs = 0..self.topology.agents[agent].inputs.len();
         let given = inputs.map(|input| self.trials.told(self.reader_of(agent, input))).collect();
+        let request = self.work_of(agent);
         let record = &mut self.agents[agent];
         record.generation += 1;
         record.intensity.started(self.started.elapsed());
@@ -27,7 +28,7 @@ impl Swarm {
         manifest.given = given;
         record.capture.begin();
         manifest.owner = self.groups.next_owner();
-        self.board.publish_request(agent as u32, Request::Run);
+        self.board.publish_request(agent as u32, request);
         self.board.publish_status(agent as u32, Status::Expected);
         let claims = self.groups.handles(&self.topology, agent);
         match birth::bear(&mut self.cradle, manifest, config, &record.last, &record.last_state, &claims) {

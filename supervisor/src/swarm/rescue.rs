@@ -145,7 +145,7 @@ impl Swarm {
         let view = &live.sealed.as_ref()?.view;
         let words = desk::view(view);
         let accuses = || desk::counter(view, Counter::PeerFaults) > 0;
-        if !words.parked || words.awaits == Awaits::Nothing || accuses() {
+        if !words.parked || words.awaits == Awaits::Nothing || record.paused || accuses() {
             return None;
         }
         let inputs = self.topology.agents[agent].inputs.iter().enumerate();

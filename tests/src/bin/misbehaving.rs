@@ -73,6 +73,13 @@ fn body(agent: &mut Agent, kind: &str) -> Result<()> {
             }
             Ok(())
         }
+        "reads-relayed" => {
+            let relayed = agent.subscribe::<shoal_tests::agents::Number>("relayed")?;
+            while let Next::Message(number) = agent.receive(&relayed, None)? {
+                number.commit()?;
+            }
+            Ok(())
+        }
         "subscribes-nothing" => agent.ready(),
         "sends-large" => {
             let tasks = agent.publish::<one::Task>("tasks")?;

@@ -1,0 +1,149 @@
+//! What a swarm needs beside what there is: pure sums, and where the numbers come from.
+
+use super::{Finding, Weight};
+use crate::config::SwarmFile;
+use crate::run::descriptors_needed;
+use crate::run_dir::{Place, check_place};
+use crate::topology::Topology;
+use rustix::process::{Resource, getrlimit};
+use std::fs;
+
+const GROUP: &str = "limits";
+/// What an agent's segment takes beside its lanes, and its process beside all segments, bytes: the least that idle agents were
+/// seen to take.
+const AGENT_BYTES: u64 = 1 << 20;
+/// Segments of dead predecessors that readers have not drained, at most, as long as nobody lags: one.
+const SEGMENTS_PER_AGENT: u64 = 2;
+
+/// What a swarm file asks of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Descriptors of the supervisor.
+    pub descriptors: u64,
+    /// Processes, the supervisor's own included.
+    pub processes: u64,
+    /// Memory of segments and processes, bytes.
+    pub memory_bytes: u64,
+}
+
+impl Needs {
+    /// Those of a file; without one those of a swarm of ten.
+    pub fn of(file: Option<&SwarmFile>) -> Needs {
+        let Some(file) = file else {
+            return Needs { descriptors: 200, processes: 12, memory_bytes: 64 << 20 };
+        };
+        let topology = Topology::of(file);
+        let agents = topology.agents.len() as u64;
+        let lanes: u64 = topology.agents.iter().flat_map(|a| &a.lanes).map(|lane| lane.capacity_bytes).sum();
+        Needs {
+            descriptors: descriptors_needed(file),
+            // The one that replays dead letters, the supervisor and its keepers.
+            processes: agents + 4,
+            memory_bytes: lanes * SEGMENTS_PER_AGENT + agents * AGENT_BYTES,
+        }
+    }
+}
+
+/// Whether what there is suffices; `None`: there is no limit.
+pub fn suffices(what: &str, need: u64, have: Option<u64>, unit: &str, advice: &str) -> Finding {
+    match have {
+        None => Finding::fine(GROUP, what, format!("needs {need}{unit}, there is no limit")),
+        Some(have) if need <= have => {
+            Finding::fine(GROUP, what, format!("needs {need}{unit} of {have}{unit}"))
+        }
+        Some(have) => Finding::lack(
+            GROUP,
+            what,
+            Weight::Stops,
+            format!("needs {need}{unit}, there are {have}{unit}"),
+            advice,
+        ),
+    }
+}
+
+/// Compares what a swarm needs with what there is.
+pub fn limits(file: Option<&SwarmFile>) -> Vec<Finding> {
+    let needs = Needs::of(file);
+    let mut findings = vec![
+        suffices(
+            "open descriptors",
+            needs.descriptors,
+            getrlimit(Resource::Nofile).maximum,
+            "",
+            "raise the hard limit: `ulimit -Hn`, LimitNOFILE= of a unit, or nofile in /etc/security/limits.conf",
+        ),
+        suffices(
+            "processes",
+            needs.processes,
+            processes_left(),
+            "",
+            "raise the limit: `ulimit -u`, TasksMax= of a unit, kernel.pid_max or kernel.threads-max",
+        ),
+        suffices(
+            "memory",
+            needs.memory_bytes >> 20,
+            memory_available().map(|bytes| bytes >> 20),
+            " MiB",
+            "smaller lanes (`capacity`), fewer agents, or more memory: what lanes need is allocated at the start",
+        ),
+    ];
+    findings.push(shared_folder());
+    findings.push(match check_place(&Place::of_user()) {
+        Ok(path) => Finding::fine(GROUP, "runtime folder", path.display().to_string()),
+        Err(why) => Finding::lack(
+            GROUP,
+            "runtime folder",
+            Weight::Stops,
+            why,
+            "no swarm of this user can be run or spoken with",
+        ),
+    });
+    findings
+}
+
+/// How many processes this user may still make. Root may make as many as the system has numbers for.
+fn processes_left() -> Option<u64> {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let all =
+        ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"].into_iter().filter_map(number).min();
+    let limit = getrlimit(Resource::Nproc).maximum.filter(|_| !rustix::process::geteuid().is_root());
+    let limit = limit.into_iter().chain(all).min()?;
+    let used = fs::read_to_string("/proc/loadavg").ok().and_then(|text| {
+        // `runnable/all` of all users.
+        text.split(' ').nth(3)?.split_once('/')?.1.parse::<u64>().ok()
+    });
+    Some(limit.saturating_sub(used.unwrap_or(0)))
+}
+
+fn memory_available() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+/// Beacons lie in /dev/shm; lanes do not.
+fn shared_folder() -> Finding {
+    let what = "/dev/shm";
+    let advice = "without it observers of a swarm ask its supervisor instead of reading a beacon; lanes do not lie there";
+    let path = format!("/dev/shm/shoal-doctor-{}", std::process::id());
+    match fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+        Ok(_) => {
+            let _ = fs::remove_file(&path);
+            Finding::fine(GROUP, what, "can be written")
+        }
+        Err(error) => Finding::lack(GROUP, what, Weight::Limits, error.to_string(), advice),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn need_that_fits_is_fine_and_one_more_stops() {
+        let of = |need, have| suffices("x", need, have, "", "raise it").weight;
+        assert_eq!(of(5, Some(5)), Weight::Fine);
+        assert_eq!(of(6, Some(5)), Weight::Stops);
+        assert_eq!(of(u64::MAX, None), Weight::Fine);
+    }
+}

@@ -1,0 +1,138 @@
+//! What former runs left: runtime folders and beacons whose supervisor is gone, agents that outlived theirs. A swarm that
+//! runs, its log, and dead letters are no strays.
+
+use super::{Finding, Weight};
+use crate::notify;
+use crate::run_dir::{self, Place};
+use shoal_runtime::beacon;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+const GROUP: &str = "strays";
+
+/// Something that was left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stray {
+    /// The runtime folder of a swarm.
+    Folder(String, PathBuf),
+    /// The beacon of a swarm.
+    Beacon(String, PathBuf),
+    /// The process of an agent.
+    Agent(u32, String),
+}
+
+impl Stray {
+    fn what(&self) -> String {
+        match self {
+            Stray::Folder(name, path) => format!("folder of `{name}`, {}", path.display()),
+            Stray::Beacon(name, path) => format!("beacon of `{name}`, {}", path.display()),
+            Stray::Agent(pid, name) => format!("agent {name}, process {pid}"),
+        }
+    }
+
+    /// Removes it. Agents are left alone: what they do is not ours to judge.
+    fn sweep(&self, place: &Place) -> Result<bool, String> {
+        match self {
+            Stray::Folder(name, _) => run_dir::sweep_in(place, name).map_err(|error| error.to_string()),
+            Stray::Beacon(name, _) => match beacon::sweep(name) {
+                Ok(swept) => Ok(swept == beacon::Swept::Removed),
+                Err(error) => Err(error.to_string()),
+            },
+            Stray::Agent(..) => Ok(false),
+        }
+    }
+}
+
+/// Looks for what was left; removes it if that is wanted.
+pub fn strays(place: &Place, sweep: bool) -> Vec<Finding> {
+    let found = match find(place) {
+        Ok(found) => found,
+        Err(why) => {
+            return vec![Finding::lack(GROUP, "strays", Weight::Limits, why, "nothing could be looked for")];
+        }
+    };
+    if found.is_empty() {
+        return vec![Finding::fine(GROUP, "strays of former runs", "none")];
+    }
+    let told = found.iter().map(|stray| {
+        let swept = if sweep { stray.sweep(place) } else { Ok(false) };
+        match (swept, stray) {
+            (Ok(true), _) => Finding::fine(GROUP, stray.what(), "removed"),
+            (Err(why), _) => Finding::lack(GROUP, stray.what(), Weight::Limits, why, "remove it by hand"),
+            (Ok(false), Stray::Agent(pid, _)) => Finding::lack(
+                GROUP,
+                stray.what(),
+                Weight::Limits,
+                "it runs without a supervisor",
+                format!("see what it does, then `kill {pid}`"),
+            ),
+            (Ok(false), _) => Finding::lack(
+                GROUP,
+                stray.what(),
+                Weight::Note,
+                "its supervisor is gone",
+                "`shoal doctor --sweep` removes it, as does the next start of that name",
+            ),
+        }
+    });
+    told.collect()
+}
+
+fn find(place: &Place) -> Result<Vec<Stray>, String> {
+    let mut found: Vec<Stray> = run_dir::abandoned_in(place)
+        .map_err(|error| error.to_string())?
+        .into_iter()
+        .map(|(name, path)| Stray::Folder(name, path))
+        .collect();
+    found.extend(beacons(Path::new("/dev/shm")));
+    found.extend(agents());
+    Ok(found)
+}
+
+/// Beacons of this user's swarms that nobody tends.
+fn beacons(folder: &Path) -> Vec<Stray> {
+    let uid = rustix::process::geteuid().as_raw();
+    let prefix = format!("shoal-{uid}-");
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let named = entries.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?.strip_prefix(&prefix)?.to_owned();
+        entry.metadata().is_ok_and(|seen| seen.uid() == uid).then(|| (name, entry.path()))
+    });
+    // One that is just being lit says nothing yet; it is younger than a look.
+    let dead = named.filter(|(name, _)| beacon::read(name).is_none_or(|reading| !reading.alive));
+    dead.map(|(name, path)| Stray::Beacon(name, path)).collect()
+}
+
+/// This user's processes that were started as agents and whose parent is process 1, or another adopter that is no `shoal`.
+fn agents() -> Vec<Stray> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let strays = pids.filter_map(|pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let agent = variable(&environment, "SHOAL_AGENT")?;
+        let swarm = variable(&environment, "SHOAL_SWARM")?;
+        // Its own children have the same environment; they are judged with it.
+        let parent = notify::parent(pid)?;
+        (parent == 1).then(|| Stray::Agent(pid, format!("{agent} of `{swarm}`")))
+    });
+    strays.collect()
+}
+
+fn variable(environment: &[u8], name: &str) -> Option<String> {
+    let entries = environment.split(|byte| *byte == 0);
+    let mut values = entries.filter_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"="));
+    values.next().map(|value| String::from_utf8_lossy(value).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variable_is_found_by_its_whole_name() {
+        let environment = b"MY_SHOAL_AGENT=a\0SHOAL_AGENT=worker.1\0SHOAL_AGENTS=b\0";
+        assert_eq!(variable(environment, "SHOAL_AGENT").as_deref(), Some("worker.1"));
+        assert_eq!(variable(environment, "SHOAL"), None);
+    }
+}
