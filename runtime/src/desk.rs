@@ -87,6 +87,12 @@ impl Desk {
         Desk { region }
     }
 
+    /// The segment.
+    #[inline]
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
+    }
+
     /// Adds to a counter.
     ///
     /// # If we die here
@@ -128,6 +134,8 @@ impl Desk {
         let held = u64::from(attempt) << 32 | (input as u64 + 1);
         self.region.word(desk::HELD_INPUT).store(held, Ordering::Relaxed);
         self.region.word(desk::HELD_SINCE_NS).store(now_ns, Ordering::Relaxed);
+        let step = self.region.word(desk::PROGRESS).load(Ordering::Relaxed);
+        self.note_taken(step, input, at, attempt, now_ns);
     }
 
     /// Notes that no message is held, and one more step of progress.

@@ -1,7 +1,7 @@
 //! What a fresh segment begins with, and a segment on the heap for tests, models and in-process harnesses.
 
 use crate::incarnation::Incarnation;
-use crate::layout::{LINE_BYTES, SEGMENT_MAGIC, SegmentShape, VERSION, header, input, lane};
+use crate::layout::{LINE_BYTES, SEGMENT_MAGIC, SegmentShape, VERSION, header, input, lane, recorder};
 use crate::mark::{self, Place};
 use crate::region::Region;
 
@@ -35,6 +35,8 @@ pub(crate) fn image(shape: &SegmentShape, origin: &Origin) -> Vec<(usize, Vec<u6
         (header::FINGERPRINT, shape.fingerprint()),
         (header::STATE_OFFSET, shape.state_offset() as u64),
         (header::STATE_BYTES, u64::from(shape.state_bytes)),
+        (header::RECORDER_OFFSET, recorder::TAKEN as u64),
+        (header::RECORDER_BYTES, recorder::BYTES as u64),
     ];
     words.into_iter().for_each(|(offset, value)| head[offset / 8] = value);
     let mut image = vec![(0, head)];

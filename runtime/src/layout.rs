@@ -4,7 +4,8 @@
 //! segment (one incarnation writes, everybody else maps it read-only)
 //! 0      header   magic, version, size, swarm, incarnation, counts               supervisor, before anybody maps
 //! 128    desk     life · parked · progress · commit · counters                   the incarnation
-//! 1024            histogram publish → poll
+//! 768             flight recorder: the last messages taken, the last sent
+//! 1408            histogram publish → poll
 //! ....   records  four slots of the commit record
 //! ....   inputs   one line a lane that it reads: cursor mark, counters
 //! ....   lanes    two lines a lane that it writes: fixed facts and want │ tail mark, floor, counters
@@ -23,7 +24,7 @@ pub const BOARD_MAGIC: u64 = u64::from_le_bytes(*b"SHOALbrd");
 /// Layout major version: another major is refused.
 pub const MAJOR: u32 = 1;
 /// Layout minor version: compatible with the one before.
-pub const MINOR: u32 = 0;
+pub const MINOR: u32 = 1;
 /// Major and minor as one word.
 pub const VERSION: u64 = (MAJOR as u64) << 32 | MINOR as u64;
 
@@ -56,7 +57,7 @@ pub mod header {
     /// The two state slots: offset of the first and size of each in bytes.
     pub const STATE_OFFSET: usize = 72;
     pub const STATE_BYTES: usize = 80;
-    /// Reserved for the flight recorder: offset and size in bytes, both 0 while there is none.
+    /// The flight recorder: offset and size in bytes.
     pub const RECORDER_OFFSET: usize = 88;
     pub const RECORDER_BYTES: usize = 96;
 }
@@ -89,10 +90,30 @@ pub mod desk {
     pub const COMMIT: usize = 4 * LINE_BYTES;
     /// Counters, one word each, in the order of [`crate::desk::Counter`]. Readers: supervisor, observers.
     pub const COUNTERS: usize = 5 * LINE_BYTES;
-    /// Room for sixteen counters, then reserved lines.
+    /// Room for sixteen counters.
     pub const COUNTER_COUNT: usize = 16;
     /// Latency histogram publish → poll. Readers: supervisor, observers.
-    pub const HISTOGRAM: usize = 8 * LINE_BYTES;
+    pub const HISTOGRAM: usize = 11 * LINE_BYTES;
+}
+
+/// Entries of each of the flight recorder's two rings.
+pub const RECORDER_ENTRIES: u64 = 16;
+
+/// Offsets in a segment of the flight recorder, see [`crate::recorder`]; the incarnation writes, the supervisor reads.
+pub mod recorder {
+    use super::{LINE_BYTES, RECORDER_ENTRIES};
+    /// An entry: a position, then index, attempt and time in one word.
+    pub const ENTRY_BYTES: usize = 16;
+    /// The ring of messages taken; entry `step` modulo the entries.
+    pub const TAKEN: usize = 6 * LINE_BYTES;
+    /// The ring of sends; entry `count` modulo the entries.
+    pub const SENT: usize = 8 * LINE_BYTES;
+    /// How many sends were noted.
+    pub const SENT_COUNT: usize = 10 * LINE_BYTES;
+    /// Bytes of all of it.
+    pub const BYTES: usize = SENT_COUNT + LINE_BYTES - TAKEN;
+    const _: () = assert!(TAKEN + RECORDER_ENTRIES as usize * ENTRY_BYTES == SENT);
+    const _: () = assert!(SENT + RECORDER_ENTRIES as usize * ENTRY_BYTES == SENT_COUNT);
 }
 
 /// Buckets of the latency histogram.
@@ -375,7 +396,8 @@ const _: () = assert!(input::INTENTS + input::INTENT_COUNT * 8 <= LINE_BYTES);
 const _: () = assert!(
     lane::WANT < LINE_BYTES && lane::TAIL + mark::BYTES == lane::FLOOR && lane::BLOCKED < lane::BYTES
 );
-const _: () = assert!(desk::COUNTERS + desk::COUNTER_COUNT * 8 <= desk::HISTOGRAM);
+const _: () = assert!(desk::COUNTERS + desk::COUNTER_COUNT * 8 <= recorder::TAKEN);
+const _: () = assert!(recorder::TAKEN + recorder::BYTES <= desk::HISTOGRAM);
 const _: () = assert!(header::RECORDER_BYTES < desk::LIFE && board::CHANNEL_COUNT < board::EPOCH);
 const _: () = assert!(CAPACITY_MAX_BYTES / 2 <= 1 << 28);
 

@@ -39,6 +39,7 @@ pub mod message;
 #[cfg(not(loom))]
 pub mod port;
 pub mod producer;
+pub mod recorder;
 mod region;
 #[cfg(not(loom))]
 pub mod segment;

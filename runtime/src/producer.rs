@@ -62,6 +62,8 @@ pub struct Producer {
     readers: Readers,
     /// Number of the first message of a publish whose readers were not rung yet.
     first: Option<u64>,
+    /// The last time that a frame carries.
+    stamped_ns: u64,
     #[cfg(feature = "seeded-bugs")]
     late: Vec<(u64, u64)>,
 }
@@ -92,6 +94,7 @@ impl Producer {
             floor: tail.position,
             readers,
             first: None,
+            stamped_ns: 0,
             #[cfg(feature = "seeded-bugs")]
             late: Vec::new(),
         }
@@ -100,6 +103,12 @@ impl Producer {
     /// What a full ring does.
     pub fn when_full(&self) -> WhenFull {
         self.when_full
+    }
+
+    /// The last time that a frame of this incarnation carries; 0 before the first.
+    #[inline]
+    pub fn stamped_ns(&self) -> u64 {
+        self.stamped_ns
     }
 
     /// The committed end of the lane.
@@ -297,6 +306,7 @@ impl Producer {
         }
         if let Some(now_ns) = stamp_ns {
             assert!(len >= EXTENSION_BYTES);
+            self.stamped_ns = now_ns;
             self.ring_word(position, HEADER_BYTES as usize).store(now_ns, Ordering::Relaxed);
             self.ring_word(position, HEADER_BYTES as usize + 8).store(0, Ordering::Relaxed);
         }

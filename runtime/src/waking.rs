@@ -89,10 +89,11 @@ pub fn publish_and_ring<P: Party>(
             producer.ring_readers(producer.tail().sequence, links, false);
         }
     }
-    for producer in producers.iter_mut().filter(|p| p.touched()) {
+    for (lane, producer) in producers.iter_mut().enumerate().filter(|(_, p)| p.touched()) {
         sent += producer.pending().sequence - producer.tail().sequence;
         producer.remember_first();
         producer.publish();
+        desk.note_sent(lane, producer.tail(), producer.stamped_ns());
     }
     if let Some((cursor, frame)) = &mut input {
         cursor.advance(frame);

@@ -2,7 +2,7 @@
 #![cfg(not(loom))]
 
 use shoal_runtime::frame;
-use shoal_runtime::layout::{self, board, desk, header, input, lane, mark, record};
+use shoal_runtime::layout::{self, board, desk, header, input, lane, mark, record, recorder};
 use std::collections::BTreeMap;
 
 const DOC: &str = include_str!("../../docs/layout.md");
@@ -20,12 +20,13 @@ macro_rules! numbers {
 fn in_code() -> Numbers {
     let pairs = numbers! {
         layout: SEGMENT_MAGIC BOARD_MAGIC MAJOR MINOR VERSION LINE_BYTES PAGE_BYTES SEGMENT_UNIT_BYTES CAPACITY_MIN_BYTES
-            STATE_BYTES CAPACITY_MAX_BYTES HISTOGRAM_BUCKETS RECORD_SLOTS;
+            STATE_BYTES CAPACITY_MAX_BYTES HISTOGRAM_BUCKETS RECORD_SLOTS RECORDER_ENTRIES;
         header: MAGIC VERSION TOTAL_BYTES SWARM AGENT GENERATION LANE_COUNT INPUT_COUNT FINGERPRINT STATE_OFFSET
             STATE_BYTES RECORDER_OFFSET RECORDER_BYTES;
         desk: LIFE CPU FIRST_MESSAGE_NS AWAITS PARKED PROGRESS HELD_SINCE_NS HELD_INPUT HELD_POSITION HELD_SEQUENCE COMMIT
             COUNTERS
             COUNTER_COUNT HISTOGRAM;
+        recorder: TAKEN SENT SENT_COUNT ENTRY_BYTES BYTES;
         record: NUMBER GENERATION COUNT CHECKSUM STATE_SLOT ENTRIES ENTRY_BYTES;
         mark: POSITION SLOTS BYTES;
         input: CURSOR RECEIVED MISSED FAULTS INTENTS INTENT_COUNT;
