@@ -98,6 +98,8 @@ pub struct Live {
     pub killed_ns: Option<u64>,
     /// Its death was ordered by an operator, the demo or chaos.
     pub ordered: bool,
+    /// Who or what ends it, as far as that is known here.
+    pub by: Option<String>,
     /// When the proof of its death was first asked for.
     pub dead_since: Option<Instant>,
 }

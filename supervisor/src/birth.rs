@@ -179,6 +179,7 @@ pub fn bear(
         born: Instant::now(),
         killed_ns: None,
         ordered: false,
+        by: None,
         dead_since: None,
     })
 }

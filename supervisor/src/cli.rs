@@ -20,6 +20,7 @@ mod duration;
 mod follow;
 mod logs;
 mod papers;
+mod past;
 mod ps;
 mod signal;
 mod status;
@@ -93,6 +94,10 @@ enum Command {
     },
     /// Print what an agent printed
     Logs(logs::LogsOptions),
+    /// Print what happened: starts, deaths, changes of state, orders, hangs, and all else
+    Events(past::EventsOptions),
+    /// Show what is known of deaths: crash reports, all or of one agent, or one of them in full
+    Crashes(past::CrashesOptions),
     /// Stop an agent (all its replicas), or one replica such as worker.1, and wait until it stopped
     Stop(Order),
     /// Start a stopped agent or replica
@@ -295,6 +300,8 @@ pub fn main() -> ExitCode {
         Command::Ps { json } => ps::ps(swarm, json),
         Command::Dlq(command) => dlq::dlq(swarm, &command),
         Command::Logs(options) => logs::logs(swarm, &options),
+        Command::Events(options) => past::events(swarm, &options),
+        Command::Crashes(options) => past::crashes(swarm, &options),
         Command::Up(options) => return up::up(&options),
         Command::Down(options) => down::down(swarm, &options),
         Command::Status(options) => status::status(swarm, &options),

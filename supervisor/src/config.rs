@@ -11,6 +11,9 @@
 //! | `swarm.logs` | folder of the agents' output, relative to the file | none |
 //! | `swarm.history` | undrained predecessors of an agent that are allowed, 1 ..= 64 | 4 |
 //! | `swarm.dead_letters.count`, `.bytes` | how many dead letters are kept, and how large together | 1000, 64 MiB |
+//! | `swarm.crashes.count`, `.bytes` | the same of crash reports | 200, 16 MiB |
+//! | `swarm.log_level` | `error`, `warn`, `info` or `debug`: what the supervisor says of itself | `info` |
+//! | `swarm.log_format` | `text` or `json` | `text` |
 //! | `channel.NAME.message` | name of the message type | required |
 //! | `channel.NAME.capacity` | bytes per lane, 4 KiB ..= 512 MiB, rounded up to a power of two | 256 KiB |
 //! | `channel.NAME.when_full` | `block`, `reject` or `drop-oldest` | `block` |
@@ -38,6 +41,7 @@ mod command;
 mod keys;
 mod order;
 mod problem;
+mod records;
 mod restarts;
 mod sets;
 mod value;
@@ -53,6 +57,7 @@ pub use crate::restart::{OnGiveUp, Policy, Restart};
 pub use crate::strategy::Strategy;
 pub use command::own_binary;
 pub use problem::{ConfigError, Problem};
+pub use records::Records;
 pub use shoal_runtime::layout::WhenFull;
 
 /// The smallest lane, bytes.
@@ -91,6 +96,8 @@ pub struct SwarmFile {
     pub history: u32,
     /// How many dead letters are kept.
     pub dead_letters: Bounds,
+    /// What else is kept for the operator: crash reports, events, the supervisor's own log.
+    pub records: Records,
     /// The channels, in the order of the file.
     pub channels: Vec<Channel>,
     /// The agents, in the order of the file.

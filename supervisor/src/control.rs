@@ -83,6 +83,18 @@ pub enum Request {
         /// Their numbers; none for all.
         ids: Option<Vec<u64>>,
     },
+    /// What is in memory of crash reports?
+    Crashes {
+        /// As in `Stop`; none for all.
+        name: Option<String>,
+    },
+    /// What happened?
+    Events {
+        /// From this number on.
+        from: u64,
+        /// If that has not happened yet: answered when it has.
+        wait: bool,
+    },
     /// Stop the whole swarm.
     Shutdown,
     /// What swarm is this?
@@ -113,6 +125,18 @@ pub enum Response {
     },
     /// The swarm is over.
     Down(DownReport),
+    /// What is known of deaths.
+    Crashes {
+        /// Oldest first.
+        crashes: Vec<crate::crash::Crash>,
+    },
+    /// What happened.
+    Events {
+        /// Oldest first; those that are kept.
+        events: Vec<crate::events::Event>,
+        /// The number of the next one.
+        next: u64,
+    },
     /// It is not done.
     Error {
         /// Why, and what to do.

@@ -5,22 +5,23 @@
 //!     ├ 7.letter                         0600   one line of JSON (`Letter`), then the message's bytes as they came
 //!     └ orders                           0600   what is being replayed (`Orders`), while it is
 //! ```
-//! A letter is written whole under another name and then renamed: it is there or it is not. Numbers go up and none is used
-//! twice in a run. What is bounded here is bounded by dropping the oldest, and whoever asks to keep one is told which.
+//! How files of a folder are written and bounded is in `shelf.rs`; whoever asks to keep a letter is told which made room for it.
 
+pub use crate::shelf::Bounds;
+
+use crate::shelf::{self, Shelf};
 use crate::trial::Report;
-use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 
 /// The name of the folder in a run folder.
 pub const FOLDER: &str = "dead-letters";
 /// The name of the file with the orders.
 const ORDERS: &str = "orders";
+/// What the name of a letter ends with.
+const EXTENSION: &str = "letter";
 /// The longest line of JSON in a letter, bytes: sixteen reports of twenty lines, and room.
 const FACTS_BYTES_MAX: u64 = 4 << 20;
 
@@ -85,29 +86,13 @@ pub struct Order {
     pub lane: u32,
 }
 
-/// How much is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// The most letters.
-    pub count: u32,
-    /// The most bytes of their files together.
-    pub bytes: u64,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Bounds { count: 1000, bytes: 64 << 20 }
-    }
-}
+/// How many letters are kept unless the swarm file says otherwise.
+pub const BOUNDS: Bounds = Bounds { count: 1000, bytes: 64 << 20 };
 
 /// The dead letters of a running swarm.
 #[derive(Debug)]
 pub struct DeadLetters {
-    folder: PathBuf,
-    bounds: Bounds,
-    next: u64,
-    /// Bytes of each file.
-    sizes: BTreeMap<u64, u64>,
+    shelf: Shelf,
 }
 
 /// What became of keeping a letter.
@@ -127,13 +112,11 @@ impl DeadLetters {
     /// # Errors
     /// The system's refusal.
     pub fn open(folder: &Path, bounds: Bounds) -> io::Result<DeadLetters> {
-        let is_over = |path: &PathBuf| path.extension().is_some_and(|e| e == "new") || path.ends_with(ORDERS);
-        for path in entries(folder)?.into_iter().filter(is_over) {
-            fs::remove_file(path)?;
+        let shelf = Shelf::open(folder, EXTENSION, bounds)?;
+        match fs::remove_file(folder.join(ORDERS)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(DeadLetters { shelf }),
         }
-        let sizes = sizes(folder)?;
-        let next = sizes.keys().next_back().map_or(1, |last| last + 1);
-        Ok(DeadLetters { folder: folder.to_owned(), bounds, next, sizes })
     }
 
     /// Keeps a letter, whose number is given here. What is too much is dropped, oldest first.
@@ -144,52 +127,25 @@ impl DeadLetters {
     /// # Errors
     /// The system's refusal, with the place and what to do; then nothing is kept.
     pub fn keep(&mut self, mut letter: Letter, bytes: &[u8]) -> io::Result<Kept> {
-        letter.id = self.next;
+        letter.id = self.shelf.next();
         letter.kept = true;
         let mut facts = line_of(&letter)?;
-        if (facts.len() + bytes.len()) as u64 > self.bounds.bytes {
+        if (facts.len() + bytes.len()) as u64 > self.shelf.bounds().bytes {
             letter.kept = false;
             facts = line_of(&letter)?;
         }
         let bytes = if letter.kept { bytes } else { &[] };
-        let size = (facts.len() + bytes.len()) as u64;
-        let dropped = self.make_room(size)?;
-        self.write(&name_of(letter.id), &[&facts, bytes]).map_err(|error| {
-            let place = self.folder.display();
+        let dropped = self.shelf.put(letter.id, &[&facts, bytes]).map_err(|error| {
+            let (size, place) = (facts.len() + bytes.len(), self.folder().display());
             let text = format!("writing a dead letter of {size} bytes to {place}: {error}; make room there");
             io::Error::new(error.kind(), text)
         })?;
-        self.next += 1;
-        self.sizes.insert(letter.id, size);
         Ok(Kept { id: letter.id, whole: letter.kept, dropped })
-    }
-
-    /// Drops the oldest until one of so many bytes fits.
-    fn make_room(&mut self, bytes: u64) -> io::Result<Vec<u64>> {
-        if self.has_room(bytes) {
-            return Ok(Vec::new());
-        }
-        // An operator may have purged some.
-        self.sizes = sizes(&self.folder)?;
-        let mut dropped = Vec::new();
-        while !self.has_room(bytes) {
-            let Some((oldest, _)) = self.sizes.pop_first() else { break };
-            if remove(&self.folder, oldest)? {
-                dropped.push(oldest);
-            }
-        }
-        Ok(dropped)
-    }
-
-    fn has_room(&self, bytes: u64) -> bool {
-        let kept: u64 = self.sizes.values().sum();
-        self.sizes.len() < self.bounds.count as usize
-            && (self.sizes.is_empty() || kept.saturating_add(bytes) <= self.bounds.bytes)
     }
 
     /// The folder.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.shelf.folder()
     }
 
     /// The facts of all letters, or of those of these numbers.
@@ -197,7 +153,7 @@ impl DeadLetters {
     /// # Errors
     /// As `list`, or there is none of a number.
     pub fn facts(&self, ids: Option<&[u64]>) -> io::Result<Vec<Letter>> {
-        let all = list(&self.folder)?;
+        let all = list(self.folder())?;
         let Some(ids) = ids else { return Ok(all) };
         let of = |id: &u64| {
             let found = all.iter().find(|letter| letter.id == *id).cloned();
@@ -214,20 +170,7 @@ impl DeadLetters {
     /// The system's refusal.
     pub fn order(&self, batch: u64, letters: Vec<Order>) -> io::Result<()> {
         let orders = serde_json::to_vec(&Orders { batch, letters })?;
-        self.write(ORDERS, &[&orders])
-    }
-
-    fn write(&self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
-        match DirBuilder::new().mode(0o700).create(&self.folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        let (path, new) = (self.folder.join(name), self.folder.join(format!("{name}.new")));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        let written = parts.iter().try_for_each(|part| file.write_all(part));
-        written.and_then(|()| fs::rename(&new, &path)).inspect_err(|_| {
-            let _ = fs::remove_file(&new);
-        })
+        self.shelf.write(ORDERS, &[&orders])
     }
 }
 
@@ -239,7 +182,7 @@ fn line_of(letter: &Letter) -> io::Result<Vec<u8>> {
 
 /// Whether a folder holds letters.
 pub fn is_worth_keeping(folder: &Path) -> bool {
-    !sizes(folder).is_ok_and(|sizes| sizes.is_empty())
+    !shelf::sizes(folder, EXTENSION).is_ok_and(|sizes| sizes.is_empty())
 }
 
 /// The letters in a folder, oldest first; none if there is no folder. One that another process removes meanwhile is left out.
@@ -248,7 +191,7 @@ pub fn is_worth_keeping(folder: &Path) -> bool {
 /// The system's refusal, or a file that is no letter.
 pub fn list(folder: &Path) -> io::Result<Vec<Letter>> {
     let mut letters = Vec::new();
-    for id in sizes(folder)?.into_keys() {
+    for id in shelf::sizes(folder, EXTENSION)?.into_keys() {
         letters.extend(open(folder, id)?.map(|(letter, _)| letter));
     }
     Ok(letters)
@@ -263,7 +206,10 @@ pub fn read(folder: &Path, id: u64) -> io::Result<Option<(Letter, Vec<u8>)>> {
     let mut bytes = Vec::new();
     rest.read_to_end(&mut bytes)?;
     if letter.kept && bytes.len() as u64 != letter.bytes {
-        return Err(not_a_letter(&path_of(folder, id), "its message is not of the length that it says"));
+        return Err(not_a_letter(
+            &folder.join(format!("{id}.{EXTENSION}")),
+            "its message is not of the length that it says",
+        ));
     }
     Ok(Some((letter, bytes)))
 }
@@ -298,23 +244,15 @@ pub fn forget_orders(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// The system's refusal.
 pub fn remove(folder: &Path, id: u64) -> io::Result<bool> {
-    let removed = match fs::remove_file(path_of(folder, id)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        removed => removed.map(|()| true),
-    };
+    let removed = shelf::remove(folder, EXTENSION, id);
     // An empty folder is not worth keeping; a full one refuses.
     let _ = fs::remove_dir(folder);
     removed
 }
 
 fn open(folder: &Path, id: u64) -> io::Result<Option<(Letter, BufReader<File>)>> {
-    let path = path_of(folder, id);
-    // A link or a pipe of this name is refused, not followed and not waited for.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits() as i32;
-    let mut reader = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        opened => BufReader::new(opened?),
-    };
+    let Some((file, path)) = shelf::open(folder, EXTENSION, id)? else { return Ok(None) };
+    let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     (&mut reader).take(FACTS_BYTES_MAX).read_until(b'\n', &mut line)?;
     let letter: Letter =
@@ -325,38 +263,6 @@ fn open(folder: &Path, id: u64) -> io::Result<Option<(Letter, BufReader<File>)>>
 fn not_a_letter(path: &Path, why: &str) -> io::Error {
     let text = format!("{} is no dead letter of this build: {why}; remove it", path.display());
     io::Error::new(io::ErrorKind::InvalidData, text)
-}
-
-fn path_of(folder: &Path, id: u64) -> PathBuf {
-    folder.join(name_of(id))
-}
-
-fn name_of(id: u64) -> String {
-    format!("{id}.letter")
-}
-
-fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    match fs::read_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries?.map(|entry| Ok(entry?.path())).collect(),
-    }
-}
-
-/// The numbers of the letters in a folder, and the bytes of their files.
-fn sizes(folder: &Path) -> io::Result<BTreeMap<u64, u64>> {
-    let mut sizes = BTreeMap::new();
-    for path in entries(folder)? {
-        let number = path
-            .extension()
-            .filter(|e| *e == "letter")
-            .and_then(|_| path.file_stem()?.to_str()?.parse().ok());
-        let Some(id) = number else { continue };
-        match fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            seen => _ = sizes.insert(id, seen?.len()),
-        }
-    }
-    Ok(sizes)
 }
 
 #[cfg(test)]

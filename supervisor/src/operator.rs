@@ -16,6 +16,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+mod records;
 mod status;
 
 /// The token of the control socket.
@@ -34,6 +35,8 @@ pub struct Operator {
     waiting: Vec<Waiting>,
     /// Who is told when the swarm is over.
     until_over: Vec<ClientId>,
+    /// Who follows the events.
+    followers: Vec<records::Follower>,
 }
 
 /// A question that is answered when something has come to pass.
@@ -55,10 +58,11 @@ impl Operator {
         logs: PathBuf,
     ) -> Self {
         let info = SwarmInfo { swarm, pid: std::process::id(), logs, file };
-        Operator { control, beacon, info, waiting: Vec::new(), until_over: Vec::new() }
+        Operator { control, beacon, info, waiting: Vec::new(), until_over: Vec::new(), followers: Vec::new() }
     }
 
     fn answer(&mut self, client: ClientId, request: Request, swarm: &mut Swarm) {
+        self.note_order(client, &request, swarm);
         let response = match request {
             Request::Ps => Response::Ps(report(swarm)),
             Request::Info => Response::Info(self.info.clone()),
@@ -74,6 +78,8 @@ impl Operator {
                 }
                 return;
             }
+            Request::Crashes { name } => Operator::crashes(swarm, name.as_deref()),
+            Request::Events { from, wait } => return self.events(client, from, wait, swarm),
             Request::Kill { name, signal } => kill(swarm, &name, signal),
             Request::Wait { name, ended } => {
                 return self.wait(client, name.as_deref().unwrap_or(ALL), ended, swarm);
@@ -427,6 +433,7 @@ impl Companion for Operator {
 
     fn passed(&mut self, swarm: &mut Swarm) {
         self.settle(swarm);
+        self.tell_followers(swarm);
         self.tell_over(swarm);
         self.shine(swarm);
     }

@@ -126,6 +126,11 @@ impl Capture {
         self.log.faults()
     }
 
+    /// Why the log file cannot be written, once for each time that it begins to fail.
+    pub fn take_log_fault(&mut self) -> Option<String> {
+        self.log.take_fault()
+    }
+
     fn lines(&mut self, stream: Stream) -> &mut Lines {
         match stream {
             Stream::Out => &mut self.stdout,

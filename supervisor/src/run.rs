@@ -5,8 +5,10 @@ use crate::control::Control;
 use crate::dead_letters::DeadLetters;
 use crate::event_loop::{self, Companion};
 use crate::herald::{Herald, Manner};
+use crate::log::{self, Format};
 use crate::operator::Operator;
 use crate::output::{Capture, Echo};
+use crate::records::Records;
 use crate::run_dir::{self, RunDir};
 use crate::signals::Signals;
 use crate::spawn;
@@ -20,6 +22,8 @@ use std::process::ExitCode;
 /// Exit status when the input or the start was bad.
 const BAD_INPUT: u8 = 2;
 
+/// The environment variable that sets level and format of the log, as `debug,json`.
+const LOG_ENV: &str = "SHOAL_LOG";
 /// Descriptors that one agent costs the supervisor, with undrained predecessors.
 const DESCRIPTORS_PER_AGENT: u64 = 12;
 /// Descriptors that the supervisor needs besides.
@@ -28,13 +32,17 @@ const DESCRIPTORS_BESIDES: u64 = 64;
 /// Runs a swarm file until the swarm is over.
 pub fn run(file: &Path, manner: Manner) -> ExitCode {
     manner.begin();
-    let file = match config::read(file) {
+    let mut file = match config::read(file) {
         Ok(file) => file,
         Err(error) => {
             eprint!("{error}");
             return ExitCode::from(BAD_INPUT);
         }
     };
+    if let Err(error) = heed_environment(&mut file) {
+        eprintln!("shoal: {error}");
+        return ExitCode::from(BAD_INPUT);
+    }
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -44,7 +52,10 @@ pub fn run(file: &Path, manner: Manner) -> ExitCode {
     };
     let echo = manner.echo();
     let mut herald = Herald::new(manner);
-    let notices = Box::new(|text: &str| eprintln!("shoal: {text}"));
+    let notices: Notices = match file.records.log_format {
+        Format::Text => Box::new(|text| eprintln!("shoal: {text}")),
+        Format::Json => Box::new(|line| eprintln!("{line}")),
+    };
     let setting = Setting { echo, notices, companions: vec![&mut signals, &mut herald], adopted: Vec::new() };
     let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name)).map_err(|e| e.to_string());
     match claimed.and_then(|folder| run_file(file, &folder, setting)) {
@@ -63,6 +74,15 @@ pub fn run(file: &Path, manner: Manner) -> ExitCode {
             ExitCode::from(BAD_INPUT)
         }
     }
+}
+
+/// What the environment says of the log goes before the swarm file.
+fn heed_environment(file: &mut SwarmFile) -> Result<(), String> {
+    let said = std::env::var(LOG_ENV).unwrap_or_default();
+    let (level, format) = log::parse(&said).map_err(|error| format!("{LOG_ENV}: {error}"))?;
+    file.records.log_level = level.unwrap_or(file.records.log_level);
+    file.records.log_format = format.unwrap_or(file.records.log_format);
+    Ok(())
 }
 
 /// What a run shows and runs beside the swarm.
@@ -95,7 +115,8 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
     let letters = folder.dead_letters();
     let letters = DeadLetters::open(&letters, file.dead_letters)
         .map_err(|e| format!("opening the dead letters in {}: {e}", letters.display()))?;
-    let mut swarm = Swarm::new(file, letters, |agent| Capture::new(agent, &logs, echo.clone()), notices)
+    let records = Records::open(&logs, &file, notices)?;
+    let mut swarm = Swarm::new(file, letters, |agent| Capture::new(agent, &logs, echo.clone()), records)
         .map_err(|e| e.to_string())?;
     swarm.adopt(adopted);
     let beacon = light(&name, &mut swarm);
@@ -106,6 +127,7 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
     for text in swarm.left_unread() {
         swarm.notice(&text);
     }
+    swarm.over();
     // The claimed folder may serve another run.
     let _ = std::fs::remove_file(folder.socket());
     result.map_err(|e| format!("waiting for events: {e}")).map(|()| swarm)

@@ -3,10 +3,11 @@
 use crate::event_loop::{Companion, Watch};
 use crate::swarm::Swarm;
 use rustix::event::epoll::EventFlags;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::low_level::{pipe, unregister};
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The token of the signals' pipe.
@@ -35,6 +36,8 @@ impl Signals {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             ids.push(pipe::register(signal, write.try_clone()?)?);
         }
+        // A write beyond a limit of file sizes is an error, and not the end: agents get the default back.
+        ids.push(signal_hook::flag::register(SIGXFSZ, Arc::default())?);
         Ok(Signals { read, ids })
     }
 }

@@ -5,9 +5,11 @@
 //! makes system calls: default signal handlers, own process group, death with its parent, its descriptors, exec.
 #![allow(unsafe_code)]
 
+pub use crate::ended::{Ended, Ending, Usage};
+
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
+use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
 use shoal_runtime::wire::CONTROL_FD;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;
@@ -47,27 +49,6 @@ impl Child {
         let maker = rustix::net::sockopt::socket_peercred(control)?.pid;
         let pidfd = rustix::process::pidfd_open(maker, PidfdFlags::empty())?;
         Ok(Child { pid: maker.as_raw_nonzero().get(), pidfd, adopted: true })
-    }
-}
-
-/// How a process ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ending {
-    /// By itself, with this status.
-    Exited(i32),
-    /// By this signal.
-    Signalled(i32),
-}
-
-impl std::fmt::Display for Ending {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Ending::Exited(status) => write!(f, "exited with status {status}"),
-            Ending::Signalled(signal) => match nix::sys::signal::Signal::try_from(*signal) {
-                Ok(name) => write!(f, "was killed by {name}"),
-                Err(_) => write!(f, "was killed by signal {signal}"),
-            },
-        }
     }
 }
 
@@ -189,24 +170,46 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
 ///
 /// # Errors
 /// It is not dead, or not ours.
-pub fn reap(child: &Child) -> io::Result<Ending> {
+pub fn reap(child: &Child) -> io::Result<Ended> {
     if child.adopted {
-        return Ok(Ending::Exited(0));
+        return Ok(Ended::unknown(Ending::Exited(0)));
     }
+    // SAFETY: both are plain numbers, of which all zeros is a value.
+    let (mut info, mut usage): (libc::siginfo_t, libc::rusage) = unsafe { std::mem::zeroed() };
+    let fd = child.pidfd.as_raw_fd();
     loop {
-        match rustix::process::waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Ok(Some(status)) => return Ok(ending(&status)),
-            Ok(None) => return Err(io::Error::other("a child is not dead yet")),
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+        // The bare call: the C library's leaves the usage out.
+        // SAFETY: the descriptor is open, and the kernel fills the two structs, which live here.
+        let done = unsafe {
+            libc::syscall(libc::SYS_waitid, libc::P_PIDFD, fd, &raw mut info, libc::WEXITED, &raw mut usage)
+        };
+        if done == 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
         }
     }
+    // SAFETY: `waitid` has filled the part of a child's end.
+    let status = unsafe { info.si_status() };
+    let ending = match info.si_code {
+        libc::CLD_EXITED => Ending::Exited(status),
+        _ => Ending::Signalled(status),
+    };
+    Ok(Ended { ending, usage: Some(usage_of(&usage)), core_dumped: info.si_code == libc::CLD_DUMPED })
 }
 
-fn ending(status: &WaitIdStatus) -> Ending {
-    match status.exit_status() {
-        Some(code) => Ending::Exited(code),
-        None => Ending::Signalled(status.terminating_signal().unwrap_or(0)),
+fn usage_of(usage: &libc::rusage) -> Usage {
+    let us = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;
+    Usage {
+        user_us: us(usage.ru_utime),
+        system_us: us(usage.ru_stime),
+        max_rss_kib: usage.ru_maxrss as u64,
+        minor_faults: usage.ru_minflt as u64,
+        major_faults: usage.ru_majflt as u64,
+        voluntary_switches: usage.ru_nvcsw as u64,
+        involuntary_switches: usage.ru_nivcsw as u64,
     }
 }
 
@@ -306,7 +309,7 @@ mod tests {
         let child = Spawner::new().unwrap().spawn(order).unwrap();
         let mut text = String::new();
         io::Read::read_to_string(&mut std::fs::File::from(read), &mut text).unwrap();
-        (text, reap(&child).unwrap())
+        (text, reap(&child).unwrap().ending)
     }
 
     #[test]
@@ -337,6 +340,19 @@ mod tests {
     }
 
     #[test]
+    fn reaping_tells_what_the_child_had_used() {
+        let (order, read, _ours) =
+            order(&["/bin/sh", "-c", "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; kill -SEGV $$"]);
+        let child = Spawner::new().unwrap().spawn(order).unwrap();
+        io::Read::read_to_end(&mut std::fs::File::from(read), &mut Vec::new()).unwrap();
+        let Ended { ending, usage, .. } = reap(&child).unwrap();
+        let usage = usage.expect("it is our own child");
+        assert_eq!(ending, Ending::Signalled(11));
+        assert!(usage.user_us + usage.system_us > 1000 && usage.minor_faults > 0, "{usage:?}");
+        assert!((200..1 << 20).contains(&usage.max_rss_kib), "{usage:?}");
+    }
+
+    #[test]
     fn adopted_process_is_who_made_the_pair_and_is_never_signalled() {
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let child = Child::adopt(&ours).unwrap();
@@ -344,7 +360,7 @@ mod tests {
         // Either would end this test.
         kill_tree(&child);
         signal(&child, Signal::TERM);
-        assert_eq!(reap(&child).unwrap(), Ending::Exited(0));
+        assert_eq!(reap(&child).unwrap().ending, Ending::Exited(0));
     }
 
     #[test]
@@ -357,6 +373,6 @@ mod tests {
         // The pipe ends only when the last holder, `sleep`, is gone.
         let mut rest = String::new();
         io::Read::read_to_string(&mut std::fs::File::from(read), &mut rest).unwrap();
-        assert_eq!(reap(&child).unwrap(), Ending::Signalled(9));
+        assert_eq!(reap(&child).unwrap().ending, Ending::Signalled(9));
     }
 }

@@ -8,8 +8,10 @@ use crate::birth::{self, Cradle};
 use crate::child::{self, Action, Event, State};
 use crate::config::SwarmFile;
 use crate::dead_letters::DeadLetters;
+use crate::events::{Kind, Of};
 use crate::output::Capture;
 use crate::postman;
+use crate::records::Records;
 use crate::restart::{Intensity, draw};
 use crate::spawn::{self, Spawner};
 use crate::strategy::Supervision;
@@ -118,7 +120,11 @@ pub struct Swarm {
     hangs: hangs::Hangs,
     /// Agents that were not started yet, because they come after others.
     waiting: Vec<usize>,
-    notices: Notices,
+    records: Records,
+    /// What is being decided of a death.
+    decided: Option<crashes::Decided>,
+    /// Its end was told.
+    told_over: bool,
     /// What the swarm file asks for and this machine does not give, in words.
     pub lacks: Vec<String>,
 }
@@ -127,6 +133,7 @@ pub struct Swarm {
 pub type Notices = Box<dyn FnMut(&str)>;
 
 mod births;
+mod crashes;
 mod deaths;
 mod evidence;
 mod groups;
@@ -138,6 +145,7 @@ pub mod pause;
 mod replay;
 mod rescue;
 mod sets;
+mod tell;
 
 use groups::Groups;
 use replay::Postman;
@@ -151,7 +159,7 @@ impl Swarm {
         mut file: SwarmFile,
         dead_letters: DeadLetters,
         mut capture: impl FnMut(&str) -> Capture,
-        notices: Box<dyn FnMut(&str)>,
+        records: Records,
     ) -> io::Result<Self> {
         let mut topology = Topology::of(&file);
         let swarm: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), clock::now_ns());
@@ -215,7 +223,9 @@ impl Swarm {
             sleepers: rescue::Sleepers::default(),
             hangs,
             waiting: Vec::new(),
-            notices,
+            records,
+            decided: None,
+            told_over: false,
             lacks: Vec::new(),
         };
         replay::rests(&mut swarm);
@@ -230,11 +240,6 @@ impl Swarm {
     /// The swarm's random number.
     pub fn id(&self) -> u64 {
         self.cradle.swarm
-    }
-
-    /// Tells the operator something.
-    pub fn notice(&mut self, text: &str) {
-        (self.notices)(text);
     }
 
     /// Makes the processes that hold the other ends of these control sockets the agents of these names: they are not spawned,
@@ -278,6 +283,7 @@ impl Swarm {
     pub fn shut_down(&mut self) {
         match self.ends {
             Ends::No => {
+                self.records.events.note(Kind::SwarmEnding, Of::default(), "in stages, sources first");
                 self.end_pauses();
                 self.begin_stage(0);
                 self.advance();
@@ -290,7 +296,9 @@ impl Swarm {
     pub fn kill_all(&mut self) {
         self.ends = Ends::Killed;
         self.waiting.clear();
+        self.records.events.note(Kind::SwarmEnding, Of::default(), "by SIGKILL");
         for agent in 0..self.agents.len() {
+            self.blame(agent, "the end of the swarm by SIGKILL");
             self.feed(agent, Event::StopAsked);
             self.kill(agent);
         }
@@ -363,6 +371,7 @@ impl Swarm {
         let Some(live) = &mut self.agents[agent].live else { return false };
         live.ordered = true;
         live.killed_ns.get_or_insert_with(clock::now_ns);
+        live.by.get_or_insert_with(|| "an order to kill".to_owned());
         self.note_death(agent);
         self.feed(agent, Event::KillAsked);
         true
@@ -393,6 +402,7 @@ impl Swarm {
         if state != before {
             self.agents[agent].state = state;
             self.agents[agent].state_serial += 1;
+            self.happened(Kind::State, agent, &format!("{} → {}", before.name(), state.name()));
         }
         if matches!(event, Event::StartAsked | Event::RestartAsked) {
             self.agents[agent].intensity.forget();
@@ -421,12 +431,18 @@ impl Swarm {
             }
             Action::Abort => {
                 let grace = hangs::grace(config.deadline);
+                self.blame(agent, "SIGABRT because it held a message beyond its deadline");
                 if let Some(live) = &self.agents[agent].live {
                     spawn::signal(&live.child, Signal::ABORT);
                 }
                 self.arm(now + grace, agent, Timer::Stop);
             }
             Action::KillTree => {
+                match event {
+                    Event::StopTimedOut => self.blame(agent, "SIGKILL because it did not end in time"),
+                    Event::ReadyTimedOut => self.blame(agent, "SIGKILL because it was not ready in time"),
+                    _ => {}
+                }
                 if let Some(live) = &self.agents[agent].live {
                     live.kill();
                 }

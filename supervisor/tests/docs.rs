@@ -69,6 +69,10 @@ fn defaults_of_the_page_are_those_of_the_reader() {
     assert_eq!(default("swarm.history"), file.history.to_string());
     assert_eq!(default("swarm.dead_letters.count"), file.dead_letters.count.to_string());
     assert_eq!(default("swarm.dead_letters.bytes"), format!("{} MiB", file.dead_letters.bytes >> 20));
+    assert_eq!(default("swarm.crashes.count"), file.records.crashes.count.to_string());
+    assert_eq!(default("swarm.crashes.bytes"), format!("{} MiB", file.records.crashes.bytes >> 20));
+    assert_eq!(default("swarm.log_level"), file.records.log_level.word());
+    assert_eq!(default("swarm.log_format"), file.records.log_format.word());
     assert_eq!(default("agent.NAME.max_attempts"), agent.max_attempts.to_string());
     assert_eq!(default("channel.NAME.capacity"), format!("{} KiB", channel.capacity_bytes / 1024));
     assert_eq!(default("channel.NAME.when_full"), channel.when_full.word());

@@ -10,7 +10,7 @@ use crate::control::{ALL, PsReport, Request, Response, SwarmInfo, address_of, ag
 use crate::run_dir::{Place, Running, list_running_in};
 
 /// How long a supervisor may take for an answer that needs no agent: longer means it is stopped or stuck.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// The longest answer, bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
@@ -84,10 +84,15 @@ impl Client {
         request: &Request,
         max: Option<Duration>,
     ) -> Result<Option<Response>, Failure> {
+        self.tell(request)?;
+        self.await_answer(max)
+    }
+
+    /// Asks; `await_answer` waits for the answer.
+    pub(super) fn tell(&mut self, request: &Request) -> Result<(), Failure> {
         let mut line = serde_json::to_vec(request).map_err(|error| Failure::failed(error.to_string()))?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line).map_err(|_| self.ended())?;
-        self.await_answer(max)
+        self.stream.get_mut().write_all(&line).map_err(|_| self.ended())
     }
 
     /// Waits for the answer to what was asked.

@@ -283,6 +283,24 @@ fn a_bad_command_is_told() {
 }
 
 #[test]
+fn levels_formats_and_bounds_of_records_are_read_and_mistakes_told() {
+    let with = |line: &str| EXAMPLE.replacen("[swarm]\n", &format!("[swarm]\n{line}\n"), 1);
+    let keys = "crashes = { count = 7, bytes = \"1 MiB\" }\nlog_level = \"debug\"\nlog_format = \"json\"";
+    let records = good(&with(keys)).records;
+    assert_eq!((records.crashes.count, records.crashes.bytes), (7, 1 << 20));
+    assert_eq!((records.log_level.word(), records.log_format.word()), ("debug", "json"));
+    for (line, key, help) in [
+        ("crashes = { bytes = 1 }", "swarm.crashes.bytes", "choose 64 KiB to 1024 GiB"),
+        ("crashes = { counts = 1 }", "swarm.crashes.counts", "did you mean `count`"),
+        ("log_level = \"dbug\"", "swarm.log_level", "did you mean `debug`"),
+        ("log_format = \"yaml\"", "swarm.log_format", "`text`, `json`"),
+    ] {
+        let text = parse(Path::new("swarm.toml"), &with(line)).expect_err(line).to_string();
+        assert!(text.contains(key) && text.contains(help), "{text}");
+    }
+}
+
+#[test]
 fn bad_bounds_of_attempts_and_dead_letters_are_told() {
     let text = example_with("stop_timeout = \"2s\"", "max_attemps = 5");
     told(&text, 20, "agent.worker.max_attemps", &["unknown key", "did you mean `max_attempts`?"]);

@@ -13,7 +13,7 @@ use super::keys::{Entry, Span, Table};
 use super::problem::{ConfigError, Problem, nearest, place, suggest};
 use super::value::{self, DURATION_MAX, NAME_HELP};
 use super::{
-    Agent, Bounds, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, DEADLINE_MIN,
+    Agent, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, DEADLINE_MIN,
     INSTANCES_MAX, MAX_ATTEMPTS_DEFAULT, PREFETCH_MAX, Policy, REPLICAS_MAX, Reference, SwarmFile,
     TABLES_MAX, WhenFull,
 };
@@ -51,7 +51,8 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
         name: String::new(),
         logs: None,
         history: 4,
-        dead_letters: Bounds::default(),
+        dead_letters: crate::dead_letters::BOUNDS,
+        records: super::Records::default(),
         channels: Vec::new(),
         agents: Vec::new(),
         sets: Vec::new(),
@@ -143,7 +144,10 @@ impl Walker<'_> {
 
     fn swarm_table(&mut self, entry: &Entry<'_>) {
         let Some(table) = self.table(entry) else { return };
-        self.known(&table, &["name", "logs", "history", "dead_letters"]);
+        self.known(
+            &table,
+            &["name", "logs", "history", "dead_letters", "crashes", "log_level", "log_format"],
+        );
         if let Some((name, entry)) = self.required_text(&table, "name", "add name = \"my-swarm\"") {
             if let Some(fault) = value::name_fault(&name) {
                 self.note(entry.span, &entry.key, fault, NAME_HELP);
@@ -164,26 +168,9 @@ impl Walker<'_> {
         if let Some(history) = self.count(&table, "history", 1, 64) {
             self.swarm.history = history;
         }
-        self.swarm.dead_letters = self.dead_letters(&table);
-    }
-
-    fn dead_letters(&mut self, swarm: &Table<'_>) -> Bounds {
-        let mut bounds = Bounds::default();
-        let Some(table) = swarm.get("dead_letters").and_then(|entry| self.table(&entry)) else {
-            return bounds;
-        };
-        self.known(&table, &["count", "bytes"]);
-        bounds.count = self.count(&table, "count", 1, 100_000).unwrap_or(bounds.count);
-        if let Some((bytes, entry)) = self.size(&table, "bytes") {
-            match u64::try_from(bytes).ok().filter(|b| (DEAD_LETTERS_BYTES_MIN..=1 << 40).contains(b)) {
-                Some(fitting) => bounds.bytes = fitting,
-                None => {
-                    let what = format!("{bytes} bytes for all dead letters together are out of range");
-                    self.note(entry.span, &entry.key, what, "choose 64 KiB to 1024 GiB");
-                }
-            }
-        }
-        bounds
+        let default = self.swarm.dead_letters;
+        self.swarm.dead_letters = self.bounds(&table, "dead_letters", "dead letters", default);
+        self.swarm.records = self.records(&table);
     }
 
     fn channel(&mut self, table: &Table<'_>) -> Channel {
@@ -385,8 +372,6 @@ impl Walker<'_> {
 
 const COMMAND_HELP: &str =
     "write the program and its arguments, for example command = [\"./worker\", \"--fast\"]";
-/// The least room for dead letters, bytes: the reports of one fit into it.
-const DEAD_LETTERS_BYTES_MIN: u64 = 64 << 10;
 /// What `strategy` may be.
 pub(super) const POLICIES_OF_SETS: &str = "the strategies";
 

@@ -74,6 +74,12 @@ impl Control {
         self.epoll.as_fd()
     }
 
+    /// Who a client is: its user and its process.
+    pub fn peer(&self, client: ClientId) -> Option<(u32, i32)> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.clients.get(&client)?.stream).ok()?;
+        Some((peer.uid.as_raw(), peer.pid.as_raw_nonzero().get()))
+    }
+
     /// How many clients there are.
     pub fn clients_count(&self) -> usize {
         self.clients.len()

@@ -236,7 +236,7 @@ fn spawning() -> Result<String, String> {
     let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
     status.map_err(|e| format!("waitid: {e}"))?;
     let ending = spawn::reap(&child).map_err(said("reaping"))?;
-    match ending {
+    match ending.ending {
         spawn::Ending::Exited(0) => Ok(format!("a process executes its command after {took:.0?}")),
         other => Err(format!("a process that does nothing {other}")),
     }

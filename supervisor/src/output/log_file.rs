@@ -19,19 +19,29 @@ pub struct LogFile {
     unwritten_count: u64,
     lost_count: u64,
     last_error: Option<io::Error>,
+    /// The last try failed; and whether anybody was told.
+    failing: bool,
+    told: bool,
 }
 
 impl LogFile {
     /// The files of an agent in a folder; none is made before there is something to write.
     pub fn new(dir: &Path, agent: &str) -> LogFile {
+        LogFile::at(LogFile::path_of(dir, agent, 0))
+    }
+
+    /// The files at a path, and beside it; none is made before there is something to write.
+    pub fn at(path: PathBuf) -> LogFile {
         LogFile {
-            path: LogFile::path_of(dir, agent, 0),
+            path,
             file: None,
             written_bytes: 0,
             unwritten: Vec::new(),
             unwritten_count: 0,
             lost_count: 0,
             last_error: None,
+            failing: false,
+            told: false,
         }
     }
 
@@ -47,8 +57,17 @@ impl LogFile {
         (self.lost_count, self.last_error.as_ref())
     }
 
+    /// Why nothing can be written, once for each time that it begins to fail.
+    pub fn take_fault(&mut self) -> Option<String> {
+        if !self.failing || std::mem::replace(&mut self.told, true) {
+            return None;
+        }
+        let why = self.last_error.as_ref().map_or(String::new(), |error| format!(": {error}"));
+        Some(format!("{} cannot be written{why}; make room there, what is lost is lost", self.path.display()))
+    }
+
     /// Adds a record; written with `write_out`, or before when the file is full.
-    pub(super) fn append(&mut self, record: &[u8]) {
+    pub fn append(&mut self, record: &[u8]) {
         if self.file.is_none() {
             self.open();
         }
@@ -62,7 +81,7 @@ impl LogFile {
     }
 
     /// Writes what was appended. What the disk refuses is counted and given up: a full disk stops no swarm.
-    pub(super) fn write_out(&mut self) {
+    pub fn write_out(&mut self) {
         if self.unwritten.is_empty() {
             return;
         }
@@ -71,11 +90,18 @@ impl LogFile {
             None => Err(io::ErrorKind::NotFound.into()), // `open` noted why
         };
         match written {
-            Ok(()) => self.written_bytes += self.unwritten.len() as u64,
+            Ok(()) => {
+                self.written_bytes += self.unwritten.len() as u64;
+                (self.failing, self.told) = (false, false);
+            }
             Err(error) => {
                 self.lost_count += self.unwritten_count;
-                if self.file.take().is_some() {
+                self.failing = true;
+                if let Some(file) = self.file.take() {
                     self.last_error = Some(error);
+                    // What fitted is half a record: it would run into the next one.
+                    let before = file.metadata().map_or(0, |seen| seen.len().min(self.written_bytes));
+                    let _ = file.set_len(before);
                 }
             }
         }

@@ -4,6 +4,8 @@ use super::{Effect, Swarm};
 use crate::agent::Sealed;
 use crate::birth;
 use crate::child::{Event, State};
+use crate::events::Kind;
+use crate::log::Level;
 use shoal_runtime::board::Status;
 use shoal_runtime::wire::{self, LINKS_PER_PACKET, ToAgent};
 use shoal_runtime::{Incarnation, segment};
@@ -36,7 +38,9 @@ impl Swarm {
                 if record.generation > 1 {
                     record.restarts += 1;
                 }
+                let pid = live.child.pid;
                 record.live = Some(live);
+                self.happened(Kind::Started, agent, &format!("process {pid}"));
                 self.effects.push(Effect::Watch(agent));
                 self.hear_bell(agent);
                 self.feed(agent, Event::Spawned);
@@ -49,7 +53,7 @@ impl Swarm {
                     config.command.first().map_or("", String::as_str)
                 );
                 self.agents[agent].last_ending = Some(format!("cannot be started: {error}"));
-                self.notice(&text);
+                self.tell(Level::Error, Kind::NotStarted, Some(agent), &text);
                 self.feed(agent, Event::SpawnFailed);
             }
         }
@@ -76,7 +80,7 @@ impl Swarm {
             config.ready_timeout,
             config.name
         );
-        self.notice(&text);
+        self.tell(Level::Warn, Kind::NotReady, Some(agent), &text);
         if !self.agents[agent].was_ready {
             self.fail_start(text);
         }
@@ -103,6 +107,7 @@ impl Swarm {
             Err(error) => {
                 live.kill();
                 let text = format!("agent {} is killed: {error}", self.agents[agent].name);
+                self.blame(agent, &format!("SIGKILL: {error}"));
                 self.notice(&text);
                 return;
             }

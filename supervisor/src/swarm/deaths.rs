@@ -4,8 +4,10 @@ use super::{Ends, PROOF_PATIENCE, PROOF_RETRY, Swarm, Timer};
 use crate::agent::{Crash, Grave, Live};
 use crate::child::{Event, Next, State};
 use crate::death;
+use crate::events::Kind;
+use crate::log::Level;
 use crate::output::{Drained, Stream};
-use crate::spawn::{self, Ending};
+use crate::spawn::{self, Ended, Ending};
 use shoal_runtime::board::{Status, VerdictKind};
 use shoal_runtime::segment::{self, Proof};
 use std::os::fd::AsFd;
@@ -29,7 +31,7 @@ impl Swarm {
                         "agent {} is dead but something still maps its memory: it stays down until that is gone",
                         self.agents[agent].name
                     );
-                    self.notice(&text);
+                    self.tell(Level::Warn, Kind::Unproven, Some(agent), &text);
                     self.feed(agent, Event::ProofRefused);
                 }
                 self.arm(now + PROOF_RETRY, agent, Timer::Proof);
@@ -73,7 +75,9 @@ impl Swarm {
         if let Some(sealed) = &live.sealed {
             record.past.add(&sealed.view);
         }
-        let ending = spawn::reap(&live.child).unwrap_or(Ending::Exited(255));
+        let ended = spawn::reap(&live.child).unwrap_or(Ended::unknown(Ending::Exited(255)));
+        let ending = ended.ending;
+        let crash = self.evidence(agent, &live, desk.as_ref(), &ended);
         let in_vain = self.note_attempts(agent, &live, desk, ending);
         self.settle_claims(agent, &live);
         let ends = self.agents[agent].last.lanes.clone();
@@ -100,7 +104,21 @@ impl Swarm {
         if let Some(message) = in_vain {
             self.note_output(agent, message);
         }
+        let crash = crash.map(|mut crash| {
+            let capture = &mut self.agents[agent].capture;
+            capture.flush();
+            crash.output = capture.recent().map(str::to_owned).collect();
+            crash.id = self.records.crashes.number();
+            crash
+        });
         self.conclude(agent, &live, ending, corrupt);
+        match crash {
+            Some(crash) => self.report_crash(agent, crash),
+            None => {
+                let generation = live.incarnation.generation;
+                self.happened_in(Kind::Died, agent, generation, &ending.to_string(), None);
+            }
+        }
     }
 
     /// What the death means for the agent's life.
@@ -114,16 +132,20 @@ impl Swarm {
         self.agents[agent].last_ending = Some(ending.to_string());
         let name = self.agents[agent].name.clone();
         if corrupt {
-            self.notice(&format!(
+            let text = format!(
                 "agent {name} wrote over its own memory before it died (generation {}): what it committed last is lost, its \
                  lanes end where their readers had accepted them",
                 live.incarnation.generation
-            ));
+            );
+            self.tell(Level::Error, Kind::Corrupt, Some(agent), &text);
         }
         if !expected && !live.ordered {
             let (generation, at) = (live.incarnation.generation, self.started.elapsed());
             self.agents[agent].last_crash = Some(Crash { generation, how: ending.to_string(), at });
-            self.notice(&format!("agent {name} (generation {}) {ending}", live.incarnation.generation));
+            self.remark(
+                Level::Warn,
+                &format!("agent {name} (generation {}) {ending}", live.incarnation.generation),
+            );
         }
         let before_ready = !self.agents[agent].was_ready && !self.started_once();
         if before_ready && matches!(ending, Ending::Exited(_)) && self.ends == Ends::No && !live.ordered {
@@ -171,7 +193,7 @@ impl Swarm {
                 config.restart.intensity, config.restart.period, config.name
             ),
         };
-        self.notice(&text);
+        self.tell(Level::Error, Kind::GiveUp, Some(agent), &text);
         let never = !self.agents[agent].was_ready;
         self.strike(agent);
         if never || self.is_awaited(agent) {

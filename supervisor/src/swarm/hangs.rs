@@ -12,6 +12,8 @@ use super::rescue::Doing;
 use super::{Effect, Swarm, Timer};
 use crate::child::{Event, State};
 use crate::config::SwarmFile;
+use crate::events::Kind;
+use crate::log::Level;
 use crate::topology::Topology;
 use rustix::event::{Timespec, epoll};
 use shoal_runtime::{clock, desk};
@@ -261,7 +263,7 @@ impl Swarm {
             record.generation,
             message.as_deref().unwrap_or("a message"),
         );
-        self.notice(&text);
+        self.tell(Level::Warn, Kind::Hang, Some(agent), &text);
         self.feed(agent, Event::Hung);
     }
 }

@@ -2,6 +2,8 @@
 
 use super::{Ends, Swarm, live_of};
 use crate::child::Event;
+use crate::events::Kind;
+use crate::log::Level;
 use crate::output::{Drained, Stream};
 use crate::{death, spawn};
 use shoal_runtime::Incarnation;
@@ -25,6 +27,7 @@ impl Swarm {
                 Err(error) => {
                     let text = format!("agent {} is killed: {error}", self.agents[agent].name);
                     self.notice(&text);
+                    self.blame(agent, &format!("SIGKILL: {error}"));
                     live_of(&self.agents[agent]).kill();
                     return;
                 }
@@ -114,13 +117,14 @@ impl Swarm {
         // What fixed-size words show decides: an accusation alone proves nothing.
         let guilty = other.live.as_ref().filter(|l| l.incarnation == accused).is_some()
             && self.contradicts_itself(accused.agent as usize);
-        self.notice(&text);
+        self.tell(Level::Warn, Kind::Accusation, Some(agent), &text);
         if guilty {
             let text = format!(
                 "agent {} contradicts itself and is killed",
                 self.agents[accused.agent as usize].name
             );
-            self.notice(&text);
+            self.tell(Level::Warn, Kind::Accusation, Some(accused.agent as usize), &text);
+            self.blame(accused.agent as usize, "SIGKILL because its own words contradict each other");
             live_of(&self.agents[accused.agent as usize]).kill();
         }
     }
@@ -144,12 +148,18 @@ impl Swarm {
             Ok(Drained::Open) => {}
             Ok(Drained::Closed) | Err(_) => live.pipes[pipe] = None,
         }
+        if let Some(text) = self.agents[agent].capture.take_log_fault() {
+            self.remark(Level::Warn, &text);
+        }
     }
 
     pub(super) fn ask_to_stop(&mut self, agent: usize) {
         let request = if self.ends == Ends::No { Request::Stop } else { Request::Drain };
         self.board.publish_request(agent as u32, request);
         self.board.announce();
+        if self.ends != Ends::No {
+            self.blame(agent, "the end of the swarm");
+        }
         if let Some(live) = &self.agents[agent].live {
             live.doorbell.ring();
             if live.sealed.is_none() {

@@ -3,6 +3,8 @@
 use super::Swarm;
 use crate::agent::Live;
 use crate::dead_letters::{Kept, Letter};
+use crate::events::Kind;
+use crate::log::Level;
 use crate::output::utc_of;
 use crate::spawn::Ending;
 use crate::trial::{self, Reader, Report, Trial};
@@ -21,8 +23,8 @@ fn now() -> String {
 
 /// A message that an agent can be working on.
 #[derive(Clone, Copy)]
-struct Pending {
-    input: usize,
+pub(super) struct Pending {
+    pub(super) input: usize,
     reader: Reader,
     at: Place,
 }
@@ -38,7 +40,7 @@ impl Swarm {
 
     /// What an agent speaks of, if it can have it in hand: a message that was sent and that it has not acknowledged; in a group,
     /// that it has claimed.
-    fn pending(&self, agent: usize, owner: u32, input: u32, at: Place) -> Option<Pending> {
+    pub(super) fn pending(&self, agent: usize, owner: u32, input: u32, at: Place) -> Option<Pending> {
         let input = input as usize;
         let spec = self.topology.agents[agent].inputs.get(input)?;
         let (from, to) = (self.cursor(agent, input), self.tail(spec.producer, spec.lane));
@@ -128,7 +130,7 @@ impl Swarm {
         let Kept { id, whole, dropped } =
             self.dead_letters.keep(letter, &bytes).map_err(|e| e.to_string())?;
         self.trials.at(reader, at).settle();
-        self.notice(&format!("{text} (`shoal dlq show {id}`)"));
+        self.tell(Level::Warn, Kind::DeadLetter, Some(agent), &format!("{text} (`shoal dlq show {id}`)"));
         if !whole {
             self.notice(&format!(
                 "the bytes of dead letter {id} are more than `dead_letters` allows: only its facts are kept"

@@ -2,10 +2,14 @@
 
 use super::{Ends, Swarm};
 use crate::child::{Event, State};
+use crate::events::{Kind, Of};
+use crate::log::Level;
 
 impl Swarm {
     /// Starts who has nobody to wait for; the others follow as those they wait for get ready.
     pub fn start(&mut self) {
+        let text = format!("{} agents, by {}", self.agents.len() - 1, self.file.path.display());
+        self.records.events.note(Kind::SwarmStarted, Of::default(), &text);
         let postman = self.postman.agent;
         self.waiting = (0..self.agents.len()).filter(|&agent| agent != postman).collect();
         self.start_due();
@@ -50,10 +54,11 @@ impl Swarm {
         let significant = self.file.agents[config].significant;
         let all = self.topology.instances(config).all(|other| self.agents[other].state == State::Ended);
         if significant && all && self.ends == Ends::No {
-            self.notice(&format!(
+            let text = format!(
                 "agent {} has done its work and is significant: the swarm ends",
                 self.file.agents[config].name
-            ));
+            );
+            self.tell(Level::Info, Kind::SwarmEnding, Some(agent), &text);
             self.shut_down();
         }
     }

@@ -6,6 +6,8 @@
 //! So only what two looks saw alike counts, and only of processes that the kernel shows neither running nor stopped.
 
 use super::{Effect, Swarm, Timer};
+use crate::events::Kind;
+use crate::log::Level;
 use shoal_runtime::claims::{Claim, ClaimTable};
 use shoal_runtime::desk::{self, Awaits, Counter};
 use shoal_runtime::mark::Place;
@@ -135,7 +137,7 @@ impl Swarm {
             "agent {} (generation {}) slept though messages waited for it, and was woken: a bug of Shoal, please report it",
             record.name, live.incarnation.generation
         );
-        self.notice(&text);
+        self.tell(Level::Error, Kind::Rescue, Some(agent), &text);
     }
 
     /// What is to be seen of an agent that sleeps though something waits. One that accused a peer reads on as it can.

@@ -2,6 +2,8 @@
 
 use super::{Effect, Ends, Swarm, Timer};
 use crate::child::{Event, State};
+use crate::events::Kind;
+use crate::log::Level;
 use crate::restart::Decision;
 use crate::strategy::{Course, Order};
 use std::time::Instant;
@@ -19,7 +21,8 @@ impl Swarm {
             Decision::After(pause) if self.is_ending() => Course::After(pause),
             decision => self.supervision.died(agent, decision, now),
         };
-        self.tell_course(agent, &course);
+        let why = self.tell_course(agent, &course);
+        self.note_decision(agent, counted, &course, why);
         match course {
             Course::Now => self.feed(agent, Event::BackoffOver),
             Course::After(pause) => self.arm(Instant::now() + pause, agent, Timer::Backoff),
@@ -37,7 +40,7 @@ impl Swarm {
         }
     }
 
-    fn tell_course(&mut self, agent: usize, course: &Course) {
+    fn tell_course(&mut self, agent: usize, course: &Course) -> Option<String> {
         let set_name = |set: usize| self.supervision.sets.all()[set].name.as_str();
         let text = match course {
             Course::Together(along) if !along.is_empty() => self.along(agent, along),
@@ -49,9 +52,10 @@ impl Swarm {
                 format!("{chain}: set {} is given up, with all that is in it", set_name(*set))
             }
             Course::SwarmEnds { given_up } => format!("{}: the swarm ends", self.chain(agent, given_up)),
-            Course::Now | Course::After(_) | Course::Together(_) | Course::Fails => return,
+            Course::Now | Course::After(_) | Course::Together(_) | Course::Fails => return None,
         };
-        self.notice(&text);
+        self.tell(Level::Warn, Kind::Set, Some(agent), &text);
+        Some(text)
     }
 
     /// Who falls with an agent, in words.
@@ -113,7 +117,10 @@ impl Swarm {
             }
             for order in orders {
                 match order {
-                    Order::SetAside(process) => self.order(process, Event::SetAside),
+                    Order::SetAside(process) => {
+                        self.blame(process, "its set, whose members start again together");
+                        self.order(process, Event::SetAside);
+                    }
                     Order::Recall(process) => self.feed(process, Event::Recalled),
                     Order::GiveUp(process) => self.feed(process, Event::GaveUp),
                     Order::Begins(_) => {}

@@ -1,0 +1,213 @@
+//! The supervisor's own log: what it has to say, with a level, to the operator's terminal and into a file that is rotated.
+//!
+//! ```text
+//!   Swarm::notice, Swarm::remark ─► Log ─┬─► standard error         shoal: text      or one JSON object a line
+//!                                        └─► <logs>/shoal.supervisor.log   time level text      or the same JSON
+//! ```
+//! What happens to agents is told as events besides ([`crate::events`]); those that nobody needs to be told of come here with
+//! the level `debug`.
+
+use crate::output::{LogFile, utc_of};
+use serde::Serialize;
+use std::path::Path;
+use std::time::SystemTime;
+
+/// The name of the file in the log folder. No agent's: behind a dot an agent's name has a number.
+pub const FILE: &str = "shoal.supervisor.log";
+
+/// How much something matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Level {
+    /// The swarm, or a part of it, is no more.
+    Error,
+    /// Something is not as it should be, and is dealt with.
+    Warn,
+    /// What an operator wants to know.
+    #[default]
+    Info,
+    /// What somebody who looks for a fault wants to know.
+    Debug,
+}
+
+impl Level {
+    /// All levels, the most severe first.
+    pub const ALL: [Level; 4] = [Level::Error, Level::Warn, Level::Info, Level::Debug];
+
+    /// The word of the swarm file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+        }
+    }
+}
+
+/// How it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Format {
+    /// All formats.
+    pub const ALL: [Format; 2] = [Format::Text, Format::Json];
+
+    /// The word of the swarm file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Format::Text => "text",
+            Format::Json => "json",
+        }
+    }
+}
+
+/// What an environment variable like `SHOAL_LOG=debug,json` says: a level, a format, or both.
+///
+/// # Errors
+/// A word that is neither, in words.
+pub fn parse(text: &str) -> Result<(Option<Level>, Option<Format>), String> {
+    let (mut level, mut format) = (None, None);
+    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        let as_level = Level::ALL.into_iter().find(|level| level.word() == word);
+        let as_format = Format::ALL.into_iter().find(|format| format.word() == word);
+        if as_level.is_none() && as_format.is_none() {
+            return Err(format!(
+                "{word:?} is no level of the log and no format: use error, warn, info or debug, and text or json, for example \
+                 debug,json"
+            ));
+        }
+        level = as_level.or(level);
+        format = as_format.or(format);
+    }
+    Ok((level, format))
+}
+
+/// One record as JSON.
+#[derive(Serialize)]
+struct Record<'a> {
+    at: &'a str,
+    level: &'static str,
+    swarm: &'a str,
+    text: &'a str,
+}
+
+/// The log of one supervisor.
+pub struct Log {
+    swarm: String,
+    level: Level,
+    format: Format,
+    terminal: Box<dyn FnMut(&str)>,
+    file: Option<LogFile>,
+}
+
+impl Log {
+    /// Writes to a terminal only: its lines without an end.
+    pub fn to_terminal(terminal: Box<dyn FnMut(&str)>) -> Log {
+        let (level, format) = (Level::default(), Format::default());
+        Log { swarm: String::new(), level, format, terminal, file: None }
+    }
+
+    /// Writes into a log folder, too, what is at least as severe as a level.
+    pub fn into_folder(self, logs: &Path, swarm: &str, level: Level, format: Format) -> Log {
+        Log { swarm: swarm.to_owned(), level, format, file: Some(LogFile::at(logs.join(FILE))), ..self }
+    }
+
+    /// Whether something of this level is written at all.
+    pub fn hears(&self, level: Level) -> bool {
+        level <= self.level
+    }
+
+    /// Writes something. What the disk refuses is counted, see [`Log::fault`].
+    pub fn say(&mut self, level: Level, text: &str) {
+        if !self.hears(level) {
+            return;
+        }
+        let at = utc_of(SystemTime::now());
+        let json = || {
+            let record = Record { at: &at, level: level.word(), swarm: &self.swarm, text };
+            serde_json::to_string(&record).unwrap_or_default()
+        };
+        let line = match self.format {
+            Format::Json => {
+                let line = json();
+                (self.terminal)(&line);
+                line
+            }
+            Format::Text => {
+                (self.terminal)(text);
+                format!("{at} {:<5} {}", level.word(), crate::output::shown(text.as_bytes()))
+            }
+        };
+        if let Some(file) = &mut self.file {
+            file.append(format!("{line}\n").as_bytes());
+            file.write_out();
+        }
+    }
+
+    /// Why the file could not be written, once for each time that it begins to fail.
+    pub fn fault(&mut self) -> Option<String> {
+        self.file.as_mut().and_then(LogFile::take_fault)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    fn said(level: Level, format: Format) -> (Vec<String>, String) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let lines = Rc::new(RefCell::new(Vec::new()));
+        let heard = lines.clone();
+        let log = Log::to_terminal(Box::new(move |line| heard.borrow_mut().push(line.to_owned())));
+        let mut log = log.into_folder(folder.path(), "s", level, format);
+        for level in Level::ALL {
+            log.say(level, &format!("a remark\nof {}", level.word()));
+        }
+        assert_eq!(log.fault(), None);
+        let file = std::fs::read_to_string(folder.path().join(FILE)).expect("written");
+        let lines = lines.borrow().clone();
+        (lines, file)
+    }
+
+    #[test]
+    fn a_level_hears_what_is_at_least_as_severe_on_the_terminal_and_in_the_file() {
+        for (index, level) in Level::ALL.into_iter().enumerate() {
+            let (lines, file) = said(level, Format::Text);
+            assert_eq!((lines.len(), file.lines().count()), (index + 1, index + 1), "{level:?}");
+            assert_eq!(lines[index], format!("a remark\nof {}", level.word()));
+            let last = file.lines().last().expect("a line");
+            assert!(last.get(24..).is_some_and(|rest| rest.trim_start().starts_with(level.word())), "{last}");
+            assert!(
+                last.ends_with(r"a remark\nof ".trim_end()) || last.contains(r"a remark\nof"),
+                "one line each: {last}"
+            );
+        }
+    }
+
+    #[test]
+    fn json_lines_are_objects_that_say_level_swarm_and_text() {
+        let (lines, file) = said(Level::Warn, Format::Json);
+        assert_eq!(file.lines().collect::<Vec<_>>(), lines);
+        let last: serde_json::Value = serde_json::from_str(&lines[1]).expect("an object");
+        assert_eq!(
+            (&last["level"], &last["swarm"], &last["text"]),
+            (&"warn".into(), &"s".into(), &"a remark\nof warn".into())
+        );
+    }
+
+    #[test]
+    fn the_environment_names_a_level_a_format_or_both_and_nothing_else() {
+        assert_eq!(parse("debug"), Ok((Some(Level::Debug), None)));
+        assert_eq!(parse(" json , error"), Ok((Some(Level::Error), Some(Format::Json))));
+        assert_eq!(parse(""), Ok((None, None)));
+        assert!(parse("loud").expect_err("no level").contains("\"loud\""));
+    }
+}

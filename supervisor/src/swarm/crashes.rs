@@ -1,0 +1,262 @@
+//! Evidence of a death for its report: what the pinned segment, the pipes, the kernel and the supervisor's own record say.
+//!
+//! Gathered in three moments: before the death means anything (`evidence`), while it is decided what it means (`note_decision`),
+//! and when that is done and the next incarnation is on its way (`report_crash`).
+
+use super::{Ends, Swarm};
+use crate::agent::Live;
+use crate::child::{Next, State};
+use crate::config::Policy;
+use crate::crash::core_file::Whose;
+use crate::crash::{Core, Counts, Crash, Decision, Filed, InHand, Seen, What};
+use crate::ended::{Ended, signal_name};
+use crate::events::Kind;
+use crate::log::Level;
+use crate::output::utc_of;
+use crate::spawn::Ending;
+use crate::strategy::Course;
+use crate::trial;
+use shoal_runtime::board::VerdictKind;
+use shoal_runtime::desk::{self, Counter, DeskView};
+use shoal_runtime::recorder::{self, Recorded};
+use shoal_runtime::{Region, clock};
+use std::time::{Duration, SystemTime};
+
+/// The longest account of who ended a process, bytes.
+const BY_BYTES_MAX: usize = 500;
+
+/// What was decided of the death that is being dealt with.
+#[derive(Clone, Debug)]
+pub(super) struct Decided {
+    counted: bool,
+    /// How many deaths the window held with this one.
+    deaths: u32,
+    pause: Option<Duration>,
+    given_up: bool,
+    /// In words, where more than one agent is concerned.
+    why: Option<String>,
+}
+
+impl Swarm {
+    /// Notes who or what ends an agent's process, for the report of its death; the first word comes first.
+    pub fn blame(&mut self, agent: usize, whom: &str) {
+        let Some(live) = &mut self.agents[agent].live else { return };
+        match &mut live.by {
+            Some(by) if by.contains(whom) || by.len() + whom.len() > BY_BYTES_MAX => {}
+            Some(by) => *by = format!("{by}; then {whom}"),
+            None => live.by = Some(whom.to_owned()),
+        }
+    }
+
+    /// Notes what follows the death that is being dealt with.
+    pub(super) fn note_decision(
+        &mut self,
+        agent: usize,
+        counted: bool,
+        course: &Course,
+        why: Option<String>,
+    ) {
+        self.decided = Some(Decided {
+            counted,
+            deaths: self.agents[agent].intensity.deaths_count(),
+            pause: match course {
+                Course::After(pause) => Some(*pause),
+                _ => None,
+            },
+            given_up: matches!(course, Course::Fails | Course::SetFails { .. } | Course::SwarmEnds { .. }),
+            why,
+        });
+    }
+
+    /// The report of a death as far as it is known before it is decided what follows; `None` for a normal end.
+    ///
+    /// To be asked before the dead's messages are settled and its segment is let go.
+    pub(super) fn evidence(
+        &mut self,
+        agent: usize,
+        live: &Live,
+        desk: Option<&DeskView>,
+        ended: &Ended,
+    ) -> Option<Crash> {
+        let Ended { ending, usage, core_dumped } = *ended;
+        let config = &self.file.agents[self.topology.agents[agent].config];
+        let record = &self.agents[agent];
+        // A permanent agent that ends by itself is not expected to; nor is one that was killed, ordered or not.
+        let expected = live.ordered
+            || matches!(record.state, State::Stopping(Next::Rest | Next::Start))
+            || config.restart.policy != Policy::Permanent;
+        if live.child.adopted || ending == Ending::Exited(0) && expected {
+            return None;
+        }
+        self.decided = None;
+        let (status, signal) = match ending {
+            Ending::Exited(status) => (Some(status), None),
+            Ending::Signalled(signal) => (None, Some(signal)),
+        };
+        let view = live.sealed.as_ref().map(|sealed| &sealed.view);
+        let (received, sent) = view.map_or_else(Default::default, |view| self.recorded(agent, view));
+        let program = config.command.first().map_or("", String::as_str);
+        let folder = std::env::current_dir().unwrap_or_default();
+        let core = core_dumped.then(|| {
+            Core::look(Whose { pid: live.child.pid, signal: signal.unwrap_or(0), program, folder: &folder })
+        });
+        let verdict = match (view, record.last.kind) {
+            (None, _) => "none",
+            (_, VerdictKind::Committed) => "committed",
+            (_, VerdictKind::Corrupt) => "corrupt",
+        };
+        Some(Crash {
+            id: 0,
+            swarm: self.file.name.clone(),
+            run: format!("{:016x}", self.id()),
+            agent: record.name.clone(),
+            generation: live.incarnation.generation,
+            pid: live.child.pid,
+            at: utc_of(SystemTime::now()),
+            lived_ms: live.born.elapsed().as_millis() as u64,
+            state: record.state.name().to_owned(),
+            how: ending.to_string(),
+            status,
+            signal,
+            signal_name: signal.and_then(signal_name).map(str::to_owned),
+            usage,
+            core,
+            ordered: trial::is_ordered(live.ordered, ending),
+            by: live.by.clone(),
+            verdict: verdict.to_owned(),
+            in_hand: desk.and_then(|desk| self.in_hand(agent, live.owner, desk)),
+            received,
+            sent,
+            counts: view.map_or_else(Counts::default, counts),
+            output: Vec::new(),
+            decision: Decision::default(),
+        })
+    }
+
+    /// The message that a dead process says to have had in hand, if it can have had it.
+    fn in_hand(&self, agent: usize, owner: u32, desk: &DeskView) -> Option<InHand> {
+        let (input, at) = desk.held?;
+        let pending = self.pending(agent, owner, u32::try_from(input).ok()?, at)?;
+        let spec = &self.topology.agents[agent].inputs[pending.input];
+        let (producer, channel) =
+            (&self.agents[spec.producer].name, &self.topology.channels[spec.channel].name);
+        let since = desk.held_since_ns;
+        Some(InHand {
+            message: format!("{producer}/{channel}/{}", at.position),
+            producer: producer.clone(),
+            channel: channel.clone(),
+            position: at.position,
+            sequence: at.sequence,
+            attempt: desk.held_attempt,
+            attempts_max: self.file.agents[self.topology.agents[agent].config].max_attempts,
+            held_ms: clock::now_ns().saturating_sub(since) / 1_000_000 * u64::from(since > 0),
+        })
+    }
+
+    /// What the flight recorder says, as far as it can be true: lanes and inputs that there are, positions that were reached.
+    fn recorded(&self, agent: usize, view: &Region) -> (Vec<Seen>, Vec<Seen>) {
+        let Recorded { taken, sent } = recorder::read(view);
+        let now_ns = clock::now_ns();
+        let before = |at_ns: u64| (at_ns > 0 && at_ns <= now_ns).then(|| (now_ns - at_ns) / 1_000_000);
+        let instance = &self.topology.agents[agent];
+        let received = taken.into_iter().filter_map(|taken| {
+            let spec = instance.inputs.get(taken.input)?;
+            let end = self.tail(spec.producer, spec.lane);
+            let (producer, channel) =
+                (&self.agents[spec.producer].name, &self.topology.channels[spec.channel].name);
+            end.is_none_or(|end| taken.position < end.position).then(|| Seen {
+                message: format!("{producer}/{channel}/{}", taken.position),
+                attempt: taken.attempt,
+                before_end_ms: before(taken.at_ns),
+            })
+        });
+        let sent = sent.into_iter().filter_map(|sent| {
+            let channel = &self.topology.channels[instance.lanes.get(sent.lane)?.channel].name;
+            let end = self.agents[agent].last.lanes.get(sent.lane)?;
+            (sent.end <= end.position).then(|| Seen {
+                message: format!("{}/{channel}/{}", self.agents[agent].name, sent.end),
+                attempt: 0,
+                before_end_ms: before(sent.at_ns),
+            })
+        });
+        (received.collect(), sent.collect())
+    }
+
+    /// Files the report of a death: what it led to is known, and its output is read.
+    pub(super) fn report_crash(&mut self, agent: usize, mut crash: Crash) {
+        crash.decision = self.decision(agent);
+        let text = format!("{}; {}", crash.how, what_follows(&crash.decision));
+        let (id, generation) = (crash.id, crash.generation);
+        self.happened_in(Kind::Died, agent, generation, &text, Some(id));
+        if let Filed::InMemory(Some(text)) = self.records.crashes.file(crash) {
+            self.remark(Level::Warn, &text);
+        }
+    }
+
+    /// What the state of an agent after a death says of what follows.
+    fn decision(&mut self, agent: usize) -> Decision {
+        let decided = self.decided.take();
+        let record = &self.agents[agent];
+        let bounds = &self.file.agents[self.topology.agents[agent].config].restart;
+        let counted = decided.as_ref().is_some_and(|decided| decided.counted);
+        let deaths =
+            decided.as_ref().map_or_else(|| record.intensity.deaths_count(), |decided| decided.deaths);
+        let streak = || match counted {
+            true => format!(
+                "death {deaths} of at most {} within {:?} of its life",
+                bounds.intensity, bounds.period
+            ),
+            false => "the death was ordered and is not counted".to_owned(),
+        };
+        let policy = || format!("its policy is {}", bounds.policy.word());
+        let (what, why) = match record.state {
+            State::Backoff => (What::Pauses, streak()),
+            State::Draining => (What::Drains, "`history` of [swarm] is full".to_owned()),
+            State::Failed if decided.as_ref().is_some_and(|decided| decided.given_up) => (
+                What::GivenUp,
+                format!("more than {} deaths within {:?} of its life", bounds.intensity, bounds.period),
+            ),
+            State::Aside => (What::Together, "its set starts again together".to_owned()),
+            State::Failed => (What::GivenUp, policy()),
+            State::Ended => (What::Ended, policy()),
+            State::Stopped if self.ends != Ends::No => (What::Stopped, "the swarm ends".to_owned()),
+            State::Stopped => (What::Stopped, "it was asked to".to_owned()),
+            _ if decided.is_some() => (What::Restarted, streak()),
+            _ => (What::Restarted, "it was asked to".to_owned()),
+        };
+        let pause = decided.as_ref().and_then(|decided| decided.pause).filter(|_| what == What::Pauses);
+        Decision {
+            what,
+            why: decided.and_then(|decided| decided.why).unwrap_or(why),
+            pause_us: pause.map(|pause| pause.as_micros() as u64),
+            counted,
+            deaths,
+            deaths_max: bounds.intensity,
+            period_ms: bounds.period.as_millis() as u64,
+        }
+    }
+}
+
+/// In few words, for an event.
+fn what_follows(decision: &Decision) -> String {
+    match decision.what {
+        What::Restarted => "started again".to_owned(),
+        What::Pauses => format!("started again after {} µs", decision.pause_us.unwrap_or(0)),
+        What::Drains => "its start waits for readers".to_owned(),
+        What::Together => "started again with its set".to_owned(),
+        What::GivenUp => "given up".to_owned(),
+        What::Stopped => "stays down".to_owned(),
+        What::Ended => "is not started again".to_owned(),
+    }
+}
+
+fn counts(view: &Region) -> Counts {
+    let count = |counter| desk::counter(view, counter);
+    Counts {
+        sent: count(Counter::Sent),
+        received: count(Counter::Received),
+        aborted: count(Counter::Aborted),
+        rejected: count(Counter::Rejected),
+        peer_faults: count(Counter::PeerFaults),
+    }
+}
