@@ -32,6 +32,7 @@ fn manifest() -> Manifest {
         replica: (0, 1),
         fence_by_sleeper: false,
         permanent: false,
+        standby: false,
         shape: SegmentShape { lanes: vec![lane(1)], input_count: 1, state_bytes: 0 },
         board: BoardShape { channel_count: 2, agents: vec![(1, 1), (1, 0)] },
         channels: vec![channel("tasks", "Task", 5), channel("counts", "Count", 9)],

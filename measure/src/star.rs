@@ -268,6 +268,7 @@ pub(crate) fn manifest(agent: u32, spokes: u32, board: &BoardShape) -> Manifest 
         replica: (0, 1),
         fence_by_sleeper: shoal_runtime::sync::can_fence_peers(),
         permanent: true,
+        standby: false,
         shape: shape(agent),
         board: board.clone(),
         channels: vec![channel("there"), channel("back")],

@@ -8,6 +8,7 @@ use crate::incarnation::PeerFault;
 use crate::links::{Links, Neighbour, Port};
 use crate::port::{Control, ControlPort};
 use crate::spin::Spin;
+use crate::standby::{self, Inheritance};
 use crate::waking::{self, Party};
 use crate::wire::{self, FromAgent, Manifest, Received, TableEntry, ToAgent};
 use crate::{Region, bootstrap, clock, segment, sync};
@@ -51,7 +52,8 @@ pub struct World<P> {
     /// Whether this incarnation took or committed a message yet.
     met_message: bool,
 }
-/// Attaches the process to the supervisor that started it; returns when every peer has been told and it may begin.
+/// Attaches the process to the supervisor that started it; returns when every peer has been told and it may begin. A standby
+/// waits in here until it takes over.
 ///
 /// # Errors
 /// Not started by a supervisor, a segment of another build, no memory or descriptors, or the supervisor is gone.
@@ -71,7 +73,7 @@ pub fn attach_through(socket: OwnedFd) -> io::Result<Attachment> {
     let lacking = || io::Error::other("the supervisor's hello lacks descriptors (see `ulimit -n`)");
     let mut next = || fds.next().ok_or_else(lacking);
     let (own, board, doorbell) = (next()?, next()?, next()?);
-    let manifest = Manifest::from_bytes(&segment::thaw(&next()?)?)?;
+    let mut manifest = Manifest::from_bytes(&segment::thaw(&next()?)?)?;
     let claims = manifest.claims.iter().map(|entry| {
         let bytes = entry.bytes as usize;
         segment::open_table(next()?, bytes, entry.member)
@@ -88,6 +90,13 @@ pub fn attach_through(socket: OwnedFd) -> io::Result<Attachment> {
     let shapes = manifest.neighbours.iter().map(|n| (n.agent, Arc::new(n.shape.clone()))).collect();
     let port = ControlPort::new(socket, &Doorbell::from_fd(doorbell), shapes)?;
     let mut world = World::new(&manifest, Links::new(board, neighbours(&manifest)), port, region.clone());
+    if manifest.standby {
+        let inherited = world.port.wait_for_inheritance(&mut world.links)?;
+        let inherited = Inheritance::from_bytes(&segment::thaw(&inherited)?)?;
+        standby::take_over(&region, &manifest.shape, manifest.incarnation(), &inherited)?;
+        manifest.given = inherited.given;
+        world.port.say(&FromAgent::Begun)?;
+    }
     let links = world.port.wait_for_go()?;
     world.links.add_all(links);
     world.links.sync(&mut world.port)?;

@@ -46,6 +46,8 @@ pub mod segment;
 #[cfg(not(loom))]
 pub mod spin;
 #[cfg(not(loom))]
+pub mod standby;
+#[cfg(not(loom))]
 pub mod state;
 pub mod sync;
 pub mod waking;

@@ -27,12 +27,19 @@ pub struct Link {
     pub doorbell: Doorbell,
     /// The parked word that was rung for last: one ring a sleep suffices.
     rung: u64,
+    /// Whether it is a standby's, which counts from when the board names it.
+    ahead: bool,
 }
 
 impl Link {
     /// A link as handed over.
     pub fn new(incarnation: Incarnation, region: Region, doorbell: Doorbell) -> Self {
-        Link { incarnation, region, doorbell, rung: 0 }
+        Link { incarnation, region, doorbell, rung: 0, ahead: false }
+    }
+
+    /// The same link as a standby's: it counts from when the board names its generation.
+    pub fn ahead(self) -> Self {
+        Link { ahead: true, ..self }
     }
 }
 
@@ -45,12 +52,14 @@ pub struct Neighbour {
     /// Whether this agent reads a lane of it, and so needs its dead incarnations until it drained them.
     pub read: bool,
     links: VecDeque<Link>,
+    /// Standbys that the board has not named yet, oldest first.
+    ahead: VecDeque<Link>,
 }
 
 impl Neighbour {
     /// A neighbour without a link yet.
     pub fn new(agent: u32, shape: Arc<SegmentShape>, read: bool) -> Self {
-        Neighbour { agent, shape, read, links: VecDeque::new() }
+        Neighbour { agent, shape, read, links: VecDeque::new(), ahead: VecDeque::new() }
     }
 
     /// Its newest incarnation that was handed over.
@@ -62,6 +71,50 @@ impl Neighbour {
     /// All incarnations that are kept, oldest first.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.iter()
+    }
+
+    fn add(&mut self, link: Link, board: &Board) {
+        // What was ahead of this one is older.
+        self.settle(board);
+        match link.ahead {
+            true => insert(&mut self.ahead, link),
+            false => self.take(link),
+        }
+        self.settle(board);
+    }
+
+    /// Keeps a link; without lanes to drain only the newest.
+    fn take(&mut self, link: Link) {
+        if !self.read && self.newest().is_none_or(|l| l.incarnation.generation < link.incarnation.generation)
+        {
+            self.links.clear();
+        }
+        if self.read || self.links.is_empty() {
+            insert(&mut self.links, link);
+        }
+    }
+
+    /// Takes over standbys that the board has named since. Below the one that it names lie those that lived and died, which
+    /// have a verdict, and those that never lived.
+    fn settle(&mut self, board: &Board) {
+        if self.ahead.is_empty() {
+            return;
+        }
+        let named = board.generation(self.agent);
+        while self.ahead.front().is_some_and(|l| l.incarnation.generation <= named) {
+            let Some(link) = self.ahead.pop_front() else { return };
+            if link.incarnation.generation == named || board.verdict(link.incarnation).is_some() {
+                self.take(Link { ahead: false, ..link });
+            }
+        }
+    }
+}
+
+/// Puts a link in the order of generations, unless it is there.
+fn insert(links: &mut VecDeque<Link>, link: Link) {
+    let before = links.iter().take_while(|l| l.incarnation.generation < link.incarnation.generation).count();
+    if links.get(before).is_none_or(|l| l.incarnation != link.incarnation) {
+        links.insert(before, link);
     }
 }
 
@@ -147,7 +200,7 @@ impl Links {
             let epoch = self.board.epoch();
             let mut arrived = port.receive(false)?;
             loop {
-                arrived.into_iter().for_each(|link| self.add(link));
+                self.add_all(arrived);
                 if self.complete() {
                     break;
                 }
@@ -172,25 +225,27 @@ impl Links {
 
     /// Adds links that came outside of a sync.
     pub fn add_all(&mut self, links: Vec<Link>) {
-        links.into_iter().for_each(|link| self.add(link));
+        self.neighbours.iter_mut().for_each(|n| n.settle(&self.board));
+        for link in links {
+            let found = self.neighbours.iter_mut().find(|n| n.agent == link.incarnation.agent);
+            if let Some(neighbour) = found {
+                neighbour.add(link, &self.board);
+            }
+        }
+    }
+
+    /// Lets go of all but the newest incarnation of each neighbour: what a standby needs of the others it is handed when it
+    /// takes over.
+    pub fn keep_newest(&mut self) {
+        for neighbour in &mut self.neighbours {
+            let older = neighbour.links.len().saturating_sub(1);
+            neighbour.links.drain(..older);
+        }
     }
 
     /// Whether any neighbour's newest link is as asked.
     pub fn any_newest(&self, is: impl Fn(&Link) -> bool) -> bool {
         self.neighbours.iter().filter_map(|n| n.links.back()).any(is)
-    }
-
-    fn add(&mut self, link: Link) {
-        let found = self.neighbours.iter_mut().find(|n| n.agent == link.incarnation.agent);
-        let Some(neighbour) = found else { return };
-        let newest = neighbour.links.back().map_or(0, |l| l.incarnation.generation);
-        if link.incarnation.generation <= newest {
-            return;
-        }
-        if !neighbour.read {
-            neighbour.links.clear();
-        }
-        neighbour.links.push_back(link);
     }
 
     /// Lets go of a neighbour's incarnations before `generation`, all of whose messages were acknowledged.

@@ -10,6 +10,7 @@ use crate::sync::{Ordering, Site, ordering};
 
 /// A position in a lane with the number of the message that begins there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(not(loom), derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize))]
 pub struct Place {
     /// Bytes since the lane began.
     pub position: u64,

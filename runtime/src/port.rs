@@ -3,7 +3,7 @@
 use crate::doorbell::Doorbell;
 use crate::incarnation::Incarnation;
 use crate::layout::SegmentShape;
-use crate::links::{Link, Port};
+use crate::links::{Link, Links, Port};
 use crate::segment;
 use crate::wire::{self, FromAgent, Received, ToAgent};
 use rustix::event::{Timespec, epoll};
@@ -19,6 +19,8 @@ pub struct ControlPort {
     epoll: OwnedFd,
     shapes: HashMap<u32, Arc<SegmentShape>>,
     go: bool,
+    /// What a standby inherits, once it came.
+    inherited: Option<OwnedFd>,
     answers: Vec<ToAgent>,
 }
 
@@ -95,7 +97,7 @@ impl ControlPort {
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, doorbell, epoll::EventData::new_u64(0), edge)?;
         epoll::add(&epoll, &socket, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
-        Ok(ControlPort { socket, epoll, shapes, go: false, answers: Vec::new() })
+        Ok(ControlPort { socket, epoll, shapes, go: false, inherited: None, answers: Vec::new() })
     }
 
     /// Takes one packet; links that came are returned mapped.
@@ -106,11 +108,12 @@ impl ControlPort {
             Received::Closed => return Err(gone()),
         };
         match message {
-            ToAgent::Links(incarnations) => {
-                let links = self.map(&incarnations, fds)?;
+            ToAgent::Links(_) | ToAgent::Ahead(_) => {
+                let links = self.map(&message, fds)?;
                 wire::say(&self.socket, &FromAgent::LinksTaken, &[])?;
                 return Ok(Some(links));
             }
+            ToAgent::Begin => self.inherited = fds.into_iter().next(),
             ToAgent::Go => self.go = true,
             ToAgent::Declared | ToAgent::Parked | ToAgent::Refused(_) => self.answers.push(message),
             ToAgent::Hello => return Err(io::Error::other("the supervisor said hello twice")),
@@ -118,7 +121,12 @@ impl ControlPort {
         Ok(Some(Vec::new()))
     }
 
-    fn map(&self, incarnations: &[Incarnation], fds: Vec<OwnedFd>) -> io::Result<Vec<Link>> {
+    fn map(&self, message: &ToAgent, fds: Vec<OwnedFd>) -> io::Result<Vec<Link>> {
+        let (incarnations, ahead) = match message {
+            ToAgent::Links(incarnations) => (incarnations, false),
+            ToAgent::Ahead(incarnations) => (incarnations, true),
+            _ => return Ok(Vec::new()),
+        };
         if fds.len() != 2 * incarnations.len() {
             return Err(io::Error::other(
                 "links came without their descriptors: too many are open (see `ulimit -n`)",
@@ -132,9 +140,24 @@ impl ControlPort {
                 io::Error::other(format!("the supervisor linked {incarnation}, which is no neighbour"))
             })?;
             let region = segment::view(&segment, shape, incarnation)?;
-            links.push(Link::new(incarnation, region, Doorbell::from_fd(doorbell)));
+            let link = Link::new(incarnation, region, Doorbell::from_fd(doorbell));
+            links.push(if ahead { link.ahead() } else { link });
         }
         Ok(links)
+    }
+
+    /// As a standby: takes links as they come, until the supervisor says what is inherited.
+    ///
+    /// # Errors
+    /// As [`Port::receive`].
+    pub fn wait_for_inheritance(&mut self, links: &mut Links) -> io::Result<OwnedFd> {
+        loop {
+            if let Some(inherited) = self.inherited.take() {
+                return Ok(inherited);
+            }
+            links.add_all(self.take(true)?.unwrap_or_default());
+            links.keep_newest();
+        }
     }
 
     /// Waits until the supervisor says go; returns the links that came before.

@@ -130,6 +130,8 @@ pub struct Manifest {
     pub replica: (u32, u32),
     /// Whether it is restarted even after a normal end: then its channels never count as closed.
     pub permanent: bool,
+    /// Whether it waits, attached, until it is told to take over from another incarnation.
+    pub standby: bool,
     /// Whether whoever parks fences its peers by `membarrier`, so that publishing needs no fence: all of a swarm, or none.
     pub fence_by_sleeper: bool,
     /// Shape of its segment.
@@ -192,6 +194,10 @@ pub enum ToAgent {
     Refused(String),
     /// A message lies with the dead letters now: acknowledge it.
     Parked,
+    /// As `Links`, of standbys: they count from when the board names their generation.
+    Ahead(Vec<Incarnation>),
+    /// A standby takes over [what it inherits, frozen].
+    Begin,
 }
 
 /// From an agent to the supervisor: a tag and fixed words, range-checked there, then perhaps a text. Descriptors in brackets.
@@ -229,6 +235,8 @@ pub enum FromAgent {
     Park(Park),
     /// A lane that it shares in groups is closed: nothing of it is left. Other members may sleep behind what this one did last.
     Closed,
+    /// A standby has written what it inherits: it can be named on the board.
+    Begun,
 }
 
 /// A message that an agent gives up.
@@ -255,35 +263,41 @@ const HEAD_BYTES: usize = 56;
 
 impl ToAgent {
     fn encode(&self) -> Vec<u8> {
+        let list = |links: &[Incarnation]| {
+            let words = links.iter().flat_map(|l| [l.agent.to_le_bytes(), l.generation.to_le_bytes()]);
+            words.flatten().collect()
+        };
         let (tag, body): (u64, Vec<u8>) = match self {
             ToAgent::Hello => (1, Vec::new()),
-            ToAgent::Links(links) => {
-                let words = links.iter().flat_map(|l| [l.agent.to_le_bytes(), l.generation.to_le_bytes()]);
-                (2, words.flatten().collect())
-            }
+            ToAgent::Links(links) => (2, list(links)),
             ToAgent::Go => (3, Vec::new()),
             ToAgent::Declared => (4, Vec::new()),
             ToAgent::Refused(text) => (5, text.bytes().take(PACKET_BYTES - 64).collect()),
             ToAgent::Parked => (6, Vec::new()),
+            ToAgent::Ahead(links) => (20, list(links)),
+            ToAgent::Begin => (21, Vec::new()),
         };
         [&tag.to_le_bytes()[..], &body].concat()
     }
 
     fn decode(packet: &[u8]) -> Option<Self> {
         let (tag, body) = packet.split_first_chunk::<8>()?;
+        let list = || {
+            let half = |b: &[u8]| b.try_into().ok().map(u32::from_le_bytes);
+            let links = body
+                .chunks_exact(8)
+                .map(|b| Some(Incarnation { agent: half(&b[..4])?, generation: half(&b[4..])? }));
+            links.collect::<Option<_>>()
+        };
         Some(match u64::from_le_bytes(*tag) {
             1 => ToAgent::Hello,
-            2 => {
-                let half = |b: &[u8]| b.try_into().ok().map(u32::from_le_bytes);
-                let links = body
-                    .chunks_exact(8)
-                    .map(|b| Some(Incarnation { agent: half(&b[..4])?, generation: half(&b[4..])? }));
-                ToAgent::Links(links.collect::<Option<_>>()?)
-            }
+            2 => ToAgent::Links(list()?),
             3 => ToAgent::Go,
             4 => ToAgent::Declared,
             5 => ToAgent::Refused(String::from_utf8_lossy(body).into_owned()),
             6 => ToAgent::Parked,
+            20 => ToAgent::Ahead(list()?),
+            21 => ToAgent::Begin,
             _ => return None,
         })
     }
@@ -301,6 +315,7 @@ impl FromAgent {
             FromAgent::Ready => ([4, 0, 0, 0, 0, 0, 0], ""),
             FromAgent::Fault(of) => ([5, small(of.agent), small(of.generation), 0, 0, 0, 0], ""),
             FromAgent::Closed => ([6, 0, 0, 0, 0, 0, 0], ""),
+            FromAgent::Begun => ([20, 0, 0, 0, 0, 0, 0], ""),
             FromAgent::Failed { input, at, attempt, why } => {
                 ([7, small(*input), at.position, at.sequence, small(*attempt), 0, 0], why)
             }
@@ -337,6 +352,7 @@ impl FromAgent {
                 FromAgent::Fault(Incarnation { agent: small(agent)?, generation: small(generation)? })
             }
             [6, ..] => FromAgent::Closed,
+            [20, ..] => FromAgent::Begun,
             [7, input, position, sequence, attempt, ..] => {
                 let at = Place { position, sequence };
                 FromAgent::Failed { input: small(input)?, at, attempt: small(attempt)?, why: why() }

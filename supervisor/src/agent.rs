@@ -25,12 +25,18 @@ pub struct Agent {
     pub state: State,
     /// Moves with every change of state: timers of an earlier one are void.
     pub state_serial: u64,
-    /// The last generation number that was used.
+    /// The generation of its present or last process.
     pub generation: u32,
+    /// The last generation number that was used, by a process or a standby.
+    pub numbered: u32,
     /// Deaths and pauses.
     pub intensity: Intensity,
     /// Its process, if there is one.
     pub live: Option<Live>,
+    /// Its standbys, oldest first; those with an ordered death are being ended.
+    pub spares: VecDeque<Live>,
+    /// Standbys that died by themselves since one was parked.
+    pub spare_deaths: u32,
     /// Dead incarnations that some reader has not drained, oldest first.
     pub graves: VecDeque<Grave>,
     /// Where its lanes end and its cursors stand by its last verdict.
@@ -90,6 +96,10 @@ pub struct Live {
     pub sealed: Option<Sealed>,
     /// Links that it is to be told of.
     pub post: Post,
+    /// Whether it is a standby that was not promoted.
+    pub parked: bool,
+    /// Whether its segment says where its lanes begin: of a standby only once it has written what it inherits.
+    pub begun: bool,
     /// Whether it was told to begin.
     pub going: bool,
     /// Since when.
@@ -148,9 +158,16 @@ impl Post {
     /// Adds a link. A newer incarnation replaces an older one of the same agent unless the receiver reads its lanes.
     pub fn add(&mut self, link: Incarnation, reads: bool) {
         if !reads {
-            self.pending.retain(|l| l.agent != link.agent);
+            self.pending.retain(|l| l.agent != link.agent || l.generation > link.generation);
         }
-        self.pending.push_back(link);
+        self.add_ahead(link);
+    }
+
+    /// Adds the link of a standby, which replaces none.
+    pub fn add_ahead(&mut self, link: Incarnation) {
+        if !self.pending.contains(&link) {
+            self.pending.push_back(link);
+        }
     }
 
     /// Whether everything was handed over and taken.
@@ -192,7 +209,32 @@ impl Agent {
 
     /// The view of its living, sealed segment.
     pub fn view(&self) -> Option<&Region> {
-        self.live.as_ref().and_then(|l| l.sealed.as_ref()).map(|s| &s.view)
+        self.live.as_ref().filter(|l| l.begun).and_then(|l| l.sealed.as_ref()).map(|s| &s.view)
+    }
+
+    /// Its process and its standbys.
+    pub fn lives(&self) -> impl Iterator<Item = &Live> {
+        self.live.iter().chain(&self.spares)
+    }
+
+    /// Its process, or one of its standbys.
+    pub fn life(&self, generation: u32) -> Option<&Live> {
+        self.lives().find(|live| live.incarnation.generation == generation)
+    }
+
+    /// As [`Agent::lives`], to be changed.
+    pub fn lives_mut(&mut self) -> impl Iterator<Item = &mut Live> {
+        self.live.iter_mut().chain(&mut self.spares)
+    }
+
+    /// As [`Agent::life`], to be changed.
+    pub fn life_mut(&mut self, generation: u32) -> Option<&mut Live> {
+        self.lives_mut().find(|live| live.incarnation.generation == generation)
+    }
+
+    /// Its standbys that are parked.
+    pub fn parked(&self) -> impl Iterator<Item = &Live> {
+        self.spares.iter().filter(|spare| spare.sealed.is_some() && !spare.ordered)
     }
 
     /// What it counted in all its lives.
@@ -211,9 +253,9 @@ impl Agent {
         )
     }
 
-    /// The descriptors of one of its incarnations, living or not drained.
+    /// The descriptors of one of its incarnations, living, parked or not drained.
     pub fn handles(&self, of: Incarnation) -> Option<(&OwnedFd, &Doorbell)> {
-        let living = self.live.as_ref().filter(|l| l.incarnation == of);
+        let living = self.life(of.generation).filter(|l| l.incarnation == of);
         if let Some((live, sealed)) = living.and_then(|l| Some((l, l.sealed.as_ref()?))) {
             return Some((&sealed.read_only, &live.doorbell));
         }

@@ -72,6 +72,7 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
         replica: (instance.replica, instance.replicas),
         fence_by_sleeper: shoal_runtime::sync::can_fence_peers(),
         permanent: config.restart.policy == crate::config::Policy::Permanent,
+        standby: false,
         shape: segment_shape(instance),
         board: board_shape(topology),
         channels: topology
@@ -134,8 +135,9 @@ pub struct Cradle {
 /// A process, our end of its control socket, and its output if we hear it.
 type Process = (Child, OwnedFd, [Option<OwnedFd>; 2]);
 
-/// Makes an incarnation: its segment continues where `last` ended; its process runs but was not told to begin. One that is
-/// adopted has its process already, and once only. `claims` are those of the manifest.
+/// Makes an incarnation: its segment continues where the verdict ended, with the state; its process runs but was not told to begin.
+/// Without an origin it is a standby's. One that is adopted has its process already, and once only. `claims` are those of the
+/// manifest.
 ///
 /// # Errors
 /// What is lacking, in words, for the operator.
@@ -143,17 +145,16 @@ pub fn bear(
     cradle: &mut Cradle,
     manifest: &Manifest,
     config: &crate::config::Agent,
-    last: &Verdict,
-    state: &[u8],
+    from: Option<(&Verdict, &[u8])>,
     claims: &[BorrowedFd<'_>],
 ) -> io::Result<Live> {
     let incarnation = manifest.incarnation();
     let origin = Origin {
         swarm: cradle.swarm,
         incarnation,
-        lanes: last.lanes.clone(),
-        inputs: last.inputs.clone(),
-        state: state.to_vec(),
+        lanes: from.map(|(last, _)| last.lanes.clone()).unwrap_or_default(),
+        inputs: from.map(|(last, _)| last.inputs.clone()).unwrap_or_default(),
+        state: from.map(|(_, state)| state.to_vec()).unwrap_or_default(),
     };
     let segment = segment::create(&manifest.shape, &origin)?;
     let doorbell = Doorbell::create()?;
@@ -175,6 +176,8 @@ pub fn bear(
         pipes,
         sealed: None,
         post: Post::default(),
+        parked: from.is_none(),
+        begun: from.is_some(),
         going: false,
         born: Instant::now(),
         killed_ns: None,

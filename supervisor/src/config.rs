@@ -27,6 +27,7 @@
 //! | `agent.NAME.ready_timeout` | until a start counts as a death | 10 s |
 //! | `agent.NAME.deadline` | how long it may hold one message without a word, 20 ms ..= 24 h | none |
 //! | `agent.NAME.max_attempts` | attempts after which a message is parked with the dead letters; 0: never | 3 |
+//! | `agent.NAME.standby` | spare processes that are attached and parked, 0 ..= 8 | 0 |
 //! | `agent.NAME.significant` | its normal end ends the swarm | `false` |
 //! | `agent.NAME.after` | agents that are ready before it is started | none |
 //! | `agent.NAME.env` | environment variables, beside the inherited ones | none |
@@ -72,6 +73,8 @@ pub const DEADLINE_MIN: Duration = Duration::from_millis(20);
 pub const REPLICAS_MAX: u32 = 1000;
 /// The most messages of a shared lane that a process may claim at once.
 pub const PREFETCH_MAX: u32 = 8;
+/// The most standbys of a process.
+pub const STANDBYS_MAX: u32 = 8;
 /// The most `[agent.NAME]` tables, and the most `[channel.NAME]` tables.
 pub const TABLES_MAX: usize = 1000;
 /// The most processes of a swarm, all replicas counted.
@@ -173,6 +176,8 @@ pub struct Agent {
     pub deadline: Option<Duration>,
     /// After how many attempts a message is parked with the dead letters; 0: never.
     pub max_attempts: u32,
+    /// How many spare processes each of its processes has, attached and parked.
+    pub standby: u32,
     /// Whether the swarm ends when all its processes have ended normally, for good.
     pub significant: bool,
     /// Which agents are ready, or have ended well, before it is started, by `after` and by the order of its set: indices into

@@ -240,6 +240,12 @@ pub struct PsAgent {
     pub rescues: u64,
     /// How often it held a message beyond its deadline, and was aborted.
     pub hangs: u64,
+    /// Processes of standbys that are parked, ready to take over, oldest first.
+    #[serde(default)]
+    pub standbys: Vec<u32>,
+    /// Standbys that the swarm file wants.
+    #[serde(default)]
+    pub standbys_wanted: u64,
     /// Since its process was started; 0 while there is none.
     pub uptime_ms: u64,
     /// Its proportional share of memory.

@@ -5,6 +5,7 @@
 
 use crate::swarm::{Effect, Swarm, Timer};
 use rustix::event::{Timespec, epoll};
+use shoal_runtime::Incarnation;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
@@ -67,9 +68,9 @@ impl Watch {
     }
 
     /// Watches a new incarnation's descriptors.
-    fn agent(&self, swarm: &Swarm, agent: usize) -> io::Result<()> {
-        let Some(live) = &swarm.agents[agent].live else { return Ok(()) };
-        let generation = live.incarnation.generation;
+    fn life(&self, swarm: &Swarm, of: Incarnation) -> io::Result<()> {
+        let (agent, generation) = (of.agent as usize, of.generation);
+        let Some(live) = swarm.agents[agent].life(generation) else { return Ok(()) };
         // The control socket is read until it is empty, a pidfd tells once: edges. Output is read in bounded pieces: level.
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         self.add(&live.control, token(Source::Control, agent, generation), edge)?;
@@ -137,7 +138,8 @@ fn dispatch(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wa
     let agent = (token >> AGENT_SHIFT & 0x0fff_ffff) as usize;
     let current = swarm.agents[agent].live.as_ref().map(|l| l.incarnation.generation);
     if current != Some(token as u32) {
-        return;
+        let of = Incarnation { agent: agent as u32, generation: token as u32 };
+        return dispatch_spare(swarm, of, token >> SOURCE_SHIFT);
     }
     match token >> SOURCE_SHIFT {
         t if t == Source::Control as u64 => swarm.on_control(agent),
@@ -151,6 +153,16 @@ fn dispatch(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wa
     }
 }
 
+/// The same of a standby, if it is one: whoever is dead and buried is none.
+fn dispatch_spare(swarm: &mut Swarm, of: Incarnation, source: u64) {
+    match source {
+        s if s == Source::Control as u64 => swarm.on_spare_control(of),
+        s if s == Source::Output as u64 => swarm.on_spare_output(of, 0),
+        s if s == Source::Errors as u64 => swarm.on_spare_output(of, 1),
+        _ => swarm.on_spare_death(of),
+    }
+}
+
 /// Does what the swarm wants done: watches and timers.
 fn settle(swarm: &mut Swarm, watch: &Watch, timers: &mut BinaryHeap<Reverse<Armed>>) -> io::Result<()> {
     loop {
@@ -161,7 +173,7 @@ fn settle(swarm: &mut Swarm, watch: &Watch, timers: &mut BinaryHeap<Reverse<Arme
         }
         for effect in effects {
             match effect {
-                Effect::Watch(agent) => watch.agent(swarm, agent)?,
+                Effect::Watch(of) => watch.life(swarm, of)?,
                 Effect::AwaitRing => watch.bells(swarm)?,
                 Effect::Arm(at, agent, timer, serial) => timers.push(Reverse((at, agent, timer, serial))),
             }
@@ -182,8 +194,10 @@ fn fire(
         }
         timers.pop();
         // The proof, the stages of a shutdown, the pauses of sets and the looks at all agents outlive an agent's states.
-        let outlives =
-            matches!(timer, Timer::Proof | Timer::Stage | Timer::Rescue | Timer::Hang | Timer::Set);
+        let outlives = matches!(
+            timer,
+            Timer::Proof | Timer::Stage | Timer::Rescue | Timer::Hang | Timer::Set | Timer::Standby
+        );
         if outlives || swarm.agents[agent].state_serial == serial {
             swarm.on_timer(agent, timer);
         }

@@ -49,6 +49,7 @@ pub fn agent(folder: &Path) -> io::Result<config::Agent> {
         stop_timeout: Duration::from_secs(2),
         ready_timeout: Duration::from_secs(10),
         deadline: None,
+        standby: 0,
         significant: false,
         after: Vec::new(),
         max_attempts: 0,

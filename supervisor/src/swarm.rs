@@ -18,6 +18,7 @@ use crate::strategy::Supervision;
 use crate::topology::Topology;
 use crate::trial::Trials;
 use rustix::process::Signal;
+use shoal_runtime::Incarnation;
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
 use shoal_runtime::clock;
 use shoal_runtime::cursor::first_position;
@@ -57,12 +58,14 @@ pub enum Timer {
     Hang,
     /// The pause of a set (instead of an agent) may be over.
     Set,
+    /// Make a standby that is lacking.
+    Standby,
 }
 
 /// What the event loop is to do for the swarm.
 pub enum Effect {
     /// Watch the descriptors of a new incarnation.
-    Watch(usize),
+    Watch(Incarnation),
     /// Feed a timer of an agent at a time, if its state serial is still this one.
     Arm(Instant, usize, Timer, u64),
     /// Say when an agent that has a deadline is rung.
@@ -145,6 +148,7 @@ pub mod pause;
 mod replay;
 mod rescue;
 mod sets;
+mod standby;
 mod tell;
 
 use groups::Groups;
@@ -179,8 +183,11 @@ impl Swarm {
             state: State::Stopped,
             state_serial: 0,
             generation: 0,
+            numbered: 0,
             intensity: Intensity::new(file.agents[instance.config].restart.clone(), draw(&mut seed)),
             live: None,
+            spares: VecDeque::new(),
+            spare_deaths: 0,
             graves: VecDeque::new(),
             last: beginning(&topology, instance),
             last_state: Vec::new(),
@@ -259,8 +266,8 @@ impl Swarm {
     pub fn is_over(&self) -> bool {
         let ending = self.ends != Ends::No;
         self.agents.iter().all(|a| match a.state {
-            State::Ended | State::Failed => a.live.is_none(),
-            state => ending && state.is_at_rest() && a.live.is_none(),
+            State::Ended | State::Failed => a.lives().next().is_none(),
+            state => ending && state.is_at_rest() && a.lives().next().is_none(),
         })
     }
 
@@ -403,6 +410,9 @@ impl Swarm {
             self.agents[agent].state = state;
             self.agents[agent].state_serial += 1;
             self.happened(Kind::State, agent, &format!("{} → {}", before.name(), state.name()));
+            if state.is_at_rest() || state == State::Stopping(child::Next::Rest) {
+                self.dismiss_spares(agent);
+            }
         }
         if matches!(event, Event::StartAsked | Event::RestartAsked) {
             self.agents[agent].intensity.forget();
@@ -412,6 +422,7 @@ impl Swarm {
             self.agents[agent].was_ready = true;
             self.watch_on();
             self.start_due();
+            self.refill(agent);
         }
         self.act(agent, action, event);
     }
@@ -489,6 +500,7 @@ impl Swarm {
             Timer::Hang => self.look_for_hangs(),
             // The sets go on after every batch of events.
             Timer::Set => {}
+            Timer::Standby => self.refill(agent),
             Timer::Drain => {
                 self.reclaim(agent);
                 if self.history_is_full(agent) {

@@ -97,6 +97,8 @@ fn report(names: &[&str]) -> PsReport {
         restarts: 1,
         rescues: 0,
         hangs: 0,
+        standbys: Vec::new(),
+        standbys_wanted: 0,
         uptime_ms: 0,
         pss_kib: 0,
         sent: 1,

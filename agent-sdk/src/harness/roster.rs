@@ -55,6 +55,7 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         replica: (0, 1),
         fence_by_sleeper: false,
         permanent: false,
+        standby: false,
         shape: SegmentShape::default(),
         board: BoardShape { channel_count: channels.len() as u32, agents },
         channels: (1..)

@@ -67,6 +67,8 @@ fn report(names: &[&str]) -> PsReport {
         rescues: 0,
         set: None,
         hangs: 0,
+        standbys: Vec::new(),
+        standbys_wanted: 0,
         uptime_ms: 61_000,
         pss_kib: 2048,
         sent: 3,

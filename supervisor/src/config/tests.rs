@@ -106,6 +106,7 @@ publishes = ["c"]
 subscribes = ["c"]
 ready_timeout = "250ms"
 stop_timeout = "0s"
+standby = 2
 env = { RUST_LOG = "debug", EMPTY = "" }
 [agent.a.restart]
 policy = "temporary"
@@ -122,6 +123,7 @@ command = ["y"]
     let agent = &swarm.agents[0];
     assert_eq!((agent.ready_timeout, agent.stop_timeout), (Duration::from_millis(250), Duration::ZERO));
     assert_eq!(agent.env, BTreeMap::from([("RUST_LOG".into(), "debug".into()), ("EMPTY".into(), "".into())]));
+    assert_eq!((agent.standby, swarm.agents[1].standby), (2, 0));
     let seven = Duration::from_millis(7);
     let restart = Restart {
         policy: Policy::Temporary,
@@ -416,7 +418,7 @@ fn a_report_looks_like_this() {
 16 | replica = 4                              # each task goes to one of them
    | ^^^^^^^
    |
-   = help: did you mean `replicas`? known here: `command`, `replicas`, `group`, `prefetch`, `subscribes`, `publishes`, `restart`, `stop_timeout`, `ready_timeout`, `deadline`, `max_attempts`, `significant`, and 2 more";
+   = help: did you mean `replicas`? known here: `command`, `replicas`, `group`, `prefetch`, `subscribes`, `publishes`, `restart`, `stop_timeout`, `ready_timeout`, `deadline`, `max_attempts`, `significant`, and 3 more";
     assert_eq!(report, want, "\n{report}");
 }
 

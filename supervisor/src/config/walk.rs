@@ -14,8 +14,8 @@ use super::problem::{ConfigError, Problem, nearest, place, suggest};
 use super::value::{self, DURATION_MAX, NAME_HELP};
 use super::{
     Agent, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, DEADLINE_MIN,
-    INSTANCES_MAX, MAX_ATTEMPTS_DEFAULT, PREFETCH_MAX, Policy, REPLICAS_MAX, Reference, SwarmFile,
-    TABLES_MAX, WhenFull,
+    INSTANCES_MAX, MAX_ATTEMPTS_DEFAULT, PREFETCH_MAX, Policy, REPLICAS_MAX, Reference, STANDBYS_MAX,
+    SwarmFile, TABLES_MAX, WhenFull,
 };
 
 /// A swarm file as far as it could be read.
@@ -212,6 +212,7 @@ impl Walker<'_> {
             "significant",
             "after",
             "env",
+            "standby",
         ];
         self.known(table, &known);
         let (day, none, ms) = (DURATION_MAX, Duration::ZERO, Duration::from_millis(1));
@@ -230,6 +231,7 @@ impl Walker<'_> {
             ready_timeout: self.duration(table, "ready_timeout", ms, day).unwrap_or(Duration::from_secs(10)),
             deadline: self.duration(table, "deadline", DEADLINE_MIN, day),
             max_attempts: self.count(table, "max_attempts", 0, 100).unwrap_or(MAX_ATTEMPTS_DEFAULT),
+            standby: self.count(table, "standby", 0, STANDBYS_MAX).unwrap_or(0),
             significant,
             // Read when all agents are known.
             after: Vec::new(),

@@ -2,11 +2,9 @@
 
 use super::{Effect, Swarm};
 use crate::agent::Sealed;
-use crate::birth;
 use crate::child::{Event, State};
 use crate::events::Kind;
 use crate::log::Level;
-use shoal_runtime::board::Status;
 use shoal_runtime::wire::{self, LINKS_PER_PACKET, ToAgent};
 use shoal_runtime::{Incarnation, segment};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,34 +16,17 @@ impl Swarm {
             self.feed(agent, Event::HistoryFull);
             return;
         }
-        let config = &self.file.agents[self.topology.agents[agent].config];
-        let inputs = 0..self.topology.agents[agent].inputs.len();
-        let given = inputs.map(|input| self.trials.told(self.reader_of(agent, input))).collect();
-        let request = self.work_of(agent);
-        let record = &mut self.agents[agent];
-        record.generation += 1;
-        record.intensity.started(self.started.elapsed());
-        let manifest = &mut self.manifests[agent];
-        manifest.generation = record.generation;
-        manifest.given = given;
-        record.capture.begin();
-        manifest.owner = self.groups.next_owner();
-        self.board.publish_request(agent as u32, request);
-        self.board.publish_status(agent as u32, Status::Expected);
-        let claims = self.groups.handles(&self.topology, agent);
-        match birth::bear(&mut self.cradle, manifest, config, &record.last, &record.last_state, &claims) {
+        self.expect(agent);
+        if self.promote(agent) {
+            return;
+        }
+        match self.bear(agent, false) {
             Ok(live) => {
-                if record.generation > 1 {
-                    record.restarts += 1;
-                }
-                let pid = live.child.pid;
-                record.live = Some(live);
-                self.happened(Kind::Started, agent, &format!("process {pid}"));
-                self.effects.push(Effect::Watch(agent));
-                self.hear_bell(agent);
-                self.feed(agent, Event::Spawned);
+                self.effects.push(Effect::Watch(live.incarnation));
+                self.begin_life(agent, live);
             }
             Err(error) => {
+                let config = &self.file.agents[self.topology.agents[agent].config];
                 let text = format!(
                     "{}: agent {} ({:?}) cannot be started: {error}",
                     self.place_of(agent),
@@ -93,84 +74,111 @@ impl Swarm {
         }
     }
 
-    /// The agent has mapped its segment: seal it, hand it to its peers, publish its generation.
-    pub(super) fn on_mapped(&mut self, agent: usize) {
-        let record = &mut self.agents[agent];
-        let Some(live) = record.live.as_mut().filter(|l| l.sealed.is_none()) else { return };
+    /// An incarnation has mapped its segment: seal it, hand it to its peers, publish its generation.
+    pub(super) fn on_mapped(&mut self, of: Incarnation) {
+        let record = &mut self.agents[of.agent as usize];
+        let shape = record.shape.clone();
+        let Some(live) = record.life_mut(of.generation).filter(|l| l.sealed.is_none()) else { return };
         let sealed = segment::seal_live(&live.segment)
             .and_then(|()| segment::reopen_read_only(&live.segment))
-            .and_then(|fd| {
-                Ok(Sealed { view: segment::view(&fd, &record.shape, live.incarnation)?, read_only: fd })
-            });
+            .and_then(|fd| Ok(Sealed { view: segment::view(&fd, &shape, of)?, read_only: fd }));
         match sealed {
             Ok(sealed) => live.sealed = Some(sealed),
             Err(error) => {
                 live.kill();
-                let text = format!("agent {} is killed: {error}", self.agents[agent].name);
-                self.blame(agent, &format!("SIGKILL: {error}"));
+                let text = format!("agent {} is killed: {error}", record.name);
+                self.blame(of.agent as usize, &format!("SIGKILL: {error}"));
                 self.notice(&text);
                 return;
             }
         }
-        let incarnation = live.incarnation;
-        for neighbour in self.topology.neighbours(agent) {
-            if neighbour != agent {
-                self.introduce(neighbour, agent);
-            }
-            self.introduce(agent, neighbour);
+        if !live.begun {
+            return self.on_standby_sealed(of);
         }
-        self.board.publish_generation(incarnation);
+        self.introduce_everywhere(of);
+    }
+
+    /// Makes a sealed incarnation and its peers known to each other; publishes its generation unless it is a standby.
+    pub(super) fn introduce_everywhere(&mut self, of: Incarnation) {
+        let agent = of.agent as usize;
+        let neighbours = self.topology.neighbours(agent);
+        let begun = self.agents[agent].life(of.generation).is_some_and(|live| live.begun);
+        for &neighbour in &neighbours {
+            let reads = self.reads(neighbour, agent);
+            let lives = self.agents[neighbour].lives_mut();
+            for live in lives.filter(|l| neighbour != agent && l.sealed.is_some()) {
+                match begun {
+                    true => live.post.add(of, reads),
+                    false => live.post.add_ahead(of),
+                }
+            }
+            self.introduce(of, neighbour);
+        }
+        if begun {
+            self.board.publish_generation(of);
+        }
         self.board.announce();
-        for neighbour in self.topology.neighbours(agent) {
+        for neighbour in neighbours {
             self.flush(neighbour);
         }
         self.flush(agent);
     }
 
-    /// Puts what `to` shall know of `of` into its post: the undrained dead first, then the living.
-    pub(super) fn introduce(&mut self, to: usize, of: usize) {
-        let reads = self.topology.agents[to].inputs.iter().any(|i| i.producer == of);
-        let fresh = self.agents[to].live.as_ref().is_some_and(|l| !l.going);
-        let graves: Vec<Incarnation> = self.agents[of].graves.iter().map(|g| g.incarnation).collect();
-        let living = self.agents[of].live.as_ref().filter(|l| l.sealed.is_some()).map(|l| l.incarnation);
-        let Some(live) = &mut self.agents[to].live else { return };
-        if live.sealed.is_none() {
-            // It will be introduced to everybody once it is sealed itself.
-            return;
-        }
-        if reads && fresh {
-            graves
-                .into_iter()
-                .filter(|g| !live.post.pending.contains(g))
-                .collect::<Vec<_>>()
-                .into_iter()
-                .for_each(|g| live.post.add(g, true));
-        }
-        living.into_iter().for_each(|l| live.post.add(l, reads));
+    /// Whether an agent reads a lane of another.
+    pub(super) fn reads(&self, agent: usize, of: usize) -> bool {
+        self.topology.agents[agent].inputs.iter().any(|i| i.producer == of)
     }
 
-    /// Sends the next packet of links to an agent; tells it to begin when there are none left.
-    pub(super) fn flush(&mut self, agent: usize) {
-        let Some(live) = self.agents[agent].live.as_ref().filter(|l| l.sealed.is_some()) else { return };
-        if !live.post.under_way && !live.post.pending.is_empty() {
-            let batch: Vec<Incarnation> = live.post.pending.iter().take(LINKS_PER_PACKET).copied().collect();
-            let taken = batch.len();
-            let handed: Vec<_> = batch
-                .into_iter()
-                .filter_map(|l| self.agents[l.agent as usize].handles(l).map(|(fd, bell)| (l, fd, bell)))
-                .collect();
-            let fds: Vec<BorrowedFd<'_>> =
-                handed.iter().flat_map(|(_, fd, bell)| [fd.as_fd(), bell.as_fd()]).collect();
-            let links = handed.iter().map(|(l, ..)| *l).collect();
-            // One packet is under way at most, so the socket is never full; a peer that is gone is heard of elsewhere.
-            let sent = wire::tell(&live.control, &ToAgent::Links(links), &fds);
-            if let Some(live) = &mut self.agents[agent].live {
-                live.post.pending.drain(..taken);
-                live.post.under_way = sent.is_ok();
-            }
+    /// Puts what a newcomer shall know of `of` into its post: the undrained dead first, then the living, then standbys.
+    fn introduce(&mut self, to: Incarnation, of: usize) {
+        let reads = self.reads(to.agent as usize, of);
+        let graves: Vec<Incarnation> = self.agents[of].graves.iter().map(|g| g.incarnation).collect();
+        let sealed = self.agents[of].lives().filter(|l| l.sealed.is_some());
+        let (living, ahead): (Vec<_>, Vec<_>) = sealed.map(|l| (l.incarnation, l.begun)).partition(|l| l.1);
+        let Some(live) = self.agents[to.agent as usize].life_mut(to.generation) else { return };
+        // A standby is handed them when it is promoted.
+        if reads && live.begun {
+            graves.into_iter().for_each(|grave| live.post.add(grave, true));
         }
-        if let Some(live) = self.agents[agent].live.as_mut().filter(|l| !l.going && l.post.is_done()) {
+        living.into_iter().for_each(|(l, _)| live.post.add(l, reads));
+        ahead.into_iter().for_each(|(l, _)| live.post.add_ahead(l));
+    }
+
+    /// Sends the next packet of links to an agent's process and standbys; tells it to begin when there are none left.
+    pub(super) fn flush(&mut self, agent: usize) {
+        let lives: Vec<u32> = self.agents[agent].lives().map(|live| live.incarnation.generation).collect();
+        lives.into_iter().for_each(|generation| self.flush_life(agent, generation));
+        let live = self.agents[agent].live.as_mut().filter(|l| l.begun && l.sealed.is_some());
+        if let Some(live) = live.filter(|l| !l.going && l.post.is_done()) {
             live.going = wire::tell(&live.control, &ToAgent::Go, &[]).is_ok();
+        }
+    }
+
+    /// Whether a link is of a standby: it counts from when the board names it.
+    fn is_ahead(&self, link: &Incarnation) -> bool {
+        self.agents[link.agent as usize].life(link.generation).is_some_and(|live| !live.begun)
+    }
+
+    fn flush_life(&mut self, agent: usize, generation: u32) {
+        let Some(live) = self.agents[agent].life(generation).filter(|l| l.sealed.is_some()) else { return };
+        let Some(first) = live.post.pending.front().filter(|_| !live.post.under_way) else { return };
+        let ahead = self.is_ahead(first);
+        let like = live.post.pending.iter().take_while(|link| self.is_ahead(link) == ahead);
+        let batch: Vec<Incarnation> = like.take(LINKS_PER_PACKET).copied().collect();
+        let taken = batch.len();
+        let handed: Vec<_> = batch
+            .into_iter()
+            .filter_map(|l| self.agents[l.agent as usize].handles(l).map(|(fd, bell)| (l, fd, bell)))
+            .collect();
+        let fds: Vec<BorrowedFd<'_>> =
+            handed.iter().flat_map(|(_, fd, bell)| [fd.as_fd(), bell.as_fd()]).collect();
+        let links = handed.iter().map(|(l, ..)| *l).collect();
+        let packet = if ahead { ToAgent::Ahead(links) } else { ToAgent::Links(links) };
+        // One packet is under way at most, so the socket is never full; a peer that is gone is heard of elsewhere.
+        let sent = wire::tell(&live.control, &packet, &fds);
+        if let Some(live) = self.agents[agent].life_mut(generation) {
+            live.post.pending.drain(..taken);
+            live.post.under_way = sent.is_ok();
         }
     }
 }

@@ -46,9 +46,7 @@ impl Swarm {
 
     /// Ends descendants of agents that fell to this process.
     pub(super) fn end_strays(&self) {
-        spawn::end_strays(|pid| {
-            self.agents.iter().any(|a| a.live.as_ref().is_some_and(|l| l.child.pid == pid))
-        });
+        spawn::end_strays(|pid| self.agents.iter().any(|a| a.lives().any(|l| l.child.pid == pid)));
     }
 
     pub(super) fn on_proved(&mut self, agent: usize) {
@@ -56,10 +54,16 @@ impl Swarm {
         let (lanes, inputs) = self.bounds(agent);
         let record = &mut self.agents[agent];
         let Some(mut live) = record.live.take() else { return };
+        if !live.begun {
+            // A standby that died while it was promoted: nobody was told of it, and nobody has looked at it.
+            live.sealed = None;
+        }
         let segment = live.sealed.as_ref().map(|s| (&s.view, &record.shape));
         let verdict = death::verdict(live.incarnation.generation, segment, &lanes, &inputs);
-        self.board.verdict(agent as u32, &verdict);
-        self.board.announce();
+        if live.begun {
+            self.board.verdict(agent as u32, &verdict);
+            self.board.announce();
+        }
         let corrupt = verdict.kind == VerdictKind::Corrupt;
         let desk = live.sealed.as_ref().map(|sealed| desk::view(&sealed.view));
         let record = &mut self.agents[agent];

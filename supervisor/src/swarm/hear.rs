@@ -38,7 +38,11 @@ impl Swarm {
     /// Descriptors that nobody asked for are closed.
     pub(super) fn on_said(&mut self, agent: usize, message: FromAgent, along: &[OwnedFd]) {
         match message {
-            FromAgent::Mapped => self.on_mapped(agent),
+            FromAgent::Mapped => {
+                let of = live_of(&self.agents[agent]).incarnation;
+                self.on_mapped(of);
+            }
+            FromAgent::Begun => self.on_begun(agent),
             FromAgent::LinksTaken => {
                 if let Some(live) = &mut self.agents[agent].live {
                     live.post.under_way = false;
@@ -140,8 +144,17 @@ impl Swarm {
 
     /// Reads what an agent printed.
     pub fn on_output(&mut self, agent: usize, pipe: usize) {
+        let generation = self.agents[agent].live.as_ref().map(|live| live.incarnation.generation);
+        if let Some(generation) = generation {
+            self.read_output(agent, generation, pipe);
+        }
+    }
+
+    /// Reads what one of its processes printed.
+    pub(super) fn read_output(&mut self, agent: usize, generation: u32, pipe: usize) {
         let record = &mut self.agents[agent];
-        let Some(live) = &mut record.live else { return };
+        let mut lives = record.live.iter_mut().chain(&mut record.spares);
+        let Some(live) = lives.find(|live| live.incarnation.generation == generation) else { return };
         let Some(fd) = &live.pipes[pipe] else { return };
         let stream = if pipe == 0 { Stream::Out } else { Stream::Err };
         match record.capture.on_readable(fd.as_fd(), stream) {

@@ -78,6 +78,7 @@ pub fn manifest(story: &Story, generation: u32) -> Manifest {
         prefetch: 1,
         replica: (0, 1),
         permanent: true,
+        standby: false,
         fence_by_sleeper: false,
         shape: worker_shape(story),
         board: board_shape(story),

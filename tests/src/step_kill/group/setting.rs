@@ -92,6 +92,7 @@ fn manifest(story: &GroupStory, agent: u32, generation: u32, owner: u32) -> Mani
         prefetch: if worker { story.prefetch as u32 } else { 1 },
         replica: (0, 1),
         permanent: true,
+        standby: false,
         fence_by_sleeper: false,
         shape: if worker { worker_shape(story) } else { mate_shape() },
         board: board_shape(story),

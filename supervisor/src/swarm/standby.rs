@@ -1,0 +1,281 @@
+//! Standbys: spare processes of an agent that are attached and parked, so that a death is answered by promoting one.
+//!
+//! ```text
+//!   made (own generation number) ─> mapped, sealed, linked ahead ─> parked ─> promoted: inherits what the verdict says ─> begun ─> go
+//! ```
+//!
+//! A standby's segment lies ready in its peers before anybody knows what it continues. At the promotion it is told where its lanes
+//! begin, writes that itself, and is named on the board: from then on it is an incarnation as any other. Standbys are taken oldest
+//! first, so that generations only grow; a new one is made when the agent is ready again. The death of a standby concerns nobody.
+
+use super::{Effect, Ends, Swarm, Timer};
+use crate::agent::Live;
+use crate::child::{Event, State};
+use crate::events::Kind;
+use crate::{birth, spawn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use shoal_runtime::board::Status;
+use shoal_runtime::layout::board::VERDICT_SLOTS;
+use shoal_runtime::standby::Inheritance;
+use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
+use shoal_runtime::{Incarnation, segment};
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+/// The pause after a standby died by itself; doubled each time, up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long no standby is made after so many of them died in a row.
+pub(super) fn pause_after(deaths: u32) -> Duration {
+    PAUSE_MIN.saturating_mul(1 << deaths.saturating_sub(1).min(16)).min(PAUSE_MAX)
+}
+
+/// The next generation number: higher than all, and on the board without a slot that a verdict in use has.
+pub(super) fn next_number(last: u32, in_use: impl Fn(u64) -> bool) -> u32 {
+    let free = (1..=VERDICT_SLOTS as u32).map(|ahead| last + ahead);
+    free.clone().find(|number| !in_use(u64::from(*number) % VERDICT_SLOTS)).unwrap_or(last + 1)
+}
+
+fn is_dead(live: &Live) -> bool {
+    let mut ends = [PollFd::new(&live.child.pidfd, PollFlags::IN)];
+    matches!(poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
+}
+
+impl Swarm {
+    /// Makes an incarnation, with a generation number of its own.
+    ///
+    /// # Errors
+    /// What is lacking, in words.
+    pub(super) fn bear(&mut self, agent: usize, standby: bool) -> io::Result<Live> {
+        let inputs = 0..self.topology.agents[agent].inputs.len();
+        let given = inputs.map(|input| self.trials.told(self.reader_of(agent, input))).collect();
+        let config = &self.file.agents[self.topology.agents[agent].config];
+        let record = &mut self.agents[agent];
+        let in_use = |slot: u64| {
+            let lives = record.lives().map(|live| live.incarnation);
+            let all = lives.chain(record.graves.iter().map(|grave| grave.incarnation));
+            all.into_iter().any(|i| u64::from(i.generation) % VERDICT_SLOTS == slot)
+        };
+        record.numbered = next_number(record.numbered, in_use);
+        let manifest = &mut self.manifests[agent];
+        (manifest.generation, manifest.standby) = (record.numbered, standby);
+        manifest.given = given;
+        manifest.owner = self.groups.next_owner();
+        let claims = self.groups.handles(&self.topology, agent);
+        let origin = (!standby).then_some((&record.last, record.last_state.as_slice()));
+        birth::bear(&mut self.cradle, manifest, config, origin, &claims)
+    }
+
+    /// Makes a standby if one is lacking: one after the other, while the agent itself is well.
+    pub(super) fn refill(&mut self, agent: usize) {
+        let wanted = self.standbys_wanted(agent);
+        let record = &self.agents[agent];
+        let under_way = record.spares.iter().any(|spare| spare.sealed.is_none());
+        let well = record.state == State::Ready && self.ends == Ends::No;
+        if record.spares.len() >= wanted || under_way || !well {
+            return;
+        }
+        match self.bear(agent, true) {
+            Ok(live) => {
+                self.effects.push(Effect::Watch(live.incarnation));
+                self.agents[agent].spares.push_back(live);
+            }
+            Err(error) => {
+                let text = format!(
+                    "{}: a standby of agent {} cannot be started: {error}",
+                    self.place_of(agent),
+                    self.agents[agent].name
+                );
+                self.notice(&text);
+                self.refill_later(agent);
+            }
+        }
+    }
+
+    fn refill_later(&mut self, agent: usize) {
+        let record = &mut self.agents[agent];
+        record.spare_deaths = record.spare_deaths.saturating_add(1);
+        let at = Instant::now() + pause_after(record.spare_deaths);
+        self.effects.push(Effect::Arm(at, agent, Timer::Standby, 0));
+    }
+
+    /// How many standbys the swarm file wants of an agent.
+    pub fn standbys_wanted(&self, agent: usize) -> usize {
+        self.file.agents[self.topology.agents[agent].config].standby as usize
+    }
+
+    /// Answers a start by promoting the oldest standby. False when there is none.
+    pub(super) fn promote(&mut self, agent: usize) -> bool {
+        let record = &mut self.agents[agent];
+        let Some(oldest) = record.spares.iter().position(|spare| !spare.ordered && !is_dead(spare)) else {
+            return false;
+        };
+        let Some(mut live) = record.spares.remove(oldest) else { return false };
+        (live.parked, live.born) = (false, Instant::now());
+        self.begin_life(agent, live);
+        if live_is_sealed(&self.agents[agent].live) {
+            self.bequeath(agent);
+        }
+        true
+    }
+
+    /// An incarnation, new or promoted, is the agent's process from here on.
+    pub(super) fn begin_life(&mut self, agent: usize, live: Live) {
+        let record = &mut self.agents[agent];
+        record.intensity.started(self.started.elapsed());
+        record.restarts += u64::from(record.generation > 0);
+        record.generation = live.incarnation.generation;
+        let pid = live.child.pid;
+        record.live = Some(live);
+        self.happened(Kind::Started, agent, &format!("process {pid}"));
+        self.hear_bell(agent);
+        self.feed(agent, Event::Spawned);
+    }
+
+    /// What is asked of an agent, and that it is expected, before its next life.
+    pub(super) fn expect(&mut self, agent: usize) {
+        let request = self.work_of(agent);
+        self.agents[agent].capture.begin();
+        self.board.publish_request(agent as u32, request);
+        self.board.publish_status(agent as u32, Status::Expected);
+    }
+
+    /// Tells a promoted standby, which its peers have seen sealed, what it continues.
+    fn bequeath(&mut self, agent: usize) {
+        let inputs = 0..self.topology.agents[agent].inputs.len();
+        let given = inputs.map(|input| self.trials.told(self.reader_of(agent, input))).collect();
+        let record = &self.agents[agent];
+        let (lanes, inputs) = (record.last.lanes.clone(), record.last.inputs.clone());
+        let inheritance = Inheritance { lanes, inputs, given, state: record.last_state.clone() };
+        let graves: Vec<Incarnation> = self
+            .topology
+            .neighbours(agent)
+            .into_iter()
+            .filter(|&of| self.reads(agent, of))
+            .flat_map(|of| self.agents[of].graves.iter().map(|grave| grave.incarnation))
+            .collect();
+        let Some(live) = &mut self.agents[agent].live else { return };
+        graves.into_iter().for_each(|grave| live.post.add(grave, true));
+        let told = inheritance
+            .to_bytes()
+            .and_then(|bytes| segment::freeze("shoal-inheritance", &bytes))
+            .and_then(|fd| wire::tell(&live.control, &ToAgent::Begin, &[fd.as_fd()]));
+        if told.is_err() {
+            // It is dead, or cannot be told: the next one is.
+            live.kill();
+        }
+        self.flush(agent);
+    }
+
+    /// A promoted standby has written what it inherits: the board names it.
+    pub(super) fn on_begun(&mut self, agent: usize) {
+        let Some(live) = &mut self.agents[agent].live else { return };
+        if live.begun || live.sealed.is_none() {
+            return;
+        }
+        live.begun = true;
+        let incarnation = live.incarnation;
+        self.board.publish_generation(incarnation);
+        self.board.announce();
+        self.flush(agent);
+    }
+
+    /// A standby, or one that was promoted meanwhile, is sealed and can be linked ahead.
+    pub(super) fn on_standby_sealed(&mut self, of: Incarnation) {
+        let agent = of.agent as usize;
+        self.agents[agent].spare_deaths = 0;
+        self.introduce_everywhere(of);
+        if self.agents[agent].live.as_ref().is_some_and(|live| live.incarnation == of) {
+            self.bequeath(agent);
+        } else {
+            self.refill(agent);
+        }
+    }
+
+    /// Hears a standby.
+    pub fn on_spare_control(&mut self, of: Incarnation) {
+        loop {
+            let Some(spare) = self.spare(of) else { return };
+            let said = match wire::listen(&spare.control) {
+                Ok(Received::Packet(said, _)) => said,
+                Ok(Received::Nothing | Received::Closed) => return,
+                Err(_) => return spawn::kill_tree(&spare.child),
+            };
+            match said {
+                FromAgent::Mapped => self.on_mapped(of),
+                FromAgent::LinksTaken => {
+                    if let Some(spare) = self.agents[of.agent as usize].life_mut(of.generation) {
+                        spare.post.under_way = false;
+                    }
+                    self.flush(of.agent as usize);
+                }
+                // Nothing else is said before a promotion.
+                _ => return spawn::kill_tree(&spare.child),
+            }
+        }
+    }
+
+    fn spare(&self, of: Incarnation) -> Option<&Live> {
+        self.agents[of.agent as usize].spares.iter().find(|spare| spare.incarnation == of)
+    }
+
+    /// A standby is dead. Nobody has read its memory, so there is no verdict; a new one takes its place.
+    pub fn on_spare_death(&mut self, of: Incarnation) {
+        let agent = of.agent as usize;
+        let Some(place) = self.agents[agent].spares.iter().position(|spare| spare.incarnation == of) else {
+            return;
+        };
+        let Some(mut spare) = self.agents[agent].spares.remove(place) else { return };
+        spawn::kill_tree(&spare.child);
+        self.drain_output(agent, &mut spare);
+        let ending = spawn::reap(&spare.child);
+        if spare.ordered {
+            return;
+        }
+        let how = ending.map_or_else(|error| error.to_string(), |ended| ended.ending.to_string());
+        let text =
+            format!("a standby of agent {} (generation {}) {how}", self.agents[agent].name, of.generation);
+        self.notice(&text);
+        self.refill_later(agent);
+    }
+
+    /// Ends the standbys of an agent that will not need them. They are let go of when they are dead.
+    pub(super) fn dismiss_spares(&mut self, agent: usize) {
+        for spare in &mut self.agents[agent].spares {
+            spare.ordered = true;
+            spawn::kill_tree(&spare.child);
+        }
+    }
+
+    /// Reads what a standby printed.
+    pub fn on_spare_output(&mut self, of: Incarnation, pipe: usize) {
+        self.read_output(of.agent as usize, of.generation, pipe);
+    }
+}
+
+fn live_is_sealed(live: &Option<Live>) -> bool {
+    live.as_ref().is_some_and(|live| live.sealed.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standbys_that_die_in_a_row_are_made_ever_later_up_to_a_bound() {
+        let pauses: Vec<u128> = (1..=8).map(|deaths| pause_after(deaths).as_millis()).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+        assert_eq!(pause_after(u32::MAX), PAUSE_MAX);
+    }
+
+    #[test]
+    fn generation_numbers_grow_and_spare_the_slots_of_verdicts_in_use() {
+        assert_eq!(next_number(4, |_| false), 5);
+        assert_eq!(next_number(4, |slot| slot == 5), 6, "generation 5 would overwrite a verdict in use");
+        assert_eq!(next_number(15, |slot| slot == 0 || slot == 1), 18);
+        assert_eq!(next_number(4, |_| true), 5, "all in use: the oldest verdict goes");
+    }
+}
