@@ -237,6 +237,9 @@ pub struct BenchOptions {
     /// Say what is faster or slower than in a former run's JSON
     #[arg(long, value_name = "FILE")]
     pub compare: Option<PathBuf>,
+    /// Measure nothing: take the results from this JSON, to show, compare or report them
+    #[arg(long, value_name = "FILE")]
+    pub results: Option<PathBuf>,
     /// Write a page with plots into this folder
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,

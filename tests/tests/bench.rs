@@ -74,9 +74,14 @@ fn recoveries_are_of_real_kills_and_a_run_compared_with_itself_is_noise() {
         *ratio = Value::from(ratio.as_f64().expect("a number") * 10.0);
     }
     let worse_file = stage.write("worse.json", &worse.to_string());
-    let done = stage.done(&["bench", "recovery", "--compare", worse_file.to_str().expect("UTF-8")]);
-    let said = done.out.lines().find(|line| line.contains("confidence"));
-    assert!(said.is_some_and(|line| line.contains("faster")), "{}{}", done.out, done.err);
+    let worse = worse_file.to_str().expect("UTF-8");
+    for (results, compare, word) in
+        [(former, former, "noise"), (former, worse, "faster"), (worse, former, "slower")]
+    {
+        let done = stage.done(&["bench", "--results", results, "--compare", compare]);
+        let said = done.out.lines().find(|line| line.contains("confidence"));
+        assert!(said.is_some_and(|line| line.contains(word)), "{word}: {}{}", done.out, done.err);
+    }
     stage.assert_nothing_left();
 }
 

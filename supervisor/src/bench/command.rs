@@ -43,7 +43,8 @@ fn run(options: &BenchOptions) -> Told<()> {
         },
     };
     // Whatever can be refused is refused before a minute is spent.
-    let former = options.compare.as_deref().map(former).transpose()?;
+    let former = options.compare.as_deref().map(|path| recorded("--compare", path)).transpose()?;
+    let results = options.results.as_deref().map(|path| recorded("--results", path)).transpose()?;
     if let Some(folder) = &options.report {
         fs::create_dir_all(folder).or_else(|e| bad(format!("making {}: {e}", folder.display())))?;
     }
@@ -52,7 +53,8 @@ fn run(options: &BenchOptions) -> Told<()> {
     let show =
         |text: String| if json_only { Ok(()) } else { print(format!("{text}\n").as_bytes()).map(drop) };
     let told = |failure: Failure| (FAILED, failure.to_string());
-    let mut run = Run { machine: Machine::here(), results: Vec::new() };
+    let machine = results.as_ref().map_or_else(Machine::here, |run| run.machine.clone());
+    let mut run = Run { machine, results: Vec::new() };
     show(table::head(&run.machine)).map_err(told)?;
     let mut shown = Ok(());
     let mut each = |outcome: Outcome| {
@@ -61,7 +63,13 @@ fn run(options: &BenchOptions) -> Told<()> {
         }
         run.results.push(outcome);
     };
-    measure(asked, if options.quick { 10 } else { 1 }, &mut each).map_err(|e| (FAILED, e))?;
+    match results {
+        Some(recorded) => {
+            let asked = |o: &Outcome| options.case.as_ref().is_none_or(|case| o.case == *case);
+            recorded.results.into_iter().filter(asked).for_each(&mut each);
+        }
+        None => measure(asked, if options.quick { 10 } else { 1 }, &mut each).map_err(|e| (FAILED, e))?,
+    }
     shown.map_err(told)?;
     if let Some(former) = &former {
         show(String::new()).map_err(told)?;
@@ -74,9 +82,9 @@ fn run(options: &BenchOptions) -> Told<()> {
     write(options, &run, json_only).map_err(|e| (FAILED, e))
 }
 
-fn former(path: &Path) -> Told<Run> {
-    let text = fs::read_to_string(path).or_else(|e| bad(format!("--compare {}: {e}", path.display())))?;
-    read(&text).or_else(|why| bad(format!("--compare {}: {why}", path.display())))
+fn recorded(option: &str, path: &Path) -> Told<Run> {
+    let text = fs::read_to_string(path).or_else(|e| bad(format!("{option} {}: {e}", path.display())))?;
+    read(&text).or_else(|why| bad(format!("{option} {}: {why}", path.display())))
 }
 
 fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<(), String> {
