@@ -271,30 +271,40 @@ impl Failure {
     }
 }
 
+/// Is an agent of this binary's own.
+fn agent(args: &[OsString]) -> ExitCode {
+    match args.split_first() {
+        Some((first, rest)) if first == crate::postman::NAME => crate::postman::main(rest),
+        Some((first, rest)) if first == "chaos" => crate::chaos::agents::main(rest),
+        Some((first, rest)) if first == "bench" => crate::bench::agents::main(rest),
+        Some((first, rest)) if first == "scenario" => crate::scenario::agents::main(rest),
+        _ => crate::demo::agents::main(args),
+    }
+}
+
 /// Does what the command line says.
 pub fn main() -> ExitCode {
+    // An agent of ours is one process of a thousand, and begins in the middle of a recovery: it does without the tree of all commands,
+    // which takes 100 KiB.
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if let [first, args @ ..] = &words[..]
+        && first == "agent"
+        && !args.is_empty()
+    {
+        return agent(args);
+    }
     let Shoal { swarm, command } = Shoal::parse();
     let swarm = swarm.as_deref();
     let done = match command {
         Command::Run { file, daemon } => return crate::run::run(&file, Manner::of(daemon)),
         Command::Check { file, json } => return crate::check::check(&file, json),
         Command::Demo(options) => return crate::demo::command::demo(&options),
-        Command::Agent { args } if args[0] == crate::postman::NAME => {
-            return crate::postman::main(&args[1..]);
-        }
         Command::DemoSupervisor => return crate::demo::backstage::main(),
         Command::Chaos(options) => return crate::chaos::command::chaos(&options),
         Command::Certify(options) => return crate::certify::command::certify(&options),
         Command::Bench(options) => return crate::bench::command::bench(&options),
         Command::BenchPeer { what } => return crate::bench::peer(what.as_deref()),
-        Command::Agent { args } => {
-            return match args.split_first() {
-                Some((first, rest)) if first == "chaos" => crate::chaos::agents::main(rest),
-                Some((first, rest)) if first == "bench" => crate::bench::agents::main(rest),
-                Some((first, rest)) if first == "scenario" => crate::scenario::agents::main(rest),
-                _ => crate::demo::agents::main(&args),
-            };
-        }
+        Command::Agent { args } => return agent(&args),
         Command::Doctor(options) => return doctor::doctor(&options),
         Command::DoctorProbe { what } => return crate::doctor::probe::child_main(&what),
         Command::Completions { shell } => papers::completions(shell),
