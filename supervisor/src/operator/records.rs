@@ -57,6 +57,8 @@ impl Operator {
             Request::Start { name } => ("start", name.as_str()),
             Request::Restart { name } => ("restart", name.as_str()),
             Request::Kill { name, .. } => ("kill", name.as_str()),
+            Request::Pause { name } => ("pause", name.as_str()),
+            Request::Resume { name } => ("resume", name.as_str()),
             Request::Shutdown | Request::Down => ("down", ""),
             _ => return,
         };
@@ -70,8 +72,8 @@ impl Operator {
         let text = format!("{whom}: shoal {verb} {name}{signal}");
         let text = text.trim_end();
         swarm.tell(Level::Debug, Kind::Order, None, text);
-        // A start ends nothing.
-        if verb == "start" || name.is_empty() {
+        // The others end nothing.
+        if !["stop", "restart", "kill"].contains(&verb) {
             return;
         }
         for agent in super::meant(swarm, name).unwrap_or_default() {
