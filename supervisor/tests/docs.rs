@@ -169,3 +169,38 @@ fn bounds_of_the_page_are_those_of_the_reader() {
     assert!(SWARM_FILE.contains("at most 1000\n") && numbers == [1000, 1000, 10_000]);
     assert_eq!(config::FILE_BYTES_MAX, 1 << 20);
 }
+
+/// The names in a definition of a source file: those of its lines that begin, inside, with `prefix`.
+fn names<'s>(source: &'s str, definition: &str, prefix: &str) -> Vec<&'s str> {
+    let (_, rest) = source.split_once(&format!("{definition} {{\n")).expect(definition);
+    let (body, _) = rest.split_once("\n}\n").expect("an end");
+    let inside = body.lines().filter_map(|line| line.strip_prefix("    ")?.strip_prefix(prefix));
+    inside.filter_map(|line| line.split([':', ',']).next()).collect()
+}
+
+#[test]
+fn every_field_of_a_crash_report_and_every_kind_of_event_stands_on_their_page() {
+    const PAGE: &str = include_str!("../../docs/crash-reports.md");
+    let fields = names(include_str!("../src/crash.rs"), "pub struct Crash", "pub ");
+    assert!(fields.len() > 20, "{fields:?}");
+    let missing: Vec<&&str> = fields.iter().filter(|field| !PAGE.contains(&format!("`{field}`"))).collect();
+    assert!(missing.is_empty(), "fields that docs/crash-reports.md does not name: {missing:?}");
+    let kinds = names(include_str!("../src/events.rs"), "pub enum Kind", "");
+    let kinds: Vec<String> =
+        kinds.into_iter().filter(|kind| kind.starts_with(char::is_uppercase)).map(kebab).collect();
+    assert!(kinds.len() > 15, "{kinds:?}");
+    let missing: Vec<&String> = kinds.iter().filter(|kind| !PAGE.contains(&format!("`{kind}`"))).collect();
+    assert!(missing.is_empty(), "kinds that docs/crash-reports.md does not name: {missing:?}");
+}
+
+/// `SwarmStarted` as `swarm-started`.
+fn kebab(name: &str) -> String {
+    let mut word = String::new();
+    for c in name.chars() {
+        if c.is_uppercase() && !word.is_empty() {
+            word.push('-');
+        }
+        word.extend(c.to_lowercase());
+    }
+    word
+}
