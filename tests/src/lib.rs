@@ -11,6 +11,7 @@ pub mod attack;
 pub mod attacked;
 pub mod book;
 pub mod chance;
+pub mod clone;
 pub mod running;
 pub mod seized;
 pub mod stage;

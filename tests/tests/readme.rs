@@ -1,111 +1,22 @@
 //! The README's commands do what it says, its worker is the example's, and no document points at nothing.
 //!
-//! Method: each `sh` block is given to a shell in a folder that looks like a clone. `shoal` is the binary built for these
-//! tests; `cargo run --release -- X` is `shoal X`; what would build or run the workspace again (`cargo build`, `cargo test`,
-//! `cargo bench`) and `scripts/crash-test` are only noted: `.ci/run` runs the first two.
+//! Method: as `clone.rs` says. `.ci/run` runs what is only noted there.
 
+use shoal_tests::clone::{self, Clone, root};
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 const README: &str = include_str!("../../README.md");
 const WORKER: &str = include_str!("../../examples/src/bin/worker.rs");
 const MESSAGES: &str = include_str!("../../examples/src/lib.rs");
 
-/// The contents of the fenced blocks of a language.
+/// The README's fenced blocks of a language.
 fn blocks(language: &str) -> Vec<&'static str> {
-    let fence = format!("```{language}\n");
-    let parts = README.split(fence.as_str()).skip(1);
-    parts.map(|part| part.split("```").next().unwrap_or_default()).collect()
+    clone::blocks(README, language)
 }
 
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests live in the repository")
-}
-
-/// A folder that looks like a clone in which `cargo build --release` was run.
-struct Clone {
-    folder: tempfile::TempDir,
-    /// What is not part of the clone: notes, runtime folder, the `cargo` of the tests.
-    beside: tempfile::TempDir,
-}
-
-impl Clone {
-    fn new() -> Self {
-        let clone = Clone {
-            folder: tempfile::tempdir().expect("a folder"),
-            beside: tempfile::tempdir().expect("a folder"),
-        };
-        let at = |path: &str| clone.path(path);
-        for made in ["target/release", "examples", "scripts"] {
-            fs::create_dir_all(at(made)).expect("made");
-        }
-        for file in ["wordcount.toml", "ticks.toml"] {
-            fs::copy(root().join("examples").join(file), at("examples").join(file)).expect("copied");
-        }
-        for (name, binary) in [
-            ("shoal", env!("CARGO_BIN_EXE_shoal-under-test")),
-            ("lister", env!("CARGO_BIN_EXE_example-lister")),
-            ("worker", env!("CARGO_BIN_EXE_example-worker")),
-            ("collector", env!("CARGO_BIN_EXE_example-collector")),
-            ("ticker", env!("CARGO_BIN_EXE_example-ticker")),
-            ("teller", env!("CARGO_BIN_EXE_example-teller")),
-        ] {
-            symlink(binary, at("target/release").join(name)).expect("linked");
-        }
-        let cargo = "#!/bin/sh\n[ \"$1 $2 $3\" = 'run --release --' ] || { echo \"$*\" >> \"$NOTED\"; exit 0; }\n\
-                     shift 3; exec target/release/shoal \"$@\"\n";
-        let crash_test = "#!/bin/sh\necho \"crash-test $*\" >> \"$NOTED\"\n";
-        let programs = [(clone.beside("cargo"), cargo), (at("scripts/crash-test"), crash_test)];
-        for (path, text) in programs {
-            fs::write(&path, text).expect("written");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("executable");
-        }
-        clone
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.folder.path().join(path)
-    }
-
-    fn beside(&self, path: &str) -> PathBuf {
-        self.beside.path().join(path)
-    }
-
-    /// Runs a script in the clone; returns its standard output.
-    fn run(&self, script: &str) -> String {
-        let path = std::env::var("PATH").unwrap_or_default();
-        // Not through pipes: what a failed script leaves running would hold them.
-        let [out, err] = ["out", "err"].map(|name| self.beside(name));
-        let file = |path: &Path| fs::File::create(path).expect("created");
-        let mut shell = Command::new("sh")
-            .args(["-e", "-u", "-c", script])
-            .current_dir(self.folder.path())
-            .env("PATH", format!("{}:{path}", self.beside.path().display()))
-            .env("NOTED", self.beside("noted"))
-            .env("XDG_RUNTIME_DIR", self.beside.path())
-            .env_remove("SHOAL_SWARM")
-            .stdin(Stdio::null())
-            .stdout(file(&out))
-            .stderr(file(&err))
-            .process_group(0)
-            .spawn()
-            .expect("a shell");
-        let ended = shell.wait().expect("waited");
-        // A supervisor that is left runs in the shell's group; its agents end with it.
-        let group = rustix::process::Pid::from_child(&shell);
-        let left = rustix::process::kill_process_group(group, rustix::process::Signal::KILL).is_ok();
-        let [out, err] = [out, err].map(|path| fs::read_to_string(path).expect("read"));
-        assert!(ended.success() && !left, "{ended}, something left: {left}\n{script}\n{out}\n{err}");
-        out
-    }
-
-    /// What was only noted.
-    fn noted(&self) -> String {
-        fs::read_to_string(self.beside("noted")).unwrap_or_default()
-    }
+fn a_clone() -> Clone {
+    Clone::new(env!("CARGO_BIN_EXE_shoal-under-test"))
 }
 
 /// The `sh` block that holds a text.
@@ -116,7 +27,7 @@ fn block_with(text: &str) -> &'static str {
 
 #[test]
 fn the_two_commands_print_an_identical_result() {
-    let clone = Clone::new();
+    let clone = a_clone();
     for n in 0..40 {
         fs::write(clone.path(&format!("examples/file-{n}")), "some words\n".repeat(n * 50)).expect("written");
     }
@@ -128,7 +39,7 @@ fn the_two_commands_print_an_identical_result() {
 
 #[test]
 fn the_wordcount_swarm_runs_as_written_and_counts_what_there_is() {
-    let clone = Clone::new();
+    let clone = a_clone();
     // The folder that the file names may hold anything, or nothing; this one is known.
     let file = clone.path("examples/wordcount.toml");
     let text = fs::read_to_string(&file).expect("read").replace("/usr/include", "words");
@@ -145,7 +56,7 @@ fn the_wordcount_swarm_runs_as_written_and_counts_what_there_is() {
 
 #[test]
 fn a_running_swarm_is_spoken_with_as_written_and_its_count_has_no_gap() {
-    let clone = Clone::new();
+    let clone = a_clone();
     // The `PATH` of the block before.
     let block = block_with("shoal kill ticker");
     let out = clone.run(&format!("export PATH=\"$PWD/target/release:$PATH\"\n{block}"));
@@ -161,7 +72,7 @@ fn a_running_swarm_is_spoken_with_as_written_and_its_count_has_no_gap() {
 
 #[test]
 fn chaos_runs_as_written_and_every_message_took_effect_exactly_once() {
-    let clone = Clone::new();
+    let clone = a_clone();
     // A shorter time, for the same commands.
     let block = block_with("shoal chaos").replace("25s", "1s");
     let out = clone.run(&format!("export PATH=\"$PWD/target/release:$PATH\"\n{block}"));
@@ -171,7 +82,7 @@ fn chaos_runs_as_written_and_every_message_took_effect_exactly_once() {
 
 #[test]
 fn bench_runs_as_written_and_compares_with_the_run_before() {
-    let clone = Clone::new();
+    let clone = a_clone();
     // A tenth of the messages, for the same commands.
     let block = block_with("cargo bench").replace("shoal bench", "shoal bench --quick");
     let out = clone.run(&format!("export PATH=\"$PWD/target/release:$PATH\"\n{block}"));

@@ -58,7 +58,7 @@ const PROBES: [Probe; 16] = [
     ),
     (
         "children for one's parent",
-        || child("clone-parent"),
+        sister,
         Weight::Limits,
         "CLONE_PARENT is refused: a supervisor cannot make its agents the children of its keeper, so they end with it",
     ),
@@ -242,6 +242,17 @@ fn spawning() -> Result<String, String> {
     }
 }
 
+/// A child of ours makes another one for us: it is ours only if we can wait for it.
+fn sister() -> Result<String, String> {
+    let made = child("clone-parent")?;
+    let pid = made.parse().ok().and_then(Pid::from_raw).ok_or_else(|| format!("no process: {made:?}"))?;
+    match waitid(WaitId::Pid(pid), WaitIdOptions::EXITED) {
+        Ok(Some(status)) if status.exit_status() == Some(0) => Ok("made, and waited for".into()),
+        Ok(_) => Err("the process that was made ended otherwise".into()),
+        Err(error) => Err(format!("waiting for the process that was made: {error}")),
+    }
+}
+
 fn membarrier() -> Result<String, String> {
     match sync::can_fence_peers() {
         true => Ok("membarrier, global expedited".into()),
@@ -360,7 +371,7 @@ fn wait_for_ever() -> Result<String, String> {
     rustix::event::poll(&mut fds, None).map(|_| String::new()).map_err(|e| e.to_string())
 }
 
-/// A process that is the sister of this one: its parent is this one's, who is sent no signal of its end and asks for it.
+/// A process that is the sister of this one: its parent is this one's, who waits for it.
 fn clone_parent() -> Result<String, String> {
     let mut pidfd: libc::c_int = -1;
     let flags = (libc::CLONE_PARENT | libc::CLONE_PIDFD) as libc::c_ulong;
@@ -370,7 +381,7 @@ fn clone_parent() -> Result<String, String> {
     match pid {
         // SAFETY: ends this process at once; nothing of its copied memory is used any more.
         0 => unsafe { libc::_exit(0) },
-        1.. => Ok(format!("process {pid} was made for the parent")),
+        1.. => Ok(pid.to_string()),
         _ => Err(format!("clone with CLONE_PARENT: {}", io::Error::last_os_error())),
     }
 }
