@@ -17,7 +17,7 @@ const KNOWN: [(&str, &[&str]); BLOCKS] = [
         &["is up: 2 agents ready", "swarm `ticks`: healthy", "is down"],
     ),
     ("shoal up examples/wordcount.toml", &["words in"]),
-    ("shoal ps --json", &["teller", "\"state\":\"ready\"", "STATE", "tick "]),
+    ("one line an agent", &["teller", "\"state\":\"ready\"", "STATE", "tick "]),
     ("shoal status teller", &["messages", "LAST CRASH", "status 3"]),
     ("shoal wait --timeout", &["ready", "the swarm `ticks` ended"]),
     ("shoal pause ticker", &["ticker paused", "paused", "ticker resumed"]),
@@ -26,11 +26,12 @@ const KNOWN: [(&str, &[&str]); BLOCKS] = [
         &["teller killed (1 of 1)", "sent signal 1 ", "teller restarted", "ticker stopped", "ticker started"],
     ),
     ("shoal crashes show 1", &["teller", "SIGKILL", "restarted", "\"kind\":\"died\""]),
+    ("examples/spare.toml", &["\"standbys_wanted\":1", "teller killed (1 of 1)", "ticks` is down"]),
     ("shoal dlq list", &["no dead letters"]),
     ("shoal doctor examples/ticks.toml", &["kernel", "open descriptors", "\"verdict\":"]),
     ("shoal unit examples/ticks.toml", &["shoal-ticks.service"]),
 ];
-const BLOCKS: usize = 13;
+const BLOCKS: usize = 14;
 
 #[test]
 fn every_command_of_the_guide_does_what_it_says() {
