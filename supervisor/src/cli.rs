@@ -271,6 +271,13 @@ impl Failure {
     }
 }
 
+/// Whether a command takes an option, by the name of its field.
+pub(crate) fn takes(command: &str, option: &str) -> bool {
+    let whole = <Shoal as clap::CommandFactory>::command();
+    let found = whole.find_subcommand(command);
+    found.is_some_and(|command| command.get_arguments().any(|arg| arg.get_id() == option))
+}
+
 /// Is an agent of this binary's own.
 fn agent(args: &[OsString]) -> ExitCode {
     match args.split_first() {

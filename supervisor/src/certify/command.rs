@@ -4,7 +4,7 @@ use super::metrics::{self, ALL, Size};
 use super::page;
 use super::probe::Probes;
 use super::report::Report;
-use crate::cli::{BAD_INPUT, FAILED, print};
+use crate::cli::{BAD_INPUT, FAILED, print, takes};
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use shoal_measure::outcome::Machine;
@@ -48,10 +48,10 @@ fn run(options: &CertifyOptions) -> Result<bool, (u8, String)> {
     fs::create_dir_all(out).map_err(|e| (BAD_INPUT, format!("making {}: {e}", out.display())))?;
     let (machine, began) = (Machine::here(), Instant::now());
     let mut probes = Probes::default();
+    let size = Size { quick: *quick, kills_supervisor: takes("chaos", "kill_supervisor") };
     let asked = ALL.into_iter().filter(|word| only.is_empty() || only.iter().any(|only| only == word));
-    let metrics: Vec<_> = asked
-        .map(|word| metrics::measure(word, Size { quick: *quick }, &mut |command| probes.ask(command)))
-        .collect();
+    let metrics: Vec<_> =
+        asked.map(|word| metrics::measure(word, size, &mut |command| probes.ask(command))).collect();
     let partial = metrics.len() < ALL.len();
     let report = Report::of(machine, *quick, partial, began.elapsed().as_secs_f64(), metrics);
     let failed = |text: String| (FAILED, text);

@@ -110,7 +110,8 @@ mod tests {
 
     #[test]
     fn page_has_a_row_and_a_method_for_each_metric_and_says_what_went_wrong() {
-        let metrics = ALL.map(|word| measure(word, Size { quick: true }, &mut |_| Err("no\nway".to_owned())));
+        let size = Size { quick: true, kills_supervisor: false };
+        let metrics = ALL.map(|word| measure(word, size, &mut |_| Err("no\nway".to_owned())));
         let report = Report::of(Machine::here(), true, false, 12.0, metrics.into());
         let page = page(&report);
         assert_eq!(page.matches("| FAILED |").count(), 8, "{page}");

@@ -15,6 +15,11 @@ fn demo_of(args: &[&str]) -> DemoOptions {
 #[test]
 fn command_line_is_consistent() {
     Shoal::command().debug_assert();
+    assert!(
+        super::takes("chaos", "kills")
+            && !super::takes("chaos", "nothing")
+            && !super::takes("nothing", "kills")
+    );
 }
 
 #[test]
