@@ -209,8 +209,9 @@ fn wait_ends_when_agents_are_ready_or_have_ended_and_gives_up_in_time() {
         (0, &serde_json::json!(["worker.1", "worker.2"]))
     );
     assert_eq!(stage.done(&["wait", "lister"]).status, 0);
-    down(&stage);
+    assert_eq!(stage.done(&["down"]).status, 0);
     assert_eq!(swarm.ended().status, 0);
+    stage.assert_nothing_left();
 }
 
 #[test]
