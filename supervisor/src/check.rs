@@ -103,6 +103,9 @@ fn summary(file: &SwarmFile, topology: &Topology) -> String {
         let (name, replicas) = (&agent.name, agent.replicas);
         let _ = writeln!(text, "  agent {name}: {replicas} x {}", agent.command.join(" "));
     }
+    for (occasion, command) in &file.hooks.commands {
+        let _ = writeln!(text, "  hook {}: {}", occasion.word(), command.join(" "));
+    }
     for set in &file.sets {
         let name = |member: &config::Member| match *member {
             config::Member::Agent(agent) => file.agents[agent].name.as_str(),

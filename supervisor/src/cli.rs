@@ -281,6 +281,7 @@ pub(crate) fn takes(command: &str, option: &str) -> bool {
 /// Is an agent of this binary's own.
 fn agent(args: &[OsString]) -> ExitCode {
     match args.split_first() {
+        Some((first, rest)) if first == crate::hooks::NAME => crate::hooks::wear(rest),
         Some((first, rest)) if first == crate::postman::NAME => crate::postman::main(rest),
         Some((first, rest)) if first == "chaos" => crate::chaos::agents::main(rest),
         Some((first, rest)) if first == "bench" => crate::bench::agents::main(rest),

@@ -35,10 +35,13 @@
 //! | `set.NAME.strategy` | who falls with a member that dies | `one_for_one` |
 //! | `set.NAME.intensity`, `.period`, `.backoff`, `.jitter` | how often it is restarted as a whole | `Set::restart_default()` |
 //! | `set.NAME.on_give_up` | what follows when that was too often | `escalate` |
+//! | `hooks.started`, `.ready`, `.crash`, `.give_up`, `.stopped` | what is run when that happens to an agent | none |
+//! | `hooks.timeout`, `.at_once` | how long a hook may run, how many may at once | 10 s, 4 |
 //!
 //! Sizes are bytes or `"64 KiB"`, durations `"5ms"`; names are 1 ..= 64 of `A-Z a-z 0-9 _ -`.
 
 mod command;
+mod hooks;
 mod keys;
 mod order;
 mod problem;
@@ -54,6 +57,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use crate::dead_letters::Bounds;
+pub use crate::hooks::Occasion;
 pub use crate::restart::{OnGiveUp, Policy, Restart};
 pub use crate::strategy::Strategy;
 pub use command::own_binary;
@@ -107,6 +111,19 @@ pub struct SwarmFile {
     pub agents: Vec<Agent>,
     /// The sets of agents that are restarted together, in the order of the file.
     pub sets: Vec<Set>,
+    /// What is run when something happens to an agent.
+    pub hooks: Hooks,
+}
+
+/// Commands that are run when something happens to an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hooks {
+    /// Program and arguments for each occasion that has a hook. After `read` the program is an absolute path.
+    pub commands: Vec<(Occasion, Vec<String>)>,
+    /// How long one may run before it is killed.
+    pub timeout: Duration,
+    /// How many run at once.
+    pub at_once: u32,
 }
 
 /// Agents that are restarted together.
@@ -213,6 +230,16 @@ pub fn read(path: &Path) -> Result<SwarmFile, ConfigError> {
             Err((what, help)) => {
                 let key = format!("agent.{}.command", agent.name);
                 walked.problems.push(Problem::at(&text, span.clone(), key, what, help));
+            }
+        }
+    }
+    for (hook, span) in std::mem::take(&mut walked.hook_spans) {
+        let (occasion, command) = &mut walked.swarm.hooks.commands[hook];
+        match places.resolve(&command[0]) {
+            Ok(resolved) => command[0] = resolved,
+            Err((what, help)) => {
+                let key = format!("hooks.{}", occasion.word());
+                walked.problems.push(Problem::at(&text, span, key, what, help));
             }
         }
     }

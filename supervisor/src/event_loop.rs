@@ -23,6 +23,10 @@ pub trait Companion {
     fn deadline(&self) -> Option<Instant>;
     /// A descriptor of some companion is ready (`Some(token)`), or its deadline has come (`None`).
     fn run(&mut self, ready: Option<u64>, swarm: &mut Swarm, watch: &Watch);
+    /// Whether it lets go of a swarm that is over.
+    fn is_done(&self) -> bool {
+        true
+    }
     /// A batch of events has passed.
     fn passed(&mut self, _swarm: &mut Swarm) {}
 }
@@ -103,7 +107,7 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion]) -> io::Resu
     loop {
         settle(swarm, &watch, &mut timers)?;
         companions.iter_mut().for_each(|c| c.passed(swarm));
-        if swarm.is_over() {
+        if swarm.is_over() && companions.iter().all(|c| c.is_done()) {
             return Ok(());
         }
         let deadline = timers.peek().map(|Reverse((at, ..))| *at);

@@ -19,6 +19,7 @@ pub mod ended;
 pub mod event_loop;
 pub mod events;
 pub mod herald;
+pub mod hooks;
 pub mod log;
 pub mod notify;
 pub mod operator;

@@ -5,6 +5,7 @@ use crate::control::Control;
 use crate::dead_letters::DeadLetters;
 use crate::event_loop::{self, Companion};
 use crate::herald::{Herald, Manner};
+use crate::hooks::Hooks;
 use crate::log::{self, Format};
 use crate::operator::Operator;
 use crate::output::{Capture, Echo};
@@ -112,6 +113,7 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
         .map_err(|e| format!("listening at {}: {e}", folder.socket().display()))?;
     let path = file.path.canonicalize().unwrap_or_else(|_| file.path.clone());
     let name = file.name.clone();
+    let mut hooks = Hooks::of(&file, &logs, &echo).map_err(|e| format!("preparing hooks: {e}"))?;
     let letters = folder.dead_letters();
     let letters = DeadLetters::open(&letters, file.dead_letters)
         .map_err(|e| format!("opening the dead letters in {}: {e}", letters.display()))?;
@@ -121,7 +123,7 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
     swarm.adopt(adopted);
     let beacon = light(&name, &mut swarm);
     let mut operator = Operator::new(control, beacon, name, path, logs.clone());
-    let mut all: Vec<&mut dyn Companion> = vec![&mut operator];
+    let mut all: Vec<&mut dyn Companion> = vec![&mut hooks, &mut operator];
     all.extend(companions.iter_mut().map(|c| &mut **c as &mut dyn Companion));
     let result = event_loop::run(&mut swarm, &mut all);
     for text in swarm.left_unread() {

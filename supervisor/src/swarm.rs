@@ -9,6 +9,7 @@ use crate::child::{self, Action, Event, State};
 use crate::config::SwarmFile;
 use crate::dead_letters::DeadLetters;
 use crate::events::{Kind, Of};
+use crate::hooks::{Happenings, Occasion};
 use crate::output::Capture;
 use crate::postman;
 use crate::records::Records;
@@ -104,7 +105,11 @@ pub struct Swarm {
     pub escalated: Option<String>,
     /// Sets of agents that are restarted together.
     pub supervision: Supervision,
-    /// When a timer is armed for them, since the start.
+    /// What happened that hooks are to be told of.
+    pub happenings: Happenings,
+    /// Processes of this one that are no agents': hooks.
+    guests: Vec<i32>,
+    /// When a timer is armed for the sets, since the start.
     set_timer: Option<Duration>,
     started: Instant,
     /// SIGKILLs ordered here that a wait status proved.
@@ -140,6 +145,7 @@ mod crashes;
 mod deaths;
 mod evidence;
 mod groups;
+mod guests;
 mod hangs;
 mod hear;
 mod letters;
@@ -167,6 +173,7 @@ impl Swarm {
     ) -> io::Result<Self> {
         let mut topology = Topology::of(&file);
         let swarm: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), clock::now_ns());
+        let happenings = Happenings::of(&file.hooks);
         let supervision = Supervision::of(&file, &topology, swarm);
         let postman = Postman::join(&mut topology, &file);
         file.agents.push(postman::agent(dead_letters.folder())?);
@@ -219,6 +226,8 @@ impl Swarm {
             escalated: None,
             supervision,
             set_timer: None,
+            happenings,
+            guests: Vec::new(),
             started: Instant::now(),
             kills_proven: 0,
             verdicts_ns: Vec::new(),
@@ -418,7 +427,12 @@ impl Swarm {
             self.agents[agent].intensity.forget();
             self.supervision.forgive(agent, self.started.elapsed());
         }
+        if state != before && matches!(state, State::Stopped | State::Ended) {
+            let reason = if state == State::Stopped { "stopped" } else { "ended by its policy" };
+            self.tell_hooks(agent, Occasion::Stopped, reason);
+        }
         if event == Event::Ready && state == State::Ready {
+            self.tell_hooks(agent, Occasion::Ready, "said ready");
             self.agents[agent].was_ready = true;
             self.watch_on();
             self.start_due();

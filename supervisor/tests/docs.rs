@@ -95,6 +95,8 @@ fn defaults_of_the_page_are_those_of_the_reader() {
     assert_eq!(default("set.NAME.period"), format!("{}m", set.period.as_secs() / 60));
     assert_eq!(default("set.NAME.backoff"), format!("{:?}..{:?}", set.backoff_min, set.backoff_max));
     assert_eq!(default("set.NAME.jitter"), format!("{}%", set.jitter_percent));
+    assert_eq!(default("hooks.timeout"), format!("{:?}", file.hooks.timeout));
+    assert_eq!(default("hooks.at_once"), file.hooks.at_once.to_string());
     for (row, words) in [
         ("set.NAME.strategy", Strategy::ALL.map(Strategy::word).to_vec()),
         ("set.NAME.on_give_up", OnGiveUp::ALL.map(OnGiveUp::word).to_vec()),

@@ -149,6 +149,7 @@ fn too_many_deaths_are_told_from_set_to_set_until_the_swarm_ends_with_status_1()
         intensity = 1
         [agent.bad]
         command = ["BIN/stages", "fails"]
+        after = ["near", "far", "beside"]
         restart = { intensity = 1 }
         [agent.near]
         command = ["BIN/stages", "slow"]
@@ -192,6 +193,7 @@ fn set_that_fails_leaves_the_rest_alone_and_starts_again_when_an_operator_asks()
         on_give_up = "fail"
         [agent.bad]
         command = ["BIN/stages", "fails"]
+        after = ["near", "beside"]
         restart = { intensity = 0 }
         [agent.near]
         command = ["BIN/stages", "slow"]

@@ -600,3 +600,25 @@ fn a_set_whose_order_contradicts_after_is_refused_and_one_without_order_is_not()
     }
     good(&text("one_for_one"));
 }
+
+#[test]
+fn hooks_are_read_and_their_mistakes_told() {
+    let text = |hooks: &str| sets(&format!("[hooks]\n{hooks}\n"));
+    let swarm = good(&text("crash = [\"./page\", \"me\"]\ntimeout = \"3s\"\nat_once = 2"));
+    assert_eq!(swarm.hooks.command(Occasion::Crash), Some(["./page".to_owned(), "me".to_owned()].as_slice()));
+    assert_eq!(swarm.hooks.command(Occasion::Ready), None);
+    assert_eq!((swarm.hooks.timeout, swarm.hooks.at_once), (Duration::from_secs(3), 2));
+    for (hooks, words) in [
+        ("crash = []", vec!["hooks.crash", "empty"]),
+        ("crash = \"page me\"", vec!["hooks.crash", "a list of strings"]),
+        ("crashed = [\"x\"]", vec!["unknown key", "`crash`"]),
+        ("timeout = \"0ms\"", vec!["hooks.timeout", "out of range"]),
+        ("at_once = 0", vec!["hooks.at_once", "out of range"]),
+        ("ready = [\" \"]", vec!["hooks.ready", "name is empty"]),
+    ] {
+        let error = bad(&text(hooks)).to_string();
+        for word in words {
+            assert!(error.contains(word), "{word:?} in {error}");
+        }
+    }
+}

@@ -24,6 +24,8 @@ pub(super) struct Walked {
     pub(super) problems: Vec<Problem>,
     /// For each agent, where its program is named, if it is.
     pub(super) command_spans: Vec<Option<Span>>,
+    /// For each hook, where its program is named.
+    pub(super) hook_spans: Vec<(usize, Span)>,
 }
 
 impl Walked {
@@ -56,9 +58,16 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
         channels: Vec::new(),
         agents: Vec::new(),
         sets: Vec::new(),
+        hooks: Default::default(),
     };
-    let mut walker =
-        Walker { text, swarm, problems: Vec::new(), command_spans: Vec::new(), uses: Vec::new() };
+    let mut walker = Walker {
+        text,
+        swarm,
+        problems: Vec::new(),
+        command_spans: Vec::new(),
+        hook_spans: Vec::new(),
+        uses: Vec::new(),
+    };
     let (root, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         walker.root(&Table::of("", 0..0, root.get_ref()));
@@ -68,7 +77,12 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
         let what = format!("this is not TOML: {}", error.message().replace('\n', "; "));
         walker.note(span, "", what, "correct the TOML here (see toml.io)");
     }
-    Walked { swarm: walker.swarm, problems: walker.problems, command_spans: walker.command_spans }
+    Walked {
+        swarm: walker.swarm,
+        problems: walker.problems,
+        command_spans: walker.command_spans,
+        hook_spans: walker.hook_spans,
+    }
 }
 
 /// What the walk has found so far.
@@ -77,6 +91,7 @@ pub(super) struct Walker<'s> {
     pub(super) swarm: SwarmFile,
     pub(super) problems: Vec<Problem>,
     command_spans: Vec<Option<Span>>,
+    hook_spans: Vec<(usize, Span)>,
     /// For each channel, who mentions it, or probably means it.
     uses: Vec<Uses>,
 }
@@ -85,7 +100,7 @@ impl Walker<'_> {
     // The tables of a swarm file.
 
     fn root(&mut self, root: &Table<'_>) {
-        self.known(root, &["swarm", "channel", "agent", "set"]);
+        self.known(root, &["swarm", "channel", "agent", "set", "hooks"]);
         match root.get("swarm") {
             Some(entry) => self.swarm_table(&entry),
             None => self.note(0..0, "swarm.name", "missing", "begin with [swarm] and name = \"my-swarm\""),
@@ -114,6 +129,7 @@ impl Walker<'_> {
         }
         self.orders(&agents);
         self.sets(root);
+        self.hook_spans = self.hooks(root);
         self.check_amount(&channels, &agents);
         for (index, table) in channels.iter().enumerate() {
             self.check_use(table, self.uses[index]);

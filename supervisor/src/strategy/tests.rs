@@ -295,6 +295,22 @@ fn a_set_that_waits_for_its_pause_is_not_hurried() {
     );
 }
 
+#[test]
+fn a_member_that_dies_while_its_set_falls_brings_its_own_pause_along() {
+    let sets = "[set.inner]\nmembers = [\"m\"]\n[set.outer]\nmembers = [\"inner\", \"x\"]\nstrategy = \"one_for_all\"";
+    let mut world = World::of(&swarm("m x", sets).replace("1ms", "500ms"));
+    let [m, x] = ["m", "x"].map(|name| world.process(name));
+    for _ in 0..2 {
+        world.crash(m);
+        world.settle();
+    }
+    world.crash(x);
+    world.crash(m);
+    world.settle();
+    assert_eq!(world.lives, [4, 2]);
+    assert!(world.now >= Duration::from_millis(400), "the third death of its own: {:?}", world.now);
+}
+
 /// Three sets around an agent that dies as soon as it is ready.
 fn nested(inner: &str, outer: &str) -> World {
     let text = format!(

@@ -5,6 +5,7 @@ use crate::agent::{Crash, Grave, Live};
 use crate::child::{Event, Next, State};
 use crate::death;
 use crate::events::Kind;
+use crate::hooks::Occasion;
 use crate::log::Level;
 use crate::output::{Drained, Stream};
 use crate::spawn::{self, Ended, Ending};
@@ -46,7 +47,9 @@ impl Swarm {
 
     /// Ends descendants of agents that fell to this process.
     pub(super) fn end_strays(&self) {
-        spawn::end_strays(|pid| self.agents.iter().any(|a| a.lives().any(|l| l.child.pid == pid)));
+        spawn::end_strays(|pid| {
+            self.guests.contains(&pid) || self.agents.iter().any(|a| a.lives().any(|l| l.child.pid == pid))
+        });
     }
 
     pub(super) fn on_proved(&mut self, agent: usize) {
@@ -144,6 +147,7 @@ impl Swarm {
             self.tell(Level::Error, Kind::Corrupt, Some(agent), &text);
         }
         if !expected && !live.ordered {
+            self.tell_hooks(agent, Occasion::Crash, &ending.to_string());
             let (generation, at) = (live.incarnation.generation, self.started.elapsed());
             self.agents[agent].last_crash = Some(Crash { generation, how: ending.to_string(), at });
             self.remark(
@@ -198,6 +202,7 @@ impl Swarm {
             ),
         };
         self.tell(Level::Error, Kind::GiveUp, Some(agent), &text);
+        self.tell_hooks(agent, Occasion::GiveUp, &text);
         let never = !self.agents[agent].was_ready;
         self.strike(agent);
         if never || self.is_awaited(agent) {

@@ -12,6 +12,7 @@ use super::{Effect, Ends, Swarm, Timer};
 use crate::agent::Live;
 use crate::child::{Event, State};
 use crate::events::Kind;
+use crate::hooks::Occasion;
 use crate::{birth, spawn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use shoal_runtime::board::Status;
@@ -131,6 +132,7 @@ impl Swarm {
         let pid = live.child.pid;
         record.live = Some(live);
         self.happened(Kind::Started, agent, &format!("process {pid}"));
+        self.tell_hooks(agent, Occasion::Started, "process started");
         self.hear_bell(agent);
         self.feed(agent, Event::Spawned);
     }
