@@ -181,6 +181,17 @@ pub fn sweep(name: &str) -> io::Result<Swept> {
     }
 }
 
+/// Puts a swarm's beacon out, whoever lit it. Call it with the swarm's name claimed.
+///
+/// # Errors
+/// A name that no swarm may have, or the kernel's refusal to unlink it.
+pub fn put_out(name: &str) -> io::Result<()> {
+    match std::fs::remove_file(path_of(&os_id(name)?)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Reads a swarm's beacon without disturbing it; None if there is none, or none that is whole and this user's.
 pub fn read(name: &str) -> Option<BeaconReading> {
     look(&os_id(name).ok()?)

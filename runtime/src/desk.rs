@@ -300,6 +300,19 @@ fn bucket_start(index: usize) -> u64 {
 }
 
 impl Histogram {
+    /// How many values each bucket holds.
+    pub fn counts(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// What [`Histogram::counts`] gave; what has another number of buckets is of another build and counts as nothing.
+    pub fn from_counts(counts: Vec<u64>) -> Self {
+        match counts.len() == HISTOGRAM_BUCKETS {
+            true => Histogram { counts },
+            false => Histogram::default(),
+        }
+    }
+
     /// Adds what a desk has counted.
     pub fn add_desk(&mut self, region: &Region) {
         for (i, count) in self.counts.iter_mut().enumerate() {

@@ -31,6 +31,8 @@ pub mod frame;
 pub mod hostile;
 pub mod image;
 pub mod incarnation;
+#[cfg(not(loom))]
+pub mod journal;
 pub mod layout;
 pub mod links;
 pub mod mark;

@@ -21,6 +21,8 @@ pub struct ControlPort {
     go: bool,
     /// What a standby inherits, once it came.
     inherited: Option<OwnedFd>,
+    /// The number of the last question.
+    asked: u32,
     answers: Vec<ToAgent>,
 }
 
@@ -97,13 +99,13 @@ impl ControlPort {
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, doorbell, epoll::EventData::new_u64(0), edge)?;
         epoll::add(&epoll, &socket, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
-        Ok(ControlPort { socket, epoll, shapes, go: false, inherited: None, answers: Vec::new() })
+        Ok(ControlPort { socket, epoll, shapes, go: false, inherited: None, asked: 0, answers: Vec::new() })
     }
 
     /// Takes one packet; links that came are returned mapped.
     fn take(&mut self, wait: bool) -> io::Result<Option<Vec<Link>>> {
-        let (message, fds) = match wire::hear(&self.socket, wait)? {
-            Received::Packet(message, fds) => (message, fds),
+        let (message, number, fds) = match wire::hear_answer(&self.socket, wait)? {
+            Received::Packet((message, number), fds) => (message, number, fds),
             Received::Nothing => return Ok(None),
             Received::Closed => return Err(gone()),
         };
@@ -115,7 +117,13 @@ impl ControlPort {
             }
             ToAgent::Begin => self.inherited = fds.into_iter().next(),
             ToAgent::Go => self.go = true,
-            ToAgent::Declared | ToAgent::Parked | ToAgent::Refused(_) => self.answers.push(message),
+            ToAgent::Declared | ToAgent::Parked | ToAgent::Refused(_) => {
+                // An answer that was given twice, by a supervisor and its successor, is to an earlier question. One without a number
+                // comes from what has no successors.
+                if number == self.asked || number == 0 {
+                    self.answers.push(message);
+                }
+            }
             ToAgent::Hello => return Err(io::Error::other("the supervisor said hello twice")),
         }
         Ok(Some(Vec::new()))
@@ -179,7 +187,9 @@ impl Control for ControlPort {
     }
 
     fn ask(&mut self, message: &FromAgent, along: Option<BorrowedFd<'_>>) -> io::Result<Answer> {
-        wire::say(&self.socket, message, along.as_slice())?;
+        self.asked = self.asked.wrapping_add(1).max(1);
+        self.answers.clear();
+        wire::ask(&self.socket, message, self.asked, along.as_slice())?;
         let mut links = Vec::new();
         loop {
             match self.answers.pop() {

@@ -20,8 +20,23 @@ mod mapped {
     use memmap2::{Advice, MmapOptions, MmapRaw};
     use std::{io, os::fd::AsFd, os::fd::AsRawFd, sync::Arc};
 
+    /// Anonymous memory that this process shares with the children that it forks.
+    struct Anonymous {
+        base: NonNull<u8>,
+        len_bytes: usize,
+    }
+
+    impl Drop for Anonymous {
+        fn drop(&mut self) {
+            // SAFETY: the range was mapped by `map_inherited`, and nothing but this value unmaps it; the last clone of the
+            // region, which alone gives out pointers into it, is gone.
+            let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), self.len_bytes) };
+        }
+    }
+
     enum Backing {
         Map(#[allow(dead_code, reason = "unmaps when dropped")] MmapRaw),
+        Anonymous(#[allow(dead_code, reason = "unmaps when dropped")] Anonymous),
         Heap(#[allow(dead_code, reason = "freed when dropped")] Box<[AtomicU64]>),
     }
 
@@ -67,6 +82,33 @@ mod mapped {
             let base =
                 NonNull::new(map.as_mut_ptr()).ok_or_else(|| io::Error::other("mmap returned null"))?;
             Ok(Region { base, len_bytes, _backing: Arc::new(Backing::Map(map)) })
+        }
+
+        /// Maps zeroed memory without a name or a descriptor, which forked children have, too, and nobody else. Its pages are
+        /// taken when they are first written.
+        ///
+        /// # Errors
+        /// No address space.
+        pub fn map_inherited(len_bytes: usize) -> io::Result<Self> {
+            use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+            let (protection, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED);
+            // SAFETY: no address is asked for, so nothing that is mapped already is touched.
+            let base = unsafe { mmap_anonymous(std::ptr::null_mut(), len_bytes, protection, flags)? };
+            let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap returned null"))?;
+            let backing = Arc::new(Backing::Anonymous(Anonymous { base, len_bytes }));
+            Ok(Region { base, len_bytes, _backing: backing })
+        }
+
+        /// Leaves a mapped region to the children that this process forks: what a supervisor writes, its successor goes on
+        /// writing.
+        ///
+        /// # Errors
+        /// The kernel's refusal.
+        pub fn bequeath(&self) -> io::Result<()> {
+            match &*self._backing {
+                Backing::Map(map) => map.advise(Advice::DoFork),
+                Backing::Anonymous(_) | Backing::Heap(_) => Ok(()),
+            }
         }
 
         /// Makes a zeroed region on the heap, for tests and in-process use.

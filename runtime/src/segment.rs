@@ -163,6 +163,11 @@ pub fn prove_dead(fd: impl AsFd) -> io::Result<Proof> {
     }
 }
 
+/// Whether a segment has the seals of a living incarnation: somebody may be acting on them already.
+pub fn is_live_sealed(fd: impl AsFd) -> bool {
+    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(LIVE_SEALS))
+}
+
 fn is_write_sealed(fd: impl AsFd) -> bool {
     rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
 }
@@ -175,6 +180,8 @@ pub fn create_board(shape: BoardShape, swarm: u64) -> io::Result<(BoardWriter, O
     let fd = memfd("shoal-board", shape.total_bytes())?;
     let region =
         Region::map_writable(&fd, shape.total_bytes()).map_err(|e| context("mapping the board", e))?;
+    // A map that is made later would be refused: a successor of this supervisor has this one.
+    region.bequeath().map_err(|e| context("leaving the board to successors", e))?;
     let writer = BoardWriter::create(region, shape, swarm);
     seal_live(&fd)?;
     let read_only = reopen_read_only(&fd)?;

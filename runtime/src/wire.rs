@@ -262,7 +262,7 @@ pub const TEXT_BYTES_MAX: usize = 4096;
 const HEAD_BYTES: usize = 56;
 
 impl ToAgent {
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self, number: u32) -> Vec<u8> {
         let list = |links: &[Incarnation]| {
             let words = links.iter().flat_map(|l| [l.agent.to_le_bytes(), l.generation.to_le_bytes()]);
             words.flatten().collect()
@@ -277,10 +277,10 @@ impl ToAgent {
             ToAgent::Ahead(links) => (20, list(links)),
             ToAgent::Begin => (21, Vec::new()),
         };
-        [&tag.to_le_bytes()[..], &body].concat()
+        [&(tag | u64::from(number) << 32).to_le_bytes()[..], &body].concat()
     }
 
-    fn decode(packet: &[u8]) -> Option<Self> {
+    fn decode(packet: &[u8]) -> Option<(Self, u32)> {
         let (tag, body) = packet.split_first_chunk::<8>()?;
         let list = || {
             let half = |b: &[u8]| b.try_into().ok().map(u32::from_le_bytes);
@@ -289,7 +289,8 @@ impl ToAgent {
                 .map(|b| Some(Incarnation { agent: half(&b[..4])?, generation: half(&b[4..])? }));
             links.collect::<Option<_>>()
         };
-        Some(match u64::from_le_bytes(*tag) {
+        let tag = u64::from_le_bytes(*tag);
+        let message = match tag as u32 {
             1 => ToAgent::Hello,
             2 => ToAgent::Links(list()?),
             3 => ToAgent::Go,
@@ -299,14 +300,15 @@ impl ToAgent {
             20 => ToAgent::Ahead(list()?),
             21 => ToAgent::Begin,
             _ => return None,
-        })
+        };
+        Some((message, (tag >> 32) as u32))
     }
 }
 
 impl FromAgent {
-    fn encode(&self) -> Vec<u8> {
+    fn encode(&self, number: u32) -> Vec<u8> {
         let small = |word: u32| u64::from(word);
-        let (head, text): ([u64; HEAD_BYTES / 8], &str) = match self {
+        let (mut head, text): ([u64; HEAD_BYTES / 8], &str) = match self {
             FromAgent::Mapped => ([1, 0, 0, 0, 0, 0, 0], ""),
             FromAgent::LinksTaken => ([2, 0, 0, 0, 0, 0, 0], ""),
             FromAgent::Declare { channel, publishes, fingerprint } => {
@@ -326,22 +328,25 @@ impl FromAgent {
         };
         let end = (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|&end| text.is_char_boundary(end));
         let text = &text[..end.unwrap_or(0)];
+        head[0] |= small(number) << 32;
         head.iter().flat_map(|w| w.to_le_bytes()).chain(text.bytes()).collect()
     }
 
-    /// Decodes a packet; `None` when it is none of ours.
-    fn decode(packet: &[u8]) -> Option<Self> {
+    /// Decodes a packet, and the number of its question; `None` when it is none of ours.
+    fn decode(packet: &[u8]) -> Option<(Self, u32)> {
         let (head, text) = packet.split_at_checked(HEAD_BYTES)?;
         let mut words = [0u64; HEAD_BYTES / 8];
         for (word, bytes) in words.iter_mut().zip(head.chunks_exact(8)) {
             *word = u64::from_le_bytes(bytes.try_into().ok()?);
         }
+        let number = (words[0] >> 32) as u32;
+        words[0] &= u64::from(u32::MAX);
         if text.len() > if words[0] >= 7 { TEXT_BYTES_MAX } else { 0 } {
             return None;
         }
         let why = || String::from_utf8_lossy(text).into_owned();
         let small = |w: u64| u32::try_from(w).ok();
-        Some(match words {
+        let message = match words {
             [1, ..] => FromAgent::Mapped,
             [2, ..] => FromAgent::LinksTaken,
             [3, channel, publishes @ 0..=1, fingerprint, ..] => {
@@ -366,7 +371,8 @@ impl FromAgent {
                 why: why(),
             }),
             _ => return None,
-        })
+        };
+        Some((message, number))
     }
 }
 
@@ -390,12 +396,16 @@ fn send(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>], flags: MsgFlag
     Ok(())
 }
 
-#[allow(unsafe_code)]
 fn receive(socket: impl AsFd, wait: bool) -> io::Result<Received<Vec<u8>>> {
+    receive_with(socket, if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT })
+}
+
+#[allow(unsafe_code)]
+fn receive_with(socket: impl AsFd, flags: MsgFlags) -> io::Result<Received<Vec<u8>>> {
     let mut packet = vec![0u8; PACKET_BYTES];
     let mut space = cmsg_space!([RawFd; FDS_MAX]);
     let mut io = [IoSliceMut::new(&mut packet)];
-    let flags = if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT } | MsgFlags::MSG_CMSG_CLOEXEC;
+    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
     let (bytes, fds, cut) = loop {
         match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut io, Some(&mut space), flags) {
             Ok(message) => {
@@ -431,7 +441,15 @@ fn receive(socket: impl AsFd, wait: bool) -> io::Result<Received<Vec<u8>>> {
 /// # Errors
 /// `WouldBlock` when its socket is full, `BrokenPipe` when it is gone.
 pub fn tell(socket: impl AsFd, message: &ToAgent, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    send(socket, &message.encode(), fds, MsgFlags::MSG_DONTWAIT)
+    send(socket, &message.encode(0), fds, MsgFlags::MSG_DONTWAIT)
+}
+
+/// Answers the question of an agent that has this number; otherwise as [`tell`].
+///
+/// # Errors
+/// As [`tell`].
+pub fn answer(socket: impl AsFd, message: &ToAgent, number: u32) -> io::Result<()> {
+    send(socket, &message.encode(number), &[], MsgFlags::MSG_DONTWAIT)
 }
 
 /// Sends to the supervisor; waits while the socket is full, since the supervisor always reads.
@@ -439,7 +457,16 @@ pub fn tell(socket: impl AsFd, message: &ToAgent, fds: &[BorrowedFd<'_>]) -> io:
 /// # Errors
 /// `BrokenPipe` when it is gone.
 pub fn say(socket: impl AsFd, message: &FromAgent, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    hand(socket, &message.encode(), fds)
+    hand(socket, &message.encode(0), fds)
+}
+
+/// Asks the supervisor; otherwise as [`say`]. The answer has the question's number: a supervisor that died after it had answered may
+/// have a successor that answers again.
+///
+/// # Errors
+/// As [`say`].
+pub fn ask(socket: impl AsFd, message: &FromAgent, number: u32, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    hand(socket, &message.encode(number), fds)
 }
 
 /// Sends a packet of any bytes with descriptors, over a pair that speaks another language than this one.
@@ -468,6 +495,14 @@ pub fn take(socket: impl AsFd) -> io::Result<Received<Vec<u8>>> {
 /// # Errors
 /// A packet that is none of ours, or the kernel's refusal.
 pub fn hear(socket: impl AsFd, wait: bool) -> io::Result<Received<ToAgent>> {
+    decoded(receive(socket, wait)?, |packet| ToAgent::decode(packet).map(|(message, _)| message))
+}
+
+/// Receives from the supervisor, with the number of the question that it answers; 0 for none.
+///
+/// # Errors
+/// As [`hear`].
+pub fn hear_answer(socket: impl AsFd, wait: bool) -> io::Result<Received<(ToAgent, u32)>> {
     decoded(receive(socket, wait)?, ToAgent::decode)
 }
 
@@ -476,7 +511,24 @@ pub fn hear(socket: impl AsFd, wait: bool) -> io::Result<Received<ToAgent>> {
 /// # Errors
 /// A packet that is none of ours, or the kernel's refusal.
 pub fn listen(socket: impl AsFd) -> io::Result<Received<FromAgent>> {
-    decoded(receive(socket, false)?, FromAgent::decode)
+    decoded(receive(socket, false)?, |packet| FromAgent::decode(packet).map(|(message, _)| message))
+}
+
+/// As [`listen`], with the number of the question; what is there stays there until [`drop_one`]: who dies over it leaves it to be
+/// heard again.
+///
+/// # Errors
+/// As [`listen`].
+pub fn overhear(socket: impl AsFd) -> io::Result<Received<(FromAgent, u32)>> {
+    decoded(receive_with(socket, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK)?, FromAgent::decode)
+}
+
+/// Drops the packet that was overheard.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn drop_one(socket: impl AsFd) -> io::Result<()> {
+    receive(socket, false).map(|_| ())
 }
 
 fn decoded<T>(received: Received<Vec<u8>>, decode: impl Fn(&[u8]) -> Option<T>) -> io::Result<Received<T>> {

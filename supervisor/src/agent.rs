@@ -4,6 +4,7 @@ use crate::child::State;
 use crate::output::Capture;
 use crate::restart::Intensity;
 use crate::spawn::{self, Child};
+use crate::swarm::Timer;
 use shoal_runtime::board::Verdict;
 use shoal_runtime::desk::{self, Counter, Histogram};
 use shoal_runtime::doorbell::Doorbell;
@@ -63,6 +64,8 @@ pub struct Agent {
     pub last_crash: Option<Crash>,
     /// An operator wants it to take nothing new.
     pub paused: bool,
+    /// What its state waits for: which timer, until when, armed in which state.
+    pub timer: Option<(Timer, Instant, u64)>,
 }
 
 /// An end that nobody had asked for.
@@ -102,6 +105,8 @@ pub struct Live {
     pub begun: bool,
     /// Whether it was told to begin.
     pub going: bool,
+    /// The number of the question that is being answered.
+    pub asked: u32,
     /// Since when.
     pub born: Instant,
     /// When it was killed here, CLOCK_MONOTONIC ns.
@@ -143,6 +148,16 @@ pub struct Grave {
     pub doorbell: Doorbell,
     /// Where its lanes end.
     pub ends: Vec<Place>,
+}
+
+/// What is let go of when the journal names it no longer.
+pub enum Remains {
+    /// A dead incarnation whose end is written down.
+    Live(Box<Live>),
+    /// A dead incarnation that is drained.
+    Grave(Grave),
+    /// A pipe at its end.
+    Pipe(OwnedFd),
 }
 
 /// Links that are to be handed over: one packet is under way at a time, later ones coalesce.

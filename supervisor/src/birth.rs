@@ -179,6 +179,7 @@ pub fn bear(
         parked: from.is_none(),
         begun: from.is_some(),
         going: false,
+        asked: 0,
         born: Instant::now(),
         killed_ns: None,
         ordered: false,

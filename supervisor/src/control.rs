@@ -149,8 +149,11 @@ pub enum Response {
 pub struct SwarmInfo {
     /// Its name.
     pub swarm: String,
-    /// Its supervisor.
+    /// The process that was started, and that ends it: signals go there.
     pub pid: u32,
+    /// Its supervisor, at the moment.
+    #[serde(default)]
+    pub supervisor: u32,
     /// Where its agents' output goes, absolute.
     pub logs: PathBuf,
     /// Its swarm file, absolute.

@@ -205,6 +205,11 @@ impl Crashes {
         Ok(Crashes { shelf: Some(shelf), ..Crashes::in_memory() })
     }
 
+    /// Goes on from what a predecessor of this supervisor left in the folder; no number of it is used again.
+    pub fn take_over(&mut self) {
+        self.shelf.iter_mut().for_each(|shelf| shelf.restore_next(0));
+    }
+
     /// The number of the next report.
     pub fn number(&mut self) -> u64 {
         match &mut self.shelf {

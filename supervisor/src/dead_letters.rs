@@ -143,6 +143,22 @@ impl DeadLetters {
         Ok(Kept { id: letter.id, whole: letter.kept, dropped })
     }
 
+    /// The number that the next letter is given.
+    pub fn next(&self) -> u64 {
+        self.shelf.next()
+    }
+
+    /// Goes on from what a predecessor of this supervisor knew; a letter that it kept and did not write down has its number.
+    pub fn restore_next(&mut self, next: u64) {
+        self.shelf.restore_next(next);
+    }
+
+    /// The letter of a message that a group gave up in this run, if there is one.
+    pub fn find(&self, run: &str, message: &str, group: &str) -> Option<u64> {
+        let is_it = |letter: &Letter| letter.run == run && letter.message == message && letter.group == group;
+        list(self.folder()).ok()?.iter().find(|letter| is_it(letter)).map(|letter| letter.id)
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         self.shelf.folder()

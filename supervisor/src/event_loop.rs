@@ -103,9 +103,14 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion]) -> io::Resu
     // Silent until it is asked for.
     watch.add(swarm.bells(), token(Source::Bells, 0, 0), epoll::EventFlags::ONESHOT)?;
     let mut timers: BinaryHeap<Reverse<Armed>> = BinaryHeap::new();
-    swarm.start();
+    if !swarm.has_begun() {
+        swarm.start();
+    }
+    settle(swarm, &watch, &mut timers)?;
+    swarm.note_taken_over();
     loop {
         settle(swarm, &watch, &mut timers)?;
+        swarm.settle_batch();
         companions.iter_mut().for_each(|c| c.passed(swarm));
         if swarm.is_over() && companions.iter().all(|c| c.is_done()) {
             return Ok(());
@@ -140,6 +145,7 @@ fn dispatch(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wa
         return;
     }
     let agent = (token >> AGENT_SHIFT & 0x0fff_ffff) as usize;
+    swarm.touch(agent);
     let current = swarm.agents[agent].live.as_ref().map(|l| l.incarnation.generation);
     if current != Some(token as u32) {
         let of = Incarnation { agent: agent as u32, generation: token as u32 };

@@ -20,6 +20,7 @@ pub mod event_loop;
 pub mod events;
 pub mod herald;
 pub mod hooks;
+pub mod keeper;
 pub mod log;
 pub mod notify;
 pub mod operator;

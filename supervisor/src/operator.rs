@@ -57,7 +57,8 @@ impl Operator {
         file: PathBuf,
         logs: PathBuf,
     ) -> Self {
-        let info = SwarmInfo { swarm, pid: std::process::id(), logs, file };
+        // The one that claimed the name, before a keeper parts from it; signals go there.
+        let info = SwarmInfo { swarm, pid: std::process::id(), supervisor: std::process::id(), logs, file };
         Operator { control, beacon, info, waiting: Vec::new(), until_over: Vec::new(), followers: Vec::new() }
     }
 
@@ -65,7 +66,9 @@ impl Operator {
         self.note_order(client, &request, swarm);
         let response = match request {
             Request::Ps => Response::Ps(report(swarm)),
-            Request::Info => Response::Info(self.info.clone()),
+            Request::Info => {
+                Response::Info(SwarmInfo { supervisor: std::process::id(), ..self.info.clone() })
+            }
             Request::Shutdown => {
                 swarm.shut_down();
                 Response::Done { text: "the swarm is stopping".into() }

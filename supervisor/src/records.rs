@@ -17,6 +17,12 @@ pub struct Records {
 }
 
 impl Records {
+    /// Goes on from what a predecessor of this supervisor left in the log folder.
+    pub fn take_over(&mut self, logs: &Path) {
+        self.events = Events::in_folder(logs);
+        self.crashes.take_over();
+    }
+
     /// Those of a swarm in its log folder, which exists. `terminal` is told each line of the log, without its end.
     ///
     /// # Errors

@@ -145,6 +145,19 @@ pub struct Intensity {
     chance: u64,
 }
 
+/// A record of deaths, to be kept.
+#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Streak {
+    /// Lived time, summed over all lives that have ended.
+    pub lived: Duration,
+    /// When the present life began.
+    pub born: Option<Duration>,
+    /// The lived time at each death that is inside the window.
+    pub deaths: Vec<Duration>,
+    /// How many pauses were made since the last quiet period.
+    pub pauses_count: u32,
+}
+
 impl Intensity {
     /// An empty record; the seed decides by how much pauses are shortened.
     pub fn new(restart: Restart, seed: u64) -> Intensity {
@@ -156,6 +169,20 @@ impl Intensity {
             pauses_count: 0,
             chance: seed,
         }
+    }
+
+    /// What a supervisor's successor must know of it.
+    pub fn streak(&self) -> Streak {
+        let Intensity { lived, born, deaths, pauses_count, .. } = self;
+        let deaths = deaths.iter().copied().collect();
+        Streak { lived: *lived, born: *born, deaths, pauses_count: *pauses_count }
+    }
+
+    /// Goes on from what a predecessor knew.
+    pub fn restore(&mut self, streak: Streak) {
+        let Streak { lived, born, deaths, pauses_count } = streak;
+        (self.lived, self.born, self.deaths) = (lived, born, deaths.into());
+        self.pauses_count = pauses_count;
     }
 
     /// Notes that an incarnation was spawned at `now`.

@@ -8,6 +8,7 @@ use crate::herald::{Herald, Manner};
 use crate::hooks::Hooks;
 use crate::log::{self, Format};
 use crate::operator::Operator;
+use crate::keeper::{self, End, Life, Split, Terms, table};
 use crate::output::{Capture, Echo};
 use crate::records::Records;
 use crate::run_dir::{self, RunDir};
@@ -17,11 +18,14 @@ use crate::swarm::{Notices, Swarm};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shoal_runtime::beacon::{self, Beacon};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Exit status when the input or the start was bad.
 const BAD_INPUT: u8 = 2;
+/// Exit status when it did not go well.
+const FAILED: u8 = 1;
 
 /// The environment variable that sets level and format of the log, as `debug,json`.
 const LOG_ENV: &str = "SHOAL_LOG";
@@ -59,17 +63,9 @@ pub fn run(file: &Path, manner: Manner) -> ExitCode {
     };
     let setting = Setting { echo, notices, companions: vec![&mut signals, &mut herald], adopted: Vec::new() };
     let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name)).map_err(|e| e.to_string());
-    match claimed.and_then(|folder| run_file(file, &folder, setting)) {
-        Ok(Swarm { failed_start: Some(why), .. }) => {
-            eprintln!("shoal: the swarm did not start: {why}");
-            ExitCode::from(BAD_INPUT)
-        }
-        Ok(Swarm { escalated: Some(why), .. }) => {
-            eprintln!("shoal: the swarm ended: {why}");
-            ExitCode::FAILURE
-        }
-        Ok(swarm) if swarm.agents.iter().any(|a| a.state == crate::child::State::Failed) => ExitCode::FAILURE,
-        Ok(_) => ExitCode::SUCCESS,
+    let ran = claimed.and_then(|folder| run_kept(file, &folder, setting, Terms::default(), status_of, || None));
+    match ran {
+        Ok(status) => ExitCode::from(status),
         Err(error) => {
             eprintln!("shoal: {error}");
             ExitCode::from(BAD_INPUT)
@@ -86,6 +82,26 @@ fn heed_environment(file: &mut SwarmFile) -> Result<(), String> {
     Ok(())
 }
 
+/// The exit status that a swarm's end means; says why when it is no success.
+fn status_of(ended: Result<Swarm, String>) -> u8 {
+    match ended {
+        Ok(Swarm { failed_start: Some(why), .. }) => {
+            eprintln!("shoal: the swarm did not start: {why}");
+            BAD_INPUT
+        }
+        Ok(Swarm { escalated: Some(why), .. }) => {
+            eprintln!("shoal: the swarm ended: {why}");
+            FAILED
+        }
+        Ok(swarm) if swarm.agents.iter().any(|a| a.state == crate::child::State::Failed) => FAILED,
+        Ok(_) => 0,
+        Err(error) => {
+            eprintln!("shoal: {error}");
+            BAD_INPUT
+        }
+    }
+}
+
 /// What a run shows and runs beside the swarm.
 pub struct Setting<'a> {
     /// Where agents' lines are shown.
@@ -98,14 +114,78 @@ pub struct Setting<'a> {
     pub adopted: Vec<(&'a str, OwnedFd)>,
 }
 
-/// Runs a checked swarm in its claimed folder until it is over; returns it.
+/// Runs a checked swarm in its claimed folder, on this process, until it is over; returns it. Everything ends with this process.
 ///
 /// # Errors
 /// What is lacking, in words.
 pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Result<Swarm, String> {
-    let Setting { echo, notices, mut companions, adopted } = setting;
-    raise_descriptor_limit(descriptors_needed(&file))?;
     spawn::become_subreaper().map_err(|e| format!("becoming the parent of orphans: {e}"))?;
+    let Made { swarm, operator, hooks, companions, .. } = make(file, folder, setting)?;
+    let ended = supervise(swarm, operator, hooks, companions);
+    // The claimed folder may serve another run.
+    let _ = std::fs::remove_file(folder.socket());
+    ended
+}
+
+/// Runs a checked swarm in its claimed folder under a keeper until it is over; returns the exit status. The process of the caller, who
+/// must have one thread, waits: it is the guard. `conclude` is called in the supervisor that sees the end; `beside` runs in the guard, at
+/// the times that it asks for.
+///
+/// # Errors
+/// What is lacking, in words.
+pub fn run_kept(
+    file: SwarmFile,
+    folder: &RunDir,
+    setting: Setting<'_>,
+    terms: Terms,
+    conclude: impl FnOnce(Result<Swarm, String>) -> u8,
+    beside: impl FnMut() -> Option<Duration>,
+) -> Result<u8, String> {
+    let name = file.name.clone();
+    let split = Split::prepare().map_err(|e| format!("preparing a keeper: {e}"))?;
+    let Made { mut swarm, operator, hooks, logs, companions } = make(file, folder, setting)?;
+    let made = split.link().and_then(|link| swarm.keep(link));
+    let journal = made.map_err(|e| format!("making the journal: {e}"))?;
+    let open = table::open_now().map_err(|e| format!("listing the open descriptors: {e}"))?;
+    let supervisor = |life: Life| {
+        let ready = match life.number {
+            1 => Ok(()),
+            _ => swarm.take_over(&open, &logs).map_err(|e| e.to_string()),
+        };
+        conclude(ready.and_then(|()| supervise(swarm, operator, hooks, companions)))
+    };
+    let put_away = || {
+        let _ = std::fs::remove_file(folder.socket());
+        let _ = beacon::put_out(&name);
+    };
+    let sweep = || {
+        put_away();
+        folder.remove_for_dead();
+    };
+    let keeper = split.part(terms, &journal, supervisor, sweep).map_err(|e| format!("making a keeper: {e}"))?;
+    let end = keeper::guard(keeper, beside);
+    put_away();
+    match end {
+        End::Status(status) => Ok(status),
+        End::KeeperKilled(signal) => {
+            eprintln!("shoal: the keeper of swarm {name} was killed by signal {signal}: everything of it was ended");
+            Ok(FAILED)
+        }
+    }
+}
+
+/// What exists before any agent.
+struct Made<'a> {
+    swarm: Swarm,
+    operator: Operator,
+    hooks: Hooks,
+    logs: PathBuf,
+    companions: Vec<&'a mut dyn Companion>,
+}
+
+fn make<'a>(file: SwarmFile, folder: &RunDir, setting: Setting<'a>) -> Result<Made<'a>, String> {
+    let Setting { echo, notices, companions, adopted } = setting;
+    raise_descriptor_limit(descriptors_needed(&file))?;
     let logs = file.logs.clone().unwrap_or_else(|| folder.logs());
     std::fs::create_dir_all(&logs).map_err(|e| format!("making the log folder {}: {e}", logs.display()))?;
     let logs = logs.canonicalize().map_err(|e| format!("finding the log folder {}: {e}", logs.display()))?;
@@ -113,7 +193,7 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
         .map_err(|e| format!("listening at {}: {e}", folder.socket().display()))?;
     let path = file.path.canonicalize().unwrap_or_else(|_| file.path.clone());
     let name = file.name.clone();
-    let mut hooks = Hooks::of(&file, &logs, &echo).map_err(|e| format!("preparing hooks: {e}"))?;
+    let hooks = Hooks::of(&file, &logs, &echo).map_err(|e| format!("preparing hooks: {e}"))?;
     let letters = folder.dead_letters();
     let letters = DeadLetters::open(&letters, file.dead_letters)
         .map_err(|e| format!("opening the dead letters in {}: {e}", letters.display()))?;
@@ -122,7 +202,17 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
         .map_err(|e| e.to_string())?;
     swarm.adopt(adopted);
     let beacon = light(&name, &mut swarm);
-    let mut operator = Operator::new(control, beacon, name, path, logs.clone());
+    let operator = Operator::new(control, beacon, name, path, logs.clone());
+    Ok(Made { swarm, operator, hooks, logs, companions })
+}
+
+/// A supervisor's life.
+fn supervise(
+    mut swarm: Swarm,
+    mut operator: Operator,
+    mut hooks: Hooks,
+    mut companions: Vec<&mut dyn Companion>,
+) -> Result<Swarm, String> {
     let mut all: Vec<&mut dyn Companion> = vec![&mut hooks, &mut operator];
     all.extend(companions.iter_mut().map(|c| &mut **c as &mut dyn Companion));
     let result = event_loop::run(&mut swarm, &mut all);
@@ -130,8 +220,6 @@ pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Resul
         swarm.notice(&text);
     }
     swarm.over();
-    // The claimed folder may serve another run.
-    let _ = std::fs::remove_file(folder.socket());
     result.map_err(|e| format!("waiting for events: {e}")).map(|()| swarm)
 }
 

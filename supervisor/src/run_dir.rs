@@ -253,6 +253,13 @@ impl RunDir {
         self.clear()
     }
 
+    /// Removes the folder for its claimant, who is dead: what a process does that has the claim from it and outlives it.
+    pub fn remove_for_dead(&self) {
+        if is_at(&self.lock, &self.path.join("lock")) {
+            let _ = dismantle(&self.path);
+        }
+    }
+
     /// # If we die here
     /// The lock falls, and the next claim or listing sweeps what is left.
     fn clear(&mut self) -> io::Result<()> {

@@ -59,6 +59,13 @@ impl Shelf {
         self.next
     }
 
+    /// Goes on from what a predecessor of this process knew, and from what it left in the folder.
+    pub fn restore_next(&mut self, next: u64) {
+        self.sizes = sizes(&self.folder, self.extension).unwrap_or_default();
+        let there = self.sizes.keys().next_back().map_or(1, |last| last + 1);
+        self.next = self.next.max(next).max(there);
+    }
+
     /// Uses a number up, whatever becomes of its file.
     pub fn take_number(&mut self) -> u64 {
         self.next += 1;

@@ -13,6 +13,9 @@ use std::time::Instant;
 /// The token of the signals' pipe.
 const TOKEN: u64 = 1;
 
+/// By this name a successor is left whether the signals that are still there were heard.
+const KEPT: &str = "signals";
+
 /// Watches the signals that end a swarm.
 pub struct Signals {
     read: UnixStream,
@@ -64,7 +67,14 @@ impl Companion for Signals {
             return;
         }
         let mut bytes = [0; 16];
-        let count = self.read.read(&mut bytes).unwrap_or(0);
+        if swarm.kept_for(KEPT) == Some(&[1]) {
+            // A predecessor has done what these say, and died before it took them.
+            let _ = self.read.read(&mut bytes);
+            swarm.keep_for(KEPT, vec![0]);
+            return;
+        }
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        let (count, _) = rustix::net::recv(&self.read, &mut bytes[..], flags).unwrap_or((0, 0));
         for _ in 0..count {
             swarm.notice(if swarm.is_ending() {
                 "asked again: killing what is left"
@@ -73,5 +83,9 @@ impl Companion for Signals {
             });
             swarm.shut_down();
         }
+        swarm.keep_for(KEPT, vec![1]);
+        swarm.write_journal();
+        let _ = self.read.read(&mut bytes[..count]);
+        swarm.keep_for(KEPT, vec![0]);
     }
 }

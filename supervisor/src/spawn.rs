@@ -9,7 +9,8 @@ pub use crate::ended::{Ended, Ending, Usage};
 
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::io::fcntl_dupfd_cloexec;
-use rustix::process::{PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{PidfdFlags, Signal};
+use crate::keeper::Link;
 use shoal_runtime::wire::CONTROL_FD;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;
@@ -58,6 +59,8 @@ const STACK_BYTES: usize = 64 * 1024;
 pub struct Spawner {
     stack: Vec<u128>,
     null: OwnedFd,
+    /// The keeper, where there is one: children are made as its children.
+    keeper: Option<Link>,
 }
 
 /// Everything the child needs, prepared before it exists: it must not allocate.
@@ -76,7 +79,79 @@ impl Spawner {
     /// /dev/null cannot be opened.
     pub fn new() -> io::Result<Self> {
         let null = OwnedFd::from(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?);
-        Ok(Spawner { stack: vec![0; STACK_BYTES / 16], null })
+        Ok(Spawner { stack: vec![0; STACK_BYTES / 16], null, keeper: None })
+    }
+
+    /// From now on processes are made as children of a keeper, whose own child makes them.
+    pub fn keep(&mut self, link: Link) {
+        self.keeper = Some(link);
+    }
+
+    /// A supervisor begins: what its predecessor asked the keeper is void.
+    pub fn begin_link(&self) {
+        self.keeper.iter().for_each(Link::begin);
+    }
+
+    /// Whose children the processes are.
+    fn parent(&self) -> i32 {
+        let own = || rustix::process::getpid();
+        let pid = self.keeper.as_ref().map_or_else(own, |_| rustix::process::getppid().unwrap_or_else(own));
+        pid.as_raw_nonzero().get()
+    }
+
+    /// How a dead child ended. One that was adopted has left, and may live on. It is to be buried when that is written down.
+    ///
+    /// # Errors
+    /// It is not dead, or not ours.
+    pub fn ended(&self, child: &Child) -> io::Result<Ended> {
+        match &self.keeper {
+            Some(keeper) if !child.adopted => {
+                let waited = keeper.wait(child.pidfd.as_raw_fd(), true)?;
+                waited.map(ended_of).ok_or_else(|| io::Error::other("a child is not dead yet"))
+            }
+            _ => reap(child),
+        }
+    }
+
+    /// Gives the number of a dead child free, if it was not yet.
+    pub fn bury(&self, child: Child) {
+        if let Some(keeper) = self.keeper.as_ref().filter(|_| !child.adopted) {
+            keeper.bury(child.pidfd);
+        }
+    }
+
+    /// Reaps a child that is about to end.
+    fn discard(&self, child: &Child) {
+        let Some(keeper) = &self.keeper else {
+            let _ = reap(child);
+            return;
+        };
+        let _ = rustix::event::poll(
+            &mut [rustix::event::PollFd::new(&child.pidfd, rustix::event::PollFlags::IN)],
+            None,
+        );
+        let _ = keeper.wait(child.pidfd.as_raw_fd(), false);
+    }
+
+    /// Kills and reaps what is no child that anybody knows: descendants of agents that were orphaned, and fell to the keeper or to this
+    /// process. Returns how many were killed; they are dead soon.
+    pub fn end_strays(&self, known: impl Fn(i32) -> bool) -> usize {
+        let (own, parent) = (std::process::id() as i32, self.parent());
+        let strays = children_of(parent).into_iter().filter(|&pid| pid != own && !known(pid));
+        let mut count = 0;
+        for pid in strays.filter_map(rustix::process::Pid::from_raw) {
+            // Through a pidfd: a number read from a list may have been used again. Only a child can be waited for.
+            let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
+            let living = match &self.keeper {
+                Some(keeper) => keeper.wait(pidfd.as_raw_fd(), false).map(|waited| waited.is_none()),
+                None => crate::keeper::link::wait(pidfd.as_raw_fd(), false).map(|waited| waited.is_none()),
+            };
+            if let Ok(true) = living {
+                let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
+                count += 1;
+            }
+        }
+        count
     }
 
     /// Makes a process; returns when it has executed its command.
@@ -100,12 +175,12 @@ impl Spawner {
             argv: pointers(&command),
             envp: pointers(&environment),
             descriptors,
-            parent: rustix::process::getpid().as_raw_nonzero().get(),
+            parent: self.parent(),
             error: 0,
         };
         let child = self.clone_child(&mut plan)?;
         if plan.error != 0 {
-            let _ = reap(&child);
+            self.discard(&child);
             return Err(io::Error::from_raw_os_error(plan.error));
         }
         Ok(child)
@@ -116,7 +191,8 @@ impl Spawner {
         // A signal between clone and exec would run the supervisor's handler in the child, with the supervisor's memory.
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
         let mut pidfd: RawFd = -1;
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        let parent = if self.keeper.is_some() { libc::CLONE_PARENT } else { 0 };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | parent;
         let top = self.stack.as_mut_ptr_range().end;
         // SAFETY: the child runs `child` on its own stack, with a plan that outlives it: CLONE_VFORK suspends this thread
         // until the child has executed its command or ended. `child` makes system calls only. All signals are blocked.
@@ -174,30 +250,24 @@ pub fn reap(child: &Child) -> io::Result<Ended> {
     if child.adopted {
         return Ok(Ended::unknown(Ending::Exited(0)));
     }
-    // SAFETY: both are plain numbers, of which all zeros is a value.
-    let (mut info, mut usage): (libc::siginfo_t, libc::rusage) = unsafe { std::mem::zeroed() };
-    let fd = child.pidfd.as_raw_fd();
+    let mut ends = [rustix::event::PollFd::new(&child.pidfd, rustix::event::PollFlags::IN)];
     loop {
-        // The bare call: the C library's leaves the usage out.
-        // SAFETY: the descriptor is open, and the kernel fills the two structs, which live here.
-        let done = unsafe {
-            libc::syscall(libc::SYS_waitid, libc::P_PIDFD, fd, &raw mut info, libc::WEXITED, &raw mut usage)
-        };
-        if done == 0 {
-            break;
+        if let Some(waited) = crate::keeper::link::wait(child.pidfd.as_raw_fd(), false)? {
+            return Ok(ended_of(waited));
         }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
+        match rustix::event::poll(&mut ends, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
         }
     }
-    // SAFETY: `waitid` has filled the part of a child's end.
-    let status = unsafe { info.si_status() };
-    let ending = match info.si_code {
-        libc::CLD_EXITED => Ending::Exited(status),
-        _ => Ending::Signalled(status),
+}
+
+fn ended_of(waited: crate::keeper::link::Waited) -> Ended {
+    let ending = match waited.code {
+        libc::CLD_EXITED => Ending::Exited(waited.status),
+        _ => Ending::Signalled(waited.status),
     };
-    Ok(Ended { ending, usage: Some(usage_of(&usage)), core_dumped: info.si_code == libc::CLD_DUMPED })
+    Ended { ending, usage: Some(usage_of(&waited.usage)), core_dumped: waited.code == libc::CLD_DUMPED }
 }
 
 fn usage_of(usage: &libc::rusage) -> Usage {
@@ -241,27 +311,10 @@ pub fn become_subreaper() -> io::Result<()> {
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).map_err(io::Error::from)
 }
 
-/// Kills and reaps the children of this process that are in no list: descendants of agents that fell to us.
-///
-/// Returns how many were killed.
-pub fn end_strays(known: impl Fn(i32) -> bool) -> usize {
-    let me = rustix::process::getpid().as_raw_nonzero();
-    let list = std::fs::read_to_string(format!("/proc/{me}/task/{me}/children")).unwrap_or_default();
-    let strays = list.split_ascii_whitespace().filter_map(|p| p.parse().ok()).filter(|&p: &i32| !known(p));
-    let mut count = 0;
-    for pid in strays.filter_map(rustix::process::Pid::from_raw) {
-        // Through a pidfd: a number read from a list may have been used again. Only a child of ours can be waited for.
-        let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
-        let ours = rustix::process::waitid(
-            WaitId::PidFd(pidfd.as_fd()),
-            WaitIdOptions::EXITED | WaitIdOptions::NOHANG,
-        );
-        if let Ok(None) = ours {
-            let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-            count += 1;
-        }
-    }
-    count
+/// The children of a process with one thread, as the kernel lists them.
+fn children_of(pid: i32) -> Vec<i32> {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
 /// The environment of a child: this process's own, without what a service manager told it alone, changed by `changes`.

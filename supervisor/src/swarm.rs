@@ -3,7 +3,7 @@
 //! Order of a start: segment → process maps it → seals → read-only descriptors to the peers → generation on the board → go.
 //! Order of a death: pidfd → tree killed → proof → verdict on the board → doorbells → reap → the table decides.
 
-use crate::agent::{Agent, Live, Totals};
+use crate::agent::{Agent, Live, Remains, Totals};
 use crate::birth::{self, Cradle};
 use crate::child::{self, Action, Event, State};
 use crate::config::SwarmFile;
@@ -133,6 +133,12 @@ pub struct Swarm {
     decided: Option<crashes::Decided>,
     /// Its end was told.
     told_over: bool,
+    /// What it writes for a successor, if there is a keeper.
+    kept: Option<kept::Kept>,
+    /// The start was made, here or by a predecessor.
+    begun: bool,
+    /// What is let go of after the next writing.
+    remains: Vec<Remains>,
     /// What the swarm file asks for and this machine does not give, in words.
     pub lacks: Vec<String>,
 }
@@ -148,9 +154,11 @@ mod groups;
 mod guests;
 mod hangs;
 mod hear;
+mod kept;
 mod letters;
 mod order;
 pub mod pause;
+mod record;
 mod replay;
 mod rescue;
 mod sets;
@@ -208,6 +216,7 @@ impl Swarm {
             last_ending: None,
             last_crash: None,
             paused: false,
+            timer: None,
         });
         let agents = agents.collect();
         let stages = topology.stop_order();
@@ -242,10 +251,23 @@ impl Swarm {
             records,
             decided: None,
             told_over: false,
+            kept: None,
+            begun: false,
+            remains: Vec::new(),
             lacks: Vec::new(),
         };
         replay::rests(&mut swarm);
         Ok(swarm)
+    }
+
+    /// A batch of events is done: writes the journal, then lets go of what that named until now.
+    pub fn settle_batch(&mut self) {
+        self.write_journal();
+        for remains in std::mem::take(&mut self.remains) {
+            if let Remains::Live(live) = remains {
+                self.cradle.spawner.bury(live.child);
+            }
+        }
     }
 
     /// What the event loop is to do since the last call.
@@ -342,6 +364,7 @@ impl Swarm {
         let patience =
             members.iter().map(|&a| self.file.agents[self.topology.agents[a].config].stop_timeout).max();
         let deadline = Instant::now() + patience.unwrap_or_default();
+        self.note_stage_due(deadline);
         self.effects.push(Effect::Arm(deadline, stage, Timer::Stage, 0));
     }
 
@@ -389,6 +412,8 @@ impl Swarm {
         live.killed_ns.get_or_insert_with(clock::now_ns);
         live.by.get_or_insert_with(|| "an order to kill".to_owned());
         self.note_death(agent);
+        // Before it is done: a successor that finds the agent dead must not count this against it.
+        self.write_agent(agent);
         self.feed(agent, Event::KillAsked);
         true
     }
@@ -404,6 +429,7 @@ impl Swarm {
     pub fn order(&mut self, agent: usize, event: Event) {
         if let Some(live) = &mut self.agents[agent].live {
             live.ordered = true;
+            self.write_agent(agent);
         }
         self.waiting.retain(|&waiting| waiting != agent);
         self.feed(agent, event);
@@ -413,6 +439,7 @@ impl Swarm {
     pub fn feed(&mut self, agent: usize, event: Event) {
         let config = self.topology.agents[agent].config;
         let policy = self.file.agents[config].restart.policy;
+        self.touch(agent);
         let before = self.agents[agent].state;
         let (state, action) = child::next(before, event, policy);
         if state != before {
@@ -491,11 +518,16 @@ impl Swarm {
     }
 
     fn arm(&mut self, at: Instant, agent: usize, timer: Timer) {
-        self.effects.push(Effect::Arm(at, agent, timer, self.agents[agent].state_serial));
+        let serial = self.agents[agent].state_serial;
+        if matches!(timer, Timer::Ready | Timer::Stop | Timer::Backoff) {
+            self.agents[agent].timer = Some((timer, at, serial));
+        }
+        self.effects.push(Effect::Arm(at, agent, timer, serial));
     }
 
     /// A timer that was armed, and whose state has not changed since.
     pub fn on_timer(&mut self, agent: usize, timer: Timer) {
+        self.touch(agent);
         match timer {
             Timer::Ready => self.feed(agent, Event::ReadyTimedOut),
             Timer::Stop => self.feed(agent, Event::StopTimedOut),

@@ -127,11 +127,17 @@ impl Trial {
 pub struct Trials {
     /// By the message's number. Of an input that is one agent's there is one at most: the message at its cursor.
     all: BTreeMap<(Reader, u64), Trial>,
+    /// Moves when something may have changed.
+    version: u64,
 }
+
+/// A trial as it is kept: whose (an agent's input, or a group's table), its place, attempts, whether it is settled, its reports.
+type KeptTrial = (bool, usize, usize, u64, u64, u32, bool, VecDeque<Report>);
 
 impl Trials {
     /// The trial of a message; a new one if it is the first attempt.
     pub fn at(&mut self, reader: Reader, at: Place) -> &mut Trial {
+        self.version += 1;
         if matches!(reader, Reader::Input(..)) {
             self.all.retain(|(of, sequence), _| *of != reader || *sequence == at.sequence);
         }
@@ -145,7 +151,44 @@ impl Trials {
 
     /// Forgets what a reader has acknowledged: what lies before a place.
     pub fn forget_before(&mut self, reader: Reader, place: Place) {
+        let before = self.all.len();
         self.all.retain(|(of, sequence), _| *of != reader || *sequence >= place.sequence);
+        self.version += u64::from(self.all.len() != before);
+    }
+
+    /// Another one whenever something may have changed.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Everything, for a supervisor's successor; without the reports where it would be more than so many bytes.
+    pub fn to_json(&self, max_bytes: usize) -> Vec<u8> {
+        let kept = |reports: bool| -> Vec<u8> {
+            let all = self.all.iter().map(|((reader, _), trial)| -> KeptTrial {
+                let (grouped, a, b) = match *reader {
+                    Reader::Input(agent, input) => (false, agent, input),
+                    Reader::Group(group, offset) => (true, group, offset),
+                };
+                let Place { position, sequence } = trial.at;
+                let reports = if reports { trial.reports.clone() } else { VecDeque::new() };
+                (grouped, a, b, position, sequence, trial.attempts, trial.settled, reports)
+            });
+            serde_json::to_vec(&all.collect::<Vec<_>>()).unwrap_or_default()
+        };
+        Some(kept(true)).filter(|json| json.len() <= max_bytes).unwrap_or_else(|| kept(false))
+    }
+
+    /// Goes on from what a predecessor had kept.
+    pub fn restore(&mut self, json: &[u8]) {
+        let kept: Vec<KeptTrial> = serde_json::from_slice(json).unwrap_or_default();
+        self.version += 1;
+        self.all = kept
+            .into_iter()
+            .map(|(grouped, a, b, position, sequence, attempts, settled, reports)| {
+                let reader = if grouped { Reader::Group(a, b) } else { Reader::Input(a, b) };
+                ((reader, sequence), Trial { at: Place { position, sequence }, attempts, settled, reports })
+            })
+            .collect();
     }
 
     /// What the next incarnation is told of an input of its own.
@@ -162,6 +205,21 @@ mod tests {
 
     fn report(how: &str) -> Report {
         Report::of_handler(1, String::new(), how)
+    }
+
+    #[test]
+    fn successor_knows_of_every_trial_what_its_predecessor_knew() {
+        let mut trials = Trials::default();
+        let at = |sequence| Place { position: 4096 + 64 * sequence, sequence };
+        trials.at(Reader::Input(3, 0), at(7)).count(1, report("failed"));
+        trials.at(Reader::Group(0, 128), at(1)).count(1, report("failed"));
+        trials.at(Reader::Group(0, 128), at(2)).settle();
+        let mut successor = Trials::default();
+        successor.restore(&trials.to_json(1 << 20));
+        assert_eq!(successor.all, trials.all);
+        successor.restore(&trials.to_json(10));
+        assert_eq!(successor.told(Reader::Input(3, 0)), trials.told(Reader::Input(3, 0)));
+        assert_eq!(successor.at(Reader::Input(3, 0), at(7)).reports().count(), 0, "there was no room for words");
     }
 
     #[test]

@@ -116,6 +116,7 @@ fn ordinary(request: &Request, logs: &Path) -> Option<Response> {
         Request::Info => Response::Info(SwarmInfo {
             swarm: "s".into(),
             pid: std::process::id(),
+            supervisor: 0,
             logs: logs.to_owned(),
             file: "/x/swarm.toml".into(),
         }),

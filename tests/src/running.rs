@@ -26,6 +26,26 @@ impl<'s> Running<'s> {
         self.child.id() as i32
     }
 
+    /// Its supervisor at the moment: a child of the keeper, which is the only child of what was started.
+    pub fn supervisor(&self) -> Option<i32> {
+        let keeper = self.keeper()?;
+        let is_it = |pid: &i32| {
+            let comm = fs::read_to_string(format!("/proc/{pid}/comm"));
+            comm.is_ok_and(|name| name.trim_end() == "shoal-superv") && traces::state(*pid) != Some('Z')
+        };
+        traces::children(keeper).into_iter().find(is_it)
+    }
+
+    /// The keeper.
+    pub fn keeper(&self) -> Option<i32> {
+        traces::children(self.pid()).first().copied()
+    }
+
+    /// Kills the supervisor, and nobody else; false when there was none to kill.
+    pub fn kill_supervisor(&self) -> bool {
+        self.supervisor().is_some_and(|pid| traces::kill(pid, self.stage.mark()))
+    }
+
     /// Its standard output so far.
     pub fn out(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.paths[0]).unwrap_or_default()).into_owned()

@@ -59,9 +59,9 @@ fn sleeps(pid: i32) -> u64 {
 /// would wake ten times.
 fn until_quiet(shoal: &Running<'_>) {
     until("a quiet supervisor", || {
-        let before = sleeps(shoal.pid());
+        let before = sleeps(shoal.supervisor()?);
         std::thread::sleep(Duration::from_secs(1));
-        (sleeps(shoal.pid()) - before <= 4).then_some(())
+        (sleeps(shoal.supervisor()?) - before <= 4).then_some(())
     });
 }
 
@@ -196,13 +196,14 @@ fn supervisor_that_was_stopped_for_several_deadlines_kills_nobody_who_was_not_hu
     // Long enough for a look at it, which comes half a deadline after it woke.
     let begun = Instant::now();
     until("the first look", || (begun.elapsed() >= DEADLINE * 6 / 10).then_some(()));
-    for pid in [shoal.pid(), relay] {
+    let supervisor = shoal.supervisor().expect("a supervisor");
+    for pid in [supervisor, relay] {
         assert!(traces::send(pid, stage.mark(), Signal::STOP));
         until("the stop", || (traces::state(pid) == Some('T')).then_some(()));
     }
     let stopped = Instant::now();
     until("three deadlines", || (stopped.elapsed() >= DEADLINE * 3).then_some(()));
-    for pid in [relay, shoal.pid()] {
+    for pid in [relay, supervisor] {
         assert!(traces::send(pid, stage.mark(), Signal::CONT));
     }
     // The second answer comes behind all that was overdue at the first.

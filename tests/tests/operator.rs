@@ -229,10 +229,11 @@ fn stopped_supervisor_is_told_as_such() {
     let stage = stage!("asleep");
     let mut shoal = stage.run(&swarm(&stage));
     shoal.until_ready();
-    shoal.send(Signal::STOP);
+    let supervisor = Pid::from_raw(shoal.supervisor().expect("a supervisor")).expect("a number");
+    kill_process(supervisor, Signal::STOP).expect("stopped");
     let done = stage.done(&["ps"]);
     assert_eq!(done.status, 1);
     assert!(done.err.contains("does not answer: is it stopped?"), "{}", done.err);
-    kill_process(Pid::from_raw(shoal.pid()).expect("a number"), Signal::CONT).expect("continued");
+    kill_process(supervisor, Signal::CONT).expect("continued");
     assert_eq!(shoal.stop().status, 0);
 }

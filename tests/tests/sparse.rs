@@ -123,13 +123,13 @@ fn reader_is_killed(kills: u64) {
         std::thread::sleep(chance.time(Duration::from_millis(3)));
         busy += u64::from(traces::state(pid) == Some('R'));
         let newborn_too = chance.below(4) == 0;
-        let before = traces::children(shoal.pid());
+        let before = traces::children(shoal.keeper().expect("a keeper"));
         if !traces::kill(pid, stage.mark()) {
             continue;
         }
         done += 1;
         in_start += u64::from(state == PsState::Starting);
-        if newborn_too && let Some(born) = next_child(shoal.pid(), &before) {
+        if newborn_too && let Some(born) = next_child(shoal.keeper().expect("a keeper"), &before) {
             std::thread::sleep(chance.time(Duration::from_millis(3)));
             let killed = u64::from(traces::kill(born, stage.mark()));
             (done, in_start) = (done + killed, in_start + killed);

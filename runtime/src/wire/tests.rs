@@ -72,3 +72,19 @@ fn odd_packets_from_an_agent_are_errors_and_never_block_the_supervisor() {
     let full = (0..100_000).find_map(|_| tell(&here, &ToAgent::Go, &[]).err()).expect("the socket fills");
     assert_eq!(full.kind(), io::ErrorKind::WouldBlock);
 }
+
+#[test]
+fn answer_bears_the_number_of_its_question_and_a_packet_that_is_overheard_stays() {
+    let (here, there) = pair();
+    let question = FromAgent::Declare { channel: 1, publishes: false, fingerprint: 9 };
+    ask(&there, &question, u32::MAX, &[there.as_fd()]).expect("asked");
+    for _ in 0..2 {
+        let Received::Packet(heard, fds) = overhear(&here).expect("heard") else { panic!("nothing") };
+        assert_eq!((heard, fds.len()), ((question.clone(), u32::MAX), 1));
+    }
+    drop_one(&here).expect("dropped");
+    assert!(matches!(overhear(&here).expect("heard"), Received::Nothing));
+    answer(&here, &ToAgent::Refused("no".into()), 7).expect("answered");
+    let Received::Packet(heard, _) = hear_answer(&there, true).expect("heard") else { panic!("nothing") };
+    assert_eq!(heard, (ToAgent::Refused("no".into()), 7));
+}

@@ -1,7 +1,7 @@
 //! The start of an incarnation: spawned, sealed, introduced to its peers, told to begin. Or never ready.
 
 use super::{Effect, Swarm};
-use crate::agent::Sealed;
+use crate::agent::{Live, Sealed};
 use crate::child::{Event, State};
 use crate::events::Kind;
 use crate::log::Level;
@@ -22,8 +22,10 @@ impl Swarm {
         }
         match self.bear(agent, false) {
             Ok(live) => {
-                self.effects.push(Effect::Watch(live.incarnation));
+                // Before it is watched: of a child that is in no record, a successor knows only that it is none of its own.
+                let watch = Effect::Watch(live.incarnation);
                 self.begin_life(agent, live);
+                self.effects.push(watch);
             }
             Err(error) => {
                 let config = &self.file.agents[self.topology.agents[agent].config];
@@ -112,6 +114,8 @@ impl Swarm {
                     false => live.post.add_ahead(of),
                 }
             }
+            // Before anybody acts on it.
+            self.note_post(neighbour, false);
             self.introduce(of, neighbour);
         }
         if begun {
@@ -130,7 +134,7 @@ impl Swarm {
     }
 
     /// Puts what a newcomer shall know of `of` into its post: the undrained dead first, then the living, then standbys.
-    fn introduce(&mut self, to: Incarnation, of: usize) {
+    pub(super) fn introduce(&mut self, to: Incarnation, of: usize) {
         let reads = self.reads(to.agent as usize, of);
         let graves: Vec<Incarnation> = self.agents[of].graves.iter().map(|g| g.incarnation).collect();
         let sealed = self.agents[of].lives().filter(|l| l.sealed.is_some());
@@ -148,8 +152,19 @@ impl Swarm {
     pub(super) fn flush(&mut self, agent: usize) {
         let lives: Vec<u32> = self.agents[agent].lives().map(|live| live.incarnation.generation).collect();
         lives.into_iter().for_each(|generation| self.flush_life(agent, generation));
-        let live = self.agents[agent].live.as_mut().filter(|l| l.begun && l.sealed.is_some());
-        if let Some(live) = live.filter(|l| !l.going && l.post.is_done()) {
+        let begins = |live: &&mut Live| live.begun && live.sealed.is_some() && live.post.is_done();
+        let Some(live) = self.agents[agent].live.as_mut().filter(begins) else { return };
+        if !std::mem::replace(&mut live.going, true) {
+            // Before it begins: a successor must know that it may have done something.
+            self.write_agent(agent);
+            self.tell_to_begin(agent);
+        }
+        self.note_post(agent, true);
+    }
+
+    /// Tells an agent to begin; twice does no harm.
+    pub(super) fn tell_to_begin(&mut self, agent: usize) {
+        if let Some(live) = &mut self.agents[agent].live {
             live.going = wire::tell(&live.control, &ToAgent::Go, &[]).is_ok();
         }
     }

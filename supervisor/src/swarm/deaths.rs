@@ -1,7 +1,7 @@
 //! The end of an incarnation: proof, verdict, conclusions; and of an agent that is given up.
 
 use super::{Ends, PROOF_PATIENCE, PROOF_RETRY, Swarm, Timer};
-use crate::agent::{Crash, Grave, Live};
+use crate::agent::{Crash, Grave, Live, Remains};
 use crate::child::{Event, Next, State};
 use crate::death;
 use crate::events::Kind;
@@ -47,7 +47,7 @@ impl Swarm {
 
     /// Ends descendants of agents that fell to this process.
     pub(super) fn end_strays(&self) {
-        spawn::end_strays(|pid| {
+        self.cradle.spawner.end_strays(|pid| {
             self.guests.contains(&pid) || self.agents.iter().any(|a| a.lives().any(|l| l.child.pid == pid))
         });
     }
@@ -62,7 +62,10 @@ impl Swarm {
             live.sealed = None;
         }
         let segment = live.sealed.as_ref().map(|s| (&s.view, &record.shape));
-        let verdict = death::verdict(live.incarnation.generation, segment, &lanes, &inputs);
+        // One that a predecessor of this supervisor has written may be known already.
+        let written = self.board.view().verdict(live.incarnation);
+        let generation = live.incarnation.generation;
+        let verdict = written.unwrap_or_else(|| death::verdict(generation, segment, &lanes, &inputs));
         if live.begun {
             self.board.verdict(agent as u32, &verdict);
             self.board.announce();
@@ -82,7 +85,7 @@ impl Swarm {
         if let Some(sealed) = &live.sealed {
             record.past.add(&sealed.view);
         }
-        let ended = spawn::reap(&live.child).unwrap_or(Ended::unknown(Ending::Exited(255)));
+        let ended = self.cradle.spawner.ended(&live.child).unwrap_or(Ended::unknown(Ending::Exited(255)));
         let ending = ended.ending;
         let crash = self.evidence(agent, &live, desk.as_ref(), &ended);
         let in_vain = self.note_attempts(agent, &live, desk, ending);
@@ -126,6 +129,7 @@ impl Swarm {
                 self.happened_in(Kind::Died, agent, generation, &ending.to_string(), None);
             }
         }
+        self.remains.push(Remains::Live(Box::new(live)));
     }
 
     /// What the death means for the agent's life.
@@ -168,10 +172,10 @@ impl Swarm {
     pub(super) fn drain_output(&mut self, agent: usize, live: &mut Live) {
         let streams = [Stream::Out, Stream::Err];
         for (pipe, stream) in live.pipes.iter_mut().zip(streams) {
-            let Some(fd) = pipe.take() else { continue };
+            let Some(fd) = &*pipe else { continue };
             // What the dead has written fits the pipe's buffer; a descendant that writes on is not waited for.
             for _ in 0..64 {
-                let mut waiting = [rustix::event::PollFd::new(&fd, rustix::event::PollFlags::IN)];
+                let mut waiting = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
                 let ready = rustix::event::poll(
                     &mut waiting,
                     Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }),

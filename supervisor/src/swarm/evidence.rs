@@ -2,6 +2,7 @@
 //! long recoveries took.
 
 use super::Swarm;
+use crate::agent::Remains;
 use crate::death::Bounds;
 use shoal_runtime::board::Status;
 use shoal_runtime::commit::{self, Key};
@@ -89,7 +90,9 @@ impl Swarm {
             if !drained {
                 return;
             }
-            self.agents[agent].graves.pop_front();
+            let drained = self.agents[agent].graves.pop_front();
+            self.remains.extend(drained.map(Remains::Grave));
+            self.touch(agent);
         }
     }
 

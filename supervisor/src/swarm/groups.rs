@@ -36,6 +36,7 @@ impl Groups {
         let memory = |group: &crate::topology::Group| -> io::Result<Memory> {
             let writable = segment::create_table(group.bytes)?;
             let region = segment::open_table(&writable, group.bytes, true)?;
+            region.bequeath()?;
             let read_only = segment::reopen_read_only(&writable)?;
             Ok(Memory { writable, read_only, region })
         };
@@ -46,6 +47,16 @@ impl Groups {
     pub(super) fn next_owner(&mut self) -> u32 {
         self.owners += 1;
         self.owners
+    }
+
+    /// The number of the last incarnation.
+    pub(super) fn owners(&self) -> u32 {
+        self.owners
+    }
+
+    /// Goes on from what a predecessor of this supervisor knew.
+    pub(super) fn restore_owners(&mut self, owners: u32) {
+        self.owners = self.owners.max(owners);
     }
 
     /// What an agent is handed, in the order of its manifest.

@@ -1,6 +1,7 @@
 //! What agents say and print, and what they are asked.
 
 use super::{Ends, Swarm, live_of};
+use crate::agent::Remains;
 use crate::child::Event;
 use crate::events::Kind;
 use crate::log::Level;
@@ -16,8 +17,18 @@ impl Swarm {
     pub fn on_control(&mut self, agent: usize) {
         loop {
             let Some(live) = &self.agents[agent].live else { return };
-            match wire::listen(&live.control) {
-                Ok(Received::Packet(message, along)) => self.on_said(agent, message, &along),
+            match wire::overhear(&live.control) {
+                Ok(Received::Packet((message, number), along)) => {
+                    if let Some(live) = &mut self.agents[agent].live {
+                        live.asked = number;
+                    }
+                    self.on_said(agent, message, &along);
+                    // Only when what follows from it is written down: a successor would hear it again.
+                    self.write_journal();
+                    if let Some(live) = &self.agents[agent].live {
+                        let _ = wire::drop_one(&live.control);
+                    }
+                }
                 // An adopted process leaves by this and may live on.
                 Ok(Received::Closed) if live.child.adopted && live.dead_since.is_none() => {
                     return self.on_death(agent);
@@ -68,7 +79,8 @@ impl Swarm {
             let text = format!("agent {}: {text}", self.agents[agent].name);
             self.notice(&text);
         }
-        let _ = wire::tell(&live_of(&self.agents[agent]).control, &answer, &[]);
+        let live = live_of(&self.agents[agent]);
+        let _ = wire::answer(&live.control, &answer, live.asked);
     }
 
     pub(super) fn check_declared(
@@ -159,7 +171,11 @@ impl Swarm {
         let stream = if pipe == 0 { Stream::Out } else { Stream::Err };
         match record.capture.on_readable(fd.as_fd(), stream) {
             Ok(Drained::Open) => {}
-            Ok(Drained::Closed) | Err(_) => live.pipes[pipe] = None,
+            Ok(Drained::Closed) | Err(_) => {
+                let ended = live.pipes[pipe].take();
+                self.remains.extend(ended.map(Remains::Pipe));
+                self.touch(agent);
+            }
         }
         if let Some(text) = self.agents[agent].capture.take_log_fault() {
             self.remark(Level::Warn, &text);

@@ -11,7 +11,9 @@ impl Swarm {
         let text = format!("{} agents, by {}", self.agents.len() - 1, self.file.path.display());
         self.records.events.note(Kind::SwarmStarted, Of::default(), &text);
         let postman = self.postman.agent;
+        self.begun = true;
         self.waiting = (0..self.agents.len()).filter(|&agent| agent != postman).collect();
+        self.write_journal();
         self.start_due();
         self.look_again_for_sleepers();
     }

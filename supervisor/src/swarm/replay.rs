@@ -15,7 +15,7 @@ pub(super) struct Postman {
     /// For each of its lanes the channel, and the group that reads it.
     lanes: Vec<(usize, String)>,
     /// The number of the last batch.
-    batch: u64,
+    pub(super) batch: u64,
 }
 
 impl Postman {

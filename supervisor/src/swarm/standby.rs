@@ -9,7 +9,7 @@
 //! first, so that generations only grow; a new one is made when the agent is ready again. The death of a standby concerns nobody.
 
 use super::{Effect, Ends, Swarm, Timer};
-use crate::agent::Live;
+use crate::agent::{Live, Remains};
 use crate::child::{Event, State};
 use crate::events::Kind;
 use crate::hooks::Occasion;
@@ -83,6 +83,8 @@ impl Swarm {
             Ok(live) => {
                 self.effects.push(Effect::Watch(live.incarnation));
                 self.agents[agent].spares.push_back(live);
+                // Its number is used: a successor, which ends it, must not give it to another.
+                self.write_agent(agent);
             }
             Err(error) => {
                 let text = format!(
@@ -131,6 +133,7 @@ impl Swarm {
         record.generation = live.incarnation.generation;
         let pid = live.child.pid;
         record.live = Some(live);
+        self.write_agent(agent);
         self.happened(Kind::Started, agent, &format!("process {pid}"));
         self.tell_hooks(agent, Occasion::Started, "process started");
         self.hear_bell(agent);
@@ -180,6 +183,8 @@ impl Swarm {
         }
         live.begun = true;
         let incarnation = live.incarnation;
+        // Before anybody is told: from here on its death wants a verdict.
+        self.write_agent(agent);
         self.board.publish_generation(incarnation);
         self.board.announce();
         self.flush(agent);
@@ -233,8 +238,9 @@ impl Swarm {
         let Some(mut spare) = self.agents[agent].spares.remove(place) else { return };
         spawn::kill_tree(&spare.child);
         self.drain_output(agent, &mut spare);
-        let ending = spawn::reap(&spare.child);
-        if spare.ordered {
+        let (ending, ordered) = (self.cradle.spawner.ended(&spare.child), spare.ordered);
+        self.remains.push(Remains::Live(Box::new(spare)));
+        if ordered {
             return;
         }
         let how = ending.map_or_else(|error| error.to_string(), |ended| ended.ending.to_string());

@@ -1,0 +1,248 @@
+//! A supervisor's journal: what its successor must know, in memory that outlives it.
+//!
+//! ```text
+//!   words            one by one: counters and flags that stand for themselves
+//!   series           values that are only ever added: a count, then the values
+//!   record 0         turn │ slot A: sequence, length, checksum, bytes │ slot B: the same
+//!   record 1 …       the slots are written alternately; `turn` names the one that holds
+//! ```
+//! The keeper maps it before it forks the first supervisor and writes only words; the living supervisor writes everything else. It
+//! has no name and no descriptor. What a record's bytes mean is the supervisor's business.
+
+use crate::region::Region;
+use crate::sync::Ordering;
+use std::io;
+
+/// Bytes before a slot's own: sequence, length, checksum, and one word to keep the bytes 16-aligned.
+const SLOT_HEAD_BYTES: usize = 32;
+/// Bytes before a record's slots: the word that names the one that holds, and room to keep lines apart.
+const RECORD_HEAD_BYTES: usize = 64;
+
+/// A record did not fit the room that was planned for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong {
+    /// Its length.
+    pub bytes: usize,
+    /// The room.
+    pub max_bytes: usize,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    offset: usize,
+    max_bytes: usize,
+}
+
+impl Place {
+    fn slot(self, index: u64) -> usize {
+        self.offset + RECORD_HEAD_BYTES + index as usize * (SLOT_HEAD_BYTES + self.max_bytes)
+    }
+}
+
+/// The journal. Forked children have the same one.
+pub struct Journal {
+    region: Region,
+    words: usize,
+    records: Vec<Place>,
+    series: Vec<Place>,
+}
+
+impl Journal {
+    /// Makes an empty journal of so many words, with records of up to so many bytes, and series of up to so many values. Pages that
+    /// are never written cost nothing.
+    ///
+    /// # Errors
+    /// No address space.
+    pub fn create(
+        words: usize,
+        records_bytes_max: &[usize],
+        series_values_max: &[usize],
+    ) -> io::Result<Journal> {
+        let mut end = (words * 8).next_multiple_of(64);
+        let mut place = |max_bytes: usize, bytes: &dyn Fn(usize) -> usize| {
+            let max_bytes = max_bytes.next_multiple_of(64);
+            let offset = end;
+            end = (offset + bytes(max_bytes)).next_multiple_of(64);
+            Place { offset, max_bytes }
+        };
+        let series: Vec<Place> =
+            series_values_max.iter().map(|count| place(count * 8, &|bytes| 64 + bytes)).collect();
+        let record = |bytes: usize| RECORD_HEAD_BYTES + 2 * (SLOT_HEAD_BYTES + bytes);
+        let records: Vec<Place> = records_bytes_max.iter().map(|max| place(*max, &record)).collect();
+        Ok(Journal { region: Region::map_inherited(end.max(64))?, words, records, series })
+    }
+
+    /// A word that stands for itself.
+    pub fn word(&self, index: usize) -> u64 {
+        assert!(index < self.words);
+        // Acquire: pairs with the Release in `set_word`, by another process.
+        self.region.word(index * 8).load(Ordering::Acquire)
+    }
+
+    /// Writes such a word.
+    pub fn set_word(&self, index: usize, value: u64) {
+        assert!(index < self.words);
+        // Release: pairs with the Acquire in `word`.
+        self.region.word(index * 8).store(value, Ordering::Release);
+    }
+
+    /// Writes a record; false when it holds these bytes already.
+    ///
+    /// # If we die here
+    /// The record holds what it held before, or all of this.
+    ///
+    /// # Errors
+    /// It is longer than was planned; then it holds what it held before.
+    pub fn write(&self, record: usize, bytes: &[u8]) -> Result<bool, TooLong> {
+        let place = self.records[record];
+        if bytes.len() > place.max_bytes {
+            return Err(TooLong { bytes: bytes.len(), max_bytes: place.max_bytes });
+        }
+        // Relaxed: one writer, and whoever reads it later was forked after this process ended.
+        let turn = self.region.word(place.offset).load(Ordering::Relaxed);
+        let sum = checksum(bytes);
+        if turn > 0 {
+            let at = place.slot(turn % 2);
+            let [_, length, held] = self.head(at);
+            if (length, held) == (bytes.len() as u64, sum) {
+                return Ok(false);
+            }
+        }
+        let at = place.slot((turn + 1) % 2);
+        for (word, value) in [turn + 1, bytes.len() as u64, sum].into_iter().enumerate() {
+            self.region.word(at + word * 8).store(value, Ordering::Relaxed);
+        }
+        self.region.copy_in(at + SLOT_HEAD_BYTES, bytes);
+        // Release: publishes the slot; a death before leaves the other one, whole.
+        self.region.word(place.offset).store(turn + 1, Ordering::Release);
+        Ok(true)
+    }
+
+    /// What a record holds; `None` when it was never written, or somebody wrote over it.
+    pub fn read(&self, record: usize) -> Option<rkyv::util::AlignedVec<16>> {
+        let place = self.records[record];
+        // Acquire: pairs with the Release in `write`.
+        let turn = self.region.word(place.offset).load(Ordering::Acquire);
+        let at = place.slot(turn % 2);
+        let [sequence, length, sum] = self.head(at);
+        if turn == 0 || sequence != turn || length as usize > place.max_bytes {
+            return None;
+        }
+        let mut bytes = rkyv::util::AlignedVec::with_capacity(length as usize);
+        bytes.resize(length as usize, 0);
+        self.region.copy_out(at + SLOT_HEAD_BYTES, &mut bytes);
+        (checksum(&bytes) == sum).then_some(bytes)
+    }
+
+    fn head(&self, at: usize) -> [u64; 3] {
+        // Relaxed: ordered by the word that names the slot.
+        [0, 8, 16].map(|offset| self.region.word(at + offset).load(Ordering::Relaxed))
+    }
+
+    /// Adds values to a series; what there is no room for is not kept.
+    ///
+    /// # If we die here
+    /// All of them are there, or none.
+    pub fn extend(&self, series: usize, values: &[u64]) {
+        let place = self.series[series];
+        // Relaxed: one writer.
+        let count = self.region.word(place.offset).load(Ordering::Relaxed) as usize;
+        let room = place.max_bytes / 8 - count;
+        let values = &values[..values.len().min(room)];
+        for (index, value) in values.iter().enumerate() {
+            self.region.word(place.offset + 64 + (count + index) * 8).store(*value, Ordering::Relaxed);
+        }
+        // Release: publishes the values.
+        self.region.word(place.offset).store((count + values.len()) as u64, Ordering::Release);
+    }
+
+    /// How many values a series holds.
+    pub fn series_len(&self, series: usize) -> usize {
+        let place = self.series[series];
+        // Acquire: pairs with the Release in `extend`.
+        (self.region.word(place.offset).load(Ordering::Acquire) as usize).min(place.max_bytes / 8)
+    }
+
+    /// The values of a series.
+    pub fn series(&self, series: usize) -> Vec<u64> {
+        let at = self.series[series].offset + 64;
+        // Relaxed: ordered by the count.
+        (0..self.series_len(series)).map(|i| self.region.word(at + i * 8).load(Ordering::Relaxed)).collect()
+    }
+}
+
+/// Eight bytes at a time: a record is a few thousand bytes, written often.
+fn checksum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let sum = words.iter().fold(bytes.len() as u64, |sum, word| mix(sum, u64::from_le_bytes(*word)));
+    rest.iter().fold(sum, |sum, byte| mix(sum, u64::from(*byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn record_holds_what_was_written_last_and_only_what_fits(
+            writes in proptest::collection::vec((0usize..3, proptest::collection::vec(any::<u8>(), 0..200)), 0..40)
+        ) {
+            let journal = Journal::create(8, &[64, 128, 192], &[]).expect("made");
+            let mut held: [Option<Vec<u8>>; 3] = Default::default();
+            for (record, bytes) in writes {
+                let fits = bytes.len() <= 64 * (record + 1);
+                let changes = held[record].as_ref() != Some(&bytes);
+                match journal.write(record, &bytes) {
+                    Ok(written) => {
+                        prop_assert!(fits);
+                        prop_assert_eq!(written, changes);
+                        held[record] = Some(bytes);
+                    }
+                    Err(_) => prop_assert!(!fits),
+                }
+                for (record, held) in held.iter().enumerate() {
+                    prop_assert_eq!(journal.read(record).map(|bytes| bytes.to_vec()), held.clone());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn writer_that_dies_before_the_last_store_leaves_the_record_before_whole() {
+        let journal = Journal::create(8, &[64], &[]).expect("made");
+        journal.write(0, b"first").expect("it fits");
+        journal.write(0, b"second").expect("it fits");
+        // The death: everything of the third is written but the word that names its slot.
+        let turn = journal.region.word(journal.records[0].offset).load(Ordering::Relaxed);
+        journal.write(0, b"third").expect("it fits");
+        journal.region.word(journal.records[0].offset).store(turn, Ordering::Relaxed);
+        assert_eq!(journal.read(0).as_deref(), Some(&b"second"[..]));
+        journal.write(0, b"fourth").expect("it fits");
+        assert_eq!(journal.read(0).as_deref(), Some(&b"fourth"[..]));
+    }
+
+    #[test]
+    fn record_that_was_written_over_is_none() {
+        let journal = Journal::create(8, &[64], &[]).expect("made");
+        assert!(journal.read(0).is_none(), "it was never written");
+        journal.write(0, b"whole and sound").expect("it fits");
+        let at = journal.records[0].slot(1) + SLOT_HEAD_BYTES;
+        journal.region.word(at).store(7, Ordering::Relaxed);
+        assert!(journal.read(0).is_none());
+    }
+
+    #[test]
+    fn series_keeps_what_there_is_room_for() {
+        let journal = Journal::create(8, &[], &[8, 3]).expect("made");
+        journal.extend(0, &[1, 2]);
+        journal.extend(1, &[9]);
+        journal.extend(0, &[3, 4, 5, 6, 7, 8, 9, 10]);
+        assert_eq!(journal.series(0), [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(journal.series(1), [9]);
+        assert_eq!((journal.series_len(0), journal.series_len(1)), (8, 1));
+        journal.set_word(3, 77);
+        assert_eq!((journal.word(3), journal.word(4)), (77, 0));
+    }
+}

@@ -1,0 +1,326 @@
+//! UNSAFE. Who outlives a supervisor: the keeper, which forks the next one; and the guard, which outlives the keeper.
+//!
+//! ```text
+//!   the shell's process ── guard    waits; its death ends everything, and so does the keeper's
+//!        └─ keeper                  parent of everything; holds every descriptor; forks the supervisor again when that dies
+//!             ├─ supervisor         shares the keeper's table of descriptors, and nothing else of its memory but the
+//!             │                     journal, the board and the claim tables
+//!             ├─ agent …            cloned by the supervisor as its siblings; they die with the keeper
+//!             └─ orphaned descendants of agents
+//! ```
+//! Before the split everything is made that exists before any agent: swarm file, topology, board, control socket. A supervisor is a
+//! copy of the keeper (`clone` without an address space of its own choosing: copy on write), so a successor has all of it as it was then,
+//! and the journal says what came since. The table of descriptors is *shared* (`CLONE_FILES`): what a supervisor opens is open in the
+//! keeper, under the same number, when that supervisor is gone. So nothing has to be handed over, agents never read an end of file, and
+//! the keeper needs to know of no descriptor at all.
+//!
+//! The keeper uses no heap after the split, and reads nothing but fixed-size words. What it does for the supervisor is what only a
+//! parent can: ask how a child ended, and reap it (`keeper/link.rs` asks). Decision: docs/decisions/0010.
+#![allow(unsafe_code)]
+
+pub mod link;
+pub mod table;
+mod tree;
+
+use libc::{c_int, pid_t};
+use shoal_runtime::journal::Journal;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+pub use link::Link;
+pub use tree::end_children;
+
+/// Words of the journal that keeper, guard and supervisors share.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum Word {
+    /// The process number of the living supervisor; 0 while there is none. The keeper's.
+    Supervisor = 0,
+    /// How many supervisors were started. The keeper's.
+    Lives = 1,
+    /// How many of them died by SIGKILL. The keeper's.
+    Kills = 2,
+    /// When the last one was found dead, CLOCK_MONOTONIC ns. The keeper's.
+    DiedAt = 3,
+    /// When one was last killed on purpose, CLOCK_MONOTONIC ns; 0 when its successor has noted it. The guard's.
+    KilledAt = 4,
+    /// The living supervisor has taken over, or made the start: it is number so many. The supervisor's.
+    Watching = 5,
+    /// Whoever kills supervisors on purpose shall leave it. The supervisor's.
+    Calm = 6,
+}
+
+/// Reads a shared word.
+pub fn word(journal: &Journal, which: Word) -> u64 {
+    journal.word(which as usize)
+}
+
+/// Writes a shared word.
+pub fn set_word(journal: &Journal, which: Word, value: u64) {
+    journal.set_word(which as usize, value);
+}
+
+/// When the keeper gives up.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Everything ends when the supervisor dies (`orphans = "kill"`).
+    pub end_with_supervisor: bool,
+    /// So many supervisors in a row may die within a second of their start.
+    pub short_lives_max: u32,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Terms { end_with_supervisor: false, short_lives_max: 10 }
+    }
+}
+
+/// A supervisor that lived so long ends the row of short lives, ns.
+const SHORT_LIFE_NS: u64 = 1_000_000_000;
+
+/// Which supervisor a process is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Life {
+    /// From 1: whoever is not the first takes over.
+    pub number: u64,
+}
+
+/// How it ended, as the guard sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// With this exit status, of the last supervisor or, when that cannot be, of the keeper.
+    Status(u8),
+    /// The keeper was killed by this signal, and everything with it.
+    KeeperKilled(c_int),
+}
+
+/// Exit status when supervisors die too often, or the keeper cannot go on.
+const GAVE_UP: u8 = 1;
+
+/// What the guard and the keeper have in common before they part.
+pub struct Split {
+    /// The keeper's end.
+    keepers: OwnedFd,
+    /// The supervisor's end.
+    supervisors: OwnedFd,
+    guard: OwnedFd,
+    children: OwnedFd,
+}
+
+impl Split {
+    /// Prepares, and makes this process the guard. The thread that calls it must be the only one.
+    ///
+    /// # Errors
+    /// No descriptors left, or the kernel refuses to let us be the parent of orphans.
+    pub fn prepare() -> io::Result<Split> {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+        let (keepers, supervisors) = socketpair(AddressFamily::UNIX, kind, flags, None)?;
+        let guard = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
+        crate::spawn::become_subreaper()?;
+        let mask = child_died();
+        // SAFETY: a plain call with a set that lives here; -1 asks for a new descriptor.
+        let children = unsafe { libc::signalfd(-1, &raw const mask, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if children < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made it for this process, and nobody else knows its number.
+        let children = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(children) };
+        Ok(Split { keepers, supervisors, guard, children })
+    }
+
+    /// What the supervisor asks its keeper with.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn link(&self) -> io::Result<Link> {
+        Ok(Link::new(self.supervisors.try_clone()?))
+    }
+
+    /// Splits this process: the caller goes on as the guard, with the keeper's process number. In each supervisor `supervise` is
+    /// called, and its result is the exit status of everything. When the guard dies the keeper ends everything, and then calls
+    /// `sweep`.
+    ///
+    /// # Errors
+    /// No process left.
+    pub fn part(
+        self,
+        terms: Terms,
+        journal: &Journal,
+        supervise: impl FnOnce(Life) -> u8,
+        sweep: impl FnOnce(),
+    ) -> io::Result<pid_t> {
+        // What is buffered would be printed by each copy.
+        let _ = io::Write::flush(&mut io::stdout());
+        // SAFETY: there is one thread (`prepare`), so the copy is whole.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => keep(&self, terms, journal, supervise, sweep),
+            keeper => {
+                // What it holds is for supervisors: here it would be taken down.
+                std::mem::forget(supervise);
+                Ok(keeper)
+            }
+        }
+    }
+}
+
+fn child_died() -> libc::sigset_t {
+    // SAFETY: a set of signals is plain bits, filled by the calls below.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGCHLD);
+        set
+    }
+}
+
+/// The keeper's life. No heap from here on.
+fn keep(
+    split: &Split,
+    terms: Terms,
+    journal: &Journal,
+    supervise: impl FnOnce(Life) -> u8,
+    sweep: impl FnOnce(),
+) -> ! {
+    let mask = child_died();
+    // SAFETY: plain calls on this process: out of the terminal's group, so that what is typed there reaches the guard alone; deaths of
+    // children are told by a descriptor; orphans fall to this process; a name that `ps` shows.
+    unsafe {
+        libc::setpgid(0, 0);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const mask, std::ptr::null_mut());
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
+        libc::prctl(libc::PR_SET_NAME, c"shoal-keeper".as_ptr());
+    }
+    let (mut number, mut short_lives) = (0, 0);
+    loop {
+        number += 1;
+        set_word(journal, Word::Lives, number);
+        let born_ns = shoal_runtime::clock::now_ns();
+        let supervisor = clone_supervisor();
+        if supervisor == 0 {
+            let status = become_supervisor().map_or(GAVE_UP, |()| supervise(Life { number }));
+            std::process::exit(status.into());
+        }
+        if supervisor < 0 {
+            give_up(c"shoal: no process is left for a supervisor: everything is ended\n");
+        }
+        set_word(journal, Word::Supervisor, supervisor as u64);
+        let Some(ended) = watch(split, supervisor) else {
+            // The guard is dead: the swarm has nobody who would wait for it.
+            tree::end_children();
+            sweep();
+            exit(GAVE_UP);
+        };
+        set_word(journal, Word::Supervisor, 0);
+        let now_ns = shoal_runtime::clock::now_ns();
+        match ended {
+            // A panic is a death, too.
+            tree::Ended::Exited(status) if status != 101 => {
+                tree::end_children();
+                exit(status as u8);
+            }
+            tree::Ended::Signalled(libc::SIGKILL) => set_word(journal, Word::Kills, word(journal, Word::Kills) + 1),
+            tree::Ended::Exited(_) | tree::Ended::Signalled(_) => {}
+        }
+        set_word(journal, Word::DiedAt, now_ns);
+        short_lives = if now_ns - born_ns < SHORT_LIFE_NS { short_lives + 1 } else { 0 };
+        if terms.end_with_supervisor {
+            give_up(c"shoal: the supervisor died, and `orphans = \"kill\"`: everything is ended\n");
+        }
+        if short_lives > terms.short_lives_max {
+            give_up(c"shoal: supervisors die as soon as they are started: everything is ended\n");
+        }
+        // What it asked and did not hear is void.
+        link::drain(split.keepers.as_raw_fd());
+    }
+}
+
+/// A copy of this process that shares its table of descriptors; 0 in the copy.
+fn clone_supervisor() -> pid_t {
+    let flags = libc::CLONE_FILES | libc::SIGCHLD;
+    // SAFETY: without a stack of its own and without CLONE_VM this is a fork: the copy goes on here with memory of its own. There is one
+    // thread, so no lock is held by anybody else. What `fork` of the C library does besides (its own handlers) nobody here asked for.
+    unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) as pid_t }
+}
+
+/// In the copy: it dies with the keeper, and hears of signals as before.
+fn become_supervisor() -> io::Result<()> {
+    let mask = child_died();
+    // SAFETY: plain calls on this process.
+    unsafe {
+        let keeper = libc::getppid();
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 0);
+        libc::prctl(libc::PR_SET_NAME, c"shoal-superv".as_ptr());
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const mask, std::ptr::null_mut());
+        // The keeper may have died before the second line: then this process fell to the guard.
+        if libc::getppid() != keeper {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+    }
+    Ok(())
+}
+
+/// Serves the supervisor until it is dead: how it ended. `None` when the guard is dead.
+fn watch(split: &Split, supervisor: pid_t) -> Option<tree::Ended> {
+    let (requests, children) = (split.keepers.as_raw_fd(), split.children.as_raw_fd());
+    let watched = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+    let mut fds = [watched(requests), watched(children), watched(split.guard.as_raw_fd())];
+    loop {
+        // SAFETY: the three entries live here.
+        unsafe { libc::poll(fds.as_mut_ptr(), 3, -1) };
+        if fds[2].revents != 0 {
+            return None;
+        }
+        if fds[0].revents != 0 {
+            link::serve(requests);
+        }
+        if fds[1].revents != 0 {
+            let mut told = [0u8; 128 * 8];
+            // SAFETY: reads into bytes that live here; the descriptor never blocks.
+            unsafe { libc::read(children, told.as_mut_ptr().cast(), told.len()) };
+        }
+        if let Some(ended) = tree::reap_if_dead(supervisor) {
+            return Some(ended);
+        }
+    }
+}
+
+fn give_up(why: &std::ffi::CStr) -> ! {
+    // SAFETY: bytes of a constant.
+    unsafe { libc::write(2, why.as_ptr().cast(), why.count_bytes()) };
+    tree::end_children();
+    exit(GAVE_UP)
+}
+
+/// Ends this process without a word to anybody: what it holds is the guard's to remove.
+fn exit(status: u8) -> ! {
+    // SAFETY: it does not return.
+    unsafe { libc::_exit(status.into()) }
+}
+
+/// Waits for the keeper, then ends what it left: for the guard. `beside` is called at the times that it asks for.
+pub fn guard(keeper: pid_t, mut beside: impl FnMut() -> Option<std::time::Duration>) -> End {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let pid = rustix::process::Pid::from_raw(keeper);
+    let pidfd = pid.and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+    let ended = loop {
+        let pause = beside();
+        match (&pidfd, pause) {
+            (Some(pidfd), pause) => {
+                let pause = pause.map(|p| Timespec { tv_sec: p.as_secs() as i64, tv_nsec: p.subsec_nanos().into() });
+                let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], pause.as_ref());
+            }
+            (None, pause) => std::thread::sleep(pause.unwrap_or(std::time::Duration::from_millis(20))),
+        }
+        if let Some(ended) = tree::reap_if_dead(keeper) {
+            break ended;
+        }
+    };
+    end_children();
+    match ended {
+        tree::Ended::Exited(status) => End::Status(status as u8),
+        tree::Ended::Signalled(signal) => End::KeeperKilled(signal),
+    }
+}

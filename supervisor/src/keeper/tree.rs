@@ -1,0 +1,82 @@
+//! UNSAFE. Ends whole trees of processes: used by the keeper and the guard, so without the heap.
+
+use libc::{c_int, pid_t};
+
+/// How a child ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// By itself.
+    Exited(c_int),
+    /// By a signal.
+    Signalled(c_int),
+}
+
+/// Reaps a child if it is dead. Somebody who is no child any more counts as killed.
+pub fn reap_if_dead(pid: pid_t) -> Option<Ended> {
+    let mut status = 0;
+    // SAFETY: fills a word that lives here.
+    match unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } {
+        0 => None,
+        -1 => Some(Ended::Signalled(libc::SIGKILL)),
+        _ if libc::WIFEXITED(status) => Some(Ended::Exited(libc::WEXITSTATUS(status))),
+        _ => Some(Ended::Signalled(libc::WTERMSIG(status))),
+    }
+}
+
+/// Kills and reaps all children of this process, and all that fall to it meanwhile, until there are none. For a process with one
+/// thread that is a sub-reaper.
+pub fn end_children() {
+    loop {
+        kill_children();
+        // One at least is ended, or there is none.
+        if !reap_one(0) {
+            return;
+        }
+        while reap_one(libc::WNOHANG) {}
+    }
+}
+
+/// False when there is no child (or, with WNOHANG, no dead one).
+fn reap_one(flags: c_int) -> bool {
+    // SAFETY: a plain call; no status is asked for.
+    unsafe { libc::waitpid(-1, std::ptr::null_mut(), flags) > 0 }
+}
+
+/// Sends SIGKILL to every child, and to the process group that it leads.
+fn kill_children() {
+    each_child(|pid| {
+        // SAFETY: plain calls. A child that was not reaped keeps its number, and the number of the group that it leads.
+        unsafe {
+            libc::kill(-pid, libc::SIGKILL);
+            libc::kill(pid, libc::SIGKILL);
+        }
+    });
+}
+
+/// Calls `with` for each child, as the kernel lists them.
+fn each_child(mut with: impl FnMut(pid_t)) {
+    // SAFETY: a constant path; the descriptor is closed below.
+    let list = unsafe { libc::open(c"/proc/thread-self/children".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if list < 0 {
+        return;
+    }
+    let (mut bytes, mut number): ([u8; 4096], pid_t) = ([0; 4096], 0);
+    loop {
+        // SAFETY: reads into bytes that live here.
+        let got = unsafe { libc::read(list, bytes.as_mut_ptr().cast(), bytes.len()) };
+        if got <= 0 {
+            break;
+        }
+        // Numbers, with a space behind each.
+        for &byte in &bytes[..got as usize] {
+            if byte.is_ascii_digit() {
+                number = number.wrapping_mul(10).wrapping_add(pid_t::from(byte - b'0'));
+            } else if number > 0 {
+                with(number);
+                number = 0;
+            }
+        }
+    }
+    // SAFETY: opened above.
+    unsafe { libc::close(list) };
+}

@@ -1,0 +1,528 @@
+//! The swarm's journal: what is written for a successor, and the take-over, which reconciles it with what is.
+//!
+//! Written: at the end of every batch of events, for the agents that it touched; and at once where others are about to act on it
+//! (an incarnation exists, it is told to begin, a death is ordered, a question of an agent is dropped). Whatever was done since the
+//! last writing is found by looking: at the board, at the seals of a segment, at the children of the keeper. So a take-over may die at
+//! any point, too, and the next one does the same again.
+
+use super::record::{self, AgentRecord, GraveRecord, LiveRecord, SwarmRecord, VerdictRecord};
+use super::{Effect, Ends, Swarm, Timer};
+use crate::agent::{Agent, Crash, Grave, Live, Post, Sealed, Totals};
+use crate::child::{Event, State};
+use crate::keeper::{self, Link, Word, table};
+use crate::spawn::Child;
+use shoal_runtime::desk::Histogram;
+use shoal_runtime::doorbell::Doorbell;
+use shoal_runtime::journal::Journal;
+use shoal_runtime::{Incarnation, clock, segment};
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Words before those of the agents: the keeper's, and room.
+const WORDS: usize = 64;
+/// Room for the record of the swarm as a whole: the reports of messages given in vain are most of it.
+const SWARM_BYTES_MAX: usize = 4 << 20;
+/// Room for an agent's record beside what its shape and history take.
+const AGENT_BYTES_MAX: usize = 16 << 10;
+/// How many values each series keeps.
+const SERIES_MAX: usize = 1 << 20;
+
+/// Series of the journal.
+#[derive(Clone, Copy)]
+enum Series {
+    Verdicts = 0,
+    Recoveries = 1,
+    TakeOvers = 2,
+}
+
+/// What a swarm that has a keeper knows besides.
+pub(super) struct Kept {
+    journal: Arc<Journal>,
+    touched: BTreeSet<usize>,
+    /// What the companions want to be kept.
+    companions: Vec<(String, Vec<u8>)>,
+    /// The trials as they were written, and their version.
+    trials: (u64, Vec<u8>),
+    stage_due_ns: u64,
+    complained: bool,
+}
+
+impl Timer {
+    /// Those that belong to an agent's state, and are armed again by a successor.
+    const KEPT: [Timer; 3] = [Timer::Ready, Timer::Stop, Timer::Backoff];
+}
+
+/// When a moment of CLOCK_MONOTONIC is.
+fn instant_of(at_ns: u64) -> Instant {
+    let (now, now_ns) = (Instant::now(), clock::now_ns());
+    match at_ns.checked_sub(now_ns) {
+        Some(ahead_ns) => now + Duration::from_nanos(ahead_ns),
+        None => now.checked_sub(Duration::from_nanos(now_ns - at_ns)).unwrap_or(now),
+    }
+}
+
+/// An instant as CLOCK_MONOTONIC, ns.
+pub(super) fn ns_of(at: Instant) -> u64 {
+    let (now, now_ns) = (Instant::now(), clock::now_ns());
+    match at.checked_duration_since(now) {
+        Some(ahead) => now_ns + ahead.as_nanos() as u64,
+        None => now_ns.saturating_sub((now - at).as_nanos() as u64),
+    }
+}
+
+fn number(fd: impl AsFd) -> RawFd {
+    fd.as_fd().as_raw_fd()
+}
+
+fn gone(what: &str) -> io::Error {
+    io::Error::other(format!("taking over: the {what} that the journal names is not open"))
+}
+
+fn claim(fd: RawFd, what: &str) -> io::Result<OwnedFd> {
+    table::claim(fd).ok_or_else(|| gone(what))
+}
+
+impl Swarm {
+    /// Prepares for a keeper: makes the journal, and lets agents be the keeper's children. Before the split.
+    ///
+    /// # Errors
+    /// No address space.
+    pub fn keep(&mut self, link: Link) -> io::Result<Arc<Journal>> {
+        let history = self.file.history as usize;
+        let sizes = self.agents.iter().map(|agent| {
+            let places = agent.shape.lanes.len() * (2 + history) + agent.shape.input_count as usize;
+            AGENT_BYTES_MAX + places * 32 + history * 64 + agent.shape.state_bytes as usize
+        });
+        let sizes: Vec<usize> = std::iter::once(SWARM_BYTES_MAX).chain(sizes).collect();
+        let words = WORDS + self.agents.len();
+        let journal = Arc::new(Journal::create(words, &sizes, &[SERIES_MAX, SERIES_MAX, SERIES_MAX])?);
+        self.cradle.spawner.keep(link);
+        self.kept = Some(Kept {
+            journal: journal.clone(),
+            touched: BTreeSet::new(),
+            companions: Vec::new(),
+            trials: Default::default(),
+            stage_due_ns: 0,
+            complained: false,
+        });
+        Ok(journal)
+    }
+
+    /// The journal, if there is a keeper.
+    pub fn journal(&self) -> Option<&Journal> {
+        self.kept.as_ref().map(|kept| &*kept.journal)
+    }
+
+    /// How long take-overs took, from a supervisor's death to when its successor watches everything, ns.
+    pub fn take_overs_ns(&self) -> Vec<u64> {
+        self.journal().map_or(Vec::new(), |journal| journal.series(Series::TakeOvers as usize))
+    }
+
+    /// Something about an agent may have changed.
+    pub fn touch(&mut self, agent: usize) {
+        if let Some(kept) = &mut self.kept {
+            kept.touched.insert(agent);
+        }
+    }
+
+    /// Keeps something for a companion's successor.
+    pub fn keep_for(&mut self, name: &str, bytes: Vec<u8>) {
+        let Some(kept) = &mut self.kept else { return };
+        match kept.companions.iter_mut().find(|(of, _)| of == name) {
+            Some((_, held)) => *held = bytes,
+            None => kept.companions.push((name.to_owned(), bytes)),
+        }
+    }
+
+    /// What a companion's predecessor had kept.
+    pub fn kept_for(&self, name: &str) -> Option<&[u8]> {
+        let companions = &self.kept.as_ref()?.companions;
+        companions.iter().find(|(of, _)| of == name).map(|(_, bytes)| &bytes[..])
+    }
+
+    pub(super) fn note_stage_due(&mut self, due: Instant) {
+        if let Some(kept) = &mut self.kept {
+            kept.stage_due_ns = ns_of(due);
+        }
+    }
+
+    /// Not all links that an agent is to know were handed over and taken: a successor hands them over again. Or all were.
+    pub(super) fn note_post(&self, agent: usize, done: bool) {
+        if let Some(kept) = &self.kept {
+            kept.journal.set_word(WORDS + agent, u64::from(!done));
+        }
+    }
+
+    /// Writes what was touched since the last time.
+    pub fn write_journal(&mut self) {
+        let Some(kept) = &mut self.kept else { return };
+        let touched = std::mem::take(&mut kept.touched);
+        touched.into_iter().for_each(|agent| self.write_agent(agent));
+        self.write_swarm();
+    }
+
+    /// Writes one agent's record.
+    pub(super) fn write_agent(&mut self, agent: usize) {
+        let Some(kept) = &mut self.kept else { return };
+        kept.touched.remove(&agent);
+        let record = agent_record(&self.agents[agent]);
+        let written = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&record)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| kept.journal.write(1 + agent, &bytes).map_err(|error| format!("{error:?}")));
+        self.complain(written.err());
+    }
+
+    fn write_swarm(&mut self) {
+        let Some(kept) = &mut self.kept else { return };
+        if kept.trials.0 != self.trials.version() {
+            kept.trials = (self.trials.version(), self.trials.to_json(SWARM_BYTES_MAX / 2));
+        }
+        let record = SwarmRecord {
+            ends: match self.ends {
+                Ends::No => 0,
+                Ends::Killed => 1,
+                Ends::Stage(stage) => stage as u64 + 2,
+            },
+            stage_due_ns: kept.stage_due_ns,
+            waiting: self.waiting.iter().map(|agent| *agent as u64).collect(),
+            failed_start: self.failed_start.clone(),
+            escalated: self.escalated.clone(),
+            kills_proven: self.kills_proven,
+            accusations: self.accusations,
+            owners: self.groups.owners(),
+            batch: self.postman.batch,
+            letters: self.dead_letters.next(),
+            trials: kept.trials.1.clone(),
+            companions: kept.companions.clone(),
+        };
+        for (series, values) in
+            [(Series::Verdicts, &self.verdicts_ns), (Series::Recoveries, &self.recoveries_ns)]
+        {
+            let held = kept.journal.series_len(series as usize);
+            kept.journal.extend(series as usize, values.get(held..).unwrap_or_default());
+        }
+        let written = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&record)
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| kept.journal.write(0, &bytes).map_err(|error| format!("{error:?}")));
+        self.complain(written.err());
+    }
+
+    /// A record that cannot be written is told once.
+    fn complain(&mut self, error: Option<String>) {
+        let (Some(kept), Some(error)) = (&mut self.kept, error) else { return };
+        if !std::mem::replace(&mut kept.complained, true) {
+            self.notice(&format!("the journal cannot be written, a successor will know less: {error}"));
+        }
+    }
+
+    /// Whether the start was made, here or by a predecessor.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Whether this supervisor is not the first.
+    pub fn is_successor(&self) -> bool {
+        self.journal().is_some_and(|journal| keeper::word(journal, Word::Lives) > 1)
+    }
+
+    /// Instead of the start: takes over from a supervisor that died. `open` is what was open at the split.
+    ///
+    /// # If we die here
+    /// The next one does the same.
+    ///
+    /// # Errors
+    /// The journal contradicts what is open: somebody wrote over it.
+    pub fn take_over(&mut self, open: &BTreeSet<RawFd>, logs: &Path) -> io::Result<()> {
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let journal = kept.journal.clone();
+        let mut records = Vec::new();
+        for agent in 0..self.agents.len() {
+            records.push(read::<AgentRecord, _>(&journal, 1 + agent)?);
+        }
+        self.cradle.spawner.begin_link();
+        let mut known = open.clone();
+        records.iter().flatten().for_each(|record| known.extend(descriptors(record)));
+        table::close_others(&known)?;
+        let Some(record) = read::<SwarmRecord, _>(&journal, 0)? else {
+            // It died before the start.
+            return Ok(());
+        };
+        self.begun = true;
+        self.records.take_over(logs);
+        self.restore_swarm(&journal, record);
+        let number = keeper::word(&journal, Word::Lives);
+        self.notice(&format!("the supervisor died: number {number} takes over, the agents have gone on meanwhile"));
+        let mut timers = Vec::new();
+        for (agent, record) in records.into_iter().enumerate() {
+            let Some(record) = record else { continue };
+            timers.extend(record.timer.map(|timer| (agent, timer)));
+            self.restore_agent(agent, record)?;
+        }
+        // Who was started after that was written waits no longer.
+        let agents = &self.agents;
+        self.waiting.retain(|&agent| agents[agent].state == State::Stopped && agents[agent].generation == 0);
+        // What was cloned and never written down, and orphans.
+        self.end_strays();
+        for agent in 0..self.agents.len() {
+            self.go_on_with(agent);
+        }
+        for (agent, (what, due_ns, serial)) in timers {
+            if let Some(&timer) = Timer::KEPT.get(what as usize)
+                && self.agents[agent].state_serial == serial
+            {
+                self.agents[agent].timer = Some((timer, instant_of(due_ns), serial));
+                self.effects.push(Effect::Arm(instant_of(due_ns), agent, timer, serial));
+            }
+        }
+        if let Ends::Stage(stage) = self.ends {
+            let due_ns = self.kept.as_ref().map_or(0, |kept| kept.stage_due_ns);
+            self.effects.push(Effect::Arm(instant_of(due_ns), stage, Timer::Stage, 0));
+        }
+        self.start_due();
+        // Its predecessor's standbys were ended as nobody's.
+        (0..self.agents.len()).for_each(|agent| self.refill(agent));
+        self.look_again_for_sleepers();
+        self.watch_on();
+        Ok(())
+    }
+
+    /// Everything is watched: notes how long the take-over took.
+    pub fn note_taken_over(&mut self) {
+        let Some(journal) = self.journal() else { return };
+        let now_ns = clock::now_ns();
+        let killed_ns = keeper::word(journal, Word::KilledAt);
+        // Who kills on purpose knows when; the keeper knows when it found it dead.
+        let died_ns = if killed_ns > 0 { killed_ns } else { keeper::word(journal, Word::DiedAt) };
+        let number = keeper::word(journal, Word::Lives);
+        if number > 1 {
+            journal.extend(Series::TakeOvers as usize, &[now_ns.saturating_sub(died_ns)]);
+        }
+        keeper::set_word(journal, Word::KilledAt, 0);
+        keeper::set_word(journal, Word::Watching, number);
+    }
+
+    fn restore_swarm(&mut self, journal: &Journal, record: SwarmRecord) {
+        self.ends = match record.ends {
+            0 => Ends::No,
+            1 => Ends::Killed,
+            stage => Ends::Stage(stage as usize - 2),
+        };
+        self.waiting = record.waiting.iter().map(|agent| *agent as usize).collect();
+        self.failed_start = record.failed_start;
+        self.escalated = record.escalated;
+        self.kills_proven = record.kills_proven;
+        self.accusations = record.accusations;
+        self.groups.restore_owners(record.owners);
+        self.postman.batch = record.batch;
+        self.dead_letters.restore_next(record.letters);
+        self.trials.restore(&record.trials);
+        self.verdicts_ns = journal.series(Series::Verdicts as usize);
+        self.recoveries_ns = journal.series(Series::Recoveries as usize);
+        if let Some(kept) = &mut self.kept {
+            kept.stage_due_ns = record.stage_due_ns;
+            kept.companions = record.companions;
+        }
+    }
+
+    fn restore_agent(&mut self, agent: usize, record: AgentRecord) -> io::Result<()> {
+        let shape = self.agents[agent].shape.clone();
+        let named = self.board.view().generation(agent as u32).max(self.board.view().last_verdict(agent as u32));
+        let mine = |generation| Incarnation { agent: agent as u32, generation };
+        let live = record.live.map(|live| restore_live(mine(live.generation), &shape, live)).transpose()?;
+        let graves = record.graves.into_iter().map(|grave| {
+            Ok(Grave {
+                incarnation: mine(grave.generation),
+                read_only: claim(grave.read_only, "segment of a dead incarnation")?,
+                doorbell: Doorbell::from_fd(claim(grave.doorbell, "doorbell of a dead incarnation")?),
+                ends: grave.ends.iter().map(record::place).collect(),
+            })
+        });
+        let graves = graves.collect::<io::Result<_>>()?;
+        let entry = &mut self.agents[agent];
+        entry.state = State::ALL.get(record.state as usize).copied().unwrap_or(State::Failed);
+        entry.state_serial = record.state_serial;
+        // One that was used and not written down is not used again.
+        entry.generation = record.generation;
+        entry.numbered = record.numbered.max(named);
+        entry.intensity.restore(record.streak);
+        entry.live = live;
+        entry.graves = graves;
+        entry.last = record.last.verdict();
+        entry.last_state = record.last_state;
+        entry.last_state.resize(record.last_state_bytes as usize, 0);
+        entry.was_ready = record.was_ready;
+        entry.restarts = record.restarts;
+        entry.rescues = record.rescues;
+        entry.hangs = record.hangs;
+        let (sent, received) = record.past;
+        entry.past = Totals { sent, received, latency: Histogram::from_counts(record.past_latency) };
+        entry.died_at = record.died_at;
+        entry.last_ending = record.last_ending;
+        entry.paused = record.paused;
+        entry.last_crash = record.last_crash.map(|(generation, how, at)| Crash { generation, how, at });
+        Ok(())
+    }
+
+    /// An agent's record is restored, and everybody's: what was under way goes on.
+    fn go_on_with(&mut self, agent: usize) {
+        let state = self.agents[agent].state;
+        if state == State::Draining {
+            self.arm(Instant::now(), agent, Timer::Drain);
+        }
+        let Some(live) = &mut self.agents[agent].live else {
+            match state {
+                // The restart of its set was under way, which only its conductor knew: it comes back by itself.
+                State::Aside => self.feed(agent, Event::Recalled),
+                State::Starting => self.spawn(agent),
+                // Its death was being concluded.
+                state if state.may_live() => self.feed(agent, Event::Exited { normal: false, ordered: true }),
+                _ => {}
+            }
+            return;
+        };
+        let incarnation = live.incarnation;
+        self.effects.push(Effect::Watch(incarnation));
+        if !live.going {
+            // It has done nothing yet; nobody can tell how far its introduction got. It is not its fault.
+            live.ordered = true;
+            live.kill();
+            return;
+        }
+        self.hear_bell(agent);
+        if state == State::Starting {
+            self.tell_to_begin(agent);
+        }
+        let lacks = self.journal().is_some_and(|journal| journal.word(WORDS + agent) != 0);
+        if lacks {
+            // What it has already it does not take again.
+            for neighbour in self.topology.neighbours(agent) {
+                self.introduce(incarnation, neighbour);
+            }
+            self.flush(agent);
+        }
+    }
+}
+
+fn restore_live(
+    incarnation: Incarnation,
+    shape: &shoal_runtime::layout::SegmentShape,
+    record: LiveRecord,
+) -> io::Result<Live> {
+    let segment = claim(record.segment, "segment of a living incarnation")?;
+    let sealed = match table::claim(record.read_only) {
+        Some(read_only) => Some(read_only),
+        // It was sealed, or not: the kernel knows.
+        None if segment::is_live_sealed(&segment) => Some(segment::reopen_read_only(&segment)?),
+        None => None,
+    };
+    let sealed = sealed.map(|read_only| -> io::Result<Sealed> {
+        Ok(Sealed { view: segment::view(&read_only, shape, incarnation)?, read_only })
+    });
+    Ok(Live {
+        incarnation,
+        owner: record.owner,
+        child: Child { pid: record.pid, pidfd: claim(record.pidfd, "process")?, adopted: false },
+        control: claim(record.control, "control socket of a living incarnation")?,
+        segment,
+        doorbell: Doorbell::from_fd(claim(record.doorbell, "doorbell of a living incarnation")?),
+        pipes: record.pipes.map(table::claim),
+        sealed: sealed.transpose()?,
+        post: Post::default(),
+        going: record.going,
+        parked: false,
+        begun: record.begun,
+        by: record.by,
+        asked: 0,
+        born: instant_of(record.born_ns),
+        killed_ns: record.killed_ns,
+        ordered: record.ordered,
+        dead_since: None,
+    })
+}
+
+/// Reads a record; `None` when it was never written.
+fn read<T, A>(journal: &Journal, index: usize) -> io::Result<Option<T>>
+where
+    T: rkyv::Archive<Archived = A>,
+    A: rkyv::Portable
+        + for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, rkyv::rancor::BoxedError>>
+        + rkyv::Deserialize<T, rkyv::api::high::HighDeserializer<rkyv::rancor::BoxedError>>,
+{
+    let Some(bytes) = journal.read(index) else { return Ok(None) };
+    rkyv::from_bytes::<T, rkyv::rancor::BoxedError>(&bytes)
+        .map(Some)
+        .map_err(|error| io::Error::other(format!("taking over: record {index} of the journal is not whole: {error}")))
+}
+
+/// The descriptors that a record names.
+fn descriptors(record: &AgentRecord) -> Vec<RawFd> {
+    let live = record.live.iter().flat_map(|live| {
+        let LiveRecord { pidfd, control, segment, doorbell, pipes: [out, err], read_only, .. } = *live;
+        [pidfd, control, segment, doorbell, out, err, read_only]
+    });
+    live.chain(record.graves.iter().flat_map(|grave| [grave.read_only, grave.doorbell])).collect()
+}
+
+fn agent_record(agent: &Agent) -> AgentRecord {
+    let whole = &agent.last_state;
+    let used = whole.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    AgentRecord {
+        state: State::ALL.iter().position(|state| *state == agent.state).unwrap_or_default() as u8,
+        state_serial: agent.state_serial,
+        generation: agent.generation,
+        numbered: agent.numbered,
+        streak: agent.intensity.streak(),
+        live: agent.live.as_ref().map(live_record),
+        graves: agent.graves.iter().map(grave_record).collect(),
+        last: VerdictRecord::of(&agent.last),
+        last_state: whole[..used].to_vec(),
+        last_state_bytes: whole.len() as u64,
+        was_ready: agent.was_ready,
+        restarts: agent.restarts,
+        rescues: agent.rescues,
+        hangs: agent.hangs,
+        past: (agent.past.sent, agent.past.received),
+        past_latency: agent.past.latency.counts().to_vec(),
+        died_at: agent.died_at,
+        last_ending: agent.last_ending.clone(),
+        last_crash: agent.last_crash.as_ref().map(|crash| (crash.generation, crash.how.clone(), crash.at)),
+        paused: agent.paused,
+        timer: agent.timer.and_then(|(timer, due, serial)| {
+            let kind = Timer::KEPT.iter().position(|kept| *kept == timer)?;
+            Some((kind as u8, ns_of(due), serial))
+        }),
+    }
+}
+
+fn live_record(live: &Live) -> LiveRecord {
+    LiveRecord {
+        generation: live.incarnation.generation,
+        owner: live.owner,
+        pid: live.child.pid,
+        pidfd: number(&live.child.pidfd),
+        control: number(&live.control),
+        segment: number(&live.segment),
+        doorbell: number(&live.doorbell),
+        pipes: live.pipes.each_ref().map(|pipe| pipe.as_ref().map_or(-1, number)),
+        read_only: live.sealed.as_ref().map_or(-1, |sealed| number(&sealed.read_only)),
+        going: live.going,
+        begun: live.begun,
+        by: live.by.clone(),
+        born_ns: ns_of(live.born),
+        killed_ns: live.killed_ns,
+        ordered: live.ordered,
+    }
+}
+
+fn grave_record(grave: &Grave) -> GraveRecord {
+    GraveRecord {
+        generation: grave.incarnation.generation,
+        read_only: number(&grave.read_only),
+        doorbell: number(&grave.doorbell),
+        ends: grave.ends.iter().map(record::words).collect(),
+    }
+}
