@@ -32,6 +32,8 @@ pub mod hostile;
 pub mod image;
 pub mod incarnation;
 pub mod layout;
+#[cfg(not(loom))]
+mod lease;
 pub mod links;
 pub mod mark;
 #[cfg(not(loom))]
