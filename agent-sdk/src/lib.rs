@@ -26,6 +26,7 @@
 //! - A handler that returns a [`Reject`] gives its message up for good; a message that was given in vain several times is given
 //!   up by itself. Both lie with the dead letters (`shoal dlq`).
 //! - [`Bytes`] are large buffers written by hand, straight into the lane.
+//! - [`secret()`] reads what the swarm file hands over as a secret.
 //! - [`harness`] tests an agent without a supervisor.
 //! - Which channels there are, and who publishes and subscribes them, stands in the swarm file; a mismatch is an error that
 //!   names the line.
@@ -39,6 +40,7 @@ pub mod harness;
 mod log;
 mod payload;
 mod run;
+mod secret;
 mod state;
 mod step;
 
@@ -47,6 +49,7 @@ pub use error::{Error, InvalidMessage, Reject, Result, SendError, SupervisorGone
 pub use handle::{Publisher, Subscription};
 pub use payload::{Bytes, Payload};
 pub use run::{EXIT_SUPERVISOR_GONE, run};
+pub use secret::{Secret, secret};
 pub use state::State;
 pub use step::{MessageId, Received, SEND_TIMEOUT, Step};
 

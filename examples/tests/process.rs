@@ -38,7 +38,7 @@ fn manifest() -> Manifest {
         channels: vec![channel("tasks", "Task", 5), channel("counts", "Count", 9)],
         neighbours: vec![NeighbourEntry { agent: 1, name: "lister".into(), shape: lister, read: true }],
         lanes: vec![LaneEntry { channel: 1, line: 21, readers: Vec::new(), groups: Vec::new() }],
-        inputs: vec![InputEntry { channel: 0, line: 22, neighbour: 0, lane: 0, share: (0, 1), table: None }],
+        inputs: vec![InputEntry { channel: 0, line: 22, neighbour: 0, lane: 0, share: (0, 1), table: None, copied: false }],
         given: Vec::new(),
         attempts_max: 3,
         claims: Vec::new(),

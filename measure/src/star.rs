@@ -255,6 +255,7 @@ pub(crate) fn manifest(agent: u32, spokes: u32, board: &BoardShape) -> Manifest 
         lane: 0,
         share: (0, 1),
         table: None,
+        copied: false,
     };
     Manifest {
         swarm: "bench".into(),

@@ -3,8 +3,11 @@
 
 use crate::wire::{CONTROL_ENV, CONTROL_FD};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What the environment variables begin with that tell at which number a secret lies; its name follows.
+pub const SECRET_ENV: &str = "SHOAL_SECRET_";
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
@@ -38,4 +41,26 @@ pub fn take_control_socket() -> io::Result<OwnedFd> {
     let fd = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
     Ok(fd)
+}
+
+/// Reads a secret that the supervisor left; as often as it is asked. Children that this process makes do not inherit it from
+/// then on.
+///
+/// # Errors
+/// The swarm file names no such secret for this agent; or the kernel's refusal.
+pub fn secret(name: &str) -> io::Result<Vec<u8>> {
+    let variable = format!("{SECRET_ENV}{name}");
+    let none = || {
+        let what = format!(
+            "this agent was given no secret {name:?}: add secrets = {{ {name} = \"FILE\" }} to its table in the swarm file"
+        );
+        io::Error::new(io::ErrorKind::NotFound, what)
+    };
+    let number = std::env::var(variable).ok().and_then(|number| number.parse::<RawFd>().ok());
+    let number = number.filter(|number| *number > CONTROL_FD).ok_or_else(none)?;
+    // SAFETY: only system calls are made with it, while nobody closes it: whoever could would have to guess its number. If it is
+    // closed they answer EBADF.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).map_err(|_| none())?;
+    Ok(crate::segment::thaw(fd)?.into_vec())
 }

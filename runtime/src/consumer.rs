@@ -126,6 +126,11 @@ impl Consumer {
         self.sources.told(given);
     }
 
+    /// Copies every message before it is looked at: its producer may change any byte at any time.
+    pub fn copy_each(&mut self) {
+        self.sources.copy_each();
+    }
+
     /// Makes it a member of a group that shares the lane: it takes the messages that it claims.
     pub fn join(&mut self, membership: Membership) {
         self.sources.pin_by(membership.table.clone());

@@ -31,8 +31,35 @@ mod real {
         /// Wakes its owner if it sleeps, or lets its next sleep end at once.
         #[inline]
         pub fn ring(&self) {
-            // A full counter (somebody filled it) refuses the write, but then the edge was given already.
-            let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+            let one = 1u64.to_ne_bytes();
+            if rustix::io::write(&self.fd, &one).is_err() {
+                // Somebody filled it: a full counter takes no ring, and whoever sleeps on it would not be woken. Emptied, it does.
+                let _ = rustix::io::read(&self.fd, &mut [0; 8]);
+                let _ = rustix::io::write(&self.fd, &one);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+        use rustix::event::epoll;
+
+        #[test]
+        fn ring_of_a_doorbell_that_somebody_filled_wakes_its_owner() {
+            let bell = Doorbell::create().expect("a doorbell");
+            let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
+            let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+            epoll::add(&epoll, &bell, epoll::EventData::new_u64(7), edge).expect("watched");
+            let woken = || {
+                let mut events = Vec::with_capacity(4);
+                let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+                epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), Some(&now)).expect("waited")
+            };
+            rustix::io::write(&bell, &(u64::MAX - 1).to_ne_bytes()).expect("filled");
+            assert_eq!((woken(), woken()), (1, 0), "the filling itself is an edge, once");
+            bell.ring();
+            assert_eq!(woken(), 1);
         }
     }
 

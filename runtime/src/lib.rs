@@ -34,6 +34,8 @@ pub mod incarnation;
 #[cfg(not(loom))]
 pub mod journal;
 pub mod layout;
+#[cfg(not(loom))]
+mod lease;
 pub mod links;
 pub mod mark;
 #[cfg(not(loom))]

@@ -11,6 +11,7 @@ use crate::image::image;
 pub use crate::image::{Origin, heap};
 use crate::incarnation::Incarnation;
 use crate::layout::{BoardShape, SEGMENT_MAGIC, SegmentShape, VERSION, header};
+use crate::lease;
 use crate::region::Region;
 use crate::sync::Ordering;
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
@@ -139,6 +140,17 @@ pub fn reopen_read_only(fd: impl AsFd) -> io::Result<OwnedFd> {
         .map_err(|e| context("opening a segment again read-only through /proc (is /proc mounted?)", e))
 }
 
+/// Opens a memfd again for its one writer. Of a descriptor that was opened so the kernel knows, as long as it or a map made from
+/// it lives anywhere, that somebody could write; of the one that the memfd was made with it does not.
+///
+/// # Errors
+/// No descriptors left, or no /proc.
+pub fn reopen_for_writer(fd: impl AsFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| context("opening a segment again for its writer through /proc (is /proc mounted?)", e))
+}
+
 /// What the kernel says of a dead incarnation's segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Proof {
@@ -159,6 +171,8 @@ pub fn prove_dead(fd: impl AsFd) -> io::Result<Proof> {
         Err(rustix::io::Errno::BUSY) => Ok(Proof::StillWritable),
         // Proved before: by a supervisor that died before it wrote the verdict.
         Err(rustix::io::Errno::PERM) if is_write_sealed(&fd) => Ok(Proof::Dead),
+        // Somebody added the seal that forbids all further ones.
+        Err(rustix::io::Errno::PERM) => prove_by_lease(&fd),
         Err(error) => Err(context("sealing a dead incarnation's segment", error)),
     }
 }
@@ -166,6 +180,17 @@ pub fn prove_dead(fd: impl AsFd) -> io::Result<Proof> {
 /// Whether a segment has the seals of a living incarnation: somebody may be acting on them already.
 pub fn is_live_sealed(fd: impl AsFd) -> bool {
     rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(LIVE_SEALS))
+}
+
+/// The other proof: the kernel grants a lease for reading only while no descriptor that was opened for writing lives, in any
+/// process, any map, or on its way. The writer's was ([`reopen_for_writer`]); the supervisor's own, which never writes, was not
+/// opened, and no new map for writing can be made from it since the segment was sealed.
+fn prove_by_lease(fd: impl AsFd) -> io::Result<Proof> {
+    let nobody = reopen_read_only(&fd).and_then(lease::nobody_writes);
+    match nobody.map_err(|e| context("asking for a lease on a dead incarnation's segment", e))? {
+        true => Ok(Proof::Dead),
+        false => Ok(Proof::StillWritable),
+    }
 }
 
 fn is_write_sealed(fd: impl AsFd) -> bool {
@@ -331,6 +356,26 @@ mod tests {
             "a read-only map does not disturb the proof"
         );
         assert_eq!(prove_dead(&fd).expect("asked"), Proof::Dead, "whoever asks again hears the same");
+    }
+
+    #[test]
+    fn death_is_proved_though_somebody_added_the_seal_that_forbids_all_further_ones() {
+        for sealed_before in [true, false] {
+            let fd = create(&shape(), &origin()).expect("created");
+            let writer = reopen_for_writer(&fd).expect("reopened");
+            let own = attach(&writer, &shape(), origin().incarnation).expect("attached");
+            if sealed_before {
+                seal_live(&fd).expect("sealed");
+            }
+            rustix::fs::fcntl_add_seals(&writer, SealFlags::SEAL).expect("sealed by its writer");
+            assert_eq!(prove_dead(&fd).expect("asked"), Proof::StillWritable, "a descriptor and a map");
+            drop(writer);
+            assert_eq!(prove_dead(&fd).expect("asked"), Proof::StillWritable, "a map");
+            let read_only = reopen_read_only(&fd).expect("reopened");
+            drop(own);
+            assert_eq!(prove_dead(&fd).expect("asked"), Proof::Dead, "and nothing that only reads disturbs it");
+            drop(read_only);
+        }
     }
 
     #[test]

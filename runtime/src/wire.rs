@@ -105,6 +105,8 @@ pub struct InputEntry {
     pub share: (u32, u32),
     /// The table by which a group shares it; `None` when the agent reads it for itself.
     pub table: Option<TableEntry>,
+    /// Whether its producer may change any byte at any time: then each message is copied before it is looked at.
+    pub copied: bool,
 }
 
 /// Everything an incarnation is told before it maps anything.

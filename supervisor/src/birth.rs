@@ -1,8 +1,9 @@
 //! What an incarnation is made of: its manifest, its segment, its sockets and pipes, its process.
 
 use crate::agent::{Live, Post};
-use crate::config::SwarmFile;
-use crate::spawn::{self, Child, Order, Spawner};
+use crate::config::{SwarmFile, Trust};
+use crate::confine::{self, Cages};
+use crate::spawn::{self, Cage, Child, Order, Spawner};
 use crate::topology::{InputSpec, Instance, LaneSpec, TableSpec, Topology};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -17,6 +18,7 @@ use shoal_runtime::wire::{
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The shape of an instance's segments.
@@ -48,6 +50,7 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
     let line_of = |references: &[crate::config::Reference], channel: usize| {
         references.iter().find(|r| r.channel == channel).map_or(config.line, |r| r.line) as u32
     };
+    let trust_of = |agent: usize| file.agents[topology.agents[agent].config].confinement.trust;
     let claims = topology.claims_of(agent);
     let table = |spec: &TableSpec| TableEntry {
         claims: claims.iter().position(|(group, _)| *group == spec.group).unwrap_or_default() as u32,
@@ -109,6 +112,7 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
                 lane: input.lane as u32,
                 share: input.share,
                 table: input.table.as_ref().map(table),
+                copied: trust_of(input.producer) != Trust::Trusted,
             })
             .collect(),
         given: Vec::new(),
@@ -124,6 +128,8 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
 pub struct Cradle {
     /// Makes processes.
     pub spawner: Spawner,
+    /// What bounds them.
+    pub cages: Cages,
     /// Random number of the swarm.
     pub swarm: u64,
     /// The board, read-only.
@@ -160,11 +166,15 @@ pub fn bear(
     let doorbell = Doorbell::create()?;
     let told = segment::freeze("shoal-manifest", &manifest.to_bytes()?)?;
     // Hello waits in the socket before the process reads from it for the first time.
-    let own = [segment.as_fd(), cradle.board.as_fd(), doorbell.as_fd(), told.as_fd()];
+    let writer = segment::reopen_for_writer(&segment)?;
+    let own = [writer.as_fd(), cradle.board.as_fd(), doorbell.as_fd(), told.as_fd()];
     let handed = [&own, claims].concat();
     let (child, control, pipes) = match cradle.adopted.get_mut(&manifest.agent) {
         Some(socket) => adopt(socket, &handed)?,
-        None => spawn(&mut cradle.spawner, manifest, config, &handed)?,
+        None => {
+            let (cage, _) = cradle.cages.of(manifest.agent, &manifest.name, config)?;
+            spawn(&mut cradle.spawner, cage, manifest, config, &handed)?
+        }
     };
     Ok(Live {
         incarnation,
@@ -199,6 +209,7 @@ fn adopt(socket: &mut Option<OwnedFd>, handed: &[BorrowedFd<'_>]) -> io::Result<
 
 fn spawn(
     spawner: &mut Spawner,
+    cage: Arc<Cage>,
     manifest: &Manifest,
     config: &crate::config::Agent,
     handed: &[BorrowedFd<'_>],
@@ -218,12 +229,18 @@ fn spawn(
         ("SHOAL_AGENT", &manifest.name),
     ];
     let given = config.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let (along, numbers) = confine::handed(&config.confinement.secrets)?;
+    let numbers = numbers.iter().map(|(name, number)| (name.as_str(), number.as_str()));
+    let bounds = &config.confinement;
+    let inherits = |name: &[u8]| !bounds.env_clear || bounds.env_allow.iter().any(|n| n.as_bytes() == name);
     let order = Order {
         command: config.command.iter().map(|part| spawn::c_string(part)).collect::<io::Result<_>>()?,
-        environment: spawn::environment(&given.chain(own).collect::<Vec<_>>())?,
+        environment: spawn::environment(inherits, &given.chain(own).chain(numbers).collect::<Vec<_>>())?,
         control: theirs,
         stdout: out_write,
         stderr: err_write,
+        along,
+        cage,
     };
     Ok((spawner.spawn(order)?, control, [Some(out_read), Some(err_read)]))
 }

@@ -31,6 +31,16 @@
 //! | `agent.NAME.significant` | its normal end ends the swarm | `false` |
 //! | `agent.NAME.after` | agents that are ready before it is started | none |
 //! | `agent.NAME.env` | environment variables, beside the inherited ones | none |
+//! | `agent.NAME.trust` | `trusted`, `isolated` or `hostile` | `trusted` |
+//! | `agent.NAME.user`, `.user_group` | whom it runs as; for root only | none |
+//! | `agent.NAME.cwd` | its working folder | none |
+//! | `agent.NAME.env_clear`, `.env_allow` | whether it inherits only these variables | `false` |
+//! | `agent.NAME.secrets` | files whose content is handed over | none |
+//! | `agent.NAME.no_new_privs` | it can gain no rights | `true` |
+//! | `agent.NAME.seccomp` | `none`, `default` or `strict` | `none` |
+//! | `agent.NAME.landlock.read`, `.write` | the only paths that it may reach | none |
+//! | `agent.NAME.limits.memory`, `.cpu`, `.cpu_time`, `.processes`, `.open_files`, `.file_size`, `.core_size` | bounds of each process | none |
+//! | `agent.NAME.limits.nice`, `.scheduling`, `.cpus` | how each process is scheduled | none |
 //! | `set.NAME.members` | agents, and other sets, that are restarted together | required |
 //! | `set.NAME.strategy` | who falls with a member that dies | `one_for_one` |
 //! | `set.NAME.intensity`, `.period`, `.backoff`, `.jitter` | how often it is restarted as a whole | `Set::restart_default()` |
@@ -41,6 +51,7 @@
 //! Sizes are bytes or `"64 KiB"`, durations `"5ms"`; names are 1 ..= 64 of `A-Z a-z 0-9 _ -`.
 
 mod command;
+mod confine;
 mod hooks;
 mod keys;
 mod order;
@@ -61,6 +72,9 @@ pub use crate::hooks::Occasion;
 pub use crate::restart::{OnGiveUp, Policy, Restart};
 pub use crate::strategy::Strategy;
 pub use command::own_binary;
+pub use confine::{
+    CPUS_MAX, Confinement, Identity, Limits, Profile, Reach, SECRET_BYTES_MAX, SECRETS_MAX, Scheduling, Trust,
+};
 pub use problem::{ConfigError, Problem};
 pub use records::Records;
 pub use shoal_runtime::layout::WhenFull;
@@ -202,6 +216,8 @@ pub struct Agent {
     pub after: Vec<usize>,
     /// Environment variables, beside the inherited ones.
     pub env: BTreeMap<String, String>,
+    /// What bounds its processes.
+    pub confinement: Confinement,
     /// The line of its table in the file, from 1.
     pub line: usize,
 }
@@ -243,10 +259,15 @@ pub fn read(path: &Path) -> Result<SwarmFile, ConfigError> {
             }
         }
     }
+    for lookup in std::mem::take(&mut walked.lookups) {
+        if let Some((what, help)) = lookup.fault() {
+            walked.problems.push(Problem::at(&text, lookup.span, lookup.key, what, help.to_owned()));
+        }
+    }
     walked.finish()
 }
 
-/// Checks the text of a swarm file without looking for its commands; touches no file.
+/// Checks the text of a swarm file without looking for its commands and paths.
 ///
 /// # Errors
 /// As `read`.

@@ -261,6 +261,9 @@ pub struct PsAgent {
     pub p50_ns: Option<u64>,
     /// The 99th percentile of the same.
     pub p99_ns: Option<u64>,
+    /// What of its confinement could not be applied here, in words.
+    #[serde(default)]
+    pub unapplied: Vec<String>,
 }
 
 /// Where an agent is in its life, as an operator sees it.

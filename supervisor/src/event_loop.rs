@@ -71,6 +71,19 @@ impl Watch {
         epoll::modify(&self.epoll, swarm.bells(), data, once).map_err(io::Error::from)
     }
 
+    /// Asks anew for what an agent says: an edge for what lies there unread.
+    fn control(&self, swarm: &Swarm, of: Incarnation) -> io::Result<()> {
+        let agent = of.agent as usize;
+        let Some(live) = swarm.agents[agent].life(of.generation) else { return Ok(()) };
+        let data = epoll::EventData::new_u64(token(Source::Control, agent, of.generation));
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        match epoll::modify(&self.epoll, &live.control, data, edge) {
+            // It is watched in a moment.
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Watches a new incarnation's descriptors.
     fn life(&self, swarm: &Swarm, of: Incarnation) -> io::Result<()> {
         let (agent, generation) = (of.agent as usize, of.generation);
@@ -157,7 +170,7 @@ fn dispatch(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wa
         t if t == Source::Errors as u64 => swarm.on_output(agent, 1),
         _ => {
             // What it said before it died counts.
-            swarm.on_control(agent);
+            swarm.hear_last(agent);
             swarm.on_death(agent);
         }
     }
@@ -184,6 +197,7 @@ fn settle(swarm: &mut Swarm, watch: &Watch, timers: &mut BinaryHeap<Reverse<Arme
         for effect in effects {
             match effect {
                 Effect::Watch(of) => watch.life(swarm, of)?,
+                Effect::HearOn(of) => watch.control(swarm, of)?,
                 Effect::AwaitRing => watch.bells(swarm)?,
                 Effect::Arm(at, agent, timer, serial) => timers.push(Reverse((at, agent, timer, serial))),
             }

@@ -9,6 +9,7 @@ pub mod check;
 pub mod child;
 pub mod cli;
 pub mod config;
+pub mod confine;
 pub mod control;
 pub mod crash;
 pub mod dead_letters;

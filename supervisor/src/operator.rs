@@ -368,6 +368,7 @@ fn report(swarm: &Swarm) -> PsReport {
             received: totals.received,
             p50_ns: totals.latency.quantile(0.5),
             p99_ns: totals.latency.quantile(0.99),
+            unapplied: swarm.unapplied(index).to_vec(),
         }
     });
     PsReport { swarm: swarm.file.name.clone(), agents: agents.collect(), sets: sets(swarm) }

@@ -54,6 +54,7 @@ pub fn agent(folder: &Path) -> io::Result<config::Agent> {
         after: Vec::new(),
         max_attempts: 0,
         env: Default::default(),
+        confinement: Default::default(),
         line: 0,
     })
 }

@@ -15,6 +15,11 @@ use shoal_runtime::wire::CONTROL_FD;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+mod confine;
+
+pub use confine::{Cage, Step, landlock_version};
 
 /// What a child is to be.
 pub struct Order {
@@ -28,6 +33,10 @@ pub struct Order {
     pub stdout: OwnedFd,
     /// Its standard error.
     pub stderr: OwnedFd,
+    /// Further descriptors, which it has at the numbers behind the control socket's.
+    pub along: Vec<OwnedFd>,
+    /// What bounds it.
+    pub cage: Arc<Cage>,
 }
 
 /// A process that was made, or adopted.
@@ -67,8 +76,10 @@ pub struct Spawner {
 struct Plan {
     argv: Vec<*const c_char>,
     envp: Vec<*const c_char>,
-    descriptors: [(RawFd, RawFd); 4],
+    descriptors: Vec<(RawFd, RawFd)>,
     parent: i32,
+    cage: Arc<Cage>,
+    step: Step,
     error: c_int,
 }
 
@@ -159,29 +170,35 @@ impl Spawner {
     /// # Errors
     /// No process, memory or descriptor left, or the command cannot be executed.
     pub fn spawn(&mut self, order: Order) -> io::Result<Child> {
-        let Order { command, environment, control, stdout, stderr } = order;
+        let Order { command, environment, control, stdout, stderr, along, cage } = order;
         let pointers = |list: &[CString]| -> Vec<*const c_char> {
             list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
         };
         // Out of the way of the numbers that they are moved to.
-        let high = |fd: &OwnedFd| fcntl_dupfd_cloexec(fd, CONTROL_FD + 10);
-        let sources = [high(&self.null)?, high(&stdout)?, high(&stderr)?, high(&control)?];
-        let targets = [0, 1, 2, CONTROL_FD];
-        let mut descriptors = [(0, 0); 4];
-        for (slot, (source, target)) in descriptors.iter_mut().zip(sources.iter().zip(targets)) {
-            *slot = (source.as_raw_fd(), target);
-        }
+        let high = |fd: &OwnedFd| fcntl_dupfd_cloexec(fd, CONTROL_FD + 10 + along.len() as RawFd);
+        let sources = [&self.null, &stdout, &stderr, &control].into_iter().chain(&along).map(high);
+        let sources = sources.collect::<rustix::io::Result<Vec<_>>>()?;
+        let descriptors = sources.iter().map(AsRawFd::as_raw_fd).zip(0..).collect();
         let mut plan = Plan {
             argv: pointers(&command),
             envp: pointers(&environment),
             descriptors,
             parent: self.parent(),
+            cage,
+            step: Step::Execute,
             error: 0,
         };
         let child = self.clone_child(&mut plan)?;
+        if plan.cage.changes_user() {
+            confine::be_dumpable_again();
+        }
         if plan.error != 0 {
             self.discard(&child);
-            return Err(io::Error::from_raw_os_error(plan.error));
+            let error = io::Error::from_raw_os_error(plan.error);
+            return Err(match plan.step {
+                Step::Execute => error,
+                step => io::Error::new(error.kind(), format!("{}: {error}", step.text())),
+            });
         }
         Ok(child)
     }
@@ -227,15 +244,26 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
         if libc::getppid() != (*plan).parent {
             libc::_exit(127);
         }
-        for (source, target) in (*plan).descriptors {
+        if let Err(step) = (*plan).cage.enter() {
+            (*plan).step = step;
+            (*plan).error = *libc::__errno_location();
+            libc::_exit(127);
+        }
+        let descriptors = &(*plan).descriptors;
+        for &(source, target) in descriptors {
             if libc::dup2(source, target) < 0 {
                 (*plan).error = *libc::__errno_location();
                 libc::_exit(127);
             }
         }
-        libc::syscall(libc::SYS_close_range, CONTROL_FD + 1, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+        libc::syscall(libc::SYS_close_range, descriptors.len(), u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
         let none: libc::sigset_t = std::mem::zeroed();
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+        if let Err(step) = (*plan).cage.filter() {
+            (*plan).step = step;
+            (*plan).error = *libc::__errno_location();
+            libc::_exit(127);
+        }
         libc::execve((&(*plan).argv)[0], (*plan).argv.as_ptr(), (*plan).envp.as_ptr());
         (*plan).error = *libc::__errno_location();
         libc::_exit(127)
@@ -317,16 +345,18 @@ fn children_of(pid: i32) -> Vec<i32> {
     list.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
 }
 
-/// The environment of a child: this process's own, without what a service manager told it alone, changed by `changes`.
+/// The environment of a child: those of this process's own variables that it inherits, without what a service manager told it
+/// alone, changed by `changes`.
 ///
 /// # Errors
 /// A name or value with a NUL byte.
-pub fn environment(changes: &[(&str, &str)]) -> io::Result<Vec<CString>> {
+pub fn environment(inherits: impl Fn(&[u8]) -> bool, changes: &[(&str, &str)]) -> io::Result<Vec<CString>> {
     use std::os::unix::ffi::OsStrExt;
-    let told =
-        |name: &std::ffi::OsStr| crate::notify::VARIABLES.iter().any(|n| name.as_bytes() == n.as_bytes());
-    let kept = std::env::vars_os()
-        .filter(|(name, _)| !told(name) && !changes.iter().any(|(n, _)| name.as_bytes() == n.as_bytes()));
+    let told = |name: &[u8]| crate::notify::VARIABLES.iter().any(|n| name == n.as_bytes());
+    let kept = std::env::vars_os().filter(|(name, _)| {
+        let name = name.as_bytes();
+        inherits(name) && !told(name) && !changes.iter().any(|(n, _)| name == n.as_bytes())
+    });
     let kept = kept.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
     let changed = changes.iter().map(|(name, value)| format!("{name}={value}").into_bytes());
     kept.chain(changed).map(|entry| CString::new(entry).map_err(io::Error::other)).collect()
@@ -349,10 +379,12 @@ mod tests {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         let order = Order {
             command: command.iter().map(|c| c_string(c).unwrap()).collect(),
-            environment: environment(&[("SHOAL_TEST", "yes")]).unwrap(),
+            environment: environment(|_| true, &[("SHOAL_TEST", "yes")]).unwrap(),
             control: theirs.into(),
             stdout: write.try_clone().unwrap(),
             stderr: write,
+            along: Vec::new(),
+            cage: Arc::default(),
         };
         (order, read, ours.into())
     }

@@ -7,6 +7,7 @@ use crate::agent::{Agent, Live, Remains, Totals};
 use crate::birth::{self, Cradle};
 use crate::child::{self, Action, Event, State};
 use crate::config::SwarmFile;
+use crate::confine::Cages;
 use crate::dead_letters::DeadLetters;
 use crate::events::{Kind, Of};
 use crate::hooks::{Happenings, Occasion};
@@ -67,6 +68,8 @@ pub enum Timer {
 pub enum Effect {
     /// Watch the descriptors of a new incarnation.
     Watch(Incarnation),
+    /// Say again when an incarnation has said something, also what lies there already.
+    HearOn(Incarnation),
     /// Feed a timer of an agent at a time, if its state serial is still this one.
     Arm(Instant, usize, Timer, u64),
     /// Say when an agent that has a deadline is rung.
@@ -188,7 +191,7 @@ impl Swarm {
         let (board, board_fd) = segment::create_board(birth::board_shape(&topology), swarm)?;
         let groups = Groups::new(&topology)?;
         let hangs = hangs::Hangs::new(&file, &topology)?;
-        let cradle = Cradle { spawner: Spawner::new()?, swarm, board: board_fd, adopted: HashMap::new() };
+        let cradle = Cradle { spawner: Spawner::new()?, cages: Cages::default(), swarm, board: board_fd, adopted: HashMap::new() };
         let manifests: Vec<_> =
             (0..topology.agents.len()).map(|a| birth::manifest(&file, &topology, a)).collect();
         let mut seed = swarm;
@@ -278,6 +281,11 @@ impl Swarm {
     /// The swarm's random number.
     pub fn id(&self) -> u64 {
         self.cradle.swarm
+    }
+
+    /// What of an agent's confinement could not be applied, in words.
+    pub fn unapplied(&self, agent: usize) -> &[String] {
+        self.cradle.cages.lacks(agent as u32)
     }
 
     /// Makes the processes that hold the other ends of these control sockets the agents of these names: they are not spawned,

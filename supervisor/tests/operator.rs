@@ -105,6 +105,7 @@ fn report(names: &[&str]) -> PsReport {
         received: 2,
         p50_ns: None,
         p99_ns: None,
+        unapplied: Vec::new(),
     });
     PsReport { swarm: "s".into(), agents: agents.collect(), sets: Vec::new() }
 }

@@ -124,8 +124,17 @@ pub struct OwnMap {
 impl OwnMap {
     /// Finds the writable mapping of a segment.
     pub fn find() -> Option<OwnMap> {
-        let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-        let line = maps.lines().find(|l| l.contains("shoal-segment") && l.contains("rw-s"))?;
+        Self::all("rw-s").into_iter().next()
+    }
+
+    /// All mappings of segments with these rights.
+    pub fn all(rights: &str) -> Vec<OwnMap> {
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+        let segments = maps.lines().filter(|l| l.contains("shoal-segment") && l.contains(rights));
+        segments.filter_map(Self::of).collect()
+    }
+
+    fn of(line: &str) -> Option<OwnMap> {
         let (from, to) = line.split_whitespace().next()?.split_once('-')?;
         let address = |hex: &str| usize::from_str_radix(hex, 16).ok();
         let (from, to) = (address(from)?, address(to)?);
@@ -144,6 +153,12 @@ impl OwnMap {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+
+    /// The address of a byte of it.
+    pub fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset < self.len);
+        self.at.wrapping_add(offset)
     }
 
     /// Stores a word.
@@ -178,4 +193,145 @@ pub fn kill_self() -> ! {
     // SAFETY: no memory is involved; SIGKILL does not return.
     unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
     std::process::abort()
+}
+
+/// One way by which a process reaches into another.
+pub type Way = (&'static str, fn(i32) -> io::Result<()>);
+
+fn done(result: impl Into<i64>) -> io::Result<()> {
+    if result.into() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// All ways by which a process reaches into another that this file knows. None does harm where it gets in.
+pub const WAYS: [Way; 14] = [
+    ("ptrace", traced),
+    ("process_vm_readv", |pid| copied(pid, false)),
+    ("process_vm_writev", |pid| copied(pid, true)),
+    ("/proc/PID/mem", |pid| opened(&format!("/proc/{pid}/mem"), true)),
+    ("/proc/PID/maps", |pid| opened(&format!("/proc/{pid}/maps"), false)),
+    ("/proc/PID/environ", |pid| opened(&format!("/proc/{pid}/environ"), false)),
+    ("/proc/PID/fd", |pid| std::fs::read_link(format!("/proc/{pid}/fd/1")).map(|_| ())),
+    ("pidfd_getfd", taken),
+    ("kill", |pid| done(unsafe_kill(pid))),
+    ("kill of anybody", |_| anybody()),
+    ("prlimit", limited),
+    ("setpriority", slowed),
+    ("sched_setaffinity", moved),
+    ("/proc/PID/oom_score_adj", exposed),
+];
+
+/// Signal 0: only whether it could.
+fn unsafe_kill(pid: i32) -> i32 {
+    // SAFETY: no memory is involved, and signal 0 does nothing.
+    unsafe { libc::kill(pid, 0) }
+}
+
+/// Whether any process at all could be signalled. (`kill(-1)` itself says yes in any case, and nobody may be hurt by a test.)
+fn anybody() -> io::Result<()> {
+    let own = std::process::id() as i32;
+    let all = std::fs::read_dir("/proc")?.flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let within_reach = pids.filter(|pid| *pid != own).any(|pid| unsafe_kill(pid) == 0);
+    if within_reach { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// Gives it the niceness that it has.
+fn slowed(pid: i32) -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    unsafe {
+        *libc::__errno_location() = 0;
+        let nice = libc::getpriority(libc::PRIO_PROCESS, pid as u32);
+        done(libc::setpriority(libc::PRIO_PROCESS, pid as u32, nice))
+    }
+}
+
+/// Lets it run where it runs.
+fn moved(pid: i32) -> io::Result<()> {
+    let pid = rustix::process::Pid::from_raw(pid);
+    let set = rustix::thread::sched_getaffinity(pid)?;
+    Ok(rustix::thread::sched_setaffinity(pid, &set)?)
+}
+
+/// Writes what it reads there.
+fn exposed(pid: i32) -> io::Result<()> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    std::fs::write(&path, std::fs::read(&path)?)
+}
+
+fn traced(pid: i32) -> io::Result<()> {
+    // SAFETY: the request reads its arguments only; what is seized without options goes on.
+    done(unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, 0, 0) })?;
+    // SAFETY: as above; `detach` needs it to be stopped.
+    unsafe {
+        libc::ptrace(libc::PTRACE_INTERRUPT, pid, 0, 0);
+        libc::waitpid(pid, ptr::null_mut(), libc::__WALL);
+        libc::ptrace(libc::PTRACE_DETACH, pid, 0, 0);
+    }
+    Ok(())
+}
+
+/// Reads a word of its memory, or writes nothing to where it may not be written: the rights are asked for first.
+fn copied(pid: i32, writes: bool) -> io::Result<()> {
+    let mut word = [0_u8; 8];
+    let here = libc::iovec { iov_base: word.as_mut_ptr().cast(), iov_len: 8 };
+    // Nothing is mapped at 1: who may gets EFAULT, who may not gets EPERM.
+    let there = libc::iovec { iov_base: ptr::without_provenance_mut(1), iov_len: 8 };
+    // SAFETY: the vectors are valid for the call; the other process's memory is not ours, and nothing lies there.
+    let result = unsafe {
+        match writes {
+            true => libc::process_vm_writev(pid, &raw const here, 1, &raw const there, 1, 0),
+            false => libc::process_vm_readv(pid, &raw const here, 1, &raw const there, 1, 0),
+        }
+    };
+    match done(result as i64) {
+        Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Ok(()),
+        other => other,
+    }
+}
+
+fn opened(path: &str, writes: bool) -> io::Result<()> {
+    std::fs::OpenOptions::new().read(true).write(writes).open(path).map(|_| ())
+}
+
+fn taken(pid: i32) -> io::Result<()> {
+    // SAFETY: plain system calls on numbers; what they yield is closed at once.
+    unsafe {
+        let process = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+        done(process)?;
+        let fd = libc::syscall(libc::SYS_pidfd_getfd, process, 1, 0);
+        let result = done(fd);
+        libc::close(process as i32);
+        if fd >= 0 {
+            libc::close(fd as i32);
+        }
+        result
+    }
+}
+
+/// Sets a bound of it to what it is.
+fn limited(pid: i32) -> io::Result<()> {
+    let mut bound = [0_u64; 2];
+    // SAFETY: the array is as large as the kernel's structure.
+    unsafe {
+        let none = ptr::null::<u64>();
+        done(libc::syscall(libc::SYS_prlimit64, pid, libc::RLIMIT_CORE, none, bound.as_mut_ptr()))?;
+        done(libc::syscall(libc::SYS_prlimit64, pid, libc::RLIMIT_CORE, bound.as_ptr(), ptr::null_mut::<u64>()))
+    }
+}
+
+/// Makes a descriptor blocking, by both ways. Whether one worked.
+pub fn made_blocking(fd: BorrowedFd<'_>) -> bool {
+    let off: libc::c_int = 0;
+    // SAFETY: plain calls on a number; the integer lives as long as the call.
+    unsafe {
+        libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, 0) == 0
+            || libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const off) == 0
+    }
+}
+
+/// Steals the waiters of a word of somebody's memory that is mapped here for reading: how many there were.
+pub fn stolen_waiters(at: *mut u8) -> i64 {
+    static OWN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    // SAFETY: futex calls on a mapped word and on an own one; no memory is changed.
+    unsafe { libc::syscall(libc::SYS_futex, at, libc::FUTEX_REQUEUE, 0, i64::from(i32::MAX), OWN.as_ptr(), 0) }
 }

@@ -22,6 +22,8 @@ pub struct Play<'a> {
     pub count: u64,
     /// What a full ring of numbers does.
     pub when_full: &'a str,
+    /// Further lines of the bad agent's table.
+    pub lines: &'a str,
 }
 
 /// What came of it.
@@ -53,7 +55,7 @@ fn swarm_file(play: &Play<'_>, folder: &Path) -> String {
             folder.display()
         )
     };
-    let Play { role, count, when_full, .. } = play;
+    let Play { role, count, when_full, lines, .. } = play;
     [
         format!("[swarm]\nname = \"{role}-{}\"\n", std::process::id()),
         format!("[channel.numbers]\nmessage = \"N\"\ncapacity = \"64 KiB\"\nwhen_full = \"{when_full}\"\n"),
@@ -63,7 +65,7 @@ fn swarm_file(play: &Play<'_>, folder: &Path) -> String {
         agent(
             "bad",
             format!("\"{role}\", \"{count}\""),
-            "subscribes = [\"numbers\"]\npublishes = [\"noise\"]",
+            &format!("subscribes = [\"numbers\"]\npublishes = [\"noise\"]\n{lines}"),
         ),
         agent("ear", format!("\"ear\", \"{count}\""), "subscribes = [\"noise\"]"),
     ]

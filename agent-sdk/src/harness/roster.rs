@@ -99,6 +99,7 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         lane,
         share: (0, 1),
         table: None,
+        copied: false,
     };
     let lane = |channel: u32, neighbour, input| LaneEntry {
         channel,

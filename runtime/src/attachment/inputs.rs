@@ -44,6 +44,9 @@ impl Inputs {
             let mut consumer =
                 Consumer::open(region.clone(), &manifest.shape, i, end, shapes[&neighbour].clone());
             consumer.told(manifest.given.get(i).copied().unwrap_or_default());
+            if entry.copied {
+                consumer.copy_each();
+            }
             if let Some(entry) = &entry.table {
                 let (owner, prefetch) = (manifest.owner, manifest.prefetch as usize);
                 consumer.join(Membership { table: super::table(entry, claims), owner, prefetch });

@@ -56,6 +56,8 @@ pub struct Sources {
     lane: usize,
     /// The message that incarnations before this one were given in vain, and how often.
     given: Given,
+    /// Whether every payload is copied before anybody looks at it.
+    copies: bool,
     copy: rkyv::util::AlignedVec<16>,
 }
 
@@ -100,6 +102,7 @@ pub(super) enum Look {
 impl Sources {
     /// No ring yet of a producer's lane.
     pub(super) fn new(shape: Arc<SegmentShape>, lane: usize) -> Self {
+        let shape_drops = shape.lanes[lane].when_full == WhenFull::DropOldest;
         Sources {
             lane_offset: shape.lane_offset(lane),
             ring_offset: shape.ring_offset(lane),
@@ -111,8 +114,15 @@ impl Sources {
             pinned_by: None,
             lane,
             given: Given::default(),
+            // Loom cannot lend its words as bytes: in a model every payload is copied.
+            copies: shape_drops || cfg!(loom),
             copy: rkyv::util::AlignedVec::new(),
         }
+    }
+
+    /// From here on every payload is copied before anybody looks at it: its producer may write it at any time.
+    pub(super) fn copy_each(&mut self) {
+        self.copies = true;
     }
 
     /// From here on frames stay only as long as the frontier of this table has not passed them.
@@ -370,12 +380,12 @@ impl Sources {
     }
 
     /// Makes sure that the payload of the frame at the cursor can be read: on a drop-oldest lane it is copied, and false
-    /// when it was overwritten meanwhile: poll again. Elsewhere nobody writes it before the ack.
+    /// when it was overwritten meanwhile: poll again. It is copied, too, where the producer is not trusted to leave it alone.
+    /// Elsewhere nobody writes it before the ack.
     #[inline]
     pub fn lease(&mut self, frame: &Frame) -> bool {
         let Some(source) = self.rings.iter().find(|s| s.incarnation == frame.from) else { return false };
-        // Loom cannot lend its words as bytes: in a model every payload is copied.
-        if self.when_full != WhenFull::DropOldest && !cfg!(loom) {
+        if !self.copies {
             return true;
         }
         self.copy.resize(frame.len, 0);
@@ -397,7 +407,7 @@ impl Sources {
     #[allow(unsafe_code)]
     #[inline]
     pub fn leased(&self, frame: &Frame) -> &[u8] {
-        if self.when_full == WhenFull::DropOldest || cfg!(loom) {
+        if self.copies {
             return &self.copy;
         }
         let source = self.ring_of(frame.from).expect("a frame is read before its ring is let go of");

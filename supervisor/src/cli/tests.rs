@@ -80,6 +80,7 @@ fn report(names: &[&str]) -> PsReport {
         received: 4,
         p50_ns: Some(900),
         p99_ns: None,
+        unapplied: Vec::new(),
     });
     PsReport { swarm: "s".into(), agents: agents.collect(), sets: Vec::new() }
 }

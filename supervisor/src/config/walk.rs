@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::confine::{self, Lookup};
 use super::keys::{Entry, Span, Table};
 use super::problem::{ConfigError, Problem, nearest, place, suggest};
 use super::value::{self, DURATION_MAX, NAME_HELP};
@@ -26,6 +27,8 @@ pub(super) struct Walked {
     pub(super) command_spans: Vec<Option<Span>>,
     /// For each hook, where its program is named.
     pub(super) hook_spans: Vec<(usize, Span)>,
+    /// What has to be there on this machine.
+    pub(super) lookups: Vec<Lookup>,
 }
 
 impl Walked {
@@ -66,6 +69,7 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
         problems: Vec::new(),
         command_spans: Vec::new(),
         hook_spans: Vec::new(),
+        lookups: Vec::new(),
         uses: Vec::new(),
     };
     let (root, errors) = DeTable::parse_recoverable(text);
@@ -82,6 +86,7 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
         problems: walker.problems,
         command_spans: walker.command_spans,
         hook_spans: walker.hook_spans,
+        lookups: walker.lookups,
     }
 }
 
@@ -92,6 +97,7 @@ pub(super) struct Walker<'s> {
     pub(super) problems: Vec<Problem>,
     command_spans: Vec<Option<Span>>,
     hook_spans: Vec<(usize, Span)>,
+    pub(super) lookups: Vec<Lookup>,
     /// For each channel, who mentions it, or probably means it.
     uses: Vec<Uses>,
 }
@@ -130,6 +136,7 @@ impl Walker<'_> {
         self.orders(&agents);
         self.sets(root);
         self.hook_spans = self.hooks(root);
+        self.check_groups(&agents);
         self.check_amount(&channels, &agents);
         for (index, table) in channels.iter().enumerate() {
             self.check_use(table, self.uses[index]);
@@ -230,7 +237,7 @@ impl Walker<'_> {
             "env",
             "standby",
         ];
-        self.known(table, &known);
+        self.known(table, &[&known[..], &confine::KEYS].concat());
         let (day, none, ms) = (DURATION_MAX, Duration::ZERO, Duration::from_millis(1));
         let restart = self.restart(table);
         let significant = self.significant(table, restart.policy);
@@ -252,6 +259,7 @@ impl Walker<'_> {
             // Read when all agents are known.
             after: Vec::new(),
             env: self.env(table),
+            confinement: self.confinement(table),
             line: place(self.text, table.span.start).0,
         }
     }

@@ -71,6 +71,7 @@ fn ps_report_is_written_exactly_as_promised() {
         received: 6,
         p50_ns: None,
         p99_ns: Some(7),
+        unapplied: Vec::new(),
     };
     let report = PsReport { swarm: "s".into(), agents: vec![agent], sets: Vec::new() };
     let expected = r#"{"swarm":"s","agents":[{"name":"worker.1","set":null,"pid":null,"generation":3,"state":"backoff","restarts":2,"rescues":0,"hangs":0,"standbys":[],"standbys_wanted":0,"uptime_ms":0,"pss_kib":4,"sent":5,"received":6,"p50_ns":null,"p99_ns":7}],"sets":[]}"#;

@@ -42,6 +42,18 @@ impl Swarm {
         }
     }
 
+    /// Tells, before the first start, what of its confinement cannot be applied here.
+    pub(super) fn tell_lacks(&mut self, agent: usize) {
+        let name = self.agents[agent].name.clone();
+        let config = &self.file.agents[self.topology.agents[agent].config];
+        // What fails is told by the start itself.
+        let Ok((_, lacks)) = self.cradle.cages.of(agent as u32, &name, config) else { return };
+        for lack in lacks {
+            let text = format!("{}: agent {name} runs without {lack}", self.place_of(agent));
+            self.tell(Level::Warn, Kind::Notice, Some(agent), &text);
+        }
+    }
+
     /// Whether every agent was ready once: from then on a failing agent does not end the swarm.
     pub fn started_once(&self) -> bool {
         self.agents.iter().all(|a| a.was_ready || a.state == State::Ended)

@@ -1,8 +1,9 @@
 //! What agents say and print, and what they are asked.
 
-use super::{Ends, Swarm, live_of};
+use super::{Effect, Ends, Swarm, live_of};
 use crate::agent::Remains;
 use crate::child::Event;
+use crate::config::Trust;
 use crate::events::Kind;
 use crate::log::Level;
 use crate::output::{Drained, Stream};
@@ -12,11 +13,28 @@ use shoal_runtime::board::{Request, VerdictKind};
 use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
 use std::os::fd::{AsFd, OwnedFd};
 
+/// How many packets of one agent are heard before the others have their turn.
+pub(super) const PACKETS_AT_ONCE: usize = 64;
+/// More than a socket holds.
+const PACKETS_LEFT_MAX: usize = 4096;
+
 impl Swarm {
-    /// Reads what an agent said.
+    /// Reads what an agent said; who says more than a piece at once is heard on when the others were.
     pub fn on_control(&mut self, agent: usize) {
-        loop {
-            let Some(live) = &self.agents[agent].live else { return };
+        if self.hear(agent, PACKETS_AT_ONCE) {
+            self.effects.extend(self.agents[agent].live.as_ref().map(|live| Effect::HearOn(live.incarnation)));
+        }
+    }
+
+    /// Reads what a dead agent said last: nobody adds to it any more, but perhaps children that it left.
+    pub fn hear_last(&mut self, agent: usize) {
+        self.hear(agent, PACKETS_LEFT_MAX);
+    }
+
+    /// Reads so many packets of an agent. Whether there may be more.
+    fn hear(&mut self, agent: usize, packets: usize) -> bool {
+        for _ in 0..packets {
+            let Some(live) = &self.agents[agent].live else { return false };
             match wire::overhear(&live.control) {
                 Ok(Received::Packet((message, number), along)) => {
                     if let Some(live) = &mut self.agents[agent].live {
@@ -31,19 +49,21 @@ impl Swarm {
                 }
                 // An adopted process leaves by this and may live on.
                 Ok(Received::Closed) if live.child.adopted && live.dead_since.is_none() => {
-                    return self.on_death(agent);
+                    self.on_death(agent);
+                    return false;
                 }
                 // A death is heard of through the pidfd; until then there is nothing to read.
-                Ok(Received::Nothing | Received::Closed) => return,
+                Ok(Received::Nothing | Received::Closed) => return false,
                 Err(error) => {
                     let text = format!("agent {} is killed: {error}", self.agents[agent].name);
                     self.notice(&text);
                     self.blame(agent, &format!("SIGKILL: {error}"));
                     live_of(&self.agents[agent]).kill();
-                    return;
+                    return false;
                 }
             }
         }
+        true
     }
 
     /// Descriptors that nobody asked for are closed.
@@ -130,19 +150,32 @@ impl Swarm {
             "agent {} accuses {} (generation {}) of impossible words",
             self.agents[agent].name, other.name, accused.generation
         );
-        // What fixed-size words show decides: an accusation alone proves nothing.
-        let guilty = other.live.as_ref().filter(|l| l.incarnation == accused).is_some()
-            && self.contradicts_itself(accused.agent as usize);
+        // What fixed-size words show decides: an accusation alone proves nothing, but by who is trusted more.
+        let living = other.live.as_ref().filter(|l| l.incarnation == accused).is_some();
+        let culprit = accused.agent as usize;
+        let believed = self.trust_of(agent) > self.trust_of(culprit);
+        let contradicts = living && self.contradicts_itself(culprit);
         self.tell(Level::Warn, Kind::Accusation, Some(agent), &text);
-        if guilty {
-            let text = format!(
-                "agent {} contradicts itself and is killed",
-                self.agents[accused.agent as usize].name
-            );
-            self.tell(Level::Warn, Kind::Accusation, Some(accused.agent as usize), &text);
-            self.blame(accused.agent as usize, "SIGKILL because its own words contradict each other");
+        if living && (believed || contradicts) {
+            let name = &self.agents[culprit].name;
+            let (text, why) = match contradicts {
+                true => {
+                    (format!("agent {name} contradicts itself and is killed"), "because its own words contradict each other")
+                }
+                false => (
+                    format!("agent {name} is trusted less than who accuses it and is killed"),
+                    "because an agent that is trusted more accused it",
+                ),
+            };
+            self.tell(Level::Warn, Kind::Accusation, Some(culprit), &text);
+            self.blame(culprit, &format!("SIGKILL {why}"));
             live_of(&self.agents[accused.agent as usize]).kill();
         }
+    }
+
+    /// How far an agent is trusted.
+    fn trust_of(&self, agent: usize) -> Trust {
+        self.file.agents[self.topology.agents[agent].config].confinement.trust
     }
 
     /// Whether an agent's own words are impossible.

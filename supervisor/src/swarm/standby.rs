@@ -8,6 +8,7 @@
 //! begin, writes that itself, and is named on the board: from then on it is an incarnation as any other. Standbys are taken oldest
 //! first, so that generations only grow; a new one is made when the agent is ready again. The death of a standby concerns nobody.
 
+use super::hear::PACKETS_AT_ONCE;
 use super::{Effect, Ends, Swarm, Timer};
 use crate::agent::{Live, Remains};
 use crate::child::{Event, State};
@@ -51,6 +52,7 @@ impl Swarm {
     /// # Errors
     /// What is lacking, in words.
     pub(super) fn bear(&mut self, agent: usize, standby: bool) -> io::Result<Live> {
+        self.tell_lacks(agent);
         let inputs = 0..self.topology.agents[agent].inputs.len();
         let given = inputs.map(|input| self.trials.told(self.reader_of(agent, input))).collect();
         let config = &self.file.agents[self.topology.agents[agent].config];
@@ -204,7 +206,7 @@ impl Swarm {
 
     /// Hears a standby.
     pub fn on_spare_control(&mut self, of: Incarnation) {
-        loop {
+        for _ in 0..PACKETS_AT_ONCE {
             let Some(spare) = self.spare(of) else { return };
             let said = match wire::listen(&spare.control) {
                 Ok(Received::Packet(said, _)) => said,
@@ -223,6 +225,7 @@ impl Swarm {
                 _ => return spawn::kill_tree(&spare.child),
             }
         }
+        self.effects.push(Effect::HearOn(of));
     }
 
     fn spare(&self, of: Incarnation) -> Option<&Live> {

@@ -32,7 +32,7 @@ fn main() {
             if !first_life && role.starts_with("zombie") {
                 no_zombie_is_left();
             }
-            relay(&mut a, if first_life { role } else { "good" });
+            relay(&mut a, if first_life || role == "reach-one" { role } else { "good" });
         }
     }
 }
@@ -94,7 +94,10 @@ fn relay(a: &mut Attachment, role: &str) {
     let mut met = 0;
     while let Some((input, frame, value)) = next(a) {
         met += 1;
-        if met == TURN {
+        if role == "reach-one" && met == 10 {
+            reach_one(a);
+        }
+        if met == TURN && role != "reach-one" {
             turn(a, role);
         }
         if role.starts_with("lie") && met == TURN {
@@ -110,7 +113,107 @@ fn relay(a: &mut Attachment, role: &str) {
     println!("bad ends in generation {}", a.manifest.generation);
 }
 
+/// Reaches out, by the way that this life has not tried, at the message that is its turn.
+fn reach_one(a: &Attachment) {
+    let Some((name, way)) = attack::WAYS.get(a.manifest.generation as usize - 1) else { return };
+    let parent = getppid().expect("a parent").as_raw_nonzero().get();
+    tell(name, way(parent));
+    attack::kill_self();
+}
+
+fn tell(name: &str, came: std::io::Result<()>) {
+    println!("tried {name}: {}", came.map_or_else(|error| error.to_string(), |()| "succeeded".to_owned()));
+}
+
+/// Reaches out, by every way, to another agent that is there.
+fn reach() {
+    let own = getpid().as_raw_nonzero().get();
+    let parent = getppid().expect("a parent").as_raw_nonzero().get();
+    let siblings = shoal_tests::traces::children(parent);
+    let victim = siblings.into_iter().find(|pid| *pid != own).expect("another agent");
+    // Some are asked of processes of one user only: that must not be what stops them.
+    for (name, way) in attack::WAYS {
+        tell(name, way(victim));
+    }
+}
+
+/// Adds the seal that forbids all further ones to the own segment, and dies.
+fn seal_self() {
+    let mut came = Vec::new();
+    for map in std::fs::read_dir("/proc/self/map_files").into_iter().flatten().flatten() {
+        let to = std::fs::read_link(map.path()).unwrap_or_default();
+        if to.to_string_lossy().contains("shoal-segment") {
+            let fd = reopened(&map.path().display().to_string(), libc::O_RDWR);
+            came.extend(fd.map(|fd| rustix::fs::fcntl_add_seals(fd, rustix::fs::SealFlags::SEAL)));
+        }
+    }
+    // Without a way to open what is mapped: the descriptor that was kept.
+    let kept = (3..64).map(attack::borrowed).filter(|fd| rustix::fs::fcntl_get_seals(fd).is_ok());
+    came.extend(kept.map(|fd| rustix::fs::fcntl_add_seals(fd, rustix::fs::SealFlags::SEAL)));
+    let best = came.iter().find(|came| came.is_ok()).or(came.first());
+    println!("sealed: {}", best.is_some_and(|came| came.is_ok()));
+    attack::kill_self();
+}
+
+/// The doorbells that this process has.
+fn bells() -> Vec<std::os::fd::BorrowedFd<'static>> {
+    let links = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let bells = links.filter(|link| {
+        std::fs::read_link(link.path()).is_ok_and(|to| to.to_string_lossy().contains("[eventfd]"))
+    });
+    bells.filter_map(|link| Some(attack::borrowed(link.file_name().to_str()?.parse().ok()?))).collect()
+}
+
+/// Fills every doorbell, again and again, for a while; first tries to make them blocking if that is asked for.
+fn fill_bells(blocking: bool) {
+    let bells = bells();
+    if blocking {
+        let made = bells.iter().filter(|bell| attack::made_blocking(**bell)).count();
+        println!("made blocking: {made} of {}", bells.len());
+    }
+    let began = std::time::Instant::now();
+    let mut filled = 0_u64;
+    while began.elapsed() < Duration::from_millis(300) {
+        for bell in &bells {
+            filled += u64::from(rustix::io::write(bell, &(u64::MAX - 1).to_ne_bytes()).is_ok());
+        }
+    }
+    for map in OwnMap::all("r--s") {
+        for offset in (0..map.len_bytes().min(1 << 16)).step_by(64) {
+            let stolen = attack::stolen_waiters(map.at(offset));
+            assert!(stolen <= 0, "{stolen} waiters of a futex word");
+        }
+    }
+    println!("filled {} doorbells {filled} times", bells.len());
+}
+
+/// Writes over its lanes' bytes as fast as it can while its reader reads them.
+fn flicker(a: &Attachment, map: OwnMap) {
+    let at = a.manifest.shape.ring_offset(0);
+    let began = std::time::Instant::now();
+    let mut beat = 0_u64;
+    while began.elapsed() < Duration::from_millis(500) {
+        beat = beat.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        for offset in (at + 16..map.len_bytes()).step_by(64) {
+            map.store(offset & !7, beat);
+        }
+    }
+    attack::kill_self();
+}
+
+/// Prints as fast as it is read, for a while.
+fn flood() {
+    let line = "x".repeat(4000);
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_millis(700) {
+        println!("{line}");
+    }
+}
+
 fn turn(a: &mut Attachment, role: &str) {
+    if role == "reach" {
+        return reach();
+    }
     let map = OwnMap::find().expect("a segment");
     match role {
         "zombie" => make_zombie(map, false),
@@ -123,6 +226,11 @@ fn turn(a: &mut Attachment, role: &str) {
         "lie-back" => lie(a, map, 64 * 1024),
         "garbage" => garbage(),
         "chatter" => chatter(),
+        "seal" => seal_self(),
+        "bells" => fill_bells(true),
+        "fill" => fill_bells(false),
+        "flicker" => flicker(a, map),
+        "flood" => flood(),
         _ => {}
     }
 }
@@ -268,6 +376,11 @@ fn attacker() {
             reopened(&path, flags).into_iter().for_each(|fd| attack(&format!("{path} ({flags:o})"), &fd));
         }
     }
+    let links = linked.iter().map(|fd| format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(fd)));
+    let mut writers: Vec<OwnedFd> = links.filter_map(|path| reopened(&path, libc::O_RDWR)).collect();
+    writers.extend(handed.into_iter().take(1));
+    let for_ever = |fd: &&OwnedFd| rustix::fs::fcntl_add_seals(fd, rustix::fs::SealFlags::SEAL).is_ok();
+    println!("sealed for ever: {} of {}", writers.iter().filter(for_ever).count(), writers.len());
     drop(own);
     println!("attacker tried {targets} descriptors, {broken} ways in");
 }

@@ -99,7 +99,7 @@ fn manifest(story: &GroupStory, agent: u32, generation: u32, owner: u32) -> Mani
         channels: Vec::new(),
         neighbours,
         lanes: (0..lanes).map(writes).collect(),
-        inputs: vec![InputEntry { channel: 0, line: 0, neighbour: 0, lane: 0, share: (0, 1), table }],
+        inputs: vec![InputEntry { channel: 0, line: 0, neighbour: 0, lane: 0, share: (0, 1), table, copied: false }],
         given: Vec::new(),
         attempts_max: 0,
         claims: vec![ClaimsEntry { bytes: TABLE_BYTES as u64, member: true }],

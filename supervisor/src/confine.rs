@@ -1,0 +1,207 @@
+//! What the kernel makes of an agent's confinement: prepared once, in the supervisor, for all starts of an agent.
+//!
+//! What lives here: which means is chosen for which key, and what is said when there is none. What does not: the keys
+//! (`config/confine.rs`), cgroups (`confine/cgroup.rs`), filters of system calls (`confine/seccomp.rs`), paths
+//! (`confine/landlock.rs`), secrets (`confine/secrets.rs`), and what the child does (`spawn/confine.rs`).
+
+mod cgroup;
+mod landlock;
+mod seccomp;
+mod secrets;
+
+use crate::config::{Agent, Confinement, Limits, Profile, Scheduling, Trust};
+use crate::spawn::Cage;
+use cgroup::{Cgroups, Controller};
+pub use secrets::SECRET_ENV;
+pub(crate) use secrets::handed;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::Arc;
+
+/// The first of the user numbers that hostile agents of root's swarms get when the file names no user: nobody else has these.
+const OWN_UID_BASE: u32 = 0x7000_0000;
+
+/// Everything prepared so far.
+#[derive(Default)]
+pub struct Cages {
+    cgroups: Cgroups,
+    made: HashMap<u32, Made>,
+}
+
+struct Made {
+    of: Confinement,
+    cage: Arc<Cage>,
+    lacks: Vec<String>,
+}
+
+impl Cages {
+    /// The cage of an agent's processes, made now or before; and, when made now, what of the file could not be applied.
+    ///
+    /// # Errors
+    /// What the kernel or the machine refused, and to what it belongs.
+    pub fn of(&mut self, agent: u32, name: &str, config: &Agent) -> io::Result<(Arc<Cage>, Vec<String>)> {
+        if let Some(made) = self.made.get(&agent).filter(|made| made.of == config.confinement) {
+            return Ok((made.cage.clone(), Vec::new()));
+        }
+        let (cage, lacks) = prepare(&mut self.cgroups, agent, name, config)?;
+        let made = Made { of: config.confinement.clone(), cage: Arc::new(cage), lacks: lacks.clone() };
+        let cage = made.cage.clone();
+        self.made.insert(agent, made);
+        Ok((cage, lacks))
+    }
+
+    /// What of an agent's confinement could not be applied.
+    pub fn lacks(&self, agent: u32) -> &[String] {
+        self.made.get(&agent).map_or(&[], |made| &made.lacks)
+    }
+}
+
+/// The user number of a hostile agent that was given none: swarms of one machine have different supervisors.
+fn own_uid(supervisor: u32, agent: u32) -> u32 {
+    OWN_UID_BASE + ((supervisor & 0xffff) << 12) + (agent & 0xfff)
+}
+
+fn prepare(cgroups: &mut Cgroups, agent: u32, name: &str, config: &Agent) -> io::Result<(Cage, Vec<String>)> {
+    let confinement = &config.confinement;
+    let root = rustix::process::geteuid().is_root();
+    let mut lacks = Vec::new();
+    let mut identity = confinement.identity.map(|i| (i.uid, i.gid));
+    if confinement.trust == Trust::Hostile && identity.is_none() {
+        if root {
+            let uid = own_uid(std::process::id(), agent);
+            identity = Some((uid, uid));
+        } else {
+            lacks.push("a user of its own (the supervisor is not root): files of this user are within its reach".into());
+        }
+    }
+    // Who stays what the supervisor is needs no change.
+    let identity = identity.filter(|&(uid, gid)| root || (uid, gid) != own_numbers());
+    let foreign = identity.is_some_and(|(uid, _)| uid != 0);
+    let mut cage = Cage {
+        identity,
+        cwd: match &confinement.cwd {
+            Some(cwd) => Some(CString::new(cwd.as_os_str().as_bytes()).map_err(io::Error::other)?),
+            None => None,
+        },
+        drops_capabilities: confinement.trust != Trust::Trusted,
+        no_new_privs: confinement.no_new_privs,
+        nice: confinement.limits.nice,
+        scheduling: confinement.limits.scheduling.map(kernels),
+        cpus: mask(&confinement.limits.cpus),
+        ..Cage::default()
+    };
+    bound(&mut cage, cgroups, &confinement.limits, name, foreign, &mut lacks);
+    cage.filters = seccomp::filters(confinement.profile)?;
+    if confinement.profile != Profile::None && cage.filters.is_empty() {
+        lacks.push("seccomp: there is no filter for this kind of processor".into());
+    }
+    if confinement.reach.is_some() || confinement.trust != Trust::Trusted {
+        let program = config.command.first().map_or("/", String::as_str);
+        let (rules, lack) = landlock::rules(confinement.reach.as_ref(), confinement.trust, program)?;
+        cage.landlock = rules;
+        lacks.extend(lack);
+    }
+    Ok((cage, lacks))
+}
+
+fn own_numbers() -> (u32, u32) {
+    (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
+}
+
+/// Chooses a cgroup where there is one, else a bound of the process, else says that there is none.
+fn bound(
+    cage: &mut Cage,
+    cgroups: &mut Cgroups,
+    limits: &Limits,
+    name: &str,
+    foreign: bool,
+    lacks: &mut Vec<String>,
+) {
+    let wanted = [
+        (Controller::Memory, limits.memory_bytes),
+        (Controller::Pids, limits.processes.map(u64::from)),
+        (Controller::Cpu, limits.cpu_percent.map(u64::from)),
+    ];
+    let mut joined = Vec::new();
+    for (controller, amount) in wanted {
+        let Some(amount) = amount else { continue };
+        match cgroups.join(controller, name, amount) {
+            // One folder may serve several controllers: it is joined once.
+            Ok((folder, _)) if joined.contains(&folder) => {}
+            Ok((folder, procs)) => {
+                joined.push(folder);
+                cage.cgroups.push(procs);
+            }
+            Err(why) => match instead(controller, amount, foreign) {
+                Ok(limit) => cage.rlimits.push(limit),
+                Err(then) => lacks.push(format!("{}: {why}{then}", controller.key())),
+            },
+        }
+    }
+    let seconds = limits.cpu_time.map(|time| time.as_secs().max(1));
+    let plain = [
+        (libc::RLIMIT_CPU, seconds),
+        (libc::RLIMIT_NOFILE, limits.open_files.map(u64::from)),
+        (libc::RLIMIT_FSIZE, limits.file_size_bytes),
+        (libc::RLIMIT_CORE, limits.core_size_bytes),
+    ];
+    for (resource, amount) in plain {
+        let Some(amount) = amount else { continue };
+        // Nobody but root raises a hard bound: what the supervisor itself is bound by is tighter, and holds.
+        let hard = hard_limit(resource);
+        cage.rlimits.push((resource, amount.min(hard)));
+    }
+}
+
+/// The bound of the process that stands in for a cgroup.
+///
+/// RLIMIT_DATA and not RLIMIT_AS: it counts what the process allocates for itself, and not the lanes, the code, and address space
+/// that allocators and threads merely reserve.
+fn instead(controller: Controller, amount: u64, foreign: bool) -> Result<(u32, u64), &'static str> {
+    match controller {
+        Controller::Memory => Ok((libc::RLIMIT_DATA, amount.min(hard_limit(libc::RLIMIT_DATA)))),
+        Controller::Pids if foreign || !rustix::process::geteuid().is_root() => {
+            Ok((libc::RLIMIT_NPROC, amount.min(hard_limit(libc::RLIMIT_NPROC))))
+        }
+        Controller::Pids => Err("; and the kernel counts no processes of root: give it a `user`"),
+        Controller::Cpu => Err("; `limits.cpu_time`, `nice` and `cpus` need none"),
+    }
+}
+
+fn hard_limit(resource: u32) -> u64 {
+    let all = [
+        (libc::RLIMIT_CPU, rustix::process::Resource::Cpu),
+        (libc::RLIMIT_NOFILE, rustix::process::Resource::Nofile),
+        (libc::RLIMIT_FSIZE, rustix::process::Resource::Fsize),
+        (libc::RLIMIT_CORE, rustix::process::Resource::Core),
+        (libc::RLIMIT_DATA, rustix::process::Resource::Data),
+        (libc::RLIMIT_NPROC, rustix::process::Resource::Nproc),
+    ];
+    let known = all.iter().find(|(number, _)| *number == resource);
+    known.and_then(|(_, r)| rustix::process::getrlimit(*r).maximum).unwrap_or(u64::MAX)
+}
+
+fn kernels(scheduling: Scheduling) -> (i32, i32) {
+    match scheduling {
+        Scheduling::Other => (libc::SCHED_OTHER, 0),
+        Scheduling::Batch => (libc::SCHED_BATCH, 0),
+        Scheduling::Idle => (libc::SCHED_IDLE, 0),
+        Scheduling::Fifo(priority) => (libc::SCHED_FIFO, priority as i32),
+        Scheduling::Rr(priority) => (libc::SCHED_RR, priority as i32),
+    }
+}
+
+/// The kernel's mask of processors.
+fn mask(cpus: &[u32]) -> Vec<u64> {
+    let words = cpus.iter().max().map_or(0, |max| *max as usize / 64 + 1);
+    let mut mask = vec![0; words];
+    for cpu in cpus {
+        mask[*cpu as usize / 64] |= 1 << (cpu % 64);
+    }
+    mask
+}
+
+#[cfg(test)]
+mod tests;

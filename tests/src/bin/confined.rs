@@ -1,0 +1,82 @@
+//! An agent that tells what it is bounded by, or strains at it: `confined KIND`.
+
+use shoal_agent::{Agent, Result};
+use std::fs;
+use std::time::Duration;
+
+fn main() -> std::process::ExitCode {
+    let kind = std::env::args().nth(1).unwrap_or_default();
+    shoal_agent::run(|agent| body(agent, &kind))
+}
+
+fn body(agent: &mut Agent, kind: &str) -> Result<()> {
+    agent.ready()?;
+    match kind {
+        "tells" => tell(),
+        "hoards" => hoard(agent),
+        "forks" => fork_many(),
+        "idles" => {}
+        _ => return Err(format!("{kind:?}?").into()),
+    }
+    while !agent.stopping() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+/// Prints, a line each, what the kernel says of this process.
+fn tell() {
+    for (name, lines) in [("/proc/self/status", STATUS), ("/proc/self/limits", LIMITS)] {
+        let text = fs::read_to_string(name).unwrap_or_default();
+        for line in text.lines().filter(|line| lines.iter().any(|start| line.starts_with(start))) {
+            println!("{}", line.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+    }
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The fields behind the name: niceness is the 19th, the policy the 41st of all.
+    let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+    println!("nice {} policy {}", fields.get(16).unwrap_or(&"?"), fields.get(38).unwrap_or(&"?"));
+    println!("cwd {}", std::env::current_dir().unwrap_or_default().display());
+    let mut names: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
+    names.sort();
+    println!("environment {}", names.join(" "));
+    for name in ["KEY", "NONE"] {
+        match shoal_agent::secret(name) {
+            Ok(secret) => println!("secret {name} has {} bytes: {secret:?}", secret.bytes().len()),
+            Err(error) => println!("secret {name}: {error}"),
+        }
+    }
+    let parent = |file: &str| fs::read_to_string(file).map_or_else(|e| e.to_string(), |_| "read".to_owned());
+    println!("outside {} inside {}", parent("outside"), parent("inside/file"));
+    println!("told");
+}
+
+const STATUS: &[&str] = &["Uid:", "Gid:", "NoNewPrivs:", "Seccomp:", "CapEff:", "Cpus_allowed_list:"];
+const LIMITS: &[&str] =
+    &["Max cpu time", "Max file size", "Max core file size", "Max open files", "Max data size", "Max processes"];
+
+/// Allocates, and touches, until it cannot. Then the allocator ends the process.
+fn hoard(agent: &Agent) {
+    if agent.generation() > 1 {
+        return println!("hoarder is back");
+    }
+    let mut hoard = Vec::new();
+    loop {
+        hoard.push(vec![1_u8; 1 << 20]);
+        std::hint::black_box(&hoard);
+    }
+}
+
+/// Makes processes until the kernel refuses; tells how many there were.
+fn fork_many() {
+    let mut children = Vec::new();
+    loop {
+        match std::process::Command::new("/bin/sleep").arg("1000").spawn() {
+            Ok(child) => children.push(child),
+            Err(error) => break println!("refused after {} processes: {error}", children.len()),
+        }
+        if children.len() >= 300 {
+            break println!("{} processes and no end", children.len());
+        }
+    }
+}
