@@ -26,6 +26,11 @@ mod mapped {
         len_bytes: usize,
     }
 
+    // SAFETY: it only remembers what to unmap; nothing in it is bound to a thread.
+    unsafe impl Send for Anonymous {}
+    // SAFETY: as above; it gives out nothing.
+    unsafe impl Sync for Anonymous {}
+
     impl Drop for Anonymous {
         fn drop(&mut self) {
             // SAFETY: the range was mapped by `map_inherited`, and nothing but this value unmaps it; the last clone of the

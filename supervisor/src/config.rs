@@ -9,6 +9,7 @@
 //! |---|---|---|
 //! | `swarm.name` | how `--swarm` finds it | required |
 //! | `swarm.logs` | folder of the agents' output, relative to the file | none |
+//! | `swarm.orphans` | `keep` agents whose supervisor dies for the next one, or `kill` everything | `keep` |
 //! | `swarm.history` | undrained predecessors of an agent that are allowed, 1 ..= 64 | 4 |
 //! | `swarm.dead_letters.count`, `.bytes` | how many dead letters are kept, and how large together | 1000, 64 MiB |
 //! | `swarm.crashes.count`, `.bytes` | the same of crash reports | 200, 16 MiB |
@@ -115,6 +116,8 @@ pub struct SwarmFile {
     pub logs: Option<PathBuf>,
     /// How many predecessors of an agent may be undrained before its restart waits.
     pub history: u32,
+    /// What becomes of the agents when the supervisor dies.
+    pub orphans: Orphans,
     /// How many dead letters are kept.
     pub dead_letters: Bounds,
     /// What else is kept for the operator: crash reports, events, the supervisor's own log.
@@ -163,6 +166,29 @@ pub enum Member {
     Agent(usize),
     /// Another set: index into `SwarmFile::sets`.
     Set(usize),
+}
+
+/// What becomes of the agents when the supervisor dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Orphans {
+    /// They go on, and the next supervisor takes over.
+    #[default]
+    Keep,
+    /// Everything ends.
+    Kill,
+}
+
+impl Orphans {
+    /// Both, in the order of the documentation.
+    pub const ALL: [Orphans; 2] = [Orphans::Keep, Orphans::Kill];
+
+    /// The word of the swarm file.
+    pub fn word(self) -> &'static str {
+        match self {
+            Orphans::Keep => "keep",
+            Orphans::Kill => "kill",
+        }
+    }
 }
 
 /// A named, typed stream: one lane per producer.

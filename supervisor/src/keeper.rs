@@ -65,18 +65,18 @@ pub fn set_word(journal: &Journal, which: Word, value: u64) {
 pub struct Terms {
     /// Everything ends when the supervisor dies (`orphans = "kill"`).
     pub end_with_supervisor: bool,
-    /// So many supervisors in a row may die within a second of their start.
+    /// So many supervisors in a row may die as soon as they are started.
     pub short_lives_max: u32,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Terms { end_with_supervisor: false, short_lives_max: 10 }
+        Terms { end_with_supervisor: false, short_lives_max: 50 }
     }
 }
 
 /// A supervisor that lived so long ends the row of short lives, ns.
-const SHORT_LIFE_NS: u64 = 1_000_000_000;
+const SHORT_LIFE_NS: u64 = 100_000_000;
 
 /// Which supervisor a process is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,7 +116,8 @@ impl Split {
         use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
         let (kind, flags) = (SocketType::SEQPACKET, SocketFlags::CLOEXEC);
         let (keepers, supervisors) = socketpair(AddressFamily::UNIX, kind, flags, None)?;
-        let guard = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
+        let guard =
+            rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())?;
         crate::spawn::become_subreaper()?;
         let mask = child_died();
         // SAFETY: a plain call with a set that lives here; -1 asks for a new descriptor.
@@ -220,7 +221,9 @@ fn keep(
                 tree::end_children();
                 exit(status as u8);
             }
-            tree::Ended::Signalled(libc::SIGKILL) => set_word(journal, Word::Kills, word(journal, Word::Kills) + 1),
+            tree::Ended::Signalled(libc::SIGKILL) => {
+                set_word(journal, Word::Kills, word(journal, Word::Kills) + 1)
+            }
             tree::Ended::Exited(_) | tree::Ended::Signalled(_) => {}
         }
         set_word(journal, Word::DiedAt, now_ns);
@@ -304,12 +307,14 @@ fn exit(status: u8) -> ! {
 pub fn guard(keeper: pid_t, mut beside: impl FnMut() -> Option<std::time::Duration>) -> End {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let pid = rustix::process::Pid::from_raw(keeper);
-    let pidfd = pid.and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+    let pidfd =
+        pid.and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
     let ended = loop {
         let pause = beside();
         match (&pidfd, pause) {
             (Some(pidfd), pause) => {
-                let pause = pause.map(|p| Timespec { tv_sec: p.as_secs() as i64, tv_nsec: p.subsec_nanos().into() });
+                let pause =
+                    pause.map(|p| Timespec { tv_sec: p.as_secs() as i64, tv_nsec: p.subsec_nanos().into() });
                 let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], pause.as_ref());
             }
             (None, pause) => std::thread::sleep(pause.unwrap_or(std::time::Duration::from_millis(20))),

@@ -1,14 +1,14 @@
 //! `shoal run FILE`: a swarm in the foreground.
 
-use crate::config::{self, SwarmFile};
+use crate::config::{self, Orphans, SwarmFile};
 use crate::control::Control;
 use crate::dead_letters::DeadLetters;
 use crate::event_loop::{self, Companion};
 use crate::herald::{Herald, Manner};
 use crate::hooks::Hooks;
+use crate::keeper::{self, End, Life, Split, Terms, table};
 use crate::log::{self, Format};
 use crate::operator::Operator;
-use crate::keeper::{self, End, Life, Split, Terms, table};
 use crate::output::{Capture, Echo};
 use crate::records::Records;
 use crate::run_dir::{self, RunDir};
@@ -63,7 +63,8 @@ pub fn run(file: &Path, manner: Manner) -> ExitCode {
     };
     let setting = Setting { echo, notices, companions: vec![&mut signals, &mut herald], adopted: Vec::new() };
     let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name)).map_err(|e| e.to_string());
-    let ran = claimed.and_then(|folder| run_kept(file, &folder, setting, Terms::default(), status_of, || None));
+    let terms = Terms { end_with_supervisor: file.orphans == Orphans::Kill, ..Terms::default() };
+    let ran = claimed.and_then(|folder| run_kept(file, &folder, setting, terms, status_of, || None));
     match ran {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
@@ -162,13 +163,16 @@ pub fn run_kept(
         put_away();
         folder.remove_for_dead();
     };
-    let keeper = split.part(terms, &journal, supervisor, sweep).map_err(|e| format!("making a keeper: {e}"))?;
+    let keeper =
+        split.part(terms, &journal, supervisor, sweep).map_err(|e| format!("making a keeper: {e}"))?;
     let end = keeper::guard(keeper, beside);
     put_away();
     match end {
         End::Status(status) => Ok(status),
         End::KeeperKilled(signal) => {
-            eprintln!("shoal: the keeper of swarm {name} was killed by signal {signal}: everything of it was ended");
+            eprintln!(
+                "shoal: the keeper of swarm {name} was killed by signal {signal}: everything of it was ended"
+            );
             Ok(FAILED)
         }
     }

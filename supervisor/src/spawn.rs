@@ -7,10 +7,10 @@
 
 pub use crate::ended::{Ended, Ending, Usage};
 
+use crate::keeper::Link;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::process::{PidfdFlags, Signal};
-use crate::keeper::Link;
 use shoal_runtime::wire::CONTROL_FD;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;

@@ -219,7 +219,11 @@ mod tests {
         assert_eq!(successor.all, trials.all);
         successor.restore(&trials.to_json(10));
         assert_eq!(successor.told(Reader::Input(3, 0)), trials.told(Reader::Input(3, 0)));
-        assert_eq!(successor.at(Reader::Input(3, 0), at(7)).reports().count(), 0, "there was no room for words");
+        assert_eq!(
+            successor.at(Reader::Input(3, 0), at(7)).reports().count(),
+            0,
+            "there was no room for words"
+        );
     }
 
     #[test]

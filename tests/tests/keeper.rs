@@ -136,6 +136,19 @@ fn shutdown_is_finished_by_the_successor() {
     }
 }
 
+/// Goal: who wants it so has no agents without a supervisor. Method: `orphans = "kill"`, and the supervisor killed.
+#[test]
+fn everything_ends_with_the_supervisor_where_the_swarm_file_says_so() {
+    let stage = stage!("strict");
+    let mut shoal = stage.run(&numbers(&stage, "orphans = \"kill\""));
+    shoal.until_ready();
+    kill_supervisor(&shoal);
+    let done = shoal.ended();
+    assert_eq!(done.status, 1, "{}", done.err);
+    assert!(done.err.contains("orphans"), "{}", done.err);
+    stage.assert_nothing_left();
+}
+
 /// Goal: when keeper or guard are killed, nothing is left. Method: SIGKILL of each while numbers flow.
 #[test]
 fn everything_ends_with_the_keeper_and_with_the_guard() {

@@ -60,7 +60,7 @@ fn hundred_agents_each_answer_a_broadcast_once_and_stop_with_nothing_left() {
     assert_eq!(report.agents.len() as u64, AGENTS + 2);
     shoal.until_said(&format!("all {AGENTS} answered"));
     let processes = traces::marked(stage.mark());
-    assert_eq!(processes.len() as u64, AGENTS + 3, "the agents and the supervisor");
+    assert_eq!(processes.len() as u64, AGENTS + 5, "the agents, the supervisor, its keeper and the guard");
     let memory = traces::memory_files(processes);
     assert!(memory.len() as u64 > AGENTS, "each has a segment: {}", memory.len());
     assert_eq!(traces::shared_names(stage.name()).len(), 1, "the beacon");

@@ -84,8 +84,16 @@ impl Client {
         request: &Request,
         max: Option<Duration>,
     ) -> Result<Option<Response>, Failure> {
-        self.tell(request)?;
-        self.await_answer(max)
+        match self.tell(request).and_then(|()| self.await_answer(max)) {
+            // A supervisor that died may have a successor, at the same socket. What may be done twice is asked again.
+            Err(error) if may_be_asked_again(request) => {
+                let Some(again) = self.again() else { return Err(error) };
+                *self = again;
+                self.tell(request)?;
+                self.await_answer(max)
+            }
+            answered => answered,
+        }
     }
 
     /// Asks; `await_answer` waits for the answer.
@@ -149,6 +157,19 @@ impl Client {
             }
         }
     }
+}
+
+/// Whether it comes to the same if a question is asked twice.
+fn may_be_asked_again(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::Ps
+            | Request::Info
+            | Request::Status
+            | Request::Wait { .. }
+            | Request::Stop { .. }
+            | Request::Start { .. }
+    )
 }
 
 fn is_time_out(error: &io::Error) -> bool {

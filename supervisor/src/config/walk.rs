@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::Orphans;
 use super::confine::{self, Lookup};
 use super::keys::{Entry, Span, Table};
 use super::problem::{ConfigError, Problem, nearest, place, suggest};
@@ -56,6 +57,7 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
         name: String::new(),
         logs: None,
         history: 4,
+        orphans: Orphans::default(),
         dead_letters: crate::dead_letters::BOUNDS,
         records: super::Records::default(),
         channels: Vec::new(),
@@ -169,7 +171,7 @@ impl Walker<'_> {
         let Some(table) = self.table(entry) else { return };
         self.known(
             &table,
-            &["name", "logs", "history", "dead_letters", "crashes", "log_level", "log_format"],
+            &["name", "logs", "history", "dead_letters", "crashes", "log_level", "log_format", "orphans"],
         );
         if let Some((name, entry)) = self.required_text(&table, "name", "add name = \"my-swarm\"") {
             if let Some(fault) = value::name_fault(&name) {
@@ -194,6 +196,11 @@ impl Walker<'_> {
         let default = self.swarm.dead_letters;
         self.swarm.dead_letters = self.bounds(&table, "dead_letters", "dead letters", default);
         self.swarm.records = self.records(&table);
+        let orphans = self.optional_text(&table, "orphans").and_then(|(word, entry)| {
+            let what = "what becomes of agents whose supervisor dies";
+            self.word(&word, &entry, what, &Orphans::ALL, Orphans::word)
+        });
+        self.swarm.orphans = orphans.unwrap_or_default();
     }
 
     fn channel(&mut self, table: &Table<'_>) -> Channel {

@@ -56,7 +56,8 @@ fn kill_children() {
 /// Calls `with` for each child, as the kernel lists them.
 fn each_child(mut with: impl FnMut(pid_t)) {
     // SAFETY: a constant path; the descriptor is closed below.
-    let list = unsafe { libc::open(c"/proc/thread-self/children".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    let list =
+        unsafe { libc::open(c"/proc/thread-self/children".as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
     if list < 0 {
         return;
     }

@@ -255,7 +255,9 @@ impl Swarm {
         self.records.take_over(logs);
         self.restore_swarm(&journal, record);
         let number = keeper::word(&journal, Word::Lives);
-        self.notice(&format!("the supervisor died: number {number} takes over, the agents have gone on meanwhile"));
+        self.notice(&format!(
+            "the supervisor died: number {number} takes over, the agents have gone on meanwhile"
+        ));
         let mut timers = Vec::new();
         for (agent, record) in records.into_iter().enumerate() {
             let Some(record) = record else { continue };
@@ -330,7 +332,8 @@ impl Swarm {
 
     fn restore_agent(&mut self, agent: usize, record: AgentRecord) -> io::Result<()> {
         let shape = self.agents[agent].shape.clone();
-        let named = self.board.view().generation(agent as u32).max(self.board.view().last_verdict(agent as u32));
+        let named =
+            self.board.view().generation(agent as u32).max(self.board.view().last_verdict(agent as u32));
         let mine = |generation| Incarnation { agent: agent as u32, generation };
         let live = record.live.map(|live| restore_live(mine(live.generation), &shape, live)).transpose()?;
         let graves = record.graves.into_iter().map(|grave| {
@@ -453,9 +456,9 @@ where
         + rkyv::Deserialize<T, rkyv::api::high::HighDeserializer<rkyv::rancor::BoxedError>>,
 {
     let Some(bytes) = journal.read(index) else { return Ok(None) };
-    rkyv::from_bytes::<T, rkyv::rancor::BoxedError>(&bytes)
-        .map(Some)
-        .map_err(|error| io::Error::other(format!("taking over: record {index} of the journal is not whole: {error}")))
+    rkyv::from_bytes::<T, rkyv::rancor::BoxedError>(&bytes).map(Some).map_err(|error| {
+        io::Error::other(format!("taking over: record {index} of the journal is not whole: {error}"))
+    })
 }
 
 /// The descriptors that a record names.

@@ -124,7 +124,9 @@ impl Swarm {
         let bytes = segment::thaw_bytes(frozen, park.len_bytes as usize).map_err(|e| e.to_string())?;
         let letter = self.letter(agent, input, reader, park);
         // A predecessor of this supervisor may have kept it, and died before it wrote that down.
-        if self.is_successor() && self.dead_letters.find(&letter.run, &letter.message, &letter.group).is_some() {
+        if self.is_successor()
+            && self.dead_letters.find(&letter.run, &letter.message, &letter.group).is_some()
+        {
             self.trials.at(reader, at).settle();
             return Ok(());
         }
