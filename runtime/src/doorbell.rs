@@ -40,6 +40,12 @@ mod real {
         }
     }
 
+    impl AsFd for Doorbell {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.fd.as_fd()
+        }
+    }
+
     #[cfg(test)]
     mod tests {
         use super::*;
@@ -60,12 +66,6 @@ mod real {
             assert_eq!((woken(), woken()), (1, 0), "the filling itself is an edge, once");
             bell.ring();
             assert_eq!(woken(), 1);
-        }
-    }
-
-    impl AsFd for Doorbell {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.fd.as_fd()
         }
     }
 }

@@ -373,7 +373,11 @@ mod tests {
             assert_eq!(prove_dead(&fd).expect("asked"), Proof::StillWritable, "a map");
             let read_only = reopen_read_only(&fd).expect("reopened");
             drop(own);
-            assert_eq!(prove_dead(&fd).expect("asked"), Proof::Dead, "and nothing that only reads disturbs it");
+            assert_eq!(
+                prove_dead(&fd).expect("asked"),
+                Proof::Dead,
+                "and nothing that only reads disturbs it"
+            );
             drop(read_only);
         }
     }

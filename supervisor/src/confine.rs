@@ -73,7 +73,10 @@ fn prepare(cgroups: &mut Cgroups, agent: u32, name: &str, config: &Agent) -> io:
             let uid = own_uid(std::process::id(), agent);
             identity = Some((uid, uid));
         } else {
-            lacks.push("a user of its own (the supervisor is not root): files of this user are within its reach".into());
+            lacks.push(
+                "a user of its own (the supervisor is not root): files of this user are within its reach"
+                    .into(),
+            );
         }
     }
     // Who stays what the supervisor is needs no change.

@@ -191,7 +191,13 @@ impl Swarm {
         let (board, board_fd) = segment::create_board(birth::board_shape(&topology), swarm)?;
         let groups = Groups::new(&topology)?;
         let hangs = hangs::Hangs::new(&file, &topology)?;
-        let cradle = Cradle { spawner: Spawner::new()?, cages: Cages::default(), swarm, board: board_fd, adopted: HashMap::new() };
+        let cradle = Cradle {
+            spawner: Spawner::new()?,
+            cages: Cages::default(),
+            swarm,
+            board: board_fd,
+            adopted: HashMap::new(),
+        };
         let manifests: Vec<_> =
             (0..topology.agents.len()).map(|a| birth::manifest(&file, &topology, a)).collect();
         let mut seed = swarm;

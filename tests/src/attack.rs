@@ -155,10 +155,13 @@ impl OwnMap {
         }
     }
 
-    /// The address of a byte of it.
-    pub fn at(&self, offset: usize) -> *mut u8 {
+    /// Steals the waiters of a word of it, which may be mapped for reading only: how many there were.
+    pub fn stolen_waiters(&self, offset: usize) -> i64 {
+        static OWN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
         assert!(offset < self.len);
-        self.at.wrapping_add(offset)
+        let (at, most) = (self.at.wrapping_add(offset), i64::from(i32::MAX));
+        // SAFETY: a futex call on a mapped word and on an own one; no memory is changed.
+        unsafe { libc::syscall(libc::SYS_futex, at, libc::FUTEX_REQUEUE, 0, most, OWN.as_ptr(), 0) }
     }
 
     /// Stores a word.
@@ -315,7 +318,13 @@ fn limited(pid: i32) -> io::Result<()> {
     unsafe {
         let none = ptr::null::<u64>();
         done(libc::syscall(libc::SYS_prlimit64, pid, libc::RLIMIT_CORE, none, bound.as_mut_ptr()))?;
-        done(libc::syscall(libc::SYS_prlimit64, pid, libc::RLIMIT_CORE, bound.as_ptr(), ptr::null_mut::<u64>()))
+        done(libc::syscall(
+            libc::SYS_prlimit64,
+            pid,
+            libc::RLIMIT_CORE,
+            bound.as_ptr(),
+            ptr::null_mut::<u64>(),
+        ))
     }
 }
 
@@ -327,11 +336,4 @@ pub fn made_blocking(fd: BorrowedFd<'_>) -> bool {
         libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, 0) == 0
             || libc::ioctl(fd.as_raw_fd(), libc::FIONBIO, &raw const off) == 0
     }
-}
-
-/// Steals the waiters of a word of somebody's memory that is mapped here for reading: how many there were.
-pub fn stolen_waiters(at: *mut u8) -> i64 {
-    static OWN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    // SAFETY: futex calls on a mapped word and on an own one; no memory is changed.
-    unsafe { libc::syscall(libc::SYS_futex, at, libc::FUTEX_REQUEUE, 0, i64::from(i32::MAX), OWN.as_ptr(), 0) }
 }

@@ -103,7 +103,9 @@ fn files_with(folder: &std::path::Path, text: &str) -> Vec<std::path::PathBuf> {
         let (path, kind) = (entry.path(), entry.file_type().expect("a kind"));
         if kind.is_dir() {
             found.extend(files_with(&path, text));
-        } else if kind.is_file() && String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).contains(text) {
+        } else if kind.is_file()
+            && String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).contains(text)
+        {
             found.push(path);
         }
     }
@@ -120,7 +122,11 @@ fn agent_runs_as_the_user_that_the_file_names_and_dies_with_its_supervisor() {
         return;
     }
     let stage = stage!("confined-user");
-    let mut running = stage.run(&swarm(&stage, "tells", "user = \"12345\"\nuser_group = \"54321\"\nlimits = { processes = 9 }"));
+    let mut running = stage.run(&swarm(
+        &stage,
+        "tells",
+        "user = \"12345\"\nuser_group = \"54321\"\nlimits = { processes = 9 }",
+    ));
     running.until_said("told");
     assert_said(
         &running.out(),
@@ -154,7 +160,8 @@ fn agent_makes_as_many_processes_as_it_may_and_they_end_with_it() {
     let mut running = stage.run(&swarm(&stage, "forks", lines));
     running.until_said("refused after ");
     let said = running.out();
-    let count = said.split("refused after ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+    let count =
+        said.split("refused after ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
     assert!(count.is_some_and(|count| count < 20), "{said}");
     assert_eq!(running.stop().status, 0);
     stage.assert_nothing_left();

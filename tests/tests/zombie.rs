@@ -10,7 +10,10 @@ const COUNT: u64 = 20_000;
 
 fn play(role: &str) -> Told {
     let (shoal, agents) = (env!("CARGO_BIN_EXE_shoal-under-test"), env!("CARGO_BIN_EXE_bad-agent"));
-    let told = run(&Play { shoal, agents, role, count: COUNT, when_full: "block", lines: "" }, Duration::from_secs(40));
+    let told = run(
+        &Play { shoal, agents, role, count: COUNT, when_full: "block", lines: "" },
+        Duration::from_secs(40),
+    );
     for name in ["sink", "ear"] {
         let exact = format!("{name} saw {COUNT} of {COUNT}, 0 odd");
         assert!(told.stdout.contains(&exact), "{}", told.all());

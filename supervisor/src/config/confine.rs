@@ -233,9 +233,9 @@ impl Walker<'_> {
             self.word(&word, &entry, "the tiers of trust", &Trust::ALL, Trust::word)
         });
         let trust = trust.unwrap_or_default();
-        let profile = self.optional_text(table, "seccomp").and_then(|(word, entry)| {
-            self.word(&word, &entry, "the profiles", &Profile::ALL, Profile::word)
-        });
+        let profile = self
+            .optional_text(table, "seccomp")
+            .and_then(|(word, entry)| self.word(&word, &entry, "the profiles", &Profile::ALL, Profile::word));
         let (least, quotas) = match trust {
             Trust::Trusted => (Profile::None, Limits::default()),
             Trust::Isolated => (Profile::Default, Limits::default()),
@@ -262,9 +262,8 @@ impl Walker<'_> {
     /// Notes what would take back what the tier promises.
     fn check_promises(&mut self, table: &Table<'_>, confinement: &Confinement, least: Profile) {
         let (trust, profile) = (confinement.trust.word(), confinement.profile);
-        let filtered = confinement.trust != Trust::Trusted
-            || profile != Profile::None
-            || confinement.reach.is_some();
+        let filtered =
+            confinement.trust != Trust::Trusted || profile != Profile::None || confinement.reach.is_some();
         if let Some(entry) = table.get("no_new_privs").filter(|_| filtered && !confinement.no_new_privs) {
             let help = "leave it out, or leave out seccomp, landlock and trust below \"trusted\"";
             self.note(entry.span, &entry.key, "the kernel filters only who can gain no new rights", help);
@@ -283,7 +282,9 @@ impl Walker<'_> {
 
     fn replicas_of(&self, table: &Table<'_>) -> u32 {
         match table.get("replicas").map(|entry| entry.value) {
-            Some(DeValue::Integer(number)) => u32::from_str_radix(number.as_str(), number.radix()).unwrap_or(1),
+            Some(DeValue::Integer(number)) => {
+                u32::from_str_radix(number.as_str(), number.radix()).unwrap_or(1)
+            }
             _ => 1,
         }
     }
@@ -302,7 +303,9 @@ impl Walker<'_> {
             let odd = mates.find(|agent| trust == Trust::Hostile || agent.confinement.trust > trust);
             let Some(odd) = odd else { continue };
             let what = match trust {
-                Trust::Hostile => format!("hostile agents are members of no group, and {name} would be with {}", odd.name),
+                Trust::Hostile => {
+                    format!("hostile agents are members of no group, and {name} would be with {}", odd.name)
+                }
                 _ => format!(
                     "a group's members write one claim table, so they are trusted alike: {name} is {}, {} is {}",
                     trust.word(),
@@ -425,7 +428,15 @@ impl Walker<'_> {
         self.known(
             &table,
             &[
-                "memory", "cpu", "cpu_time", "processes", "open_files", "file_size", "core_size", "nice", "scheduling",
+                "memory",
+                "cpu",
+                "cpu_time",
+                "processes",
+                "open_files",
+                "file_size",
+                "core_size",
+                "nice",
+                "scheduling",
                 "cpus",
             ],
         );
@@ -559,7 +570,9 @@ impl Lookup {
             (Wanted::Folder, Ok(found)) if !found.is_dir() => {
                 Some((format!("{shown} is not a folder"), "name a folder"))
             }
-            (Wanted::Secret, Ok(found)) if !found.is_file() => Some((format!("{shown} is not a file"), "name a file")),
+            (Wanted::Secret, Ok(found)) if !found.is_file() => {
+                Some((format!("{shown} is not a file"), "name a file"))
+            }
             (Wanted::Secret, Ok(found)) if found.len() > SECRET_BYTES_MAX => {
                 let what = format!("{shown} is larger than {SECRET_BYTES_MAX} bytes");
                 Some((what, "hand over a key, and put the rest into a file"))

@@ -149,7 +149,11 @@ fn prepare(
 
 fn put(file: &Path, word: &str) -> io::Result<()> {
     let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", file.display()));
-    fs::OpenOptions::new().write(true).open(file).and_then(|mut f| f.write_all(word.as_bytes())).map_err(named)
+    fs::OpenOptions::new()
+        .write(true)
+        .open(file)
+        .and_then(|mut f| f.write_all(word.as_bytes()))
+        .map_err(named)
 }
 
 /// Removes the empty cgroups of supervisors that are gone.
@@ -212,7 +216,11 @@ fn homes(mountinfo: &str, own: &str) -> Vec<Home> {
         let Some(path) = mine else { continue };
         // A container may see a part of the tree only.
         let below = path.strip_prefix(root.trim_end_matches('/')).unwrap_or("").trim_start_matches('/');
-        homes.push(Home { version, controllers, folder: Path::new(point).join(below).components().collect() });
+        homes.push(Home {
+            version,
+            controllers,
+            folder: Path::new(point).join(below).components().collect(),
+        });
     }
     homes
 }

@@ -7,8 +7,8 @@
 use crate::config::{Reach, Trust};
 use crate::spawn::landlock_version;
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, Scope,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, Scope,
 };
 use std::io;
 use std::os::fd::OwnedFd;
@@ -16,7 +16,15 @@ use std::path::Path;
 
 /// What every program needs: its libraries, and the devices that hold nothing.
 const READ: [&str; 9] = [
-    "/usr", "/lib", "/lib64", "/bin", "/sbin", "/etc/ld.so.cache", "/etc/localtime", "/dev/urandom", "/dev/zero",
+    "/usr",
+    "/lib",
+    "/lib64",
+    "/bin",
+    "/sbin",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/dev/urandom",
+    "/dev/zero",
 ];
 const WRITE: [&str; 1] = ["/dev/null"];
 

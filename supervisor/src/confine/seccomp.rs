@@ -32,6 +32,7 @@ pub(super) fn filters(profile: Profile) -> io::Result<Vec<Vec<sock_filter>>> {
         Profile::Default => vec![
             filter(default_refuses()?, SeccompAction::Allow, refused(libc::EPERM))?,
             filter(clone3(), SeccompAction::Allow, refused(libc::ENOSYS))?,
+            no_other_numbers(),
         ],
         Profile::Strict => vec![
             // What the C library tries and does without.
@@ -39,6 +40,20 @@ pub(super) fn filters(profile: Profile) -> io::Result<Vec<Vec<sock_filter>>> {
             filter(strict_allows()?, SeccompAction::KillProcess, SeccompAction::Allow)?,
         ],
     })
+}
+
+/// Refuses numbers of the kernel's other interface on x86_64 (x32), which a list of refused numbers does not name. Where there is
+/// none it refuses what nobody calls.
+fn no_other_numbers() -> Vec<sock_filter> {
+    const X32: u32 = 0x4000_0000;
+    let line = |code: u32, jt: u8, jf: u8, k: u32| sock_filter { code: code as u16, jt, jf, k };
+    vec![
+        // The number is the first word of what a filter sees.
+        line(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        line(libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K, 0, 1, X32),
+        line(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
+        line(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ]
 }
 
 fn compile(
@@ -100,7 +115,7 @@ fn of_others() -> io::Result<Rules> {
     for call in BY_PID {
         rules.insert(*call, vec![other(0)?]);
     }
-    rules.insert(libc::SYS_setpriority, vec![other(1)?, users(libc::PRIO_USER as u32)?]);
+    rules.insert(libc::SYS_setpriority, vec![other(1)?, users(libc::PRIO_USER)?]);
     rules.insert(libc::SYS_ioprio_set, vec![other(1)?, users(IOPRIO_WHO_USER)?]);
     Ok(rules)
 }
@@ -119,7 +134,7 @@ const IOPRIO_WHO_USER: u32 = 3;
 /// Requests that change how somebody else's descriptor behaves, or push input into a terminal.
 fn ioctls() -> io::Result<Vec<SeccompRule>> {
     let of = |request: u64| rule(vec![condition(1, Op::Eq, request)?]);
-    [libc::FIONBIO as u64, libc::TIOCSTI as u64].into_iter().map(of).collect()
+    [libc::FIONBIO, libc::TIOCSTI].into_iter().map(of).collect()
 }
 
 /// What `strict` allows.
@@ -303,7 +318,7 @@ mod tests {
         assert!(filters(Profile::None).expect("compiled").is_empty());
         for profile in [Profile::Default, Profile::Strict] {
             let filters = filters(profile).expect("compiled");
-            assert_eq!(filters.len(), 2);
+            assert!(filters.len() >= 2);
             // The kernel takes 4096 instructions of each at most.
             assert!(filters.iter().all(|f| (3..4096).contains(&f.len())));
         }

@@ -12,14 +12,18 @@ use std::path::{Path, PathBuf};
 
 pub use shoal_runtime::bootstrap::SECRET_ENV;
 
+/// Descriptors to hand over, and the variables that tell their numbers.
+type Handed = (Vec<OwnedFd>, Vec<(String, String)>);
+
 /// The descriptors to hand over, in order, and the variables that tell their numbers.
 ///
 /// # Errors
 /// A file that cannot be read, named; never what is in it.
-pub(crate) fn handed(secrets: &BTreeMap<String, PathBuf>) -> io::Result<(Vec<OwnedFd>, Vec<(String, String)>)> {
+pub(crate) fn handed(secrets: &BTreeMap<String, PathBuf>) -> io::Result<Handed> {
     let (mut fds, mut names) = (Vec::new(), Vec::new());
     for (number, (name, path)) in (CONTROL_FD + 1..).zip(secrets) {
-        let named = |e: io::Error| io::Error::new(e.kind(), format!("secret {name} ({}): {e}", path.display()));
+        let named =
+            |e: io::Error| io::Error::new(e.kind(), format!("secret {name} ({}): {e}", path.display()));
         fds.push(sealed(path).map_err(named)?);
         names.push((format!("{SECRET_ENV}{name}"), number.to_string()));
     }

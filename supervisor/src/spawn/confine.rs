@@ -143,7 +143,10 @@ impl Cage {
         unsafe {
             if !self.cpus.is_empty() {
                 let bytes = size_of_val(&self.cpus[..]);
-                asked(libc::syscall(libc::SYS_sched_setaffinity, 0, bytes, self.cpus.as_ptr()), Step::Schedule)?;
+                asked(
+                    libc::syscall(libc::SYS_sched_setaffinity, 0, bytes, self.cpus.as_ptr()),
+                    Step::Schedule,
+                )?;
             }
             if let Some(nice) = self.nice {
                 asked(libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice), Step::Schedule)?;
@@ -165,7 +168,10 @@ impl Cage {
             asked(libc::syscall(libc::SYS_setresgid, gid, gid, gid), Step::Identity)?;
             asked(libc::syscall(libc::SYS_setresuid, uid, uid, uid), Step::Identity)?;
             // The kernel forgot it with the old user.
-            asked(libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0), Step::Identity)?;
+            asked(
+                libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0),
+                Step::Identity,
+            )?;
         }
         Ok(())
     }

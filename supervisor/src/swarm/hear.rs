@@ -22,7 +22,8 @@ impl Swarm {
     /// Reads what an agent said; who says more than a piece at once is heard on when the others were.
     pub fn on_control(&mut self, agent: usize) {
         if self.hear(agent, PACKETS_AT_ONCE) {
-            self.effects.extend(self.agents[agent].live.as_ref().map(|live| Effect::HearOn(live.incarnation)));
+            self.effects
+                .extend(self.agents[agent].live.as_ref().map(|live| Effect::HearOn(live.incarnation)));
         }
     }
 
@@ -159,9 +160,10 @@ impl Swarm {
         if living && (believed || contradicts) {
             let name = &self.agents[culprit].name;
             let (text, why) = match contradicts {
-                true => {
-                    (format!("agent {name} contradicts itself and is killed"), "because its own words contradict each other")
-                }
+                true => (
+                    format!("agent {name} contradicts itself and is killed"),
+                    "because its own words contradict each other",
+                ),
                 false => (
                     format!("agent {name} is trusted less than who accuses it and is killed"),
                     "because an agent that is trusted more accused it",

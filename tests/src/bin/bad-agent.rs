@@ -180,7 +180,7 @@ fn fill_bells(blocking: bool) {
     }
     for map in OwnMap::all("r--s") {
         for offset in (0..map.len_bytes().min(1 << 16)).step_by(64) {
-            let stolen = attack::stolen_waiters(map.at(offset));
+            let stolen = map.stolen_waiters(offset);
             assert!(stolen <= 0, "{stolen} waiters of a futex word");
         }
     }

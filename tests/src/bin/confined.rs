@@ -52,8 +52,14 @@ fn tell() {
 }
 
 const STATUS: &[&str] = &["Uid:", "Gid:", "NoNewPrivs:", "Seccomp:", "CapEff:", "Cpus_allowed_list:"];
-const LIMITS: &[&str] =
-    &["Max cpu time", "Max file size", "Max core file size", "Max open files", "Max data size", "Max processes"];
+const LIMITS: &[&str] = &[
+    "Max cpu time",
+    "Max file size",
+    "Max core file size",
+    "Max open files",
+    "Max data size",
+    "Max processes",
+];
 
 /// Allocates, and touches, until it cannot. Then the allocator ends the process.
 fn hoard(agent: &Agent) {

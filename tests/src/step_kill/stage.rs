@@ -66,7 +66,8 @@ pub fn manifest(story: &Story, generation: u32) -> Manifest {
     let reader =
         |i: usize| ReaderEntry { neighbour: (inputs + i) as u32, input: 0, share: (0, 1), group: None };
     let writes = |i| LaneEntry { channel: i as u32 + 1, line: 0, readers: vec![reader(i)], groups: vec![] };
-    let input = InputEntry { channel: 0, line: 0, neighbour: 0, lane: 0, share: (0, 1), table: None, copied: false };
+    let input =
+        InputEntry { channel: 0, line: 0, neighbour: 0, lane: 0, share: (0, 1), table: None, copied: false };
     Manifest {
         swarm: String::new(),
         file: String::new(),

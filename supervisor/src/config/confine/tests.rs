@@ -64,7 +64,9 @@ fn tiers_bring_their_filters_and_a_hostile_one_its_quotas() {
 
 #[test]
 fn paths_are_relative_to_the_swarm_file() {
-    let all = confinement("cwd = \"work\"\nsecrets = { KEY = \"../key\" }\nlandlock = { read = [\"/usr\"], write = [\"out\"] }");
+    let all = confinement(
+        "cwd = \"work\"\nsecrets = { KEY = \"../key\" }\nlandlock = { read = [\"/usr\"], write = [\"out\"] }",
+    );
     assert_eq!(all.cwd, Some("/dir/work".into()));
     assert_eq!(all.secrets["KEY"], Path::new("/dir/../key"));
     let reach = all.reach.expect("paths");
@@ -83,7 +85,9 @@ fn what_takes_back_a_tiers_promise_is_refused() {
 #[test]
 fn members_of_a_group_are_trusted_alike_and_hostile_ones_are_members_of_none() {
     let mate = |trust: &str| {
-        format!("group = \"g\"\n[agent.b]\ncommand = [\"x\"]\nsubscribes = [\"c\"]\ngroup = \"g\"\ntrust = \"{trust}\"")
+        format!(
+            "group = \"g\"\n[agent.b]\ncommand = [\"x\"]\nsubscribes = [\"c\"]\ngroup = \"g\"\ntrust = \"{trust}\""
+        )
     };
     assert_eq!(read(&mate("trusted")).agents.len(), 3);
     assert_eq!(refused(&mate("isolated")), [(15, "agent.b.group".to_owned())]);
