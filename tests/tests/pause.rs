@@ -41,8 +41,12 @@ fn paused_agents_take_nothing_new_until_resumed_also_after_a_kill() {
     want(&stage, 10);
     let mut shoal = stage.run(&file);
     shoal.until_agent("sink", "has ten", |a| (a.received == 10).then_some(()));
-    assert_eq!(done(&stage, &["pause", "all"]), "tap, sink paused\n");
+    assert_eq!(done(&stage, &["pause", "sink"]), "sink paused\n");
+    // Ten wait for the sink from here on.
     want(&stage, 20);
+    shoal.until_agent("tap", "has sent twenty", |a| (a.sent == 20).then_some(()));
+    assert_eq!(done(&stage, &["pause", "all"]), "tap, sink paused\n");
+    want(&stage, 30);
     assert_eq!(stage.done(&["status"]).status, 0, "who is paused is well");
     done(&stage, &["kill", "all"]);
     let report = shoal.until("two seconds of the next lives", |report| {
@@ -52,19 +56,19 @@ fn paused_agents_take_nothing_new_until_resumed_also_after_a_kill() {
     for agent in &report.agents {
         assert_eq!((agent.state, agent.rescues, agent.hangs), (PsState::Paused, 0, 0), "{agent:?}");
     }
-    assert_eq!((report.agents[0].sent, report.agents[1].received), (10, 10), "nothing new");
+    assert_eq!((report.agents[0].sent, report.agents[1].received), (20, 10), "nothing new");
     assert_eq!(done(&stage, &["resume", "tap"]), "tap resumed\n");
-    shoal.until_agent("tap", "has sent twenty", |a| (a.sent == 20).then_some(()));
+    shoal.until_agent("tap", "has sent thirty", |a| (a.sent == 30).then_some(()));
     let sink = shoal.until_agent("sink", "shown", |a| Some(a.clone()));
     assert_eq!((sink.state, sink.received), (PsState::Paused, 10));
     let resumed: Value =
         serde_json::from_str(&done(&stage, &["resume", "--json", "sink"])).expect("an object");
     assert_eq!(resumed["agents"][0], "sink");
-    shoal.until_agent("sink", "has twenty", |a| (a.received == 20).then_some(()));
+    shoal.until_agent("sink", "has thirty", |a| (a.received == 30).then_some(()));
     // The end of the swarm ends the pause: what was sent meanwhile is read.
     done(&stage, &["pause", "sink"]);
-    want(&stage, 25);
-    shoal.until_agent("tap", "has sent all", |a| (a.sent == 25).then_some(()));
+    want(&stage, 35);
+    shoal.until_agent("tap", "has sent all", |a| (a.sent == 35).then_some(()));
     assert_eq!(done(&stage, &["down"]), format!("swarm `{}` is down\n", stage.name()));
     assert_eq!(shoal.ended().status, 0);
     assert_eq!(stage.violations(), "");
