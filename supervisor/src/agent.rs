@@ -63,6 +63,10 @@ pub struct Agent {
     pub last_crash: Option<Crash>,
     /// An operator wants it to take nothing new.
     pub paused: bool,
+    /// Deaths that nobody asked for, and starts that failed.
+    pub faults: u64,
+    /// What it is started with instead of its command, while its replicas are replaced.
+    pub command: Option<Vec<String>>,
 }
 
 /// An end that nobody had asked for.

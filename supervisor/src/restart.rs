@@ -158,6 +158,11 @@ impl Intensity {
         }
     }
 
+    /// What the swarm file says.
+    pub fn restart(&self) -> &Restart {
+        &self.restart
+    }
+
     /// Notes that an incarnation was spawned at `now`.
     pub fn started(&mut self, now: Duration) {
         self.born = Some(now);
