@@ -145,7 +145,7 @@ pub enum Response {
         text: String,
     },
     /// What became of a reload, a change of scale or an upgrade.
-    Change(ChangeReport),
+    Change(Box<ChangeReport>),
     /// What swarm this is.
     Info(SwarmInfo),
     /// How the swarm is.

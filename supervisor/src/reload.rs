@@ -167,7 +167,7 @@ pub fn merge(old: &SwarmFile, new: SwarmFile) -> Result<SwarmFile, String> {
         }
     }
     // How it keeps its own records was settled at its start.
-    Ok(SwarmFile { channels, agents, sets, records: old.records.clone(), ..new })
+    Ok(SwarmFile { channels, agents, sets, records: old.records, ..new })
 }
 
 /// The file that runs with another number of replicas of an agent.
@@ -284,12 +284,8 @@ fn relinked(before: Stand<'_>, after: Stand<'_>, agent: usize) -> Vec<String> {
         let mut by_channel: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
         pairs.into_iter().for_each(|(on, agent)| by_channel.entry(on).or_default().push(named(agent)));
         by_channel.into_iter().for_each(|(on, agents)| {
-            why.push(format!(
-                "{what} {} {} {}",
-                channel(on),
-                if what.starts_with("reads") { "of" } else { "to" },
-                list(&agents)
-            ));
+            let end = if what.starts_with("reads") { "of" } else { "to" };
+            why.push(format!("{what} {} {end} {}", channel(on), list(&agents)));
         });
     };
     let minus =
@@ -343,7 +339,7 @@ fn coming_back(before: &Topology, after: &Topology) -> BTreeSet<(usize, usize, O
     let mut lanes = BTreeSet::new();
     let returns =
         |agent: usize| before.agents.get(agent).is_some_and(|a| !a.active) && after.agents[agent].active;
-    for (agent, instance) in after.agents.iter().enumerate().filter(|(agent, _)| returns(*agent)) {
+    for (_, instance) in after.agents.iter().enumerate().filter(|(agent, _)| returns(*agent)) {
         for input in &instance.inputs {
             let lane = &after.agents[input.producer].lanes[input.lane];
             let ran = |r: &crate::topology::ReaderRef| before.agents.get(r.agent).is_some_and(|a| a.active);
@@ -356,7 +352,6 @@ fn coming_back(before: &Topology, after: &Topology) -> BTreeSet<(usize, usize, O
             let table = input.table.and_then(|table| lane.groups.iter().position(|g| *g == table));
             lanes.insert((input.producer, input.lane, table));
         }
-        let _ = agent;
     }
     lanes
 }

@@ -108,7 +108,8 @@ impl Companion for Signals {
             (Some(TOKEN), _) => self.read.read(&mut bytes).unwrap_or(0),
             (Some(RELOAD_TOKEN), Some(read)) => {
                 let hung_up = read.read(&mut bytes).is_ok_and(|count| count > 0);
-                if hung_up && !(self.had_terminal && !has_terminal()) {
+                let left_alone = self.had_terminal && !has_terminal();
+                if hung_up && !left_alone {
                     return reload(swarm);
                 }
                 usize::from(hung_up)

@@ -63,10 +63,7 @@ pub struct UpgradeOptions {
 /// Applies a changed swarm file.
 pub(super) fn reload(swarm: Option<&str>, options: &ReloadOptions) -> Result<(), Failure> {
     let mut client = Client::connect(swarm)?;
-    let file = match &options.file {
-        Some(file) => Some(file.canonicalize().unwrap_or_else(|_| file.clone())),
-        None => None,
-    };
+    let file = options.file.as_ref().map(|file| file.canonicalize().unwrap_or_else(|_| file.clone()));
     let path = match &file {
         Some(file) => file.clone(),
         None => client.swarm_info()?.file,
@@ -103,7 +100,7 @@ fn millis(time: Duration) -> u64 {
 
 fn ask(client: &mut Client, request: &Request, json: bool) -> Result<(), Failure> {
     let report = match client.ask(request, None)? {
-        Response::Change(report) => report,
+        Response::Change(report) => *report,
         refused => return Err(client.unexpected(&refused)),
     };
     let text = match json {

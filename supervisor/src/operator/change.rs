@@ -70,7 +70,7 @@ impl Operator {
             Err(text) => self.control.reply(client, &Response::Error { text }),
             Ok(plan) if dry_run => {
                 let report = ChangeReport { plan: Some(plan), ..ChangeReport::of(Outcome::Planned) };
-                self.control.reply(client, &Response::Change(report));
+                self.control.reply(client, &Response::Change(Box::new(report)));
             }
             Ok(plan) => self.pending = Some(Pending { client, plan: Some(plan) }),
         }
@@ -100,7 +100,7 @@ impl Operator {
             None => swarm.upgrade_outcome().map(upgraded),
         };
         if let Some(report) = report {
-            self.control.reply(*client, &Response::Change(report));
+            self.control.reply(*client, &Response::Change(Box::new(report)));
             self.pending = None;
         }
     }

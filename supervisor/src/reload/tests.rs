@@ -166,7 +166,7 @@ fn what_cannot_change_is_refused_by_name() {
     let refused = |text: &str| side.next(text).err().expect("refused");
     assert!(refused(&wordcount(2, "").replace("name = \"s\"", "name = \"t\"")).contains("`t`"));
     assert!(refused(&wordcount(2, "").replace("message = \"C\"", "message = \"D\"")).contains("counts"));
-    assert!(scaled(&side.file, "wroker", 2).err().expect("refused").contains("did you mean `worker`"));
+    assert!(scaled(&side.file, "wroker", 2).expect_err("refused").contains("did you mean `worker`"));
     assert!(scaled(&side.file, crate::postman::NAME, 2).is_err());
     assert!(scaled(&side.file, "worker", config::REPLICAS_MAX + 1).is_err());
 }
