@@ -34,7 +34,7 @@ fn manifest() -> Manifest {
         permanent: false,
         standby: false,
         shape: SegmentShape { lanes: vec![lane(1)], input_count: 1, state_bytes: 0 },
-        board: BoardShape { channel_count: 2, agents: vec![(1, 1), (1, 0)] },
+        board: BoardShape { channel_count: 2, agents: vec![(1, 1), (1, 0)], ..BoardShape::default() },
         channels: vec![channel("tasks", "Task", 5), channel("counts", "Count", 9)],
         neighbours: vec![NeighbourEntry { agent: 1, name: "lister".into(), shape: lister, read: true }],
         lanes: vec![LaneEntry { channel: 1, line: 21, readers: Vec::new(), groups: Vec::new() }],

@@ -64,7 +64,7 @@ impl Star {
         let baseline = Baseline::create().map_err(|e| io::Error::other(e.to_string()))?;
         #[cfg(feature = "peers")]
         variables.push((peer::BASELINE_ENV, baseline.get_os_id().to_owned()));
-        let shape = BoardShape { channel_count: 2, agents: agents(spokes) };
+        let shape = BoardShape { channel_count: 2, agents: agents(spokes), ..BoardShape::default() };
         let (writer, board) = segment::create_board(shape.clone(), 1)?;
         variables.push((wire::CONTROL_ENV, wire::CONTROL_FD.to_string()));
         let ends =

@@ -234,6 +234,23 @@ impl BoardWriter {
         self.set(agent, board::REQUEST, request as u64);
     }
 
+    /// Takes over the shape that the board has grown to, see [`BoardShape::grown`]. Verdicts whose place moved are to be written anew.
+    ///
+    /// # Panics
+    /// When it is another board's.
+    pub fn reshape(&mut self, shape: BoardShape) {
+        assert_eq!(shape.total_bytes(), self.board.shape.total_bytes(), "a board grows in its room");
+        for (offset, value) in [
+            (board::AGENT_COUNT, shape.agents.len() as u64),
+            (board::CHANNEL_COUNT, u64::from(shape.channel_count)),
+        ] {
+            // Relaxed: nobody reads them but to show them.
+            self.board.region.word(offset).store(value, Ordering::Relaxed);
+        }
+        self.board.verdicts = shape.verdict_offsets().into();
+        self.board.shape = shape.into();
+    }
+
     /// Publishes the fingerprint of a channel's message type.
     pub fn declare(&self, channel: u32, fingerprint: u64) {
         // Relaxed: the word stands for itself.
@@ -293,7 +310,7 @@ mod tests {
     use super::*;
 
     fn writer() -> BoardWriter {
-        let shape = BoardShape { channel_count: 2, agents: vec![(1, 0), (2, 3)] };
+        let shape = BoardShape { channel_count: 2, agents: vec![(1, 0), (2, 3)], ..BoardShape::default() };
         BoardWriter::create(Region::heap(shape.total_bytes()), shape, 7)
     }
 
@@ -325,7 +342,7 @@ mod tests {
     #[test]
     fn board_of_another_size_is_refused_with_both_sides_named() {
         let writer = writer();
-        let other = BoardShape { channel_count: 2, agents: vec![(9, 9); 900] };
+        let other = BoardShape { channel_count: 2, agents: vec![(9, 9); 900], ..BoardShape::default() };
         let error = Board::open(writer.view().region.clone(), other).err().expect("refused");
         assert!(error.contains("does not fit"), "{error}");
     }

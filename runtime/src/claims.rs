@@ -58,6 +58,16 @@ pub enum Claim {
     Done,
 }
 
+/// Copies what the tables in one region say to the beginning of a larger one. While nobody else maps either, or all who do are
+/// dead.
+#[cfg(not(loom))]
+pub fn copy(from: &Region, to: &Region) {
+    for offset in (0..from.len_bytes().min(to.len_bytes())).step_by(8) {
+        // Relaxed: the writers of the one are dead, and those of the other are told of it later.
+        to.word(offset).store(from.word(offset).load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
 /// The claim table of one lane, as a member or the supervisor maps it.
 #[derive(Clone)]
 pub struct ClaimTable {
@@ -74,6 +84,20 @@ impl ClaimTable {
     pub fn new(region: Region, offset: usize, entries: u64) -> Self {
         assert!(entries.is_power_of_two() && offset + table_bytes(entries) <= region.len_bytes());
         ClaimTable { region, offset, entries }
+    }
+
+    /// Begins at a place of a lane that exists already: everything before it is done, everything behind it free. While nobody else
+    /// maps the table, or all who do are dead.
+    pub fn begin_at(&self, place: Place) {
+        for sequence in place.sequence..place.sequence + self.entries {
+            let free = self.pack(sequence, Claim::Free { attempts: 0 });
+            // Relaxed, all of them: who maps the table later is told of it by the supervisor.
+            self.word(sequence).store(free, Ordering::Relaxed);
+        }
+        if let Some(last) = place.sequence.checked_sub(1) {
+            self.region.word(self.entry(last) + 8).store(place.position, Ordering::Relaxed);
+        }
+        self.region.word(self.offset + FRONTIER).store(place.sequence, Ordering::Relaxed);
     }
 
     /// How far a producer may be ahead of the frontier, in messages.
@@ -300,6 +324,24 @@ mod tests {
             for claim in [Claim::Free { attempts }, Claim::Owned { owner, attempts }, Claim::Done] {
                 prop_assert_eq!(table.unpack(sequence, table.pack(sequence, claim)), claim);
             }
+        }
+    }
+
+    #[test]
+    fn table_of_a_lane_that_exists_begins_where_it_is_told_even_after_many_laps() {
+        for sequence in [0, 1, 63, 64, 1000, 64 * (LAP_MASK / 2 + 5) + 3] {
+            let table = table();
+            let place = Place { position: 1 << 40, sequence };
+            table.begin_at(place);
+            let first = Place { position: 4096, sequence: 0 };
+            assert_eq!(table.frontier_place(first), if sequence == 0 { first } else { place });
+            let free = |s: u64| table.see(s) == Claim::Free { attempts: 0 };
+            assert!((sequence..sequence + 63).all(free), "{sequence}");
+            assert_eq!(table.take(sequence, 7), Ok(0));
+            assert!(table.settle(sequence, 7, Claim::Done));
+            table.note_end(sequence, place.position + 64);
+            table.advance();
+            assert_eq!(table.frontier(), sequence + 1);
         }
     }
 

@@ -97,7 +97,8 @@ impl Scene {
         };
         let (liar, own) =
             (segment::heap(&liar_shape, &origin(LIAR)), segment::heap(&own_shape, &origin(VICTIM)));
-        let board_shape = BoardShape { channel_count: 1, agents: vec![(LANE_COUNT as u32, 1); 2] };
+        let board_shape =
+            BoardShape { channel_count: 1, agents: vec![(LANE_COUNT as u32, 1); 2], ..BoardShape::default() };
         let region = Region::heap(board_shape.total_bytes());
         let board = BoardWriter::create(region, board_shape, 1);
         board.publish_generation(LIAR);

@@ -348,15 +348,76 @@ pub struct BoardShape {
     pub channel_count: u32,
     /// For each agent its number of lanes and of inputs.
     pub agents: Vec<(u32, u32)>,
+    /// Room for what is added while the swarm runs; none for a board that stays as it is.
+    pub room: BoardRoom,
 }
 
+/// Room on a board: nothing that has a place moves when something is added.
+#[derive(Clone, PartialEq, Eq, Debug, Default, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct BoardRoom {
+    /// Channels that there is room for; less than there are: no room but for these.
+    pub channels: u32,
+    /// Agents that there is room for; likewise.
+    pub agents: u32,
+    /// Where the verdicts of each agent begin; empty: they follow each other.
+    pub verdicts_at: Vec<u64>,
+    /// Bytes of the whole board; 0: as many as are used.
+    pub total_bytes: u64,
+}
+
+/// Channels and agents that a board has room for beyond those that it begins with.
+const BOARD_ROOM: u32 = 64;
+/// Bytes of verdicts that it has room for, at least; else as many as it begins with.
+const BOARD_ROOM_BYTES: usize = 2 * SEGMENT_UNIT_BYTES;
+
 impl BoardShape {
+    /// A board for a swarm that may grow while it runs.
+    pub fn with_room(channel_count: u32, agents: Vec<(u32, u32)>) -> BoardShape {
+        let room = BoardRoom {
+            channels: channel_count + BOARD_ROOM,
+            agents: agents.len() as u32 + BOARD_ROOM,
+            ..BoardRoom::default()
+        };
+        let mut shape = BoardShape { channel_count, agents, room };
+        let offsets = shape.verdict_offsets();
+        let used = offsets.last().map_or(0, |end| end - offsets[0]);
+        shape.room.total_bytes = (shape.total_bytes() + used.max(BOARD_ROOM_BYTES)) as u64;
+        shape.room.verdicts_at = offsets.iter().take(shape.agents.len()).map(|&at| at as u64).collect();
+        shape
+    }
+
+    /// The same board with so many channels and these agents: the first are those that it has. Verdicts of an agent whose number
+    /// of lanes or inputs changes get a new place. `None` when there is not enough room.
+    pub fn grown(&self, channel_count: u32, agents: Vec<(u32, u32)>) -> Option<BoardShape> {
+        let mut end = self.verdict_offsets().last().copied().unwrap_or(0);
+        let mut shape = BoardShape { channel_count, agents, room: self.room.clone() };
+        for agent in 0..shape.agents.len() {
+            if self.agents.get(agent) == Some(&shape.agents[agent]) {
+                continue;
+            }
+            match shape.room.verdicts_at.get_mut(agent) {
+                Some(at) => *at = end as u64,
+                None => shape.room.verdicts_at.push(end as u64),
+            }
+            end = shape.verdicts_end(end, agent);
+        }
+        let fits = channel_count <= self.room.channels
+            && shape.agents.len() <= self.room.agents as usize
+            && end as u64 <= self.room.total_bytes;
+        fits.then_some(shape)
+    }
+
+    fn verdicts_end(&self, at: usize, agent: usize) -> usize {
+        round_up(at + board::VERDICT_SLOTS as usize * self.verdict_bytes(agent), LINE_BYTES)
+    }
+
     pub(crate) fn channel_offset(&self, channel: usize) -> usize {
         board::CHANNELS + channel * 8
     }
 
     pub(crate) fn agent_offset(&self, agent: usize) -> usize {
-        round_up(self.channel_offset(self.channel_count as usize), LINE_BYTES) + agent * board::AGENT_BYTES
+        let channels = self.channel_count.max(self.room.channels);
+        round_up(self.channel_offset(channels as usize), LINE_BYTES) + agent * board::AGENT_BYTES
     }
 
     fn marks(&self, agent: usize) -> usize {
@@ -369,13 +430,14 @@ impl BoardShape {
 
     /// Offsets of the verdicts of all agents, and the end behind the last.
     pub(crate) fn verdict_offsets(&self) -> Vec<usize> {
-        let mut at = self.agent_offset(self.agents.len());
+        let mut end = self.agent_offset(self.agents.len().max(self.room.agents as usize));
         let mut offsets = Vec::with_capacity(self.agents.len() + 1);
         for agent in 0..self.agents.len() {
+            let at = self.room.verdicts_at.get(agent).map_or(end, |&at| at as usize);
             offsets.push(at);
-            at = round_up(at + board::VERDICT_SLOTS as usize * self.verdict_bytes(agent), LINE_BYTES);
+            end = end.max(self.verdicts_end(at, agent));
         }
-        offsets.push(at);
+        offsets.push(end);
         offsets
     }
 
@@ -385,6 +447,9 @@ impl BoardShape {
 
     /// Bytes of the whole board.
     pub fn total_bytes(&self) -> usize {
+        if self.room.total_bytes > 0 {
+            return self.room.total_bytes as usize;
+        }
         let end = self.verdict_offsets().last().copied().unwrap_or(0);
         round_up(end, SEGMENT_TOTAL_UNIT_BYTES)
     }
@@ -424,6 +489,33 @@ mod tests {
             }
             assert_eq!(s.total_bytes() % SEGMENT_UNIT_BYTES, 0);
         }
+    }
+
+    #[test]
+    fn board_with_room_grows_in_place_until_it_is_full() {
+        let first = BoardShape::with_room(2, vec![(1, 0), (2, 3)]);
+        let areas = |shape: &BoardShape| {
+            let offsets = shape.verdict_offsets();
+            let area = |agent: usize| (offsets[agent], shape.verdicts_end(offsets[agent], agent));
+            (0..shape.agents.len()).map(area).collect::<Vec<_>>()
+        };
+        let next = first.grown(5, vec![(1, 4), (2, 3), (1, 1), (0, 9)]).expect("it fits");
+        assert_eq!(
+            (first.channel_offset(1), first.agent_offset(1)),
+            (next.channel_offset(1), next.agent_offset(1))
+        );
+        assert_eq!(first.total_bytes(), next.total_bytes());
+        assert_eq!(areas(&first)[1], areas(&next)[1], "who does not change keeps its place");
+        let mut all = areas(&next);
+        all.push(areas(&first)[0]);
+        all.sort_unstable();
+        assert!(all.windows(2).all(|pair| pair[0].1 <= pair[1].0), "no two overlap: {all:?}");
+        assert!(all[0].0 >= next.agent_offset(next.room.agents as usize));
+        assert!(all.last().is_some_and(|last| last.1 <= next.total_bytes()));
+        assert_eq!(next.grown(5, next.agents.clone()), Some(next.clone()));
+        assert_eq!(next.grown(first.room.channels + 1, next.agents.clone()), None);
+        assert_eq!(next.grown(5, vec![(1, 1); first.room.agents as usize + 1]), None);
+        assert_eq!(next.grown(5, vec![(100, 900); 4]), None);
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn a_frame_given_up_between_poll_and_lease_is_not_read() {
     let own =
         Origin { swarm: 1, incarnation: reader, lanes: Vec::new(), inputs: vec![place], state: Vec::new() };
     let (theirs, own) = (segment::heap(&writes, &theirs), segment::heap(&reads, &own));
-    let shape = BoardShape { channel_count: 1, agents: vec![(1, 0), (0, 1)] };
+    let shape = BoardShape { channel_count: 1, agents: vec![(1, 0), (0, 1)], ..BoardShape::default() };
     let region = Region::heap(shape.total_bytes());
     let board = BoardWriter::create(region.clone(), shape.clone(), 1);
     board.publish_generation(writer);

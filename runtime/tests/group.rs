@@ -73,7 +73,7 @@ impl Swarm {
         let writes = Arc::new(SegmentShape { lanes: vec![lane], input_count: 0, state_bytes: 0 });
         let mut agents = vec![(1, 0)];
         agents.extend((0..members).map(|_| (0, 1)));
-        let shape = BoardShape { channel_count: 1, agents };
+        let shape = BoardShape { channel_count: 1, agents, ..BoardShape::default() };
         let board = BoardWriter::create(Region::heap(shape.total_bytes()), shape, 1);
         let table = ClaimTable::new(Region::heap(claims::table_bytes(ENTRIES)), 0, ENTRIES);
         let end = Place { position: CAPACITY_BYTES, sequence: 0 };

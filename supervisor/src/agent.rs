@@ -66,6 +66,10 @@ pub struct Agent {
     pub paused: bool,
     /// What its state waits for: which timer, until when, armed in which state.
     pub timer: Option<(Timer, Instant, u64)>,
+    /// Deaths that nobody asked for, and starts that failed.
+    pub faults: u64,
+    /// What it is started with instead of its command, while its replicas are replaced.
+    pub command: Option<Vec<String>>,
 }
 
 /// An end that nobody had asked for.

@@ -35,14 +35,22 @@ pub fn segment_shape(instance: &Instance) -> SegmentShape {
     }
 }
 
-/// The shape of the board.
+/// The shape of the board, with room for what reloads add.
 pub fn board_shape(topology: &Topology) -> BoardShape {
-    let agents = topology.agents.iter().map(|a| (a.lanes.len() as u32, a.inputs.len() as u32)).collect();
-    BoardShape { channel_count: topology.channels.len() as u32, agents }
+    BoardShape::with_room(topology.channels.len() as u32, marks(topology))
+}
+
+/// The shape that a board grows to; `None` when it has not enough room.
+pub fn grown_board_shape(board: &BoardShape, topology: &Topology) -> Option<BoardShape> {
+    board.grown(topology.channels.len() as u32, marks(topology))
+}
+
+fn marks(topology: &Topology) -> Vec<(u32, u32)> {
+    topology.agents.iter().map(|a| (a.lanes.len() as u32, a.inputs.len() as u32)).collect()
 }
 
 /// What all incarnations of an agent are told alike; the generation is put in at each birth.
-pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest {
+pub fn manifest(file: &SwarmFile, topology: &Topology, board: &BoardShape, agent: usize) -> Manifest {
     let instance = &topology.agents[agent];
     let config = &file.agents[instance.config];
     let neighbours = topology.neighbours(agent);
@@ -77,7 +85,7 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, agent: usize) -> Manifest
         permanent: config.restart.policy == crate::config::Policy::Permanent,
         standby: false,
         shape: segment_shape(instance),
-        board: board_shape(topology),
+        board: board.clone(),
         channels: topology
             .channels
             .iter()

@@ -86,10 +86,11 @@ fn warnings(file: &SwarmFile, topology: &Topology) -> Vec<String> {
 
 /// The swarm on a screen.
 fn summary(file: &SwarmFile, topology: &Topology) -> String {
-    let bytes: u64 = topology.agents.iter().flat_map(|a| &a.lanes).map(|lane| lane.capacity_bytes).sum();
-    let lanes: usize = topology.agents.iter().map(|a| a.lanes.len()).sum();
+    let running = || topology.agents.iter().filter(|a| a.active);
+    let bytes: u64 = running().flat_map(|a| &a.lanes).map(|lane| lane.capacity_bytes).sum();
+    let lanes: usize = running().map(|a| a.lanes.len()).sum();
     let mut text = String::new();
-    let processes = topology.agents.len();
+    let processes = running().count();
     let _ =
         writeln!(text, "swarm `{}`: {processes} processes, {lanes} lanes of {} KiB", file.name, bytes / 1024);
     for (at, channel) in file.channels.iter().enumerate() {

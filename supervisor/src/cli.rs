@@ -12,6 +12,7 @@
 //! Text for people goes to standard error, what was asked for to standard output. Here is what is asked; how it is
 //! asked of a running supervisor is in `cli/client.rs`, each larger command has a file.
 
+mod change;
 mod client;
 mod dlq;
 mod doctor;
@@ -145,6 +146,12 @@ enum Command {
     },
     /// Count the files of a tree with a swarm whose agents are killed meanwhile, and compare with a plain count
     Demo(DemoOptions),
+    /// Apply a changed swarm file to the swarm that runs; who is not concerned goes on
+    Reload(change::ReloadOptions),
+    /// Run another number of replicas of an agent
+    Scale(change::ScaleOptions),
+    /// Replace the replicas of an agent one by one, and go back if the new command does not prove itself
+    Upgrade(change::UpgradeOptions),
     /// Be the demo's supervisor
     #[command(hide = true)]
     DemoSupervisor,
@@ -318,6 +325,9 @@ pub fn main() -> ExitCode {
         Command::Completions { shell } => papers::completions(shell),
         Command::Man { dir } => papers::man(dir.as_deref()),
         Command::Unit { file } => papers::unit(&file),
+        Command::Reload(options) => change::reload(swarm, &options),
+        Command::Scale(options) => change::scale(swarm, &options),
+        Command::Upgrade(options) => change::upgrade(swarm, &options),
         Command::Ps { json } => ps::ps(swarm, json),
         Command::Dlq(command) => dlq::dlq(swarm, &command),
         Command::Logs(options) => logs::logs(swarm, &options),

@@ -20,6 +20,7 @@
 //! | `channel.NAME.when_full` | `block`, `reject` or `drop-oldest` | `block` |
 //! | `agent.NAME.command` | program and arguments | required |
 //! | `agent.NAME.replicas` | 1 ..= 1000 | 1 |
+//! | `agent.NAME.replicas_max` | replicas that `shoal scale` reaches without starting anybody else again, `replicas` ..= 1000 | 8 if there are several, else 1 |
 //! | `agent.NAME.subscribes`, `.publishes` | names of channels | none |
 //! | `agent.NAME.group` | with whom it shares the messages of its channels | its own name |
 //! | `agent.NAME.prefetch` | messages of a shared lane that a process claims at once, 1 ..= 8 | 1 |
@@ -72,7 +73,7 @@ pub use crate::dead_letters::Bounds;
 pub use crate::hooks::Occasion;
 pub use crate::restart::{OnGiveUp, Policy, Restart};
 pub use crate::strategy::Strategy;
-pub use command::own_binary;
+pub use command::{find_command, own_binary};
 pub use confine::{
     CPUS_MAX, Confinement, Identity, Limits, Profile, Reach, SECRET_BYTES_MAX, SECRETS_MAX, Scheduling, Trust,
 };
@@ -215,6 +216,8 @@ pub struct Agent {
     pub command: Vec<String>,
     /// How many processes share its work.
     pub replicas: u32,
+    /// For how many of them there is a place from the start, if the file says so.
+    pub replicas_max: Option<u32>,
     /// With whom it shares the messages of its channels: agents of one group, replicas or not, get each message once.
     pub group: String,
     /// How many messages of a shared lane each process claims at once.

@@ -16,6 +16,7 @@ pub mod status;
 
 use std::path::PathBuf;
 
+use crate::reload::Plan;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use server::address_of;
@@ -95,6 +96,37 @@ pub enum Request {
         /// If that has not happened yet: answered when it has.
         wait: bool,
     },
+    /// Apply a changed swarm file; answered when it is applied and who was started for it is ready, or when it is undone.
+    Reload {
+        /// The file, absolute; none for the one that the swarm runs.
+        file: Option<PathBuf>,
+        /// Only say what would be done.
+        dry_run: bool,
+        /// How long agents may take to stop and to be read.
+        timeout_ms: u64,
+    },
+    /// Run another number of replicas of an agent; answered as `Reload`.
+    Scale {
+        /// An agent.
+        name: String,
+        /// How many.
+        replicas: u32,
+        /// As in `Reload`.
+        dry_run: bool,
+        /// As in `Reload`.
+        timeout_ms: u64,
+    },
+    /// Replace the replicas of an agent one by one; answered when all run the new command, or the former one again.
+    Upgrade {
+        /// An agent.
+        name: String,
+        /// The new command; none for what the swarm file says now.
+        command: Option<Vec<String>>,
+        /// How long each must live.
+        prove_ms: u64,
+        /// Or how many messages it must have met.
+        prove_messages: Option<u64>,
+    },
     /// Stop the whole swarm.
     Shutdown,
     /// What swarm is this?
@@ -112,6 +144,8 @@ pub enum Response {
         /// What was done.
         text: String,
     },
+    /// What became of a reload, a change of scale or an upgrade.
+    Change(Box<ChangeReport>),
     /// What swarm this is.
     Info(SwarmInfo),
     /// How the swarm is.
@@ -142,6 +176,57 @@ pub enum Response {
         /// Why, and what to do.
         text: String,
     },
+}
+
+/// What became of a change to a running swarm; as JSON what `shoal reload --json` prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeReport {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was done, or would be.
+    pub plan: Option<Plan>,
+    /// What nobody will read, because its readers are removed.
+    pub unread: Vec<String>,
+    /// Agents that were started for it and given up.
+    pub failed: Vec<String>,
+    /// Why nothing came of it.
+    pub why: Option<String>,
+}
+
+impl ChangeReport {
+    /// A report with nothing but its outcome.
+    pub fn of(outcome: Outcome) -> ChangeReport {
+        ChangeReport { outcome, plan: None, unread: Vec::new(), failed: Vec::new(), why: None }
+    }
+}
+
+/// How a change ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was only asked what would be done.
+    Planned,
+    /// There was nothing to do.
+    Unchanged,
+    /// It is done.
+    Applied,
+    /// Everything is as it was.
+    Undone,
+    /// The new command did not prove itself; all run the former one.
+    RolledBack,
+}
+
+impl Outcome {
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Outcome::Planned => "planned, not applied",
+            Outcome::Unchanged => "unchanged",
+            Outcome::Applied => "applied",
+            Outcome::Undone => "undone",
+            Outcome::RolledBack => "rolled back",
+        }
+    }
 }
 
 /// What swarm this is.

@@ -220,7 +220,13 @@ fn fire(
         // The proof, the stages of a shutdown, the pauses of sets and the looks at all agents outlive an agent's states.
         let outlives = matches!(
             timer,
-            Timer::Proof | Timer::Stage | Timer::Rescue | Timer::Hang | Timer::Set | Timer::Standby
+            Timer::Proof
+                | Timer::Stage
+                | Timer::Rescue
+                | Timer::Hang
+                | Timer::Set
+                | Timer::Standby
+                | Timer::Reload
         );
         if outlives || swarm.agents[agent].state_serial == serial {
             swarm.on_timer(agent, timer);

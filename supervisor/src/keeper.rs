@@ -48,6 +48,8 @@ pub enum Word {
     Watching = 5,
     /// Whoever kills supervisors on purpose shall leave it. The supervisor's.
     Calm = 6,
+    /// 1 when the swarm is not what it was at the split, so that no successor could take it over. The supervisor's.
+    Outgrown = 7,
 }
 
 /// Reads a shared word.
@@ -228,6 +230,9 @@ fn keep(
         }
         set_word(journal, Word::DiedAt, now_ns);
         short_lives = if now_ns - born_ns < SHORT_LIFE_NS { short_lives + 1 } else { 0 };
+        if word(journal, Word::Outgrown) != 0 {
+            give_up(c"shoal: the supervisor died, and its swarm was changed since it was started: no successor knows it, everything is ended\n");
+        }
         if terms.end_with_supervisor {
             give_up(c"shoal: the supervisor died, and `orphans = \"kill\"`: everything is ended\n");
         }

@@ -28,6 +28,7 @@ pub mod operator;
 pub mod output;
 pub mod postman;
 pub mod records;
+pub mod reload;
 pub mod restart;
 pub mod run;
 pub mod run_dir;

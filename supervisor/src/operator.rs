@@ -8,8 +8,8 @@ use crate::control::{
     SwarmInfo, Unread, is_meant,
 };
 use crate::event_loop::{Companion, Watch};
-use crate::swarm::Swarm;
 use crate::swarm::pause::is_at_pause;
+use crate::swarm::{Proof, Swarm};
 use rustix::event::epoll::EventFlags;
 use shoal_runtime::beacon::{Beacon, Counts};
 use std::io;
@@ -37,7 +37,12 @@ pub struct Operator {
     until_over: Vec<ClientId>,
     /// Who follows the events.
     followers: Vec<records::Follower>,
+    pending: Option<change::Pending>,
 }
+
+mod change;
+
+pub use change::read_again;
 
 /// A question that is answered when something has come to pass.
 struct Waiting {
@@ -59,7 +64,15 @@ impl Operator {
     ) -> Self {
         // The one that claimed the name, before a keeper parts from it; signals go there.
         let info = SwarmInfo { swarm, pid: std::process::id(), supervisor: std::process::id(), logs, file };
-        Operator { control, beacon, info, waiting: Vec::new(), until_over: Vec::new(), followers: Vec::new() }
+        Operator {
+            control,
+            beacon,
+            info,
+            waiting: Vec::new(),
+            until_over: Vec::new(),
+            followers: Vec::new(),
+            pending: None,
+        }
     }
 
     fn answer(&mut self, client: ClientId, request: Request, swarm: &mut Swarm) {
@@ -89,6 +102,18 @@ impl Operator {
             }
             Request::Pause { name } => return self.pause(client, &name, swarm),
             Request::Resume { name } => resume(swarm, &name),
+            Request::Reload { file, dry_run, timeout_ms } => {
+                let how = (dry_run, Duration::from_millis(timeout_ms));
+                return self.reload(client, file.as_ref(), how, swarm);
+            }
+            Request::Scale { name, replicas, dry_run, timeout_ms } => {
+                let how = (dry_run, Duration::from_millis(timeout_ms));
+                return self.scale(client, (&name, replicas), how, swarm);
+            }
+            Request::Upgrade { name, command, prove_ms, prove_messages } => {
+                let proof = Proof { time: Duration::from_millis(prove_ms), messages: prove_messages };
+                return self.upgrade(client, &name, command, proof, swarm);
+            }
             Request::Replay { ids } => return self.replay(client, ids.as_deref(), swarm),
             Request::Stop { name } => {
                 return self.ask(client, &name, "stopped", Event::StopAsked, stopped, swarm);
@@ -348,7 +373,14 @@ fn meant(swarm: &Swarm, name: &str) -> Result<Vec<usize>, Response> {
 fn report(swarm: &Swarm) -> PsReport {
     let now = Instant::now();
     let shown_agents = swarm.agents.iter().enumerate().filter(|(agent, _)| swarm.is_shown(*agent));
-    let agents = shown_agents.map(|(index, agent)| {
+    // Replicas side by side, in the order of the file, wherever their places are.
+    let place = |agent: usize| {
+        let instance = &swarm.topology.agents[agent];
+        (instance.config, instance.replica)
+    };
+    let mut shown_agents: Vec<_> = shown_agents.collect();
+    shown_agents.sort_by_key(|(agent, _)| place(*agent));
+    let agents = shown_agents.into_iter().map(|(index, agent)| {
         let totals = agent.totals();
         let pid = agent.live.as_ref().map(|l| l.child.pid as u32);
         PsAgent {
@@ -441,6 +473,7 @@ impl Companion for Operator {
         self.settle(swarm);
         self.tell_followers(swarm);
         self.tell_over(swarm);
+        self.settle_change(swarm);
         self.shine(swarm);
     }
 }

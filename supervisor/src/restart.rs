@@ -185,6 +185,11 @@ impl Intensity {
         self.pauses_count = pauses_count;
     }
 
+    /// What the swarm file says.
+    pub fn restart(&self) -> &Restart {
+        &self.restart
+    }
+
     /// Notes that an incarnation was spawned at `now`.
     pub fn started(&mut self, now: Duration) {
         self.born = Some(now);

@@ -48,7 +48,7 @@ pub fn run(file: &Path, manner: Manner) -> ExitCode {
         eprintln!("shoal: {error}");
         return ExitCode::from(BAD_INPUT);
     }
-    let mut signals = match Signals::new() {
+    let mut signals = match Signals::that_reload() {
         Ok(signals) => signals,
         Err(error) => {
             eprintln!("shoal: {error}");
@@ -202,8 +202,9 @@ fn make<'a>(file: SwarmFile, folder: &RunDir, setting: Setting<'a>) -> Result<Ma
     let letters = DeadLetters::open(&letters, file.dead_letters)
         .map_err(|e| format!("opening the dead letters in {}: {e}", letters.display()))?;
     let records = Records::open(&logs, &file, notices)?;
-    let mut swarm = Swarm::new(file, letters, |agent| Capture::new(agent, &logs, echo.clone()), records)
-        .map_err(|e| e.to_string())?;
+    let log_folder = logs.clone();
+    let captures = Box::new(move |agent: &str| Capture::new(agent, &log_folder, echo.clone()));
+    let mut swarm = Swarm::new(file, letters, captures, records).map_err(|e| e.to_string())?;
     swarm.adopt(adopted);
     let beacon = light(&name, &mut swarm);
     let operator = Operator::new(control, beacon, name, path, logs.clone());

@@ -24,6 +24,7 @@ use shoal_runtime::Incarnation;
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
 use shoal_runtime::clock;
 use shoal_runtime::cursor::first_position;
+use shoal_runtime::layout::{BoardShape, SegmentShape};
 use shoal_runtime::mark::Place;
 use shoal_runtime::segment::{self};
 use shoal_runtime::wire::Manifest;
@@ -62,6 +63,8 @@ pub enum Timer {
     Set,
     /// Make a standby that is lacking.
     Standby,
+    /// Look how far a reload or an upgrade is.
+    Reload,
 }
 
 /// What the event loop is to do for the swarm.
@@ -97,6 +100,7 @@ pub struct Swarm {
     pub agents: Vec<Agent>,
     manifests: Vec<Manifest>,
     board: BoardWriter,
+    board_shape: BoardShape,
     cradle: Cradle,
     groups: Groups,
     effects: Vec<Effect>,
@@ -142,9 +146,23 @@ pub struct Swarm {
     begun: bool,
     /// What is let go of after the next writing.
     remains: Vec<Remains>,
+    /// What is being applied of a changed swarm file.
+    reload: Option<reload::Reload>,
+    /// What became of the last one.
+    outcome: Option<reload::Outcome>,
+    /// How often one was applied.
+    reloads: u64,
+    /// Whose replicas are being replaced.
+    upgrade: Option<upgrade::Upgrade>,
+    /// What became of the last time.
+    upgraded: Option<upgrade::Upgraded>,
+    captures: Captures,
     /// What the swarm file asks for and this machine does not give, in words.
     pub lacks: Vec<String>,
 }
+
+/// Makes the capture of an agent's output, by its name.
+pub type Captures = Box<dyn FnMut(&str) -> Capture>;
 
 /// Where the operator is told of what happens.
 pub type Notices = Box<dyn FnMut(&str)>;
@@ -162,14 +180,18 @@ mod letters;
 mod order;
 pub mod pause;
 mod record;
+mod reload;
 mod replay;
 mod rescue;
 mod sets;
 mod standby;
 mod tell;
+mod upgrade;
 
 use groups::Groups;
+pub use reload::{Outcome, Prepared};
 use replay::Postman;
+pub use upgrade::{Proof, Upgraded};
 
 impl Swarm {
     /// Makes the board and everything else that exists before any agent.
@@ -179,7 +201,7 @@ impl Swarm {
     pub fn new(
         mut file: SwarmFile,
         dead_letters: DeadLetters,
-        mut capture: impl FnMut(&str) -> Capture,
+        mut capture: Captures,
         records: Records,
     ) -> io::Result<Self> {
         let mut topology = Topology::of(&file);
@@ -188,7 +210,8 @@ impl Swarm {
         let supervision = Supervision::of(&file, &topology, swarm);
         let postman = Postman::join(&mut topology, &file);
         file.agents.push(postman::agent(dead_letters.folder())?);
-        let (board, board_fd) = segment::create_board(birth::board_shape(&topology), swarm)?;
+        let board_shape = birth::board_shape(&topology);
+        let (board, board_fd) = segment::create_board(board_shape.clone(), swarm)?;
         let groups = Groups::new(&topology)?;
         let hangs = hangs::Hangs::new(&file, &topology)?;
         let cradle = Cradle {
@@ -198,34 +221,13 @@ impl Swarm {
             board: board_fd,
             adopted: HashMap::new(),
         };
-        let manifests: Vec<_> =
-            (0..topology.agents.len()).map(|a| birth::manifest(&file, &topology, a)).collect();
+        let manifest = |agent| birth::manifest(&file, &topology, &board_shape, agent);
+        let manifests: Vec<_> = (0..topology.agents.len()).map(manifest).collect();
         let mut seed = swarm;
-        let agents = topology.agents.iter().zip(&manifests).map(|(instance, manifest)| Agent {
-            name: instance.name.clone(),
-            shape: manifest.shape.clone(),
-            state: State::Stopped,
-            state_serial: 0,
-            generation: 0,
-            numbered: 0,
-            intensity: Intensity::new(file.agents[instance.config].restart.clone(), draw(&mut seed)),
-            live: None,
-            spares: VecDeque::new(),
-            spare_deaths: 0,
-            graves: VecDeque::new(),
-            last: beginning(&topology, instance),
-            last_state: Vec::new(),
-            was_ready: false,
-            restarts: 0,
-            rescues: 0,
-            hangs: 0,
-            past: Totals::default(),
-            died_at: None,
-            capture: capture(&instance.name),
-            last_ending: None,
-            last_crash: None,
-            paused: false,
-            timer: None,
+        let agents = topology.agents.iter().zip(&manifests).map(|(instance, manifest)| {
+            let restart = Intensity::new(file.agents[instance.config].restart.clone(), draw(&mut seed));
+            let last = beginning(&topology, instance);
+            new_agent(&instance.name, manifest.shape.clone(), restart, last, capture(&instance.name))
         });
         let agents = agents.collect();
         let stages = topology.stop_order();
@@ -235,6 +237,7 @@ impl Swarm {
             topology,
             file,
             board,
+            board_shape,
             cradle,
             groups,
             effects: Vec::new(),
@@ -263,9 +266,17 @@ impl Swarm {
             kept: None,
             begun: false,
             remains: Vec::new(),
+            reload: None,
+            outcome: None,
+            upgraded: None,
+            reloads: 0,
+            upgrade: None,
+            captures: capture,
             lacks: Vec::new(),
         };
-        replay::rests(&mut swarm);
+        let rests = |agent: &usize| *agent == swarm.postman.agent || !swarm.topology.agents[*agent].active;
+        let resting: Vec<usize> = (0..swarm.agents.len()).filter(rests).collect();
+        resting.into_iter().for_each(|agent| swarm.rest(agent));
         Ok(swarm)
     }
 
@@ -561,6 +572,10 @@ impl Swarm {
             // The sets go on after every batch of events.
             Timer::Set => {}
             Timer::Standby => self.refill(agent),
+            Timer::Reload => {
+                self.go_on_reloading();
+                self.go_on_upgrading();
+            }
             Timer::Drain => {
                 self.reclaim(agent);
                 if self.history_is_full(agent) {
@@ -575,6 +590,44 @@ impl Swarm {
 
 fn live_of(agent: &Agent) -> &Live {
     agent.live.as_ref().expect("asked only while the process lives")
+}
+
+/// An agent that was never started.
+fn new_agent(
+    name: &str,
+    shape: SegmentShape,
+    intensity: Intensity,
+    last: Verdict,
+    capture: Capture,
+) -> Agent {
+    Agent {
+        name: name.to_owned(),
+        shape,
+        state: State::Stopped,
+        state_serial: 0,
+        generation: 0,
+        numbered: 0,
+        intensity,
+        live: None,
+        spares: VecDeque::new(),
+        spare_deaths: 0,
+        graves: VecDeque::new(),
+        last,
+        last_state: Vec::new(),
+        was_ready: false,
+        restarts: 0,
+        rescues: 0,
+        hangs: 0,
+        past: Totals::default(),
+        died_at: None,
+        capture,
+        last_ending: None,
+        last_crash: None,
+        paused: false,
+        timer: None,
+        faults: 0,
+        command: None,
+    }
 }
 
 /// Where lanes and cursors stand before the first incarnation.

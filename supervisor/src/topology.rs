@@ -11,22 +11,25 @@
 //! subscribes to. Instances of one group that subscribe to the same channel share its lanes by claims; on a channel that drops
 //! the oldest, where nobody is waited for, by the messages' numbers. All orders are those of the swarm file, so that a restarted supervisor finds the same.
 
-use crate::config::{self, Channel, SwarmFile, WhenFull};
-use shoal_runtime::claims;
-use shoal_runtime::layout::LINE_BYTES;
+use crate::config::{Channel, WhenFull};
 use std::collections::BTreeMap;
 
+mod evolve;
+
+pub use evolve::places;
+
 /// The swarm as processes and lanes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
     /// The channels, as in the swarm file.
     pub channels: Vec<Channel>,
-    /// The instances, an agent's replicas side by side, in the order of the swarm file.
+    /// The instances: an agent's replicas side by side, in the order of the swarm file; then places for more of them, and what
+    /// later files added.
     pub agents: Vec<Instance>,
     /// The groups that share lanes by claims.
     pub groups: Vec<Group>,
-    /// For each agent of the swarm file its name and its first instance.
-    configs: Vec<(String, usize)>,
+    /// For each agent of the swarm file its name and its instances, by replica.
+    configs: Vec<(String, Vec<usize>)>,
     /// Which agent of the swarm file is started after which other.
     after: Vec<(usize, usize)>,
 }
@@ -42,6 +45,8 @@ pub struct Instance {
     pub replica: u32,
     /// How many there are.
     pub replicas: u32,
+    /// Whether it is to run. A place for a replica, and what was removed, keep their links, and nobody waits for them.
+    pub active: bool,
     /// What it writes, one lane per channel.
     pub lanes: Vec<LaneSpec>,
     /// What it reads, one input per lane.
@@ -79,6 +84,8 @@ pub struct LaneSpec {
     pub capacity_bytes: u64,
     /// What a full ring does.
     pub when_full: WhenFull,
+    /// The only group that reads it, whatever its channel says: on the lanes of who replays dead letters.
+    pub only: Option<String>,
     /// Who reads it.
     pub readers: Vec<ReaderRef>,
     /// The groups that share it by claims.
@@ -110,117 +117,6 @@ pub struct InputSpec {
 }
 
 impl Topology {
-    /// Expands a checked swarm file.
-    pub fn of(file: &SwarmFile) -> Topology {
-        let mut topology = Topology {
-            channels: file.channels.clone(),
-            agents: Vec::new(),
-            groups: Vec::new(),
-            configs: Vec::new(),
-            after: Vec::new(),
-        };
-        for (index, agent) in file.agents.iter().enumerate() {
-            topology.configs.push((agent.name.clone(), topology.agents.len()));
-            topology.after.extend(agent.after.iter().map(|&before| (index, before)));
-            topology.agents.extend((0..agent.replicas).map(|k| instance(file, index, agent, k)));
-        }
-        topology.link(file);
-        topology
-    }
-
-    /// Gives every subscriber an input per lane, and every lane its readers.
-    fn link(&mut self, file: &SwarmFile) {
-        let mut lanes_of = vec![Vec::new(); self.channels.len()];
-        for (producer, instance) in self.agents.iter().enumerate() {
-            for (lane, spec) in instance.lanes.iter().enumerate() {
-                lanes_of[spec.channel].push((producer, lane));
-            }
-        }
-        for ((channel, name), members) in self.sharers(file) {
-            for &(producer, lane) in &lanes_of[channel] {
-                self.read_by((producer, lane), &name, &members);
-            }
-        }
-    }
-
-    /// Gives a lane the members of a group as readers.
-    fn read_by(&mut self, (producer, lane): (usize, usize), name: &str, members: &[usize]) {
-        let LaneSpec { channel, capacity_bytes, when_full, .. } = self.agents[producer].lanes[lane];
-        let claims = members.len() > 1 && when_full != WhenFull::DropOldest;
-        let table = claims.then(|| self.add_table(name, members, capacity_bytes));
-        self.agents[producer].lanes[lane].groups.extend(table);
-        for (place, &agent) in members.iter().enumerate() {
-            let share = if claims { (0, 1) } else { (place as u32, members.len() as u32) };
-            let input = self.agents[agent].inputs.len();
-            self.agents[agent].inputs.push(InputSpec { channel, producer, lane, share, table });
-            self.agents[producer].lanes[lane].readers.push(ReaderRef { agent, input });
-        }
-    }
-
-    /// Adds an agent behind all others, with a lane for each group that subscribes a channel, read by that group alone. Its lanes
-    /// block, whatever their channels do. Returns for each lane the channel and the group.
-    ///
-    /// `file` does not know it yet: it is to become its last agent.
-    pub fn add_postman(&mut self, file: &SwarmFile, name: &str) -> Vec<(usize, String)> {
-        let (sharers, postman) = (self.sharers(file), self.agents.len());
-        let lane = |&(channel, _): &(usize, String)| LaneSpec {
-            channel,
-            capacity_bytes: self.channels[channel].capacity_bytes,
-            when_full: WhenFull::Block,
-            readers: Vec::new(),
-            groups: Vec::new(),
-        };
-        let instance = Instance {
-            name: name.to_owned(),
-            config: self.configs.len(),
-            replica: 0,
-            replicas: 1,
-            lanes: sharers.iter().map(|(key, _)| lane(key)).collect(),
-            inputs: Vec::new(),
-        };
-        self.configs.push((name.to_owned(), postman));
-        self.agents.push(instance);
-        for (lane, ((_, group), members)) in sharers.iter().enumerate() {
-            self.read_by((postman, lane), group, members);
-        }
-        sharers.into_iter().map(|(key, _)| key).collect()
-    }
-
-    /// For each channel and group, in the order of the file, the instances that share the channel's messages.
-    fn sharers(&self, file: &SwarmFile) -> Vec<((usize, String), Vec<usize>)> {
-        let mut order = Vec::new();
-        let mut members: BTreeMap<(usize, String), Vec<usize>> = BTreeMap::new();
-        for (index, instance) in self.agents.iter().enumerate() {
-            let agent = &file.agents[instance.config];
-            for reference in &agent.subscribes {
-                let key = (reference.channel, agent.group.clone());
-                let sharing = members.entry(key.clone()).or_insert_with(|| {
-                    order.push(key);
-                    Vec::new()
-                });
-                sharing.push(index);
-            }
-        }
-        let taken = |key: (usize, String)| members.remove(&key).map(|sharing| (key, sharing));
-        order.into_iter().filter_map(taken).collect()
-    }
-
-    /// Adds a claim table for a lane to the memory of a group.
-    fn add_table(&mut self, name: &str, members: &[usize], capacity_bytes: u64) -> TableSpec {
-        let group = self.groups.iter().position(|group| group.name == name).unwrap_or_else(|| {
-            self.groups.push(Group { name: name.to_owned(), members: Vec::new(), bytes: 0 });
-            self.groups.len() - 1
-        });
-        let entries = claims::entries_of(capacity_bytes);
-        let record = &mut self.groups[group];
-        record.members.extend(members);
-        record.members.sort_unstable();
-        record.members.dedup();
-        let offset = record.bytes;
-        record.bytes += claims::table_bytes(entries).next_multiple_of(LINE_BYTES);
-        TableSpec { group, offset, entries }
-    }
-
     /// The groups whose memory an instance maps, each once, and whether as a member.
     pub fn claims_of(&self, agent: usize) -> Vec<(usize, bool)> {
         let instance = &self.agents[agent];
@@ -322,16 +218,20 @@ impl Topology {
         feeds
     }
 
-    /// The instances of one agent of the swarm file.
-    pub fn instances(&self, config: usize) -> std::ops::Range<usize> {
-        let end = self.configs.get(config + 1).map_or(self.agents.len(), |(_, first)| *first);
-        self.configs[config].1..end
+    /// The instances of one agent of the swarm file, active or not.
+    pub fn instances(&self, config: usize) -> impl Iterator<Item = usize> {
+        self.configs[config].1.iter().copied()
+    }
+
+    /// Those of them that are to run.
+    pub fn active(&self, config: usize) -> impl Iterator<Item = usize> {
+        self.instances(config).filter(|&instance| self.agents[instance].active)
     }
 
     /// The instances that a name means: one instance, or all replicas of an agent; empty if unknown.
     pub fn find(&self, name: &str) -> Vec<usize> {
         if let Some(config) = self.configs.iter().position(|(known, _)| known == name) {
-            return self.instances(config).collect();
+            return self.active(config).collect();
         }
         self.agents.iter().position(|instance| instance.name == name).into_iter().collect()
     }
@@ -360,28 +260,12 @@ impl Feeds {
     }
 }
 
-/// One replica of an agent, with its lanes and without any link.
-fn instance(file: &SwarmFile, config: usize, agent: &config::Agent, replica: u32) -> Instance {
-    let name =
-        if agent.replicas > 1 { format!("{}.{}", agent.name, replica + 1) } else { agent.name.clone() };
-    let lane = |reference: &config::Reference| {
-        let Channel { capacity_bytes, when_full, .. } = file.channels[reference.channel];
-        LaneSpec {
-            channel: reference.channel,
-            capacity_bytes,
-            when_full,
-            readers: Vec::new(),
-            groups: Vec::new(),
-        }
-    };
-    let lanes = agent.publishes.iter().map(lane).collect();
-    Instance { name, config, replica, replicas: agent.replicas, lanes, inputs: Vec::new() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
     use proptest::prelude::*;
+    use shoal_runtime::claims;
     use std::collections::BTreeSet;
     use std::fmt::Write as _;
     use std::path::Path;
@@ -396,7 +280,11 @@ mod tests {
             writeln!(text, "[channel.{channel}]\nmessage = \"M\"\ncapacity = \"8 KiB\"").expect("written");
         }
         for (name, replicas, subscribes, publishes) in agents {
-            writeln!(text, "[agent.{name}]\ncommand = [\"x\"]\nreplicas = {replicas}").expect("written");
+            writeln!(
+                text,
+                "[agent.{name}]\ncommand = [\"x\"]\nreplicas = {replicas}\nreplicas_max = {replicas}"
+            )
+            .expect("written");
             writeln!(text, "subscribes = {subscribes:?}\npublishes = {publishes:?}").expect("written");
         }
         Topology::of(&config::parse(Path::new("t.toml"), &text).unwrap_or_else(|error| panic!("{error}")))
@@ -468,7 +356,7 @@ mod tests {
     fn a_postman_has_a_lane_to_each_group_of_a_channel_alone_and_changes_no_other() {
         let text = "[swarm]\nname = \"s\"\n[channel.c]\nmessage = \"M\"\nwhen_full = \"drop-oldest\"\n\
                     [agent.p]\ncommand = [\"x\"]\npublishes = [\"c\"]\n\
-                    [agent.a]\ncommand = [\"x\"]\nsubscribes = [\"c\"]\nreplicas = 2\n\
+                    [agent.a]\ncommand = [\"x\"]\nsubscribes = [\"c\"]\nreplicas = 2\nreplicas_max = 2\n\
                     [agent.b]\ncommand = [\"x\"]\nsubscribes = [\"c\"]\n";
         let file = config::parse(Path::new("t.toml"), text).unwrap_or_else(|error| panic!("{error}"));
         let (before, mut t) = (Topology::of(&file), Topology::of(&file));
@@ -630,7 +518,7 @@ mod tests {
             t.after = pairs.filter(|(later, before)| *later < configs && later != before).collect();
             let stages = t.stop_order();
             let stage_of = |config: usize| {
-                stages.iter().position(|stage| stage.contains(&t.configs[config].1)).expect("everybody has one")
+                stages.iter().position(|stage| stage.contains(&t.configs[config].1[0])).expect("everybody has one")
             };
             let feeds = t.feeds();
             for from in 0..configs {

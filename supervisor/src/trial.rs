@@ -191,6 +191,18 @@ impl Trials {
             .collect();
     }
 
+    /// Inputs have other numbers from now on, or are no more.
+    pub fn carry_over(&mut self, input: impl Fn(usize, usize) -> Option<usize>) {
+        let moved = std::mem::take(&mut self.all).into_iter().filter_map(|((reader, sequence), trial)| {
+            let reader = match reader {
+                Reader::Input(agent, of) => Reader::Input(agent, input(agent, of)?),
+                group @ Reader::Group(..) => group,
+            };
+            Some(((reader, sequence), trial))
+        });
+        self.all = moved.collect();
+    }
+
     /// What the next incarnation is told of an input of its own.
     pub fn told(&self, reader: Reader) -> Given {
         let mut of_reader = self.all.range((reader, 0)..=(reader, u64::MAX));

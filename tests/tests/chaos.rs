@@ -32,9 +32,16 @@ fn chaos_on_a_sound_build_counts_nothing_wrong_and_says_what_it_did() {
         assert_eq!(count(&report, key), 0, "{key}: {report}\n{}", done.err);
     }
     assert!(count(&report, "kills") >= 100 && count(&report, "messages") >= 20_000, "{report}");
-    for key in
-        ["stops", "restarts", "agents", "msgs_per_s", "verdict_p50_us", "recovery_p50_us", "recovery_p99_us"]
-    {
+    for key in [
+        "stops",
+        "restarts",
+        "scales",
+        "agents",
+        "msgs_per_s",
+        "verdict_p50_us",
+        "recovery_p50_us",
+        "recovery_p99_us",
+    ] {
         assert!(count(&report, key) > 0, "{key}: {report}");
     }
     assert!(report["seconds"].as_f64().is_some_and(|seconds| seconds > 2.0), "{report}");

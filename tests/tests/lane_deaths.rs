@@ -76,7 +76,7 @@ impl Lane {
         let lane = LaneShape { capacity_bytes: CAPACITY, when_full: WhenFull::Block, channel: 0 };
         let writes = Arc::new(SegmentShape { lanes: vec![lane], input_count: 0, state_bytes: 0 });
         let reads = Arc::new(SegmentShape { lanes: Vec::new(), input_count: 1, state_bytes: 0 });
-        let shape = BoardShape { channel_count: 1, agents: vec![(1, 0), (0, 1)] };
+        let shape = BoardShape { channel_count: 1, agents: vec![(1, 0), (0, 1)], ..BoardShape::default() };
         let board = BoardWriter::create(Region::heap(shape.total_bytes()), shape, 1);
         let shapes = [writes, reads];
         let theirs = fresh(&shapes, 0, 1, FIRST);

@@ -57,7 +57,7 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         permanent: false,
         standby: false,
         shape: SegmentShape::default(),
-        board: BoardShape { channel_count: channels.len() as u32, agents },
+        board: BoardShape { channel_count: channels.len() as u32, agents, ..BoardShape::default() },
         channels: (1..)
             .zip(channels)
             .map(|(line, c)| ChannelEntry { name: c.name.clone(), message: c.message.clone(), line })

@@ -69,7 +69,8 @@ fn verdict(generation: u32) -> Verdict {
 #[test]
 fn verdict_read_while_its_slot_is_used_again_is_whole_or_gone() {
     model(None, || {
-        let board = BoardWriter::heap(BoardShape { channel_count: 0, agents: vec![(1, 0)] });
+        let board =
+            BoardWriter::heap(BoardShape { channel_count: 0, agents: vec![(1, 0)], ..BoardShape::default() });
         board.verdict(0, &verdict(1));
         let view = board.view().clone();
         let supervisor = thread::spawn(move || board.verdict(0, &verdict(3)));
@@ -84,7 +85,8 @@ fn verdict_read_while_its_slot_is_used_again_is_whole_or_gone() {
 #[test]
 fn who_sees_an_epoch_sees_what_it_told_and_who_sees_an_agent_gone_sees_its_last_verdict() {
     model(None, || {
-        let board = BoardWriter::heap(BoardShape { channel_count: 0, agents: vec![(1, 0)] });
+        let board =
+            BoardWriter::heap(BoardShape { channel_count: 0, agents: vec![(1, 0)], ..BoardShape::default() });
         let view = board.view().clone();
         let supervisor = thread::spawn(move || {
             board.publish_generation(Incarnation { agent: 0, generation: 1 });

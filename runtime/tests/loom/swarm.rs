@@ -62,7 +62,7 @@ impl Swarm {
     pub fn new(senders: usize, capacity: u64, when_full: WhenFull, first: Place) -> Self {
         let mut agents = vec![(1, 0); senders];
         agents.push((0, senders as u32));
-        let board = BoardWriter::heap(BoardShape { channel_count: 0, agents });
+        let board = BoardWriter::heap(BoardShape { channel_count: 0, agents, ..BoardShape::default() });
         Swarm {
             board,
             senders,
@@ -77,8 +77,11 @@ impl Swarm {
     /// One sender, and two receivers who share its lane.
     pub fn group(capacity: u64) -> Self {
         let mut swarm = Swarm::block(capacity);
-        swarm.board =
-            BoardWriter::heap(BoardShape { channel_count: 0, agents: vec![(1, 0), (0, 1), (0, 1)] });
+        swarm.board = BoardWriter::heap(BoardShape {
+            channel_count: 0,
+            agents: vec![(1, 0), (0, 1), (0, 1)],
+            ..BoardShape::default()
+        });
         let entries = claims::entries_of(capacity);
         swarm.table = Some(ClaimTable::new(Region::heap(claims::table_bytes(entries)), 0, entries));
         swarm

@@ -10,7 +10,7 @@
 //! never more than a lane ahead of what it has not done; and the sink reads its lanes in turn, so while it reads a full one, as
 //! many come through each of the others.
 
-use super::WORKERS;
+use super::WORKERS_MAX;
 
 /// Bytes of each lane of the swarm.
 pub const CAPACITY_BYTES: u64 = 16 << 10;
@@ -21,7 +21,7 @@ pub const WINDOW: u64 = 4096;
 
 const LANE_MESSAGES: u64 = CAPACITY_BYTES / 128 * (HISTORY + 1);
 // A lane of results of each worker, and one of numbers.
-const _: () = assert!(LANE_MESSAGES * (WORKERS as u64 + 1) <= WINDOW);
+const _: () = assert!(LANE_MESSAGES * (WORKERS_MAX as u64 + 1) <= WINDOW);
 
 /// What a receiver has received: its state.
 #[shoal_agent::message]

@@ -5,7 +5,7 @@ use super::agents::{Passed, Sent};
 use super::balance::{Balance, Committed, Flow};
 use super::disturber::{Disturber, Goal};
 use super::plan::Plan;
-use super::{OTHERS, SOURCES, WORKERS};
+use super::{OTHERS, SOURCES, WORKERS, WORKERS_MAX};
 use crate::agent::Agent;
 use crate::cli::ChaosOptions;
 use crate::config::{self, SwarmFile};
@@ -39,6 +39,8 @@ struct Report {
     kills: u64,
     stops: u64,
     restarts: u64,
+    /// Changes of the number of workers.
+    scales: u64,
     agents: u64,
     seconds: f64,
     msgs_per_s: u64,
@@ -78,7 +80,10 @@ fn run(options: &ChaosOptions) -> Result<bool, String> {
     eprintln!("shoal chaos: seed {seed}");
     let (sources, workers) = (SOURCES as usize, WORKERS as usize);
     let agents = sources + workers + OTHERS as usize;
-    let plan = Plan::new(seed, agents, (sources..sources + workers).collect(), options.rate);
+    // The places of more workers come behind those that run from the start.
+    let group = (sources..sources + workers).chain(agents..agents + (WORKERS_MAX - WORKERS) as usize);
+    let all = agents + (WORKERS_MAX - WORKERS) as usize;
+    let plan = Plan::new(seed, all, group.collect(), WORKERS_MAX, options.rate);
     let goal = Goal { time: options.time, kills: options.kills, messages: options.messages };
     let mut disturber = Disturber::new(plan, goal);
     let began = Instant::now();
@@ -125,7 +130,8 @@ fn report(
         kills,
         stops: disturber.stops,
         restarts: disturber.restarts,
-        agents: swarm.agents.len() as u64,
+        scales: disturber.scales,
+        agents: swarm.topology.agents.iter().filter(|agent| agent.active).count() as u64,
         seconds: took.as_secs_f64(),
         msgs_per_s: (balance.messages as f64 / took.as_secs_f64()) as u64,
         verdict_p50_us: us(percentile(&mut swarm.verdicts_ns, 50)),
@@ -171,9 +177,10 @@ fn swarm_file(name: &str) -> Result<SwarmFile, String> {
     let channel =
         |name: &str| format!("[channel.{name}]\nmessage = \"Number\"\ncapacity = {CAPACITY_BYTES}\n");
     let agent = |name: &str, replicas: u32, ways: &str| {
+        let places = if name == "worker" { WORKERS_MAX } else { replicas };
         // Deaths that come from elsewhere are no reason to give up.
         format!(
-            "[agent.{name}]\ncommand = [{binary}, \"agent\", \"chaos\", \"{name}\"]\nreplicas = {replicas}\n{ways}\n\
+            "[agent.{name}]\ncommand = [{binary}, \"agent\", \"chaos\", \"{name}\"]\nreplicas = {replicas}\nreplicas_max = {places}\n{ways}\n\
              stop_timeout = \"30s\"\nready_timeout = \"60s\"\n\
              restart = {{ intensity = 10000, period = \"1s\", backoff = \"1ms..10ms\" }}\n"
         )
@@ -194,13 +201,15 @@ fn swarm_file(name: &str) -> Result<SwarmFile, String> {
 
 impl Report {
     fn text(&self, options: &ChaosOptions) -> String {
-        let Report { seed, balance, rescues, accusations, kills, stops, restarts, .. } = self;
+        let Report { seed, balance, rescues, accusations, kills, stops, restarts, scales, .. } = self;
         let Balance { lost, duplicated, reordered, corrupted, unaccounted, messages } = balance;
         let us = |us: Option<u64>| us.map_or("-".to_owned(), |us| format!("{us} µs"));
         let mut lines = vec![
             format!("seed {seed}, {} agents, {:.1} s", self.agents, self.seconds),
             format!("{messages} messages, {} a second", self.msgs_per_s),
-            format!("{kills} kills, {stops} stops, {restarts} restarts ordered"),
+            format!(
+                "{kills} kills, {stops} stops, {restarts} restarts ordered, {scales} times more or fewer workers"
+            ),
             format!("a kill's verdict: p50 {}, p99 {}", us(self.verdict_p50_us), us(self.verdict_p99_us)),
             format!(
                 "a kill's successor at work: p50 {}, p99 {}",

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 
 /// How long the swarm is left in peace at the end: time for two looks for sleepers, and one more.
 const CALM: Duration = Duration::from_secs(3);
+/// How long a change of the number of workers may take.
+const SCALE_MAX: Duration = Duration::from_secs(60);
 /// How often it is looked whether enough was done, once the time is over.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What is not reached after so many times the asked time, and a minute, is not waited for any more.
@@ -57,6 +59,8 @@ pub struct Disturber {
     pub stops: u64,
     /// Restarts that were ordered.
     pub restarts: u64,
+    /// Changes of the number of workers that were begun.
+    pub scales: u64,
 }
 
 impl Disturber {
@@ -64,7 +68,7 @@ impl Disturber {
     pub fn new(plan: Plan, goal: Goal) -> Disturber {
         let (plan, stopped) = (plan.peekable(), Vec::new());
         let (phase, look_next) = (Phase::Before, Instant::now());
-        Disturber { plan, goal, phase, look_next, stopped, stops: 0, restarts: 0 }
+        Disturber { plan, goal, phase, look_next, stopped, stops: 0, restarts: 0, scales: 0 }
     }
 
     /// Whether the swarm was ended by this, and not by somebody else before.
@@ -89,6 +93,13 @@ impl Disturber {
                 if swarm.agents[agent].state == State::Ready {
                     swarm.order(agent, Event::RestartAsked);
                     self.restarts += 1;
+                }
+            }
+            What::Scale(workers) => {
+                // Refused while the last one is under way.
+                let prepared = swarm.prepare_scale("worker", workers);
+                if prepared.and_then(|prepared| swarm.reload(prepared, SCALE_MAX)).is_ok() {
+                    self.scales += 1;
                 }
             }
         }

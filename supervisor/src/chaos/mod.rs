@@ -7,7 +7,7 @@
 //!             └─ direct ──────────────────────────► counter    each message once, in order
 //!  beat ──────── beats ───────────────────────────► listener   the same, one at a time: its reader always sleeps before
 //!
-//!  disturber (drawn from a seed): SIGKILL, SIGSTOP and SIGCONT, restarts
+//!  disturber (drawn from a seed): SIGKILL, SIGSTOP and SIGCONT, restarts, more and fewer workers
 //! ```
 //!
 //! Every agent keeps its account in its state, so an account is committed with the step that it counts, and a killed
@@ -29,5 +29,7 @@ pub mod plan;
 pub const SOURCES: u32 = 2;
 /// How many workers share the sources' numbers.
 pub const WORKERS: u32 = 3;
+/// How many workers there are at most: their number changes.
+pub const WORKERS_MAX: u32 = 5;
 /// How many agents there are besides: a counter, a sink, a beat and its listener.
 pub const OTHERS: u32 = 4;

@@ -24,6 +24,8 @@ pub enum What {
     Stop(usize, Duration),
     /// Restarted in order, as by `shoal restart`.
     Restart(usize),
+    /// So many workers from now on, as by `shoal scale`.
+    Scale(u32),
 }
 
 /// The plan: disturbances in the order of time, without end.
@@ -32,15 +34,17 @@ pub struct Plan {
     state: u64,
     agents: usize,
     group: Vec<usize>,
+    /// The most workers.
+    workers_max: u32,
     mean: Duration,
     at: Duration,
 }
 
 impl Plan {
-    /// Draws from a seed, for a swarm of so many agents with one group among them; `rate` disturbances a second.
-    pub fn new(seed: u64, agents: usize, group: Vec<usize>, rate: u32) -> Plan {
+    /// Draws from a seed, for a swarm of so many agents with one group among them, of so many at most; `rate` disturbances a second.
+    pub fn new(seed: u64, agents: usize, group: Vec<usize>, workers_max: u32, rate: u32) -> Plan {
         let mean = Duration::from_secs(1) / rate.max(1);
-        Plan { state: mix(seed), agents, group, mean, at: Duration::ZERO }
+        Plan { state: mix(seed), agents, group, workers_max, mean, at: Duration::ZERO }
     }
 
     fn below(&mut self, end: u64) -> u64 {
@@ -78,7 +82,8 @@ impl Iterator for Plan {
             68..76 => What::Kill(self.several()),
             76..78 => What::Kill(self.group.clone()),
             78..92 => What::Stop(self.anyone(), self.stop_time()),
-            _ => What::Restart(self.anyone()),
+            92..96 => What::Restart(self.anyone()),
+            _ => What::Scale(1 + self.below(u64::from(self.workers_max)) as u32),
         };
         Some(Disturbance { at: self.at, what })
     }
@@ -92,10 +97,10 @@ mod tests {
     proptest! {
         #[test]
         fn plan_is_a_function_of_its_seed_and_keeps_its_rate(seed: u64, rate in 1u32..=1000) {
-            let plan = || Plan::new(seed, 7, vec![2, 3, 4], rate).take(4000).collect::<Vec<_>>();
+            let plan = || Plan::new(seed, 7, vec![2, 3, 4], 3, rate).take(4000).collect::<Vec<_>>();
             let drawn = plan();
             prop_assert_eq!(&drawn, &plan());
-            prop_assert_ne!(&drawn, &Plan::new(seed.wrapping_add(1), 7, vec![2, 3, 4], rate).take(4000).collect::<Vec<_>>());
+            prop_assert_ne!(&drawn, &Plan::new(seed.wrapping_add(1), 7, vec![2, 3, 4], 3, rate).take(4000).collect::<Vec<_>>());
             prop_assert!(drawn.is_sorted_by_key(|d| d.at));
             let mean = drawn[3999].at.as_secs_f64() / 4000.0 * f64::from(rate);
             prop_assert!((0.9..1.1).contains(&mean), "{mean}");
@@ -104,7 +109,7 @@ mod tests {
 
     #[test]
     fn everybody_is_killed_stopped_and_restarted_and_now_and_then_the_whole_group_is_killed() {
-        let drawn: Vec<_> = Plan::new(1, 7, vec![2, 3, 4], 50).take(4000).map(|d| d.what).collect();
+        let drawn: Vec<_> = Plan::new(1, 7, vec![2, 3, 4], 3, 50).take(4000).map(|d| d.what).collect();
         for agent in 0..7 {
             assert!(drawn.contains(&What::Kill(vec![agent])) && drawn.contains(&What::Restart(agent)));
             assert!(
@@ -113,6 +118,7 @@ mod tests {
                     .any(|what| matches!(what, What::Stop(who, time) if *who == agent && *time <= STOP_MAX))
             );
         }
+        assert!((1..=3).all(|workers| drawn.contains(&What::Scale(workers))));
         assert!(drawn.contains(&What::Kill(vec![2, 3, 4])));
         let kills = drawn.iter().filter(|what| matches!(what, What::Kill(_))).count();
         assert!((2800..3500).contains(&kills), "{kills}");

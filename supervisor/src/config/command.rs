@@ -24,7 +24,15 @@ pub fn own_binary() -> Result<String, String> {
 }
 
 /// What is wrong, and what to do.
-type Fault = (String, String);
+pub type Fault = (String, String);
+
+/// The absolute path of a program, as the command of an agent of a swarm file names it.
+///
+/// # Errors
+/// What is wrong with it, and what to do.
+pub fn find_command(file: &Path, program: &str) -> Result<String, Fault> {
+    Places::of(file).resolve(program)
+}
 
 impl Places {
     /// The places for a swarm file.

@@ -230,6 +230,7 @@ impl Walker<'_> {
         let known = [
             "command",
             "replicas",
+            "replicas_max",
             "group",
             "prefetch",
             "subscribes",
@@ -248,10 +249,12 @@ impl Walker<'_> {
         let (day, none, ms) = (DURATION_MAX, Duration::ZERO, Duration::from_millis(1));
         let restart = self.restart(table);
         let significant = self.significant(table, restart.policy);
+        let replicas = self.count(table, "replicas", 1, REPLICAS_MAX).unwrap_or(1);
         Agent {
             name: last_part(&table.key),
             command: self.command(table),
-            replicas: self.count(table, "replicas", 1, REPLICAS_MAX).unwrap_or(1),
+            replicas,
+            replicas_max: self.count(table, "replicas_max", replicas, REPLICAS_MAX),
             group: self.group(table),
             prefetch: self.count(table, "prefetch", 1, PREFETCH_MAX).unwrap_or(1),
             subscribes: self.references(table, "subscribes"),

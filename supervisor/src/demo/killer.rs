@@ -53,7 +53,7 @@ impl Killer {
 
     /// The agent of a kind whose turn it is.
     fn candidate(&self, swarm: &Swarm, kind: usize, round: usize) -> Option<usize> {
-        let of_kind = swarm.topology.agents.iter().enumerate().filter(|(_, i)| i.config == kind);
+        let of_kind = swarm.topology.agents.iter().enumerate().filter(|(_, i)| i.config == kind && i.active);
         let of_kind: Vec<usize> = of_kind.map(|(agent, _)| agent).collect();
         of_kind.get(round % of_kind.len().max(1)).copied()
     }

@@ -33,8 +33,9 @@ impl Needs {
             return Needs { descriptors: 200, processes: 12, memory_bytes: 64 << 20 };
         };
         let topology = Topology::of(file);
-        let agents = topology.agents.len() as u64;
-        let lanes: u64 = topology.agents.iter().flat_map(|a| &a.lanes).map(|lane| lane.capacity_bytes).sum();
+        let running = || topology.agents.iter().filter(|agent| agent.active);
+        let agents = running().count() as u64;
+        let lanes: u64 = running().flat_map(|a| &a.lanes).map(|lane| lane.capacity_bytes).sum();
         Needs {
             descriptors: descriptors_needed(file),
             // The one that replays dead letters, the supervisor and its keepers.

@@ -205,8 +205,9 @@ impl Director {
         if self.kill_next.is_none() {
             return;
         }
-        let those: Vec<usize> =
-            (0..swarm.agents.len()).filter(|&a| swarm.agents[a].name.starts_with(victims)).collect();
+        let those: Vec<usize> = (0..swarm.agents.len())
+            .filter(|&a| swarm.topology.agents[a].active && swarm.agents[a].name.starts_with(victims))
+            .collect();
         let victim = those[self.kills as usize % those.len()];
         self.kills += u64::from(swarm.kill(victim));
     }

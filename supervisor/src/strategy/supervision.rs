@@ -78,6 +78,16 @@ impl Supervision {
         }
     }
 
+    /// Takes over a changed file while nothing is under way. Sets that change at all begin with a clean record, all of them.
+    pub fn follow(&mut self, file: &SwarmFile, topology: &Topology, seed: u64) {
+        let next = Supervision::of(file, topology, seed);
+        if next.sets.all() == self.sets.all() {
+            (self.sets, self.agents) = (next.sets, next.agents);
+        } else {
+            *self = next;
+        }
+    }
+
     /// Whether the restart of a set, or of a part of it, or of a set around it, is under way.
     pub fn is_restarting(&self, set: usize) -> bool {
         !self.plans[self.sets.top(set)].is_over()

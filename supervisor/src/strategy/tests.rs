@@ -41,7 +41,11 @@ impl World {
             supervision: Supervision::of(&file, &topology, 1),
             agents: topology.agents.iter().map(|instance| instance.config).collect(),
             names: topology.agents.iter().map(|instance| instance.name.clone()).collect(),
-            states: vec![State::Ready; count],
+            states: topology
+                .agents
+                .iter()
+                .map(|a| if a.active { State::Ready } else { State::Ended })
+                .collect(),
             records: topology
                 .agents
                 .iter()

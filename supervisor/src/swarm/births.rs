@@ -35,6 +35,7 @@ impl Swarm {
                     self.agents[agent].name,
                     config.command.first().map_or("", String::as_str)
                 );
+                self.agents[agent].faults += 1;
                 self.agents[agent].last_ending = Some(format!("cannot be started: {error}"));
                 self.tell(Level::Error, Kind::NotStarted, Some(agent), &text);
                 self.feed(agent, Event::SpawnFailed);
@@ -56,7 +57,7 @@ impl Swarm {
 
     /// Whether every agent was ready once: from then on a failing agent does not end the swarm.
     pub fn started_once(&self) -> bool {
-        self.agents.iter().all(|a| a.was_ready || a.state == State::Ended)
+        self.reloads > 0 || self.agents.iter().all(|a| a.was_ready || a.state == State::Ended)
     }
 
     /// `file:line` of an agent.

@@ -158,6 +158,7 @@ impl Swarm {
                 Level::Warn,
                 &format!("agent {name} (generation {}) {ending}", live.incarnation.generation),
             );
+            self.agents[agent].faults += 1;
         }
         let before_ready = !self.agents[agent].was_ready && !self.started_once();
         if before_ready && matches!(ending, Ending::Exited(_)) && self.ends == Ends::No && !live.ordered {

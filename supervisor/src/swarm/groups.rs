@@ -1,10 +1,12 @@
 //! The claim tables of groups: made before any agent, handed to members and producers, and settled for members that died.
 
 use super::Swarm;
-use crate::agent::Live;
+use crate::agent::{Agent, Live};
+use crate::reload::Work;
 use crate::settle::{self, DeadMember};
 use crate::topology::{InputSpec, TableSpec, Topology};
-use shoal_runtime::claims::ClaimTable;
+use shoal_runtime::board::Verdict;
+use shoal_runtime::claims::{self, ClaimTable};
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::mark::Place;
 use shoal_runtime::{Region, segment};
@@ -27,20 +29,95 @@ struct Memory {
     region: Region,
 }
 
+impl Memory {
+    fn new(bytes: usize) -> io::Result<Memory> {
+        let writable = segment::create_table(bytes)?;
+        let region = segment::open_table(&writable, bytes, true)?;
+        region.bequeath()?;
+        let read_only = segment::reopen_read_only(&writable)?;
+        Ok(Memory { writable, read_only, region })
+    }
+}
+
+/// Who read a lane alone, for the group of this table, before there was one.
+fn sole_reader(
+    before: &Topology,
+    after: &Topology,
+    producer: usize,
+    lane: usize,
+    table: &TableSpec,
+) -> Option<(usize, usize)> {
+    let key = after.agents[producer].lanes[lane].key();
+    let former = before.agents.get(producer)?.lanes.iter().find(|lane| lane.key() == key)?;
+    let members = &after.groups[table.group].members;
+    let alone = |r: &&crate::topology::ReaderRef| {
+        let input = &before.agents[r.agent].inputs[r.input];
+        input.table.is_none() && input.share == (0, 1) && before.agents[r.agent].active
+    };
+    let mut readers = former.readers.iter().filter(|r| members.contains(&r.agent)).filter(alone);
+    let reader = readers.next()?;
+    readers.next().is_none().then_some((reader.agent, reader.input))
+}
+
 impl Groups {
     /// Makes the tables, empty: all messages are free.
     ///
     /// # Errors
     /// No descriptors or no memory left.
     pub(super) fn new(topology: &Topology) -> io::Result<Self> {
-        let memory = |group: &crate::topology::Group| -> io::Result<Memory> {
-            let writable = segment::create_table(group.bytes)?;
-            let region = segment::open_table(&writable, group.bytes, true)?;
-            region.bequeath()?;
-            let read_only = segment::reopen_read_only(&writable)?;
-            Ok(Memory { writable, read_only, region })
-        };
-        Ok(Groups { all: topology.groups.iter().map(memory).collect::<io::Result<_>>()?, owners: 0 })
+        let memory = topology.groups.iter().map(|group| Memory::new(group.bytes));
+        Ok(Groups { all: memory.collect::<io::Result<_>>()?, owners: 0 })
+    }
+
+    /// Makes room for the tables of a changed swarm whose members and producers are at rest: what is claimed and done stays so; a
+    /// table that is new begins where its group's reader stood, or at the lane's end. `lasts` are in the new order.
+    ///
+    /// # Errors
+    /// No descriptors or no memory left; then nothing has changed.
+    pub(super) fn follow(
+        &mut self,
+        before: &Topology,
+        after: &Topology,
+        lasts: &[Option<Verdict>],
+        agents: &[Agent],
+        work: &Work,
+    ) -> io::Result<()> {
+        let mut grown = Vec::new();
+        for (index, group) in after.groups.iter().enumerate() {
+            if before.groups.get(index).is_none_or(|old| old.bytes != group.bytes) {
+                let memory = Memory::new(group.bytes)?;
+                if let Some(old) = self.all.get(index) {
+                    claims::copy(&old.region, &memory.region);
+                }
+                grown.push((index, memory));
+            }
+        }
+        for (index, memory) in grown {
+            match self.all.get_mut(index) {
+                Some(old) => *old = memory,
+                None => self.all.push(memory),
+            }
+        }
+        for (producer, instance) in after.agents.iter().enumerate() {
+            for (lane, spec) in instance.lanes.iter().enumerate() {
+                let former =
+                    before.agents.get(producer).and_then(|i| i.lanes.iter().find(|l| l.key() == spec.key()));
+                for (place, table) in spec.groups.iter().enumerate() {
+                    let known = former.is_some_and(|lane| lane.groups.contains(table));
+                    if known && !work.begun_anew.contains(&(producer, lane, place)) {
+                        continue;
+                    }
+                    let Some(last) = &lasts[producer] else { continue };
+                    let end = last.lanes[lane];
+                    let alone = (!known).then(|| sole_reader(before, after, producer, lane, table)).flatten();
+                    let same_ring = former.is_some_and(|lane| lane.capacity_bytes == spec.capacity_bytes);
+                    let stood =
+                        alone.filter(|_| same_ring).map(|(agent, input)| agents[agent].last.inputs[input]);
+                    self.table(table).begin_at(stood.unwrap_or(end));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A number that no incarnation of the swarm has had.

@@ -94,20 +94,36 @@ pub(super) struct Hangs {
     bells: OwnedFd,
 }
 
+/// The agents that have a deadline and read something, and how long it is in ns.
+pub(super) fn watched(file: &SwarmFile, topology: &Topology) -> Vec<(usize, u64)> {
+    let readers = topology.agents.iter().enumerate().filter(|(_, agent)| !agent.inputs.is_empty());
+    let watched = readers.filter_map(|(agent, instance)| {
+        let deadline = file.agents[instance.config].deadline?;
+        Some((agent, deadline.as_nanos() as u64))
+    });
+    watched.collect()
+}
+
 impl Hangs {
     pub(super) fn new(file: &SwarmFile, topology: &Topology) -> io::Result<Hangs> {
-        let watched = topology.agents.iter().enumerate().filter(|(_, agent)| !agent.inputs.is_empty());
-        let watched = watched.filter_map(|(agent, instance)| {
-            let deadline = file.agents[instance.config].deadline?;
-            Some((agent, deadline.as_nanos() as u64, None))
-        });
         Ok(Hangs {
-            watched: watched.collect(),
+            watched: watched(file, topology)
+                .into_iter()
+                .map(|(agent, deadline)| (agent, deadline, None))
+                .collect(),
             planned_ns: None,
             since_ns: 0,
             tick_ns: clock::coarse_tick_ns(),
             bells: epoll::create(epoll::CreateFlags::CLOEXEC)?,
         })
+    }
+
+    /// Takes over whom to watch from now on.
+    pub(super) fn watch_anew(&mut self, watched: Vec<(usize, u64)>) {
+        let before = std::mem::take(&mut self.watched);
+        let known =
+            |agent: usize| before.iter().find(|(known, ..)| *known == agent).and_then(|(.., seen)| *seen);
+        self.watched = watched.into_iter().map(|(agent, deadline)| (agent, deadline, known(agent))).collect();
     }
 
     fn shortest_ns(&self) -> Option<u64> {

@@ -219,6 +219,18 @@ impl Swarm {
         }
     }
 
+    /// What a successor inherits is what was at the split. Once the swarm is changed beyond that, none could take over: from here on the
+    /// supervisor's death ends everything, as the keeper reads in the journal.
+    ///
+    /// # If we die here
+    /// Before the word a successor takes over an unchanged swarm; after it, everything ends.
+    pub(super) fn outgrow(&mut self) {
+        if let Some(kept) = self.kept.take() {
+            keeper::set_word(&kept.journal, Word::Outgrown, 1);
+            self.notice("the swarm is changed: from here on the death of its supervisor ends it");
+        }
+    }
+
     /// Whether the start was made, here or by a predecessor.
     pub fn has_begun(&self) -> bool {
         self.begun

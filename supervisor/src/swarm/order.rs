@@ -8,12 +8,13 @@ use crate::log::Level;
 impl Swarm {
     /// Starts who has nobody to wait for; the others follow as those they wait for get ready.
     pub fn start(&mut self) {
-        let text = format!("{} agents, by {}", self.agents.len() - 1, self.file.path.display());
-        self.records.events.note(Kind::SwarmStarted, Of::default(), &text);
         let postman = self.postman.agent;
         self.begun = true;
-        self.waiting = (0..self.agents.len()).filter(|&agent| agent != postman).collect();
+        let is_to_run = |agent: &usize| *agent != postman && self.topology.agents[*agent].active;
+        self.waiting = (0..self.agents.len()).filter(is_to_run).collect();
+        let text = format!("{} agents, by {}", self.waiting.len(), self.file.path.display());
         self.write_journal();
+        self.records.events.note(Kind::SwarmStarted, Of::default(), &text);
         self.start_due();
         self.look_again_for_sleepers();
     }
@@ -42,7 +43,7 @@ impl Swarm {
     fn is_due(&self, agent: usize) -> bool {
         let config = &self.file.agents[self.topology.agents[agent].config];
         config.after.iter().all(|&before| {
-            let mut instances = self.topology.instances(before);
+            let mut instances = self.topology.active(before);
             instances.all(|other| {
                 let record = &self.agents[other];
                 record.state == State::Ready || (record.was_ready && record.state == State::Ended)
@@ -54,7 +55,7 @@ impl Swarm {
     pub(super) fn ended_well(&mut self, agent: usize) {
         let config = self.topology.agents[agent].config;
         let significant = self.file.agents[config].significant;
-        let all = self.topology.instances(config).all(|other| self.agents[other].state == State::Ended);
+        let all = self.topology.active(config).all(|other| self.agents[other].state == State::Ended);
         if significant && all && self.ends == Ends::No {
             let text = format!(
                 "agent {} has done its work and is significant: the swarm ends",

@@ -29,7 +29,16 @@ impl Postman {
 impl Swarm {
     /// Whether an agent is one of the swarm file, or runs to replay dead letters just now.
     pub fn is_shown(&self, agent: usize) -> bool {
-        agent != self.postman.agent || self.agents[agent].live.is_some()
+        let runs = self.topology.agents[agent].active && agent != self.postman.agent;
+        runs || self.agents[agent].live.is_some()
+    }
+
+    /// An agent rests until it is asked for, and nobody waits for it.
+    pub(super) fn rest(&mut self, agent: usize) {
+        self.agents[agent].state = State::Ended;
+        // Its first start is not the swarm's.
+        self.agents[agent].was_ready = true;
+        self.board.publish_status(agent as u32, Status::Gone);
     }
 
     /// Starts to replay dead letters, all or those of these numbers. Returns the agent that does it: it ends when every letter
@@ -87,13 +96,4 @@ impl Swarm {
         }
         Ok(lane as u32)
     }
-}
-
-/// Where the agent begins: it rests until it is asked for, and nobody waits for it.
-pub(super) fn rests(swarm: &mut Swarm) {
-    let postman = swarm.postman.agent;
-    swarm.agents[postman].state = State::Ended;
-    // Its first start is not the swarm's.
-    swarm.agents[postman].was_ready = true;
-    swarm.board.publish_status(postman as u32, Status::Gone);
 }

@@ -67,6 +67,9 @@ impl Swarm {
         (manifest.generation, manifest.standby) = (record.numbered, standby);
         manifest.given = given;
         manifest.owner = self.groups.next_owner();
+        let instead = record.command.clone();
+        let instead = instead.map(|command| crate::config::Agent { command, ..config.clone() });
+        let config = instead.as_ref().unwrap_or(config);
         let claims = self.groups.handles(&self.topology, agent);
         let origin = (!standby).then_some((&record.last, record.last_state.as_slice()));
         birth::bear(&mut self.cradle, manifest, config, origin, &claims)

@@ -52,7 +52,7 @@ pub fn board_shape(story: &Story) -> BoardShape {
     let lanes = story.lanes.len() as u32;
     let mut agents = vec![(1, 0), (lanes, u32::from(story.input.is_some()))];
     agents.extend((0..lanes).map(|_| (0, 1)));
-    BoardShape { channel_count: lanes + 1, agents }
+    BoardShape { channel_count: lanes + 1, agents, ..BoardShape::default() }
 }
 
 /// What the worker is told.

@@ -17,7 +17,7 @@ const AGENT: u32 = 1;
 const STEPPED: u32 = 3;
 
 fn shape() -> BoardShape {
-    BoardShape { channel_count: 1, agents: vec![(1, 0), (2, 2)] }
+    BoardShape { channel_count: 1, agents: vec![(1, 0), (2, 2)], ..BoardShape::default() }
 }
 
 fn verdict(generation: u32) -> Verdict {

@@ -68,7 +68,7 @@ pub fn board_shape(story: &GroupStory) -> BoardShape {
     let lanes = story.lanes as u32;
     let mut agents = vec![(1, 0), (lanes, 1)];
     agents.extend((0..=lanes).map(|_| (0, 1)));
-    BoardShape { channel_count: lanes + 1, agents }
+    BoardShape { channel_count: lanes + 1, agents, ..BoardShape::default() }
 }
 
 fn manifest(story: &GroupStory, agent: u32, generation: u32, owner: u32) -> Manifest {

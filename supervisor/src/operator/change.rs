@@ -1,0 +1,174 @@
+//! What an operator changes about a running swarm: reload, scale, upgrade. Answered when it is done, or undone.
+
+use super::Operator;
+use crate::child::State;
+use crate::config;
+use crate::control::{ChangeReport, ClientId, Outcome, Response};
+use crate::reload::{Change, Plan};
+use crate::swarm::{self, Prepared, Proof, Swarm, Upgraded};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Who waits for the end of a change.
+pub(super) struct Pending {
+    client: ClientId,
+    /// What was planned; `None` for an upgrade.
+    plan: Option<Plan>,
+}
+
+/// Reads the file of a reload: the one that was named, else the swarm's own.
+///
+/// # Errors
+/// What is wrong with it, as `shoal check` says.
+pub fn read_again(swarm: &Swarm, file: Option<&Path>) -> Result<config::SwarmFile, String> {
+    let path = file.unwrap_or(&swarm.file.path);
+    // Anything else could be waited for.
+    if std::fs::metadata(path).is_ok_and(|seen| !seen.is_file()) {
+        return Err(format!("{}: this is not a plain file", path.display()));
+    }
+    config::read(path).map_err(|error| error.to_string())
+}
+
+impl Operator {
+    pub(super) fn reload(
+        &mut self,
+        client: ClientId,
+        file: Option<&PathBuf>,
+        (dry_run, patience): (bool, Duration),
+        swarm: &mut Swarm,
+    ) {
+        let prepared = read_again(swarm, file.map(PathBuf::as_path)).and_then(|file| swarm.prepare(file));
+        self.change(client, prepared, (dry_run, patience), swarm);
+    }
+
+    pub(super) fn scale(
+        &mut self,
+        client: ClientId,
+        (name, replicas): (&str, u32),
+        (dry_run, patience): (bool, Duration),
+        swarm: &mut Swarm,
+    ) {
+        let prepared = swarm.prepare_scale(name, replicas);
+        self.change(client, prepared, (dry_run, patience), swarm);
+    }
+
+    fn change(
+        &mut self,
+        client: ClientId,
+        prepared: Result<Prepared, String>,
+        (dry_run, patience): (bool, Duration),
+        swarm: &mut Swarm,
+    ) {
+        let begun = prepared.and_then(|prepared| {
+            let plan = prepared.plan.clone();
+            if !dry_run {
+                swarm.reload(prepared, patience)?;
+            }
+            Ok(plan)
+        });
+        match begun {
+            Err(text) => self.control.reply(client, &Response::Error { text }),
+            Ok(plan) if dry_run => {
+                let report = ChangeReport { plan: Some(plan), ..ChangeReport::of(Outcome::Planned) };
+                self.control.reply(client, &Response::Change(Box::new(report)));
+            }
+            Ok(plan) => self.pending = Some(Pending { client, plan: Some(plan) }),
+        }
+    }
+
+    pub(super) fn upgrade(
+        &mut self,
+        client: ClientId,
+        name: &str,
+        command: Option<Vec<String>>,
+        proof: Proof,
+        swarm: &mut Swarm,
+    ) {
+        let begun = new_command(swarm, name, command)
+            .and_then(|(config, command)| swarm.upgrade(config, command, proof));
+        match begun {
+            Err(text) => self.control.reply(client, &Response::Error { text }),
+            Ok(()) => self.pending = Some(Pending { client, plan: None }),
+        }
+    }
+
+    /// Answers who waits for a change that is over.
+    pub(super) fn settle_change(&mut self, swarm: &Swarm) {
+        let Some(Pending { client, plan }) = &self.pending else { return };
+        let report = match plan {
+            Some(plan) => reloaded(plan, swarm),
+            None => swarm.upgrade_outcome().map(upgraded),
+        };
+        if let Some(report) = report {
+            self.control.reply(*client, &Response::Change(Box::new(report)));
+            self.pending = None;
+        }
+    }
+}
+
+/// The agent that is meant, and the command that its replicas are to run: what was given, or what its file says now.
+fn new_command(
+    swarm: &Swarm,
+    name: &str,
+    command: Option<Vec<String>>,
+) -> Result<(usize, Vec<String>), String> {
+    let agents = &swarm.file.agents;
+    let known =
+        |agent: &config::Agent| agent.name == name && name != crate::postman::NAME && agent.replicas > 0;
+    let config = agents.iter().position(known).ok_or_else(|| {
+        let near = agents.iter().map(|a| a.name.as_str());
+        let near =
+            near.max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
+        let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        format!("swarm {} has no agent {name:?} to upgrade{near}", swarm.file.name)
+    })?;
+    if let Some(mut command) = command {
+        let Some(program) = command.first_mut() else { return Err("the new command is empty".into()) };
+        *program = config::find_command(&swarm.file.path, program)
+            .map_err(|(what, help)| format!("{what}: {help}"))?;
+        return Ok((config, command));
+    }
+    let file = read_again(swarm, None)?;
+    let agent = file.agents.into_iter().find(|agent| agent.name == name);
+    let agent = agent.ok_or_else(|| format!("{} has no agent {name} any more", swarm.file.path.display()))?;
+    Ok((config, agent.command))
+}
+
+/// What became of a reload; `None` while it is under way.
+fn reloaded(plan: &Plan, swarm: &Swarm) -> Option<ChangeReport> {
+    let report = |outcome| ChangeReport { plan: Some(plan.clone()), ..ChangeReport::of(outcome) };
+    match swarm.reload_outcome()? {
+        swarm::Outcome::Undone(why) => {
+            Some(ChangeReport { why: Some(why.clone()), ..report(Outcome::Undone) })
+        }
+        swarm::Outcome::Applied { unread, started } => {
+            let record = |agent: &usize| &swarm.agents[*agent];
+            let is_over = |agent: &usize| {
+                let state = record(agent).state;
+                state == State::Ready || state.is_at_rest() && !swarm.is_waiting(*agent)
+            };
+            if !started.iter().all(is_over) && !swarm.is_ending() {
+                return None;
+            }
+            let failed = started.iter().filter(|agent| record(agent).state == State::Failed);
+            let failed: Vec<String> = failed.map(|agent| record(agent).name.clone()).collect();
+            let outcome = if plan.is_empty() { Outcome::Unchanged } else { Outcome::Applied };
+            Some(ChangeReport { unread: unread.clone(), failed, ..report(outcome) })
+        }
+    }
+}
+
+fn upgraded(outcome: &Upgraded) -> ChangeReport {
+    match outcome {
+        Upgraded::Done(replicas) => {
+            let restart = replicas
+                .iter()
+                .map(|name| Change { name: name.clone(), why: vec!["its command changes".into()] });
+            let plan = Plan { restart: restart.collect(), ..Plan::default() };
+            ChangeReport { plan: Some(plan), ..ChangeReport::of(Outcome::Applied) }
+        }
+        Upgraded::RolledBack(why) => {
+            ChangeReport { why: Some(why.clone()), ..ChangeReport::of(Outcome::RolledBack) }
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! The replicas of an agent are replaced one by one: each is stopped, drained of what it has in hand, and started with another command;
+//! it must become ready and prove itself. If one does not, all go back to the former command.
+
+use super::{Swarm, Timer};
+use crate::child::{Event, State};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How often it is looked how far it is.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// When a replica has proved itself: after so long, or so many messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// Alive and ready for so long.
+    pub time: Duration,
+    /// Or before, when it has received and sent so many messages; `None`: the time counts.
+    pub messages: Option<u64>,
+}
+
+/// What is under way.
+pub(super) struct Upgrade {
+    config: usize,
+    command: Vec<String>,
+    proof: Proof,
+    /// Who is to be replaced, the one whose turn it is in front.
+    todo: VecDeque<usize>,
+    done: Vec<usize>,
+    now: Option<Turn>,
+    /// Why all go back.
+    failed: Option<String>,
+}
+
+/// The replica whose turn it is.
+struct Turn {
+    agent: usize,
+    /// The generation and the deaths of its own that it had before.
+    generation: u32,
+    faults: u64,
+    ready_since: Option<Instant>,
+    /// Messages in all its lives before it was ready.
+    messages: u64,
+}
+
+/// What became of an upgrade.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Upgraded {
+    /// These replicas run the new command.
+    Done(Vec<String>),
+    /// All run the former command, and why.
+    RolledBack(String),
+}
+
+impl Swarm {
+    /// Begins to replace the replicas of an agent; [`Swarm::upgrade_outcome`] tells what became of it.
+    ///
+    /// # Errors
+    /// Why not now.
+    pub fn upgrade(&mut self, config: usize, command: Vec<String>, proof: Proof) -> Result<(), String> {
+        self.may_change()?;
+        let todo: VecDeque<usize> = self.topology.active(config).collect();
+        if todo.is_empty() {
+            return Err(format!("agent {} has no replicas", self.file.agents[config].name));
+        }
+        self.outgrow();
+        self.upgraded = None;
+        let (done, now, failed) = (Vec::new(), None, None);
+        self.upgrade = Some(Upgrade { config, command, proof, todo, done, now, failed });
+        self.go_on_upgrading();
+        Ok(())
+    }
+
+    /// What became of the last upgrade; `None` while it is under way.
+    pub fn upgrade_outcome(&self) -> Option<&Upgraded> {
+        self.upgraded.as_ref()
+    }
+
+    /// Looks how far the upgrade is, and goes on with it.
+    pub(super) fn go_on_upgrading(&mut self) {
+        let Some(mut upgrade) = self.upgrade.take() else { return };
+        if self.is_ending() {
+            self.upgraded = Some(Upgraded::RolledBack("the swarm is stopping".into()));
+            return;
+        }
+        loop {
+            match self.turn(&mut upgrade) {
+                Some(true) => {}
+                Some(false) => {
+                    self.upgrade = Some(upgrade);
+                    self.arm(Instant::now() + LOOK_EVERY, 0, Timer::Reload);
+                    return;
+                }
+                None => return self.end_upgrade(upgrade),
+            }
+        }
+    }
+
+    /// Goes on with the replica whose turn it is, or the next one. Whether there was something to do; `None` when all is done.
+    fn turn(&mut self, upgrade: &mut Upgrade) -> Option<bool> {
+        let Some(turn) = &mut upgrade.now else {
+            let agent = upgrade.todo.pop_front()?;
+            self.agents[agent].command = upgrade.failed.is_none().then(|| upgrade.command.clone());
+            // They were started with the other command.
+            self.dismiss_spares(agent);
+            let record = &self.agents[agent];
+            let (generation, faults) = (record.generation, record.faults);
+            if upgrade.failed.is_none() {
+                upgrade.done.push(agent);
+            }
+            // Who was given up was so with a command that may be no good.
+            let starts = !record.state.is_at_rest() || record.state == State::Failed;
+            if starts {
+                upgrade.now = Some(Turn { agent, generation, faults, ready_since: None, messages: 0 });
+                self.order(agent, Event::RestartAsked);
+            }
+            return Some(true);
+        };
+        let record = &self.agents[turn.agent];
+        let faulty = record.faults > turn.faults || record.state == State::Failed;
+        let ready = record.generation > turn.generation && record.state == State::Ready;
+        if upgrade.failed.is_some() {
+            // Back with the former command: that it comes is all that is waited for.
+            let over = ready || record.state.is_at_rest();
+            if over {
+                upgrade.now = None;
+            }
+            return Some(over);
+        }
+        if faulty {
+            let how = record.last_ending.clone().unwrap_or_else(|| "did not become ready".to_owned());
+            let why = format!("agent {} {how} with the new command", record.name);
+            self.notice(&format!("upgrade: {why}; all replicas go back to the former one"));
+            upgrade.failed = Some(why);
+            upgrade.todo = std::mem::take(&mut upgrade.done).into();
+            upgrade.now = None;
+            return Some(true);
+        }
+        if record.state.is_at_rest() {
+            // It has done its work, or an operator stopped it: there is nothing to prove.
+            upgrade.now = None;
+            return Some(true);
+        }
+        if !ready {
+            turn.ready_since = None;
+            return Some(false);
+        }
+        let totals = record.totals();
+        let messages = totals.sent + totals.received;
+        let Some(since) = turn.ready_since else {
+            (turn.ready_since, turn.messages) = (Some(Instant::now()), messages);
+            return Some(false);
+        };
+        let enough = upgrade.proof.messages.is_some_and(|enough| messages >= turn.messages + enough);
+        let proved = enough || since.elapsed() >= upgrade.proof.time;
+        if proved {
+            let name = record.name.clone();
+            self.notice(&format!("upgrade: agent {name} runs the new command"));
+            upgrade.now = None;
+        }
+        Some(proved)
+    }
+
+    fn end_upgrade(&mut self, upgrade: Upgrade) {
+        let Upgrade { config, command, done, failed, .. } = upgrade;
+        for instance in self.topology.instances(config) {
+            self.agents[instance].command = None;
+        }
+        self.upgraded = Some(match failed {
+            Some(why) => Upgraded::RolledBack(why),
+            None => {
+                self.file.agents[config].command = command;
+                Upgraded::Done(done.into_iter().map(|agent| self.agents[agent].name.clone()).collect())
+            }
+        });
+    }
+}
