@@ -522,7 +522,21 @@ pub fn listen(socket: impl AsFd) -> io::Result<Received<FromAgent>> {
 /// # Errors
 /// As [`listen`].
 pub fn overhear(socket: impl AsFd) -> io::Result<Received<(FromAgent, u32)>> {
-    decoded(receive_with(socket, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK)?, FromAgent::decode)
+    let received = receive_with(&socket, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK)?;
+    if matches!(received, Received::Closed) && !hung_up(&socket)? {
+        // It looks like the end of the socket, and stays at its head.
+        return Err(io::Error::other("a packet on the control socket is empty"));
+    }
+    decoded(received, FromAgent::decode)
+}
+
+/// Whether nobody is left at the other end.
+fn hung_up(socket: impl AsFd) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let ended = PollFlags::RDHUP | PollFlags::HUP;
+    let mut seen = [PollFd::new(&socket, PollFlags::RDHUP)];
+    poll(&mut seen, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    Ok(seen[0].revents().intersects(ended))
 }
 
 /// Drops the packet that was overheard.

@@ -54,14 +54,19 @@ fn demo_keeps_no_results_in_files() {
     let place = stage.path("run").join("shoal");
     let is_no_result = |path: &Path| {
         let name = path.file_name().unwrap_or_default();
-        let is_log = path.parent().is_some_and(|folder| folder.ends_with("logs"));
+        // What agents print, what happened to them, and how they died.
+        let is_log =
+            path.parent().is_some_and(|folder| folder.ends_with("logs") || folder.ends_with("logs/crashes"));
         name == "lock" || name == "control" || is_log
     };
     for _ in 0..50 {
         until_it_reads(&mut shoal);
         let kept = files_below(&place);
         assert!(kept.iter().all(|path| is_no_result(path)), "{kept:?}");
-        let logs = kept.iter().filter(|path| path.parent().is_some_and(|folder| folder.ends_with("logs")));
+        let is_output = |path: &&PathBuf| {
+            path.extension().is_some_and(|end| end == "out" || end == "err" || end == "log")
+        };
+        let logs = kept.iter().filter(is_output);
         for log in logs {
             let bytes = fs::metadata(place.join(log)).map_or(0, |seen| seen.len());
             assert!(bytes < 2000, "{} holds {bytes} bytes", log.display());

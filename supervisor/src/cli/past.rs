@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -271,7 +272,12 @@ fn follow(mut client: Client, mut next: u64, options: &EventsOptions) -> Result<
             Ok(None) => return Ok(()),
             Ok(Some(other)) => return Err(client.unexpected(&other)),
             // A supervisor with too many clients cuts off who idles; that is not its end. Twice at one place it is no accident.
-            Err(failure) if failed_at == Some(next) => return Err(failure),
+            // But a socket outlives its supervisor for a moment: nobody answers there.
+            Err(failure) if failed_at == Some(next) => {
+                let answers =
+                    |mut again: Client| again.ask(&Request::Info, Some(Duration::from_secs(2))).is_ok();
+                return if client.again().is_some_and(answers) { Err(failure) } else { Ok(()) };
+            }
             Err(_) => match client.again() {
                 Some(again) => {
                     (client, failed_at) = (again, Some(next));
