@@ -82,7 +82,9 @@ fn make(reach: Option<&Reach>, trust: Trust, program: &str) -> Result<Option<Own
     let mut rules = rules.create()?;
     if reach.is_none() {
         // Some files of other processes in /proc, and cgroups in /sys, are guarded by their user alone.
-        for path in std::fs::read_dir("/")?.flatten().map(|entry| entry.path()).filter(|p| !is_kernels(p)) {
+        let top = std::fs::read_dir("/")?.flatten().map(|entry| entry.path());
+        // What is named and is not there, as a link to a kernel that was removed, needs no rule.
+        for path in top.filter(|path| !is_kernels(path) && path.exists()) {
             rules = rules.add_rule(rule(&path, AccessFs::WriteFile.into())?)?;
         }
     }
