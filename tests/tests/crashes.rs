@@ -320,7 +320,7 @@ fn a_supervisor_whose_files_may_not_grow_says_so_and_goes_on() {
     "#;
     let file = stage.write("swarm.toml", text);
     // In units of 512 or of 1024 bytes: a segment fits, a hundred thousand lines with their times do not.
-    let mut shoal = stage.start(stage.shoal_limited("-Sf 256", &["run", file.to_str().expect("UTF-8")]));
+    let mut shoal = stage.start(stage.shoal_limited("-Sf 512", &["run", file.to_str().expect("UTF-8")]));
     shoal.until_said("talker.log cannot be written");
     shoal.pid_of("idle");
     let done = shoal.stop();

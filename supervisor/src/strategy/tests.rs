@@ -35,17 +35,15 @@ impl World {
     /// A swarm whose first start is over.
     fn of(text: &str) -> World {
         let file = config::parse(Path::new("t.toml"), text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-        let topology = Topology::of(&file);
-        let count = topology.agents.len();
+        let mut topology = Topology::of(&file);
+        // What is reserved for replicas to come lies behind, and is no part of the model.
+        let count = topology.agents.iter().take_while(|instance| instance.active).count();
+        topology.agents.truncate(count);
         let mut world = World {
             supervision: Supervision::of(&file, &topology, 1),
             agents: topology.agents.iter().map(|instance| instance.config).collect(),
             names: topology.agents.iter().map(|instance| instance.name.clone()).collect(),
-            states: topology
-                .agents
-                .iter()
-                .map(|a| if a.active { State::Ready } else { State::Ended })
-                .collect(),
+            states: vec![State::Ready; count],
             records: topology
                 .agents
                 .iter()
