@@ -112,7 +112,7 @@ impl Companion for Signals {
             if !read.is_some_and(|read| read.is_ok_and(|count| count > 0)) {
                 return;
             }
-            if !(self.had_terminal && !has_terminal()) {
+            if !self.had_terminal || has_terminal() {
                 return reload(swarm);
             }
             swarm.shut_down();
