@@ -53,7 +53,7 @@ fn facts(file: &SwarmFile, topology: &Topology, warnings: &[String]) -> serde_js
     });
     serde_json::json!({
         "swarm": file.name,
-        "processes": topology.agents.len(),
+        "processes": topology.agents.iter().filter(|instance| instance.active).count(),
         "lanes": lanes().count(),
         "lane_bytes": lanes().map(|lane| lane.capacity_bytes).sum::<u64>(),
         "channels": channels.collect::<Vec<_>>(),

@@ -51,13 +51,18 @@ fn service_manager_is_told_ready_status_watchdog_and_stopping_and_agents_are_not
     assert_eq!(hear().matches("READY=1").count(), 1);
     assert!(!hear().contains("STOPPING"));
     // A supervisor that is stopped feeds nothing.
-    shoal.send(rustix::process::Signal::STOP);
-    until("the supervisor stopped", || (traces::state(shoal.pid()) == Some('T')).then_some(()));
+    let supervisor = shoal.supervisor().expect("it runs");
+    let send = |signal| {
+        let pid = rustix::process::Pid::from_raw(supervisor).expect("a number");
+        rustix::process::kill_process(pid, signal).expect("sent");
+    };
+    send(rustix::process::Signal::STOP);
+    until("the supervisor stopped", || (traces::state(supervisor) == Some('T')).then_some(()));
     let fed = |told: &str| told.matches("WATCHDOG=1").count();
     let before = fed(&hear());
     std::thread::sleep(std::time::Duration::from_millis(100));
     assert_eq!(fed(&hear()), before);
-    shoal.send(rustix::process::Signal::CONT);
+    send(rustix::process::Signal::CONT);
     until("the watchdog fed again", || (fed(&hear()) > before).then_some(()));
     let inherited = std::fs::read_to_string(stage.path("heir.env")).expect("the agent's environment");
     for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC"] {
