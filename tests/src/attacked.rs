@@ -65,7 +65,10 @@ fn swarm_file(play: &Play<'_>, folder: &Path) -> String {
         agent(
             "bad",
             format!("\"{role}\", \"{count}\""),
-            &format!("subscribes = [\"numbers\"]\npublishes = [\"noise\"]\n{lines}"),
+            // It is handed both its neighbours' links before it begins.
+            &format!(
+                "after = [\"source\", \"ear\"]\nsubscribes = [\"numbers\"]\npublishes = [\"noise\"]\n{lines}"
+            ),
         ),
         agent("ear", format!("\"ear\", \"{count}\""), "subscribes = [\"noise\"]"),
     ]

@@ -10,6 +10,65 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// For the table of an agent that bears every death, and starts again soon.
 pub const HARDY: &str = "restart = { policy = \"transient\", intensity = 10000, period = \"1s\", backoff = \"1ms..5ms\" }\nmax_attempts = 0";
 
+/// A swarm in which numbers go from a source over a relay to a sink, which keeps a book of them; all are [`HARDY`].
+pub struct Relayed<'a> {
+    /// Further keys of `[swarm]`.
+    pub swarm: &'a str,
+    /// How many numbers; 0 for no end.
+    pub count: u64,
+    /// Further keys of the relay.
+    pub relay: &'a str,
+    /// Further keys of the sink.
+    pub sink: &'a str,
+    /// On how many lanes the sink expects an order: 1, or 0 for none, as a group of several relays keeps none.
+    pub ways: u32,
+}
+
+impl Default for Relayed<'_> {
+    fn default() -> Self {
+        Relayed { swarm: "", count: 0, relay: "", sink: "", ways: 1 }
+    }
+}
+
+impl Relayed<'_> {
+    /// Writes its swarm file.
+    ///
+    /// # Panics
+    /// When the stage cannot be written to.
+    pub fn write(&self, stage: &Stage) -> PathBuf {
+        let Relayed { swarm, count, relay, sink, ways } = self;
+        let text = format!(
+            r#"
+            [swarm]
+            name = "NAME"
+            {swarm}
+            [channel.numbers]
+            message = "Number"
+            capacity = "16 KiB"
+            [channel.relayed]
+            message = "Number"
+            capacity = "8 KiB"
+            [agent.source]
+            command = ["BIN/numbers", "source", "{count}"]
+            publishes = ["numbers"]
+            {HARDY}
+            [agent.relay]
+            command = ["BIN/numbers", "relay"]
+            subscribes = ["numbers"]
+            publishes = ["relayed"]
+            {relay}
+            {HARDY}
+            [agent.sink]
+            command = ["BIN/numbers", "sink", "{ways}"]
+            subscribes = ["relayed"]
+            {sink}
+            {HARDY}
+            "#
+        );
+        stage.write("swarm.toml", &text)
+    }
+}
+
 /// A stage; nothing of it is left when it is dropped.
 pub struct Stage {
     folder: tempfile::TempDir,

@@ -2,40 +2,13 @@
 #![allow(missing_docs)]
 
 use rustix::process::Signal;
-use shoal_tests::stage::HARDY;
+use shoal_tests::stage::Relayed;
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::path::PathBuf;
 use std::time::Duration;
 
-fn numbers(stage: &Stage, keys: &str) -> PathBuf {
-    let text = format!(
-        r#"
-        [swarm]
-        name = "NAME"
-        {keys}
-        [channel.numbers]
-        message = "Number"
-        capacity = "16 KiB"
-        [channel.relayed]
-        message = "Number"
-        capacity = "8 KiB"
-        [agent.source]
-        command = ["BIN/numbers", "source", "0"]
-        publishes = ["numbers"]
-        {HARDY}
-        [agent.relay]
-        command = ["BIN/numbers", "relay"]
-        replicas = 2
-        subscribes = ["numbers"]
-        publishes = ["relayed"]
-        {HARDY}
-        [agent.sink]
-        command = ["BIN/numbers", "sink", "0"]
-        subscribes = ["relayed"]
-        {HARDY}
-        "#
-    );
-    stage.write("swarm.toml", &text)
+fn numbers(stage: &Stage, swarm: &str) -> PathBuf {
+    Relayed { swarm, relay: "replicas = 2", ways: 0, ..Relayed::default() }.write(stage)
 }
 
 fn kill_supervisor(shoal: &Running<'_>) {
@@ -166,5 +139,39 @@ fn everything_ends_with_the_keeper_and_with_the_guard() {
     shoal.send(Signal::KILL);
     assert_eq!(shoal.ended().status, 128 + 9);
     stage.until_no_process();
+    stage.assert_nothing_left();
+}
+
+/// Goal: a swarm that was changed since its start has no half-knowing successor, and one that was only read again has one. Method: the
+/// same file reloaded and the supervisor killed; then a scaled agent, and the supervisor killed again.
+#[test]
+fn changed_swarm_ends_with_its_supervisor_and_an_unchanged_one_does_not() {
+    let stage = stage!("outgrown");
+    let mut shoal = stage.run(&numbers(&stage, ""));
+    shoal.until_ready();
+    let done = stage.done(&["reload"]);
+    assert_eq!((done.status, done.err.as_str()), (0, ""), "{done:?}");
+    kill_supervisor(&shoal);
+    let due = Book::count(&stage.path("sink")) + 1;
+    until("further numbers", || (Book::count(&stage.path("sink")) > due).then_some(()));
+    shoal.until_ready();
+    let done = stage.done(&["scale", "relay", "3"]);
+    assert_eq!((done.status, done.err.as_str()), (0, ""), "{done:?}");
+    shoal.until_ready();
+    kill_supervisor(&shoal);
+    let done = shoal.ended();
+    assert_eq!(done.status, 1, "{}", done.err);
+    assert!(done.err.contains("was changed since it was started"), "{}", done.err);
+    assert_eq!(stage.violations(), "");
+    let mut book = Book::read(&stage.path("sink")).expect("the sink's book");
+    book.sort_unstable();
+    assert!(book.windows(2).all(|two| two[0] < two[1]), "a number is doubled");
+    // What was under way is gone with the swarm: no more than the lanes hold, of 16 KiB and of 8 KiB for each relay.
+    let (last, met) = (book.last().copied().unwrap_or_default(), book.len() as u64);
+    let held = (16 + 3 * 8) * 1024 / 64 + 3;
+    assert!(met > held && last + 1 - met <= held, "{} numbers are missing before {last}", last + 1 - met);
+    let early =
+        book.iter().enumerate().find(|(due, met)| *due as u64 != **met).map_or(met, |(due, _)| due as u64);
+    assert!(last - early <= 4 * held, "number {early} is missing, long before {last}");
     stage.assert_nothing_left();
 }

@@ -3,44 +3,19 @@
 
 use rustix::process::Signal;
 use shoal::control::PsState;
-use shoal_tests::stage::HARDY;
+use shoal_tests::stage::Relayed;
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Numbers from a source over relays to a sink.
-fn numbers(stage: &Stage, count: u64, relays: u64) -> std::path::PathBuf {
+fn numbers(stage: &Stage, count: u64, relays: u64) -> PathBuf {
     // A group of several keeps no order.
     let ways = if relays > 1 { 0 } else { 1 };
-    let text = format!(
-        r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
-        capacity = "16 KiB"
-        [channel.relayed]
-        message = "Number"
-        capacity = "8 KiB"
-        [agent.source]
-        command = ["BIN/numbers", "source", "{count}"]
-        publishes = ["numbers"]
-        {HARDY}
-        [agent.relay]
-        command = ["BIN/numbers", "relay"]
-        replicas = {relays}
-        subscribes = ["numbers"]
-        publishes = ["relayed"]
-        {HARDY}
-        [agent.sink]
-        command = ["BIN/numbers", "sink", "{ways}"]
-        subscribes = ["relayed"]
-        {HARDY}
-        "#
-    );
-    stage.write("swarm.toml", &text)
+    let relay = &format!("replicas = {relays}");
+    Relayed { count, relay, ways, ..Relayed::default() }.write(stage)
 }
 
 /// Messages that agents of a swarm have received so far; 0 while nobody tells.

@@ -3,7 +3,7 @@
 
 use rustix::process::Signal;
 use shoal::control::{PsAgent, PsState};
-use shoal_tests::stage::HARDY;
+use shoal_tests::stage::Relayed;
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,34 +12,8 @@ use std::time::Duration;
 
 /// Numbers from a source over a relay to a sink; the relay and the sink have standbys.
 fn numbers(stage: &Stage, count: u64, standbys: u32) -> PathBuf {
-    let text = format!(
-        r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
-        capacity = "16 KiB"
-        [channel.relayed]
-        message = "Number"
-        capacity = "8 KiB"
-        [agent.source]
-        command = ["BIN/numbers", "source", "{count}"]
-        publishes = ["numbers"]
-        {HARDY}
-        [agent.relay]
-        command = ["BIN/numbers", "relay"]
-        subscribes = ["numbers"]
-        publishes = ["relayed"]
-        standby = {standbys}
-        {HARDY}
-        [agent.sink]
-        command = ["BIN/numbers", "sink", "1"]
-        subscribes = ["relayed"]
-        standby = {standbys}
-        {HARDY}
-        "#
-    );
-    stage.write("swarm.toml", &text)
+    let standby = &format!("standby = {standbys}");
+    Relayed { count, relay: standby, sink: standby, ..Relayed::default() }.write(stage)
 }
 
 /// Waits until an agent is ready and all its standbys are parked.

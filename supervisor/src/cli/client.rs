@@ -45,9 +45,12 @@ impl Client {
         Ok(Client { stream: BufReader::new(stream), swarm })
     }
 
-    /// Connects once more to the same swarm, if it is still running.
+    /// Connects once more to the same swarm, if it is still running: if somebody answers there. A socket outlives its supervisor,
+    /// for the next one, and at the end of the swarm for a moment.
     pub(super) fn again(&self) -> Option<Client> {
-        Client::to(self.swarm.clone()).ok()
+        let mut client = Client::to(self.swarm.clone()).ok()?;
+        let answered = client.tell(&Request::Info).and_then(|()| client.await_answer(Some(ANSWER_MAX)));
+        matches!(answered, Ok(Some(Response::Info(_)))).then_some(client)
     }
 
     /// The socket itself: readable at the end of the supervisor.

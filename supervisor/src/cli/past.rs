@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -131,6 +130,11 @@ impl Past {
         Failure::failed(format!("{what} of `{}` in {}: {error}", self.swarm, self.logs.display()))
     }
 
+    fn unexpected(&self, answer: &Response) -> Failure {
+        // Only who has a client was answered.
+        self.client.as_ref().map_or_else(|| Failure::failed(""), |client| client.unexpected(answer))
+    }
+
     fn ask(&mut self, request: &Request) -> Result<Option<Response>, Failure> {
         self.client.as_mut().map(|client| client.ask(request, Some(super::client::ANSWER_MAX))).transpose()
     }
@@ -139,12 +143,7 @@ impl Past {
     fn crashes(&mut self) -> Result<Vec<Crash>, Failure> {
         let in_memory = match self.ask(&Request::Crashes { name: None })? {
             Some(Response::Crashes { crashes }) => crashes,
-            Some(other) => {
-                return Err(self
-                    .client
-                    .as_ref()
-                    .map_or_else(|| Failure::failed(""), |c| c.unexpected(&other)));
-            }
+            Some(other) => return Err(self.unexpected(&other)),
             None => Vec::new(),
         };
         let in_files = crash::list(&self.logs).map_err(|error| self.failed("crash reports", &error))?;
@@ -172,12 +171,7 @@ impl Past {
                 all.extend(events.into_iter().map(|event| (event.n, event)));
                 next = coming;
             }
-            Some(other) => {
-                return Err(self
-                    .client
-                    .as_ref()
-                    .map_or_else(|| Failure::failed(""), |c| c.unexpected(&other)));
-            }
+            Some(other) => return Err(self.unexpected(&other)),
             None => {}
         }
         Ok((all.into_values().collect(), next))
@@ -272,13 +266,8 @@ fn follow(mut client: Client, mut next: u64, options: &EventsOptions) -> Result<
             Ok(None) => return Ok(()),
             Ok(Some(other)) => return Err(client.unexpected(&other)),
             // A supervisor with too many clients cuts off who idles; that is not its end. Twice at one place it is no accident.
-            // But a socket outlives its supervisor for a moment: nobody answers there.
-            Err(failure) if failed_at == Some(next) => {
-                let answers =
-                    |mut again: Client| again.ask(&Request::Info, Some(Duration::from_secs(2))).is_ok();
-                return if client.again().is_some_and(answers) { Err(failure) } else { Ok(()) };
-            }
-            Err(_) => match client.again() {
+            Err(failure) => match client.again() {
+                Some(_) if failed_at == Some(next) => return Err(failure),
                 Some(again) => {
                     (client, failed_at) = (again, Some(next));
                     continue;

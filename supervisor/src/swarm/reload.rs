@@ -114,7 +114,9 @@ impl Swarm {
         for line in prepared.plan.lines() {
             self.notice(&format!("reload: {line}"));
         }
-        self.outgrow();
+        if !prepared.plan.is_empty() {
+            self.outgrow();
+        }
         let affected: BTreeSet<usize> = prepared.work.relink.union(&prepared.work.stop).copied().collect();
         let stages = self.topology.stop_order().into_iter();
         let stages = stages.map(|stage| stage.into_iter().filter(|a| affected.contains(a)).collect());

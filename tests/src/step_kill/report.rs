@@ -15,6 +15,10 @@ pub struct Report {
     pub first_only: bool,
     /// If not empty, only modes whose name with the story's (`killed/group`) begins so; and snapshots, which the others need.
     pub only: String,
+    /// Which part of so many: modes of stories go to the parts in turns, the snapshots to the first.
+    pub part: (usize, usize),
+    /// Modes of stories that came up so far.
+    pub turn: usize,
 }
 
 /// Violations that are printed at most.
@@ -33,9 +37,14 @@ impl Report {
         self.violations.len() >= if self.first_only { 1 } else { 1000 }
     }
 
-    /// Whether a mode of a story is wanted.
-    pub fn wants(&self, mode: &str, story: &str) -> bool {
-        mode == "snapshot" || format!("{mode}/{story}").starts_with(&self.only)
+    /// Whether a mode of a story is wanted, and is this part's.
+    pub fn wants(&mut self, mode: &str, story: &str) -> bool {
+        if mode == "snapshot" {
+            return true;
+        }
+        let (part, parts) = self.part;
+        self.turn += 1;
+        self.turn % parts.max(1) == part && format!("{mode}/{story}").starts_with(&self.only)
     }
 
     /// Prints the violations and the one line that ends a run.

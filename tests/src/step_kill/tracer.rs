@@ -36,13 +36,16 @@ fn asked(result: libc::c_long, what: &str) -> io::Result<libc::c_long> {
     Ok(result)
 }
 
-/// Binds this process, and all that it forks, to one core.
-pub fn pin() {
-    // SAFETY: the set is plain data, initialised by zeroes; the call reads it only.
+/// Binds this process, and all that it forks, to one core: the `nth` of those that it may use, or as many further round.
+pub fn pin(nth: usize) {
+    // SAFETY: the sets are plain data, initialised by zeroes; the calls write the first and read the second only.
     unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(libc::sched_getcpu().max(0) as usize, &mut set);
-        libc::sched_setaffinity(0, std::mem::size_of_val(&set), &set);
+        let (mut allowed, mut set): (libc::cpu_set_t, libc::cpu_set_t) = std::mem::zeroed();
+        libc::sched_getaffinity(0, std::mem::size_of_val(&allowed), &raw mut allowed);
+        let usable = (0..libc::CPU_SETSIZE as usize).filter(|cpu| libc::CPU_ISSET(*cpu, &allowed));
+        let usable: Vec<usize> = usable.collect();
+        libc::CPU_SET(usable.get(nth % usable.len().max(1)).copied().unwrap_or(0), &mut set);
+        libc::sched_setaffinity(0, std::mem::size_of_val(&set), &raw const set);
     }
 }
 
