@@ -12,6 +12,7 @@ pub mod attacked;
 pub mod book;
 pub mod chance;
 pub mod clone;
+pub mod failing;
 pub mod running;
 pub mod seized;
 pub mod stage;

@@ -127,6 +127,14 @@ impl Stage {
         self.path("run").join("shoal").join(&self.name)
     }
 
+    /// The command line under test, as the kernel names it.
+    ///
+    /// # Panics
+    /// When it is not there.
+    pub fn program(&self) -> PathBuf {
+        self.shoal.canonicalize().expect("the command line under test")
+    }
+
     /// Writes a file in its folder. In the text, `BIN/` stands for the folder of the test's agents and `NAME` for the
     /// swarm's name.
     ///
