@@ -9,6 +9,7 @@
 //! Data goes one way. Every segment has one writer. Visible means committed.
 
 #[cfg(not(loom))]
+pub mod again;
 pub mod attachment;
 #[cfg(all(feature = "beacon", not(loom)))]
 pub mod beacon;

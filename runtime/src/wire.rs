@@ -2,6 +2,7 @@
 //!
 //! Packets of little-endian words on a `SOCK_SEQPACKET` pair; descriptors ride along. The supervisor's sends never block.
 
+use crate::again::insist;
 use crate::consumer::Given;
 use crate::incarnation::Incarnation;
 use crate::layout::{BoardShape, SegmentShape};
@@ -398,6 +399,9 @@ fn send(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>], flags: MsgFlag
     Ok(())
 }
 
+/// How often a receive is made again for want of memory.
+const LACKS_MAX: u32 = 3;
+
 fn receive(socket: impl AsFd, wait: bool) -> io::Result<Received<Vec<u8>>> {
     receive_with(socket, if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT })
 }
@@ -408,6 +412,7 @@ fn receive_with(socket: impl AsFd, flags: MsgFlags) -> io::Result<Received<Vec<u
     let mut space = cmsg_space!([RawFd; FDS_MAX]);
     let mut io = [IoSliceMut::new(&mut packet)];
     let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
+    let mut lacks = 0;
     let (bytes, fds, cut) = loop {
         match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut io, Some(&mut space), flags) {
             Ok(message) => {
@@ -423,6 +428,7 @@ fn receive_with(socket: impl AsFd, flags: MsgFlags) -> io::Result<Received<Vec<u
                 break (message.bytes, fds, cut);
             }
             Err(nix::Error::EINTR) => {}
+            Err(nix::Error::ENOMEM | nix::Error::ENOBUFS) if lacks < LACKS_MAX => lacks += 1,
             Err(nix::Error::EAGAIN) => return Ok(Received::Nothing),
             Err(nix::Error::ECONNRESET) => return Ok(Received::Closed),
             Err(error) => return Err(error.into()),
@@ -443,7 +449,7 @@ fn receive_with(socket: impl AsFd, flags: MsgFlags) -> io::Result<Received<Vec<u
 /// # Errors
 /// `WouldBlock` when its socket is full, `BrokenPipe` when it is gone.
 pub fn tell(socket: impl AsFd, message: &ToAgent, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-    send(socket, &message.encode(0), fds, MsgFlags::MSG_DONTWAIT)
+    insist(|| send(&socket, &message.encode(0), fds, MsgFlags::MSG_DONTWAIT))
 }
 
 /// Answers the question of an agent that has this number; otherwise as [`tell`].
@@ -451,7 +457,7 @@ pub fn tell(socket: impl AsFd, message: &ToAgent, fds: &[BorrowedFd<'_>]) -> io:
 /// # Errors
 /// As [`tell`].
 pub fn answer(socket: impl AsFd, message: &ToAgent, number: u32) -> io::Result<()> {
-    send(socket, &message.encode(number), &[], MsgFlags::MSG_DONTWAIT)
+    insist(|| send(&socket, &message.encode(number), &[], MsgFlags::MSG_DONTWAIT))
 }
 
 /// Sends to the supervisor; waits while the socket is full, since the supervisor always reads.
@@ -535,16 +541,19 @@ fn hung_up(socket: impl AsFd) -> io::Result<bool> {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     let ended = PollFlags::RDHUP | PollFlags::HUP;
     let mut seen = [PollFd::new(&socket, PollFlags::RDHUP)];
-    poll(&mut seen, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+    insist(|| poll(&mut seen, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
     Ok(seen[0].revents().intersects(ended))
 }
 
 /// Drops the packet that was overheard.
 ///
 /// # Errors
-/// The kernel's refusal.
+/// The kernel's refusal: the packet is still there.
 pub fn drop_one(socket: impl AsFd) -> io::Result<()> {
-    receive(socket, false).map(|_| ())
+    insist(|| match receive(&socket, false)? {
+        Received::Nothing => Err(io::Error::from(io::ErrorKind::WouldBlock)),
+        Received::Packet(..) | Received::Closed => Ok(()),
+    })
 }
 
 fn decoded<T>(received: Received<Vec<u8>>, decode: impl Fn(&[u8]) -> Option<T>) -> io::Result<Received<T>> {

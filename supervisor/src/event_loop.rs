@@ -6,11 +6,12 @@
 use crate::swarm::{Effect, Swarm, Timer};
 use rustix::event::{Timespec, epoll};
 use shoal_runtime::Incarnation;
+use shoal_runtime::again::insist;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Something that runs beside the swarm on the supervisor's thread: the demo's killer, the control socket.
 pub trait Companion {
@@ -61,14 +62,18 @@ impl Watch {
     /// # Errors
     /// The kernel's refusal.
     pub fn add(&self, fd: impl AsFd, token: u64, flags: epoll::EventFlags) -> io::Result<()> {
-        epoll::add(&self.epoll, fd, epoll::EventData::new_u64(token), flags).map_err(io::Error::from)
+        match insist(|| epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(token), flags)) {
+            // When it was tried before, and other descriptors had to wait.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            added => added,
+        }
     }
 
     /// Says once when a bell is rung.
     fn bells(&self, swarm: &Swarm) -> io::Result<()> {
         let data = epoll::EventData::new_u64(token(Source::Bells, 0, 0));
         let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
-        epoll::modify(&self.epoll, swarm.bells(), data, once).map_err(io::Error::from)
+        insist(|| epoll::modify(&self.epoll, swarm.bells(), data, once))
     }
 
     /// Asks anew for what an agent says: an edge for what lies there unread.
@@ -77,10 +82,10 @@ impl Watch {
         let Some(live) = swarm.agents[agent].life(of.generation) else { return Ok(()) };
         let data = epoll::EventData::new_u64(token(Source::Control, agent, of.generation));
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        match epoll::modify(&self.epoll, &live.control, data, edge) {
+        match insist(|| epoll::modify(&self.epoll, &live.control, data, edge)) {
             // It is watched in a moment.
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            asked => asked,
         }
     }
 
@@ -101,6 +106,18 @@ impl Watch {
     }
 }
 
+/// How long what could not be watched waits to be tried again.
+const WATCH_RETRY: Duration = Duration::from_millis(10);
+
+/// What the loop is to do besides waiting.
+#[derive(Default)]
+struct Due {
+    timers: BinaryHeap<Reverse<Armed>>,
+    /// What could not be watched, for want of something, and when that is tried again.
+    unwatched: Vec<Effect>,
+    again: Option<Instant>,
+}
+
 /// A timer: when, whose, what for, and in which state it was armed.
 type Armed = (Instant, usize, Timer, u64);
 
@@ -109,33 +126,33 @@ type Armed = (Instant, usize, Timer, u64);
 /// # Errors
 /// The kernel's refusal to let us wait.
 pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion]) -> io::Result<()> {
-    let watch = Watch { epoll: epoll::create(epoll::CreateFlags::CLOEXEC)? };
+    let watch = Watch { epoll: insist(|| epoll::create(epoll::CreateFlags::CLOEXEC))? };
     for companion in companions.iter_mut() {
         companion.register(&watch)?;
     }
     // Silent until it is asked for.
     watch.add(swarm.bells(), token(Source::Bells, 0, 0), epoll::EventFlags::ONESHOT)?;
-    let mut timers: BinaryHeap<Reverse<Armed>> = BinaryHeap::new();
+    let mut due = Due::default();
     if !swarm.has_begun() {
         swarm.start();
     }
-    settle(swarm, &watch, &mut timers)?;
+    settle(swarm, &watch, &mut due);
     swarm.note_taken_over();
     loop {
-        settle(swarm, &watch, &mut timers)?;
+        settle(swarm, &watch, &mut due);
         swarm.settle_batch();
         companions.iter_mut().for_each(|c| c.passed(swarm));
         if swarm.is_over() && companions.iter().all(|c| c.is_done()) {
             return Ok(());
         }
-        let deadline = timers.peek().map(|Reverse((at, ..))| *at);
-        let deadline = companions.iter().filter_map(|c| c.deadline()).chain(deadline).min();
+        let timer = due.timers.peek().map(|Reverse((at, ..))| *at);
+        let deadline = companions.iter().filter_map(|c| c.deadline()).chain(timer).chain(due.again).min();
         let mut events = Vec::with_capacity(256);
         wait(&watch, &mut events, deadline)?;
         for event in events {
             dispatch(swarm, companions, &watch, event.data.u64());
         }
-        fire(swarm, companions, &watch, &mut timers);
+        fire(swarm, companions, &watch, &mut due.timers);
     }
 }
 
@@ -186,22 +203,39 @@ fn dispatch_spare(swarm: &mut Swarm, of: Incarnation, source: u64) {
     }
 }
 
-/// Does what the swarm wants done: watches and timers.
-fn settle(swarm: &mut Swarm, watch: &Watch, timers: &mut BinaryHeap<Reverse<Armed>>) -> io::Result<()> {
+/// Does what the swarm wants done: watches and timers. What the kernel has no room to watch is tried again after a pause.
+fn settle(swarm: &mut Swarm, watch: &Watch, due: &mut Due) {
+    let now = Instant::now();
+    let retried = due.again.is_some_and(|at| at <= now);
+    let mut effects = if retried { std::mem::take(&mut due.unwatched) } else { Vec::new() };
     loop {
         swarm.advance();
-        let effects = swarm.take_effects();
+        effects.append(&mut swarm.take_effects());
         if effects.is_empty() {
-            return Ok(());
+            break;
         }
-        for effect in effects {
-            match effect {
-                Effect::Watch(of) => watch.life(swarm, of)?,
-                Effect::HearOn(of) => watch.control(swarm, of)?,
-                Effect::AwaitRing => watch.bells(swarm)?,
-                Effect::Arm(at, agent, timer, serial) => timers.push(Reverse((at, agent, timer, serial))),
+        for effect in effects.drain(..) {
+            let done = match &effect {
+                Effect::Watch(of) => watch.life(swarm, *of),
+                Effect::HearOn(of) => watch.control(swarm, *of),
+                Effect::AwaitRing => watch.bells(swarm),
+                &Effect::Arm(at, agent, timer, serial) => {
+                    due.timers.push(Reverse((at, agent, timer, serial)));
+                    Ok(())
+                }
+            };
+            if let Err(error) = done {
+                // Once for each time that it begins to fail.
+                if due.again.is_none() {
+                    swarm.notice(&format!("a descriptor cannot be watched, which is tried again: {error}"));
+                    due.again = Some(now + WATCH_RETRY);
+                }
+                due.unwatched.push(effect);
             }
         }
+    }
+    if retried {
+        due.again = (!due.unwatched.is_empty()).then(|| now + WATCH_RETRY);
     }
 }
 

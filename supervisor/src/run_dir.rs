@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
+use shoal_runtime::again::{insist, is_passing};
 use shoal_runtime::beacon;
 
 use crate::dead_letters;
@@ -53,7 +54,12 @@ impl Place {
     fn chosen(runtime: Option<PathBuf>, temp: &Path) -> Place {
         let uid = own_uid();
         let usable = |dir: &PathBuf| {
-            dir.is_absolute() && fs::metadata(dir).is_ok_and(|seen| seen.is_dir() && seen.uid() == uid)
+            dir.is_absolute()
+                && match insist(|| fs::metadata(dir)) {
+                    Ok(seen) => seen.is_dir() && seen.uid() == uid,
+                    // Another place would be a wrong one; what is made in this one tells the lack.
+                    Err(error) => is_passing(&error),
+                }
         };
         match runtime.filter(usable) {
             Some(dir) => Place { path: dir.join("shoal") },
@@ -167,6 +173,16 @@ impl RunDir {
         if !is_name(name) {
             return Err(ClaimError::Name(name.to_owned()));
         }
+        let claimed = RunDir::claim_at(place, name);
+        if matches!(claimed, Err(ClaimError::System { .. })) {
+            // Empty, if this process has made them.
+            let _ = fs::remove_dir(place.path.join(name)).and_then(|()| fs::remove_dir(&place.path));
+            let _ = fs::remove_dir(&place.path);
+        }
+        claimed
+    }
+
+    fn claim_at(place: &Place, name: &str) -> Result<RunDir, ClaimError> {
         let path = place.path.join(name);
         let started = Instant::now();
         loop {
@@ -201,18 +217,19 @@ impl RunDir {
     }
 
     /// Writes down who holds the lock, and makes the folder as new.
-    fn settle(name: &str, path: PathBuf, mut lock: File) -> Result<RunDir, ClaimError> {
+    fn settle(name: &str, path: PathBuf, lock: File) -> Result<RunDir, ClaimError> {
         let system = |doing, path: &Path| {
             let path = path.to_owned();
             move |error| ClaimError::System { doing, path, error }
         };
         let pid = std::process::id();
         let line = format!("{pid} {}\n", beacon::start_time(pid).unwrap_or(0));
-        lock.set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| lock.write_all(line.as_bytes()))
-            .map_err(system("writing", &path.join("lock")))?;
-        let dir = RunDir { name: name.to_owned(), path, lock, pid, gone: false };
+        let mut dir = RunDir { name: name.to_owned(), path, lock, pid, gone: false };
+        dir.lock
+            .set_len(0)
+            .and_then(|()| dir.lock.rewind())
+            .and_then(|()| dir.lock.write_all(line.as_bytes()))
+            .map_err(system("writing", &dir.path.join("lock")))?;
         empty(&dir.path).map_err(system("sweeping", &dir.path))?;
         // A beacon that cannot be swept hinders nobody but the next beacon, whose maker will say so.
         let _ = beacon::sweep(name);
@@ -455,7 +472,7 @@ fn take_lock(mut file: File, path: &Path) -> io::Result<Lock> {
 /// Whether an open file is still the one at its path.
 fn is_at(file: &File, path: &Path) -> bool {
     let identity = |seen: fs::Metadata| (seen.dev(), seen.ino());
-    match (file.metadata(), fs::symlink_metadata(path)) {
+    match (insist(|| file.metadata()), insist(|| fs::symlink_metadata(path))) {
         (Ok(open), Ok(there)) => identity(open) == identity(there),
         _ => false,
     }
@@ -484,8 +501,8 @@ fn empty(dir: &Path) -> io::Result<()> {
 
 /// Removes a swarm's folder whose lock is held: the lock file last. The name is free as soon as that is gone.
 fn dismantle(dir: &Path) -> io::Result<()> {
-    let emptied = empty(dir);
-    absent_is_fine(fs::remove_file(dir.join("lock")))?;
+    let emptied = insist(|| empty(dir));
+    insist(|| absent_is_fine(fs::remove_file(dir.join("lock"))))?;
     emptied?;
     remove_unless_used(dir)?;
     dir.parent().map_or(Ok(()), remove_unless_used)
@@ -493,7 +510,7 @@ fn dismantle(dir: &Path) -> io::Result<()> {
 
 /// Removes a folder unless dead letters, or the next claimant, are in it.
 fn remove_unless_used(dir: &Path) -> io::Result<()> {
-    match fs::remove_dir(dir) {
+    match insist(|| fs::remove_dir(dir)) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         removed => absent_is_fine(removed),
     }

@@ -25,7 +25,6 @@ const CALLS: &[Call] = &[
     (SYS_openat, "openat", &[libc::EMFILE, libc::ENOMEM, libc::EINTR, libc::ENOSPC]),
     (libc::SYS_mmap, "mmap", NO_MEMORY),
     (libc::SYS_mprotect, "mprotect", NO_MEMORY),
-    (libc::SYS_brk, "brk", NO_MEMORY),
     (libc::SYS_memfd_create, "memfd_create", NO_DESCRIPTOR),
     (libc::SYS_ftruncate, "ftruncate", NO_ROOM),
     (libc::SYS_fallocate, "fallocate", NO_ROOM),
@@ -163,13 +162,14 @@ impl Failing {
     pub fn failed(&self) -> Option<Failed> {
         self.failed.lock().expect("nobody panics with it").clone()
     }
+}
 
-    /// Waits until nobody is left whose calls are judged.
-    ///
-    /// # Errors
-    /// What the judge met.
-    pub fn over(mut self) -> io::Result<()> {
-        self.judge.take().map_or(Ok(()), |judge| judge.join().map_err(|_| io::Error::other("the judge panicked"))?)
+impl Drop for Failing {
+    /// Waits until nobody is left whose calls are judged; one that fails leaves them with an error that tells it.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.judge.take().map(|judge| judge.join());
+        }
     }
 }
 

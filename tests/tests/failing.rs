@@ -11,6 +11,7 @@ fn swarm(stage: &Stage) -> PathBuf {
 }
 
 /// What came of a run.
+#[derive(Default)]
 struct Run {
     /// How many calls could have failed.
     seen: u64,
@@ -22,12 +23,13 @@ struct Run {
 
 /// A life of a swarm: start, a death and a restart, commands, the end. With a fault in it, it either works all the same, or does not
 /// come to a start and says why.
-fn live(fault: Option<Fault>) -> Run {
+fn live(fault: Option<Fault>, run: &mut Run) {
     let stage = stage!("failing");
     let file = swarm(&stage);
     let counted = Counted { program: stage.program(), from: "swarm.toml".to_owned() };
     let (mut shoal, failing) =
         Failing::start(counted, fault, || stage.run(&file)).expect("filters of system calls");
+    let failing = Noted { failing, run };
     let is_started = until("a start, or an end", || match shoal.poll() {
         Some(_) => Some(false),
         None => all_ready(&shoal).then_some(true),
@@ -35,9 +37,19 @@ fn live(fault: Option<Fault>) -> Run {
     let said = if is_started { go_on(&stage, shoal) } else { refused(shoal) };
     assert!(!said.contains("panicked"), "{said}");
     stage.assert_nothing_left();
-    let (seen, failed) = (failing.seen(), failing.failed());
-    failing.over().expect("a judge of system calls");
-    Run { seen, failed, said }
+    failing.run.said = said;
+}
+
+/// Notes, also when a test fails, which call it was.
+struct Noted<'r> {
+    failing: Failing,
+    run: &'r mut Run,
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        (self.run.seen, self.run.failed) = (self.failing.seen(), self.failing.failed());
+    }
 }
 
 fn all_ready(shoal: &Running<'_>) -> bool {
@@ -49,7 +61,7 @@ fn all_ready(shoal: &Running<'_>) -> bool {
 fn refused(shoal: Running<'_>) -> String {
     let done = shoal.ended();
     assert!([1, 2].contains(&done.status), "{}: {}", done.status, done.err);
-    assert!(done.err.contains("shoal: "), "it says nothing: {:?}", done.err);
+    assert!(["shoal: ", "error: "].iter().any(|word| done.err.starts_with(word)), "it says nothing: {:?}", done.err);
     done.err
 }
 
@@ -84,21 +96,16 @@ fn go_on(stage: &Stage, mut shoal: Running<'_>) -> String {
 fn sweep(faults: impl Iterator<Item = Fault>) {
     let mut wrong = Vec::new();
     for fault in faults {
-        let run = std::panic::catch_unwind(|| live(Some(fault)));
-        match run {
-            Ok(Run { failed: Some(failed), said, .. }) => println!(
-                "{} {} {} of {}: {}",
-                fault.nth,
-                failed.call,
-                std::io::Error::from_raw_os_error(failed.errno),
-                failed.by,
-                said.lines().collect::<Vec<_>>().join(" | ")
-            ),
-            Ok(_) => {}
+        let mut run = Run::default();
+        let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| live(Some(fault), &mut run)));
+        let Some(Failed { call, errno, by }) = run.failed else { continue };
+        let what = format!("call {}, {call} of {by}, {}", fault.nth, std::io::Error::from_raw_os_error(errno));
+        match lived {
+            Ok(()) => println!("{what}: {}", run.said.trim_end().replace('\n', " | ")),
             Err(why) => {
-                let text = why.downcast_ref::<String>().cloned();
-                wrong.push(format!("{fault:?}: {}", text.unwrap_or_default()));
-                println!("WRONG {}", wrong[wrong.len() - 1]);
+                let why = why.downcast_ref::<String>().map_or("", String::as_str);
+                println!("WRONG {what}: {why}");
+                wrong.push(format!("{what}: {why}"));
             }
         }
     }
@@ -110,7 +117,8 @@ fn swarm_bears_that_any_system_call_of_its_supervisor_fails_once() {
     let number = |name: &str, otherwise: u64| {
         std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
     };
-    let whole = live(None);
+    let mut whole = Run::default();
+    live(None, &mut whole);
     println!("{} calls may fail: {}", whole.seen, whole.said);
     let (from, step) = (number("SHOAL_FAULT_FROM", 0), number("SHOAL_FAULT_STEP", 37));
     let to = number("SHOAL_FAULT_TO", whole.seen);

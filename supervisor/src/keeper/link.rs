@@ -2,6 +2,7 @@
 //!
 //! Packets of fixed words; both ends lie in the table of descriptors that they share, so a child is named by its pidfd's number in it.
 
+use shoal_runtime::again::{insist, is_passing};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,6 +13,9 @@ const REAP: u64 = 1;
 const LOOK: u64 = 2;
 /// Reap it, close its pidfd, say nothing.
 const BURY: u64 = 3;
+
+/// How often a call between the two is made again for want of something.
+const LACKS_MAX: u32 = 16;
 
 /// A question.
 #[repr(C)]
@@ -53,13 +57,17 @@ pub fn wait(pidfd: RawFd, leave: bool) -> io::Result<Option<Waited>> {
     let flags = libc::WEXITED | libc::WNOHANG | if leave { libc::WNOWAIT } else { 0 };
     // SAFETY: both are plain numbers, of which all zeros is a value.
     let (mut seen, mut usage): (libc::siginfo_t, libc::rusage) = unsafe { std::mem::zeroed() };
-    // The bare call: the C library's leaves out what the child had used.
-    // SAFETY: the kernel fills two structs that live here.
-    let done = unsafe {
-        libc::syscall(libc::SYS_waitid, libc::P_PIDFD, pidfd, &raw mut seen, flags, &raw mut usage)
-    };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
+    loop {
+        // The bare call: the C library's leaves out what the child had used.
+        // SAFETY: the kernel fills two structs that live here.
+        let done = unsafe {
+            libc::syscall(libc::SYS_waitid, libc::P_PIDFD, pidfd, &raw mut seen, flags, &raw mut usage)
+        };
+        match io::Error::last_os_error() {
+            _ if done >= 0 => break,
+            error if error.kind() == io::ErrorKind::Interrupted => {}
+            error => return Err(error),
+        }
     }
     // SAFETY: `waitid` has filled the part of a child's end, or left all zeros.
     let (pid, status) = unsafe { (seen.si_pid(), seen.si_status()) };
@@ -89,6 +97,7 @@ impl Link {
     /// It is no child of the keeper, or the keeper does not answer.
     pub fn wait(&self, pidfd: RawFd, leave: bool) -> io::Result<Option<Waited>> {
         let number = self.ask(if leave { LOOK } else { REAP }, pidfd)?;
+        let mut lacks = 0;
         loop {
             let mut answer = std::mem::MaybeUninit::<Answer>::uninit();
             // SAFETY: receives at most the answer's size into memory that lives here.
@@ -98,8 +107,11 @@ impl Link {
             if got < 0 {
                 match io::Error::last_os_error() {
                     error if error.kind() == io::ErrorKind::Interrupted => continue,
+                    // Its answer is on the way, and would be taken for that to the next question.
+                    error if is_passing(&error) && lacks < LACKS_MAX => lacks += 1,
                     error => return Err(error),
                 }
+                continue;
             }
             if got as usize != size_of::<Answer>() {
                 return Err(io::Error::other("the keeper answers in another language"));
@@ -127,16 +139,18 @@ impl Link {
     fn ask(&self, what: u64, pidfd: RawFd) -> io::Result<u64> {
         let number = self.number.fetch_add(1, Ordering::Relaxed) + 1;
         let question = Question { number, what, pidfd: i64::from(pidfd) };
-        // SAFETY: bytes of a struct of plain numbers that lives here.
-        let sent = unsafe {
-            libc::send(
-                self.socket.as_raw_fd(),
-                (&raw const question).cast(),
-                size_of::<Question>(),
-                libc::MSG_NOSIGNAL,
-            )
-        };
-        if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(number) }
+        insist(|| {
+            // SAFETY: bytes of a struct of plain numbers that lives here.
+            let sent = unsafe {
+                libc::send(
+                    self.socket.as_raw_fd(),
+                    (&raw const question).cast(),
+                    size_of::<Question>(),
+                    libc::MSG_NOSIGNAL,
+                )
+            };
+            if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(number) }
+        })
     }
 }
 
@@ -168,8 +182,14 @@ pub(super) fn serve(socket: RawFd) {
             Err(error) => answer.error = i64::from(error.raw_os_error().unwrap_or(libc::EINVAL)),
         }
         let (from, size) = ((&raw const answer).cast(), size_of::<Answer>());
-        // SAFETY: bytes of a struct of plain numbers that lives here.
-        unsafe { libc::send(socket, from, size, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        // Who asked waits for it.
+        for _ in 0..=LACKS_MAX {
+            // SAFETY: bytes of a struct of plain numbers that lives here.
+            let sent = unsafe { libc::send(socket, from, size, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+            if sent >= 0 || !is_passing(&io::Error::last_os_error()) {
+                break;
+            }
+        }
     }
 }
 

@@ -177,8 +177,11 @@ impl Swarm {
 
     /// Tells an agent to begin; twice does no harm.
     pub(super) fn tell_to_begin(&mut self, agent: usize) {
+        let Some(live) = &self.agents[agent].live else { return };
+        let (of, told) = (live.incarnation, wire::tell(&live.control, &ToAgent::Go, &[]));
+        let going = self.was_told(of, told);
         if let Some(live) = &mut self.agents[agent].live {
-            live.going = wire::tell(&live.control, &ToAgent::Go, &[]).is_ok();
+            live.going = going;
         }
     }
 
@@ -203,10 +206,11 @@ impl Swarm {
         let links = handed.iter().map(|(l, ..)| *l).collect();
         let packet = if ahead { ToAgent::Ahead(links) } else { ToAgent::Links(links) };
         // One packet is under way at most, so the socket is never full; a peer that is gone is heard of elsewhere.
-        let sent = wire::tell(&live.control, &packet, &fds);
+        let (of, sent) = (live.incarnation, wire::tell(&live.control, &packet, &fds));
+        let sent = self.was_told(of, sent);
         if let Some(live) = self.agents[agent].life_mut(generation) {
             live.post.pending.drain(..taken);
-            live.post.under_way = sent.is_ok();
+            live.post.under_way = sent;
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{death, spawn};
 use shoal_runtime::Incarnation;
 use shoal_runtime::board::{Request, VerdictKind};
 use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 /// How many packets of one agent are heard before the others have their turn.
@@ -32,7 +33,7 @@ impl Swarm {
         self.hear(agent, PACKETS_LEFT_MAX);
     }
 
-    /// Reads so many packets of an agent. Whether there may be more.
+    /// Reads so many packets of an agent. Whether it is to be heard on.
     fn hear(&mut self, agent: usize, packets: usize) -> bool {
         for _ in 0..packets {
             let Some(live) = &self.agents[agent].live else { return false };
@@ -44,8 +45,11 @@ impl Swarm {
                     self.on_said(agent, message, &along);
                     // Only when what follows from it is written down: a successor would hear it again.
                     self.write_journal();
-                    if let Some(live) = &self.agents[agent].live {
-                        let _ = wire::drop_one(&live.control);
+                    let dropped = self.agents[agent].live.as_ref().map(|l| (l.incarnation, wire::drop_one(&l.control)));
+                    if let Some((of, Err(error))) = dropped {
+                        // It would be heard again.
+                        self.end_unheard(of, &format!("what it said cannot be taken: {error}"));
+                        return false;
                     }
                 }
                 // An adopted process leaves by this and may live on.
@@ -53,8 +57,10 @@ impl Swarm {
                     self.on_death(agent);
                     return false;
                 }
-                // A death is heard of through the pidfd; until then there is nothing to read.
-                Ok(Received::Nothing | Received::Closed) => return false,
+                // Asked for anew, an edge is told also when the kernel had only said so for want of something.
+                Ok(Received::Nothing) => return true,
+                // A death is heard of through the pidfd.
+                Ok(Received::Closed) => return false,
                 Err(error) => {
                     let text = format!("agent {} is killed: {error}", self.agents[agent].name);
                     self.notice(&text);
@@ -100,8 +106,39 @@ impl Swarm {
             let text = format!("agent {}: {text}", self.agents[agent].name);
             self.notice(&text);
         }
-        let live = live_of(&self.agents[agent]);
-        let _ = wire::answer(&live.control, &answer, live.asked);
+        self.answer(agent, &answer);
+    }
+
+    /// Answers what an agent asked.
+    pub(super) fn answer(&mut self, agent: usize, answer: &ToAgent) {
+        let Some(live) = &self.agents[agent].live else { return };
+        let (of, told) = (live.incarnation, wire::answer(&live.control, answer, live.asked));
+        self.was_told(of, told);
+    }
+
+    /// Whether an incarnation was told something. One that could not be is ended, and started again: it would wait for ever. One that
+    /// is gone is heard of elsewhere.
+    pub(super) fn was_told(&mut self, of: Incarnation, told: io::Result<()>) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+        match &told {
+            Err(error) if ![BrokenPipe, ConnectionReset, NotConnected].contains(&error.kind()) => {
+                self.end_unheard(of, &format!("it cannot be told what it waits for: {error}"));
+            }
+            _ => {}
+        }
+        told.is_ok()
+    }
+
+    /// Ends an incarnation with which it is impossible to speak.
+    fn end_unheard(&mut self, of: Incarnation, why: &str) {
+        let record = &self.agents[of.agent as usize];
+        let Some(live) = record.life(of.generation) else { return };
+        live.kill();
+        let text = format!("agent {} (generation {}) is killed: {why}", record.name, of.generation);
+        self.notice(&text);
+        if self.agents[of.agent as usize].generation == of.generation {
+            self.blame(of.agent as usize, &format!("SIGKILL: {why}"));
+        }
     }
 
     pub(super) fn check_declared(

@@ -13,7 +13,7 @@ use shoal_runtime::cursor::payload_max;
 use shoal_runtime::desk::DeskView;
 use shoal_runtime::mark::Place;
 use shoal_runtime::segment;
-use shoal_runtime::wire::{self, Park, ToAgent};
+use shoal_runtime::wire::{Park, ToAgent};
 use std::os::fd::OwnedFd;
 use std::time::SystemTime;
 
@@ -98,9 +98,7 @@ impl Swarm {
                 ToAgent::Refused(why)
             }
         };
-        if let Some(live) = &self.agents[agent].live {
-            let _ = wire::answer(&live.control, &answer, live.asked);
-        }
+        self.answer(agent, &answer);
     }
 
     fn park(&mut self, agent: usize, park: &Park, along: &[OwnedFd]) -> Result<(), String> {

@@ -213,7 +213,8 @@ impl Swarm {
             let Some(spare) = self.spare(of) else { return };
             let said = match wire::listen(&spare.control) {
                 Ok(Received::Packet(said, _)) => said,
-                Ok(Received::Nothing | Received::Closed) => return,
+                Ok(Received::Nothing) => break,
+                Ok(Received::Closed) => return,
                 Err(_) => return spawn::kill_tree(&spare.child),
             };
             match said {
