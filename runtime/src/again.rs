@@ -8,7 +8,8 @@ const TIMES: usize = 4;
 
 /// Whether an error may be gone when the same is tried again.
 pub fn is_passing(error: &io::Error) -> bool {
-    let lacks = [libc::EINTR, libc::EAGAIN, libc::ENOMEM, libc::ENOBUFS, libc::EMFILE, libc::ENFILE, libc::ENOSPC];
+    let lacks =
+        [libc::EINTR, libc::EAGAIN, libc::ENOMEM, libc::ENOBUFS, libc::EMFILE, libc::ENFILE, libc::ENOSPC];
     error.raw_os_error().is_some_and(|errno| lacks.contains(&errno))
         || matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

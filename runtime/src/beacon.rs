@@ -11,6 +11,7 @@
 //! to write, and its page is allocated before it is touched.
 #![allow(unsafe_code)]
 
+use crate::again::insist;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -237,7 +238,8 @@ fn look(id: &str) -> Option<BeaconReading> {
 
 /// When a living process started, in the kernel's ticks since boot; None if there is none, or only its zombie.
 pub fn start_time(pid: u32) -> Option<u64> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // Out of descriptors for a moment, a living one would be taken for dead.
+    let stat = insist(|| std::fs::read(format!("/proc/{pid}/stat"))).ok()?;
     // The name, in parentheses, may hold anything, spaces and parentheses too.
     let after_name = stat.iter().rposition(|byte| *byte == b')')? + 1;
     let text = std::str::from_utf8(&stat[after_name..]).ok()?;

@@ -223,12 +223,15 @@ impl RunDir {
             move |error| ClaimError::System { doing, path, error }
         };
         let pid = std::process::id();
-        let line = format!("{pid} {}\n", beacon::start_time(pid).unwrap_or(0));
         let mut dir = RunDir { name: name.to_owned(), path, lock, pid, gone: false };
-        dir.lock
-            .set_len(0)
-            .and_then(|()| dir.lock.rewind())
-            .and_then(|()| dir.lock.write_all(line.as_bytes()))
+        let unknown = || io::Error::other("this process has no start time in /proc (is it mounted?)");
+        beacon::start_time(pid)
+            .ok_or_else(unknown)
+            .and_then(|since| {
+                dir.lock.set_len(0)?;
+                dir.lock.rewind()?;
+                dir.lock.write_all(format!("{pid} {since}\n").as_bytes())
+            })
             .map_err(system("writing", &dir.path.join("lock")))?;
         empty(&dir.path).map_err(system("sweeping", &dir.path))?;
         // A beacon that cannot be swept hinders nobody but the next beacon, whose maker will say so.

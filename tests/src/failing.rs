@@ -207,7 +207,8 @@ impl Judge {
         let number = c_long::from(asked.data.nr);
         let call = CALLS.iter().chain(OLDER).find(|(of, ..)| *of == number);
         let Some((_, name, errors)) = call else { return 0 };
-        self.begun |= number == SYS_openat && text_at(&place, asked.data.args[1]).ends_with(&self.counted.from);
+        self.begun |=
+            number == SYS_openat && text_at(&place, asked.data.args[1]).ends_with(&self.counted.from);
         if !self.begun {
             return 0;
         }

@@ -86,11 +86,14 @@ fn check(path: &Path) -> Result<(), Fault> {
             fault(format!("command is a folder: {shown}"), "name a program inside it")
         }
         Ok(found) if !found.is_file() => fault(format!("command is not a file: {shown}"), "name a program"),
-        Ok(_) if !is_program(path) => fault(
-            format!("command is not executable: {shown}"),
-            "make it executable (chmod +x), or put its interpreter first",
-        ),
-        Ok(_) => Ok(()),
+        Ok(_) => match rustix::fs::access(path, rustix::fs::Access::EXEC_OK) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::ACCESS) => fault(
+                format!("command is not executable: {shown}"),
+                "make it executable (chmod +x), or put its interpreter first",
+            ),
+            Err(error) => fault(format!("command not accessible: {shown}: {error}"), "correct the path"),
+        },
     }
 }
 

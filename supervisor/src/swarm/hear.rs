@@ -45,7 +45,8 @@ impl Swarm {
                     self.on_said(agent, message, &along);
                     // Only when what follows from it is written down: a successor would hear it again.
                     self.write_journal();
-                    let dropped = self.agents[agent].live.as_ref().map(|l| (l.incarnation, wire::drop_one(&l.control)));
+                    let dropped =
+                        self.agents[agent].live.as_ref().map(|l| (l.incarnation, wire::drop_one(&l.control)));
                     if let Some((of, Err(error))) = dropped {
                         // It would be heard again.
                         self.end_unheard(of, &format!("what it said cannot be taken: {error}"));
