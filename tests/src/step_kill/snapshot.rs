@@ -5,7 +5,7 @@ use super::report::Report;
 use super::sink::Sink;
 use super::stage::{Heir, Order, Stage, Worker, beginning};
 use super::story::Story;
-use super::tracer::{Stop, Word, phase};
+use super::tracer::{Aside, Stop, Word, phase};
 use shoal_runtime::mark::Place;
 use std::io;
 
@@ -19,7 +19,7 @@ pub struct Image {
     /// The first boundary that showed it.
     pub boundary: usize,
     /// The bytes of the worker's segment.
-    pub bytes: Vec<u8>,
+    pub bytes: Aside,
     /// Its judgement; `None` if that failed.
     pub judged: Option<Judged>,
     /// Published cursors of the sinks.
@@ -85,7 +85,7 @@ pub fn step_through(
             let judged = scene.judge(&left).map_err(|what| report.violation(name, Some(rip), what)).ok();
             report.images += 1;
             let Left { acked, .. } = left;
-            pass.images.push(Image { boundary: pass.trace.len(), bytes: bytes.clone(), judged, acked });
+            pass.images.push(Image { boundary: pass.trace.len(), bytes: Aside::of(&bytes)?, judged, acked });
             // Those who live through it, and never look back.
             if let Err(what) = stage.take_all(pass.images.len() % 2 == 0) {
                 report.violation(name, Some(rip), format!("a reader that lives on: {what}"));

@@ -317,6 +317,44 @@ impl Drop for Map {
     }
 }
 
+/// Bytes that forked processes do not get: a fork copies the table of every page of this process, and images are most of them.
+pub struct Aside {
+    map: Map,
+    used: usize,
+}
+
+impl Aside {
+    /// Copies the bytes.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn of(bytes: &[u8]) -> io::Result<Aside> {
+        let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let (used, len) = (bytes.len(), bytes.len().max(1));
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
+        let base = unsafe { libc::mmap(std::ptr::null_mut(), len, rights, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let map = Map { base: base.cast(), len };
+        // SAFETY: the mapping is that long, ours alone, and no child looks at it.
+        unsafe {
+            libc::madvise(base, len, libc::MADV_DONTFORK);
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), map.base, bytes.len());
+        }
+        Ok(Aside { map, used })
+    }
+}
+
+impl std::ops::Deref for Aside {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the mapping lives as long as `self`, and nobody writes to it any more.
+        unsafe { std::slice::from_raw_parts(self.map.base, self.used) }
+    }
+}
+
 /// Words that tracer and tracee share: how far it is.
 pub struct Control {
     map: Map,

@@ -3,6 +3,7 @@
 
 use super::super::sink::Sink;
 use super::super::stage::{Ended, SOURCE, WORKER, sink_shape};
+use super::super::tracer::Aside;
 use super::account::{self, Holding};
 use super::member::Member;
 use super::reader::{self, Reader, Seen};
@@ -22,9 +23,9 @@ use std::sync::Arc;
 /// What a worker left, and how far the others were.
 pub struct Left {
     /// The bytes of its segment; `None` if it never was introduced.
-    pub bytes: Option<Vec<u8>>,
+    pub bytes: Option<Aside>,
     /// The bytes of the claim table.
-    pub table: Vec<u8>,
+    pub table: Aside,
     /// What it noted.
     pub diary: Vec<(Event, u64)>,
     /// What its mate is done with.

@@ -2,7 +2,7 @@
 
 use super::super::report::Report;
 use super::super::stage::{Heir, Order};
-use super::super::tracer::{Map, Stop, Word, phase};
+use super::super::tracer::{Aside, Map, Stop, Word, phase};
 use super::judge::{Judge, Left};
 use super::setting::{TABLE_BYTES, beginning};
 use super::stage::{Stage, Worker};
@@ -69,7 +69,7 @@ pub fn run(story: &GroupStory, busy: bool, report: &mut Report) -> io::Result<Pa
         }
         let news = std::mem::replace(&mut introduced, worker.view.is_some()) != introduced;
         if map.copy_if_changed(&mut bytes) | table_map.copy_if_changed(&mut table) | news {
-            let left = left(&stage, &worker, &bytes, &table, pass.images.len());
+            let left = left(&stage, &worker, &bytes, &table, pass.images.len())?;
             report.images += 1;
             if let Err(what) = judge.judge(&left) {
                 report.violation(&name, Some(rip), what);
@@ -94,11 +94,11 @@ pub fn run(story: &GroupStory, busy: bool, report: &mut Report) -> io::Result<Pa
 }
 
 /// What the worker leaves if it dies now; the circumstances of the death take turns.
-fn left(stage: &Stage<'_>, worker: &Worker, bytes: &[u8], table: &[u8], turn: usize) -> Left {
+fn left(stage: &Stage<'_>, worker: &Worker, bytes: &[u8], table: &[u8], turn: usize) -> io::Result<Left> {
     let acked = |reader: &super::reader::Reader| (reader.sink.acked(), reader.acknowledged());
-    Left {
-        bytes: worker.view.is_some().then(|| bytes.to_vec()),
-        table: table.to_vec(),
+    Ok(Left {
+        bytes: worker.view.is_some().then(|| Aside::of(bytes)).transpose()?,
+        table: Aside::of(table)?,
         diary: stage.diary(),
         mate_done: stage.mate.done.iter().map(|(sequence, _)| *sequence).collect(),
         acked: stage.readers.iter().map(acked).collect(),
@@ -106,7 +106,7 @@ fn left(stage: &Stage<'_>, worker: &Worker, bytes: &[u8], table: &[u8], turn: us
         ordered: turn % 5 == 4,
         eager: turn % 4 != 3,
         mate_first: turn.is_multiple_of(2),
-    }
+    })
 }
 
 /// What those do who live through it, and never look back.
