@@ -13,6 +13,9 @@ pub const PAIRS: usize = 21;
 /// Sizes of messages; the first is reported first.
 pub const SIZES: [usize; 6] = [64, 8, 40, 1024, 16 << 10, 64 << 10];
 
+/// The names of a stream's floors.
+pub const STREAM_FLOORS: [&str; 2] = ["a raw ring", "a raw ring in batches of 16"];
+
 /// Spokes of the fans.
 const FANS: [u32; 3] = [1, 10, 100];
 
@@ -72,7 +75,7 @@ impl Pairs {
 }
 
 /// Column of a row, less the clock's share, one way or both.
-fn single(column: usize, clock_ns: f64, parts: f64) -> impl Fn(&Reply) -> f64 {
+pub fn single(column: usize, clock_ns: f64, parts: f64) -> impl Fn(&Reply) -> f64 {
     move |reply| ((reply.row[column] as f64 - clock_ns) / parts).max(1.0)
 }
 
@@ -106,35 +109,33 @@ pub fn pinned_pair(args: &[&str]) -> io::Result<Star> {
     Ok(star)
 }
 
-/// Latency by a way of waiting and a size: one way (half a round trip) and round trip.
-///
-/// # Errors
-/// A measured process failed: it found something wrong, or was killed.
-pub fn latency_of(star: &mut Star, mode: &str, bytes: usize, share: u64) -> io::Result<[Outcome; 2]> {
-    let small = bytes <= 64;
+/// What the latency of a way of waiting is measured with: round trips of messages of a size, and its floors with their names.
+pub fn latency_tasks(mode: &str, bytes: usize, share: u64) -> (Task, Vec<Task>, &'static [&'static str]) {
     let rounds = match bytes {
         ..=1024 => 500,
         1025..=16_384 => 100,
         _ => 40,
     };
     let task = |op, count: u64| Task::new(op, count.div_ceil(share)).of_bytes(bytes).timed();
-    let (ours, floors, names): (_, Vec<Task>, &[&str]) = match mode {
-        "parked" => (
-            task(Op::Parked, 50),
-            [Op::FloorEventfd, Op::FloorEpoll, Op::FloorFutex].map(|op| task(op, 50)).into(),
-            &["eventfd", "eventfd in epoll", "futex"],
-        ),
-        _ => {
-            let op = if mode == "spin" { Op::Steps } else { Op::Adaptive };
-            let mut floors = vec![task(Op::FloorTwoLines, rounds)];
-            if small {
-                floors.push(task(Op::FloorOneLine, rounds));
-            }
-            let names: &[&str] =
-                if small { &["two cache lines", "one cache line"] } else { &["a line and a copy"] };
-            (task(op, rounds), floors, names)
-        }
-    };
+    if mode == "parked" {
+        let floors = [Op::FloorEventfd, Op::FloorEpoll, Op::FloorFutex].map(|op| task(op, 50));
+        return (task(Op::Parked, 50), floors.into(), &["eventfd", "eventfd in epoll", "futex"]);
+    }
+    let ours = task(if mode == "spin" { Op::Steps } else { Op::Adaptive }, rounds);
+    let mut floors = vec![task(Op::FloorTwoLines, rounds)];
+    if bytes > 64 {
+        return (ours, floors, &["a line and a copy"]);
+    }
+    floors.push(task(Op::FloorOneLine, rounds));
+    (ours, floors, &["two cache lines", "one cache line"])
+}
+
+/// Latency by a way of waiting and a size: one way (half a round trip) and round trip.
+///
+/// # Errors
+/// A measured process failed: it found something wrong, or was killed.
+pub fn latency_of(star: &mut Star, mode: &str, bytes: usize, share: u64) -> io::Result<[Outcome; 2]> {
+    let (ours, floors, names) = latency_tasks(mode, bytes, share);
     let pairs = pairs(star, ours, &floors)?;
     let clock = clock_ns();
     let outcome = |case: &str, parts: f64| {
@@ -178,7 +179,7 @@ pub fn latency(bench: &mut Bench<'_>) -> io::Result<()> {
 
 /// A rate beside raw rings.
 fn rate(star: &mut Star, case: &str, mode: &str, ours: Task, floor: Op, takers: u64) -> io::Result<Outcome> {
-    let floors = [1, 16].map(|every| Task { op: floor, every, ..ours });
+    let floors = stream_floors(ours, floor);
     let pairs = pairs(star, ours, &floors)?;
     // The floors' processes say what they received, too.
     let rate = |reply: &Reply| reply.received as f64 / reply.elapsed().as_secs_f64();
@@ -195,7 +196,7 @@ fn rate(star: &mut Star, case: &str, mode: &str, ours: Task, floor: Op, takers: 
         msgs_per_s: Some(pairs.median(rate)),
         floor: Some(floor),
         ratio_p50: Some(spread(ratios.iter().copied()).median),
-        against: ["a raw ring", "a raw ring in batches of 16"][which].into(),
+        against: STREAM_FLOORS[which].into(),
         message: message(ours.bytes),
         ratios,
         ..Outcome::default()
@@ -203,8 +204,19 @@ fn rate(star: &mut Star, case: &str, mode: &str, ours: Task, floor: Op, takers: 
 }
 
 /// How many messages of a size make a run of some milliseconds.
-fn messages(bytes: usize) -> u64 {
+pub fn messages(bytes: usize) -> u64 {
     ((16 << 20) / (bytes as u64 + 512)).clamp(300, 20_000)
+}
+
+/// What a rate is measured with: messages of a size, committed `every` so many, or fewer where those would not fit half a ring.
+pub fn stream_task(bytes: usize, every: u64, share: u64) -> Task {
+    let every = every.min((256 << 10) / bytes as u64).max(1);
+    Task::new(Op::Stream, messages(bytes) / share).of_bytes(bytes).in_batches_of(every)
+}
+
+/// Its floors: raw rings, published slot by slot and 16 at once.
+pub fn stream_floors(ours: Task, floor: Op) -> [Task; 2] {
+    [1, 16].map(|every| Task { op: floor, every, ..ours })
 }
 
 /// Messages of a size from one process to another, as fast as they go, committed `every` so many.
@@ -213,9 +225,7 @@ fn messages(bytes: usize) -> u64 {
 /// As [`latency_of`].
 pub fn throughput_of(star: &mut Star, bytes: usize, every: u64, share: u64) -> io::Result<Outcome> {
     let mode = if every == 1 { "single" } else { "batch" };
-    // A step's frames must fit half a ring.
-    let every = every.min((256 << 10) / bytes as u64);
-    let task = Task::new(Op::Stream, messages(bytes) / share).of_bytes(bytes).in_batches_of(every);
+    let task = stream_task(bytes, every, share);
     rate(star, "throughput", mode, task, Op::FloorStream, 1)
 }
 

@@ -11,6 +11,7 @@
 //! | `star` | the processes: segments, seals, links, go |
 //! | `peer`, `task` | what a process does when told, and the words for it |
 //! | `talk`, `load` | sending and receiving on the runtime, and what is sent |
+//! | `times` | how long each took |
 //! | `floor` | UNSAFE: what the machine can do without Shoal |
 //! | `baseline` | UNSAFE: what one would write instead (feature `peers`) |
 //! | `pairs`, `compare` | medians of pairs; faster, slower or noise: pure |
@@ -31,4 +32,5 @@ pub mod peer;
 pub mod star;
 pub mod talk;
 pub mod task;
+pub mod times;
 pub mod within;

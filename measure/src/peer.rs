@@ -5,8 +5,8 @@ use crate::baseline::Baseline;
 use crate::floor::{Floor, Stream, Word, ping_pong_eventfd};
 use crate::load::Loads;
 use crate::talk::{Got, Talker};
-use crate::task::{Op, Reply, Row, Task};
-use hdrhistogram::Histogram;
+use crate::task::{Op, Reply, Task};
+use crate::times::Times;
 use rustix::process::Signal;
 use rustix::thread::CpuSet;
 use shoal_runtime::attachment::attach;
@@ -60,10 +60,7 @@ fn serve(floor: &str) -> io::Result<()> {
         #[cfg(feature = "peers")]
         baseline: Baseline::open(&variable(BASELINE_ENV)?, agent == 0)
             .map_err(|e| io::Error::other(e.to_string()))?,
-        times: Times {
-            histogram: Histogram::new_with_bounds(1, 10_000_000_000, 3).map_err(io::Error::other)?,
-            last_ns: 0,
-        },
+        times: Times::new()?,
         received: 0,
     };
     let mut replies = commands.try_clone()?;
@@ -100,34 +97,6 @@ struct Peer {
     baseline: Baseline,
     times: Times,
     received: u64,
-}
-
-/// The time of each round trip or message.
-struct Times {
-    histogram: Histogram<u64>,
-    last_ns: u64,
-}
-
-impl Times {
-    fn begin(&mut self) {
-        self.histogram.clear();
-        self.last_ns = now_ns();
-    }
-
-    #[inline]
-    fn lap(&mut self) {
-        let now_ns = now_ns();
-        self.histogram.saturating_record(now_ns - self.last_ns);
-        self.last_ns = now_ns;
-    }
-
-    fn row(&self) -> Row {
-        if self.histogram.is_empty() {
-            return Row::default();
-        }
-        let at = |quantile| self.histogram.value_at_quantile(quantile);
-        [at(0.5), at(0.95), at(0.99), at(0.999), self.histogram.max()]
-    }
 }
 
 fn right(all: bool) -> io::Result<()> {

@@ -139,12 +139,14 @@ impl Reply {
         Duration::from_nanos(self.end_ns.saturating_sub(self.begin_ns))
     }
 
-    pub(crate) fn line(&self) -> String {
+    /// As a line.
+    pub fn line(&self) -> String {
         let Reply { begin_ns, end_ns, received, row: [p50, p95, p99, p999, max] } = self;
         format!("{begin_ns} {end_ns} {received} {p50} {p95} {p99} {p999} {max}\n")
     }
 
-    pub(crate) fn parse(line: &str) -> Option<Reply> {
+    /// What a line says, if it says one.
+    pub fn parse(line: &str) -> Option<Reply> {
         let numbers = numbers(line)?;
         let [begin_ns, end_ns, received, row @ ..] = &numbers[..] else { return None };
         let (begin_ns, end_ns, received) = (*begin_ns, *end_ns, *received);
