@@ -57,10 +57,8 @@ impl Swarm {
         let (lanes, inputs) = self.bounds(agent);
         let record = &mut self.agents[agent];
         let Some(mut live) = record.live.take() else { return };
-        if !live.begun {
-            // A standby that died while it was promoted: nobody was told of it, and nobody has looked at it.
-            live.sealed = None;
-        }
+        // A standby that died while it was promoted: nobody was told of it, and nobody has looked at it. The journal names it still.
+        let unseen = if live.begun { None } else { live.sealed.take() };
         let segment = live.sealed.as_ref().map(|s| (&s.view, &record.shape));
         // One that a predecessor of this supervisor has written may be known already.
         let written = self.board.view().verdict(live.incarnation);
@@ -91,8 +89,10 @@ impl Swarm {
         let in_vain = self.note_attempts(agent, &live, desk, ending);
         self.settle_claims(agent, &live);
         let ends = self.agents[agent].last.lanes.clone();
-        if let Some(sealed) = live.sealed.take()
-            && !ends.is_empty()
+        // One without lanes has nothing to drain. It goes with the rest of the dead: until the journal is written that names it, and what
+        // is opened next would have its number.
+        if !ends.is_empty()
+            && let Some(sealed) = live.sealed.take()
         {
             let grave = Grave {
                 incarnation: live.incarnation,
@@ -129,6 +129,7 @@ impl Swarm {
                 self.happened_in(Kind::Died, agent, generation, &ending.to_string(), None);
             }
         }
+        live.sealed = live.sealed.or(unseen);
         self.remains.push(Remains::Live(Box::new(live)));
     }
 
