@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 /// What `up -d` is told when all agents are ready.
 pub const READY: &str = "ready\n";
 
+/// By this name a successor is left whether it was said that all is ready.
+const KEPT: &str = "herald";
 /// Between two words about the agents to a service manager, at least.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 
@@ -147,7 +149,12 @@ impl Companion for Herald {
 
     fn passed(&mut self, swarm: &mut Swarm) {
         if !self.said_ready && !swarm.is_ending() && swarm.started_once() {
-            self.say_ready();
+            // A predecessor has said it.
+            self.said_ready = swarm.kept_for(KEPT) == Some(&[1]);
+            if !self.said_ready {
+                self.say_ready();
+                swarm.keep_for(KEPT, vec![1]);
+            }
         }
         if !self.said_stopping && swarm.is_ending() {
             self.said_stopping = true;
