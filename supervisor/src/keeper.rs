@@ -46,8 +46,8 @@ pub enum Word {
     KilledAt = 4,
     /// The living supervisor has taken over, or made the start: it is number so many. The supervisor's.
     Watching = 5,
-    /// Whoever kills supervisors on purpose shall leave it. The supervisor's.
-    Calm = 6,
+    /// 1 while supervisors may be killed on purpose. The supervisor's.
+    Storm = 6,
     /// 1 when the swarm is not what it was at the split, so that no successor could take it over. The supervisor's.
     Outgrown = 7,
 }

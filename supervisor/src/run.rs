@@ -17,6 +17,7 @@ use crate::spawn;
 use crate::swarm::{Notices, Swarm};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shoal_runtime::beacon::{self, Beacon};
+use shoal_runtime::journal::Journal;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -64,7 +65,7 @@ pub fn run(file: &Path, manner: Manner) -> ExitCode {
     let setting = Setting { echo, notices, companions: vec![&mut signals, &mut herald], adopted: Vec::new() };
     let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name)).map_err(|e| e.to_string());
     let terms = Terms { end_with_supervisor: file.orphans == Orphans::Kill, ..Terms::default() };
-    let ran = claimed.and_then(|folder| run_kept(file, &folder, setting, terms, status_of, || None));
+    let ran = claimed.and_then(|folder| run_kept(file, &folder, setting, terms, status_of, |_| None));
     match ran {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
@@ -140,7 +141,7 @@ pub fn run_kept(
     setting: Setting<'_>,
     terms: Terms,
     conclude: impl FnOnce(Result<Swarm, String>) -> u8,
-    beside: impl FnMut() -> Option<Duration>,
+    mut beside: impl FnMut(&Journal) -> Option<Duration>,
 ) -> Result<u8, String> {
     let name = file.name.clone();
     let split = Split::prepare().map_err(|e| format!("preparing a keeper: {e}"))?;
@@ -165,7 +166,7 @@ pub fn run_kept(
     };
     let keeper =
         split.part(terms, &journal, supervisor, sweep).map_err(|e| format!("making a keeper: {e}"))?;
-    let end = keeper::guard(keeper, beside);
+    let end = keeper::guard(keeper, || beside(&journal));
     put_away();
     match end {
         End::Status(status) => Ok(status),

@@ -176,6 +176,7 @@ mod guests;
 mod hangs;
 mod hear;
 mod kept;
+pub(crate) use kept::{instant_of, ns_of};
 mod letters;
 mod order;
 pub mod pause;

@@ -31,6 +31,7 @@ fn chaos_on_a_sound_build_counts_nothing_wrong_and_says_what_it_did() {
     for key in WRONG {
         assert_eq!(count(&report, key), 0, "{key}: {report}\n{}", done.err);
     }
+    assert_eq!(count(&report, "supervisor_kills"), 0, "nobody asked for it");
     assert!(count(&report, "kills") >= 100 && count(&report, "messages") >= 20_000, "{report}");
     for key in [
         "stops",
@@ -46,6 +47,24 @@ fn chaos_on_a_sound_build_counts_nothing_wrong_and_says_what_it_did() {
     }
     assert!(report["seconds"].as_f64().is_some_and(|seconds| seconds > 2.0), "{report}");
     assert_eq!((count(&report, "seed"), &report["passed"], done.status), (42, &Value::Bool(true), 0));
+    stage.assert_nothing_left();
+}
+
+/// Goal: the same holds while the supervisor is killed, too. Method: the real command, whose guard kills supervisors in the storm, some
+/// of them in the midst of their take-over.
+#[test]
+fn chaos_that_kills_its_supervisor_counts_nothing_wrong_either() {
+    let stage = stage!("chaos");
+    let args = ["chaos", "--for", "3s", "--kill-supervisor", "--kills", "50", "--seed", "42", "--json"];
+    let done = stage.done(&args);
+    let report = object(&done);
+    for key in WRONG {
+        assert_eq!(count(&report, key), 0, "{key}: {report}\n{}", done.err);
+    }
+    for key in ["kills", "supervisor_kills", "take_over_p50_us", "take_over_p99_us", "stops", "restarts"] {
+        assert!(count(&report, key) > 0, "{key}: {report}\n{}", done.err);
+    }
+    assert_eq!((&report["passed"], done.status), (&Value::Bool(true), 0), "{report}\n{}", done.err);
     stage.assert_nothing_left();
 }
 

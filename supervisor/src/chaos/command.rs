@@ -3,14 +3,16 @@
 use super::account::{Account, CAPACITY_BYTES, HISTORY};
 use super::agents::{Passed, Sent};
 use super::balance::{Balance, Committed, Flow};
-use super::disturber::{Disturber, Goal};
+use super::disturber::{Disturber, Goal, Progress};
 use super::plan::Plan;
+use super::supervisor_killer::SupervisorKiller;
 use super::{OTHERS, SOURCES, WORKERS, WORKERS_MAX};
 use crate::agent::Agent;
 use crate::cli::ChaosOptions;
 use crate::config::{self, SwarmFile};
+use crate::keeper::Terms;
 use crate::output::Echo;
-use crate::run::{Setting, run_file};
+use crate::run::{Setting, run_file, run_kept};
 use crate::run_dir::{self, RunDir};
 use crate::signals::Signals;
 use crate::swarm::Swarm;
@@ -37,6 +39,8 @@ struct Report {
     accusations: u64,
     /// Kills that a wait status proved.
     kills: u64,
+    /// Supervisors that were killed.
+    supervisor_kills: u64,
     stops: u64,
     restarts: u64,
     /// Changes of the number of workers.
@@ -48,6 +52,9 @@ struct Report {
     verdict_p99_us: Option<u64>,
     recovery_p50_us: Option<u64>,
     recovery_p99_us: Option<u64>,
+    /// From a supervisor's death to when its successor watches everything.
+    take_over_p50_us: Option<u64>,
+    take_over_p99_us: Option<u64>,
     /// Ended before its time.
     interrupted: bool,
     /// Everything took effect exactly once, nobody was forgotten, and what was asked for was done.
@@ -56,17 +63,10 @@ struct Report {
 
 /// Runs chaos and prints its report.
 pub fn chaos(options: &ChaosOptions) -> ExitCode {
-    match run(options) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(crate::cli::FAILED),
-        Err(error) => {
-            eprintln!("shoal chaos: {error}");
-            ExitCode::from(crate::cli::BAD_INPUT)
-        }
-    }
+    ExitCode::from(run(options).unwrap_or_else(|error| status_of(Err(error))))
 }
 
-fn run(options: &ChaosOptions) -> Result<bool, String> {
+fn run(options: &ChaosOptions) -> Result<u8, String> {
     if options.time.is_zero() || options.time > TIME_MAX {
         return Err(format!("--for {:?}: give a time of more than nothing and at most 24h", options.time));
     }
@@ -93,16 +93,47 @@ fn run(options: &ChaosOptions) -> Result<bool, String> {
         companions: vec![&mut signals, &mut disturber],
         adopted: Vec::new(),
     };
-    let mut swarm = run_file(file, &folder, setting)?;
+    if options.kill_supervisor {
+        // The last of the supervisors reports.
+        let conclude = |ran: Result<Swarm, String>| {
+            let progress = ran.as_ref().ok().and_then(Progress::kept_in).unwrap_or_default();
+            status_of(ran.and_then(|swarm| tell(options, seed, began.elapsed(), swarm, &progress)))
+        };
+        let mut killer = SupervisorKiller::new(seed);
+        return run_kept(file, &folder, setting, Terms::default(), conclude, |journal| killer.turn(journal));
+    }
+    let swarm = run_file(file, &folder, setting)?;
+    tell(options, seed, began.elapsed(), swarm, &disturber.progress()).map(|passed| u8::from(!passed))
+}
+
+/// Prints the report; whether it is a good one.
+fn tell(
+    options: &ChaosOptions,
+    seed: u64,
+    took: Duration,
+    mut swarm: Swarm,
+    progress: &Progress,
+) -> Result<bool, String> {
     if let Some(why) = swarm.failed_start.take() {
         return Err(format!("the swarm did not start: {why}"));
     }
-    let report = report(options, seed, began.elapsed(), swarm, &disturber);
+    let report = report(options, seed, took, swarm, progress);
     match options.json {
         true => println!("{}", serde_json::to_string(&report).map_err(|e| e.to_string())?),
         false => println!("{}", report.text(options)),
     }
     Ok(report.passed)
+}
+
+fn status_of(told: Result<bool, String>) -> u8 {
+    match told {
+        Ok(true) => 0,
+        Ok(false) => crate::cli::FAILED,
+        Err(error) => {
+            eprintln!("shoal chaos: {error}");
+            crate::cli::BAD_INPUT
+        }
+    }
 }
 
 fn drawn_seed() -> u64 {
@@ -115,12 +146,16 @@ fn report(
     seed: u64,
     took: Duration,
     mut swarm: Swarm,
-    disturber: &Disturber,
+    progress: &Progress,
 ) -> Report {
     let balance = Balance::of(&committed(&swarm));
     let (kills, rescues, accusations) = (swarm.kills_proven, swarm.rescues(), swarm.accusations);
-    let interrupted = !disturber.is_over();
-    let enough = kills >= options.kills.max(1) && balance.messages >= options.messages.max(1);
+    let interrupted = !progress.is_over();
+    let supervisor_kills = swarm.supervisor_kills();
+    let mut take_overs_ns = swarm.take_overs_ns();
+    let enough = kills >= options.kills.max(1)
+        && balance.messages >= options.messages.max(1)
+        && (supervisor_kills > 0 || !options.kill_supervisor);
     let us = |ns: Option<u64>| ns.map(|ns| ns / 1000);
     Report {
         seed,
@@ -128,9 +163,10 @@ fn report(
         rescues,
         accusations,
         kills,
-        stops: disturber.stops,
-        restarts: disturber.restarts,
-        scales: disturber.scales,
+        supervisor_kills,
+        stops: progress.stops,
+        restarts: progress.restarts,
+        scales: progress.scales,
         agents: swarm.topology.agents.iter().filter(|agent| agent.active).count() as u64,
         seconds: took.as_secs_f64(),
         msgs_per_s: (balance.messages as f64 / took.as_secs_f64()) as u64,
@@ -138,6 +174,8 @@ fn report(
         verdict_p99_us: us(percentile(&mut swarm.verdicts_ns, 99)),
         recovery_p50_us: us(percentile(&mut swarm.recoveries_ns, 50)),
         recovery_p99_us: us(percentile(&mut swarm.recoveries_ns, 99)),
+        take_over_p50_us: us(percentile(&mut take_overs_ns, 50)),
+        take_over_p99_us: us(percentile(&mut take_overs_ns, 99)),
         interrupted,
         passed: balance.is_even() && rescues == 0 && accusations == 0 && enough && !interrupted,
     }
@@ -219,6 +257,14 @@ impl Report {
             format!("lost {lost}, duplicated {duplicated}, reordered {reordered}, corrupted {corrupted}"),
             format!("rescues {rescues}, accusations {accusations}"),
         ];
+        if options.kill_supervisor {
+            lines.push(format!(
+                "{} supervisors killed; a successor watches everything: p50 {}, p99 {}",
+                self.supervisor_kills,
+                us(self.take_over_p50_us),
+                us(self.take_over_p99_us)
+            ));
+        }
         if *unaccounted > 0 {
             lines.push(format!("{unaccounted} messages came too early to be accounted: `lost` is too high"));
         }

@@ -7,8 +7,9 @@ use super::plan::{Disturbance, Plan, What};
 use crate::child::{Event, State};
 use crate::event_loop::{Companion, Watch};
 use crate::spawn;
-use crate::swarm::Swarm;
+use crate::swarm::{Swarm, instant_of, ns_of};
 use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::iter::Peekable;
 use std::time::{Duration, Instant};
@@ -34,6 +35,38 @@ pub struct Goal {
     pub messages: u64,
 }
 
+/// By this name a successor is left how far it got.
+const KEPT: &str = "disturber";
+
+/// How far it got, for a successor and for the report.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// So many disturbances of the plan were begun.
+    taken: usize,
+    /// Not yet, storm, calm, over; with its time, CLOCK_MONOTONIC ns.
+    phase: (u8, u64),
+    /// Agent, generation, until when (CLOCK_MONOTONIC ns).
+    stopped: Vec<(usize, u32, u64)>,
+    /// Agents that were stopped.
+    pub stops: u64,
+    /// Restarts that were ordered.
+    pub restarts: u64,
+    /// Changes of the number of workers that were begun.
+    pub scales: u64,
+}
+
+impl Progress {
+    /// What the last of several supervisors has left in the journal.
+    pub fn kept_in(swarm: &Swarm) -> Option<Progress> {
+        serde_json::from_slice(swarm.kept_for(KEPT)?).ok()
+    }
+
+    /// Whether the swarm was ended by the disturber, and not by somebody else before.
+    pub fn is_over(&self) -> bool {
+        self.phase.0 == 3
+    }
+}
+
 /// Where it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -55,12 +88,13 @@ pub struct Disturber {
     look_next: Instant,
     /// Who is stopped: agent, generation, until when.
     stopped: Vec<(usize, u32, Instant)>,
-    /// Agents that were stopped.
-    pub stops: u64,
-    /// Restarts that were ordered.
-    pub restarts: u64,
-    /// Changes of the number of workers that were begun.
-    pub scales: u64,
+    stops: u64,
+    restarts: u64,
+    scales: u64,
+    /// So many disturbances of the plan were begun.
+    taken: usize,
+    /// Whether it was looked for what a predecessor has left.
+    has_looked: bool,
 }
 
 impl Disturber {
@@ -68,12 +102,47 @@ impl Disturber {
     pub fn new(plan: Plan, goal: Goal) -> Disturber {
         let (plan, stopped) = (plan.peekable(), Vec::new());
         let (phase, look_next) = (Phase::Before, Instant::now());
-        Disturber { plan, goal, phase, look_next, stopped, stops: 0, restarts: 0, scales: 0 }
+        let (stops, restarts, scales, taken, has_looked) = (0, 0, 0, 0, false);
+        Disturber { plan, goal, phase, look_next, stopped, stops, restarts, scales, taken, has_looked }
     }
 
-    /// Whether the swarm was ended by this, and not by somebody else before.
-    pub fn is_over(&self) -> bool {
-        self.phase == Phase::Over
+    /// How far it got.
+    pub fn progress(&self) -> Progress {
+        let phase = match self.phase {
+            Phase::Before => (0, 0),
+            Phase::Storm(began) => (1, ns_of(began)),
+            Phase::Calm(until) => (2, ns_of(until)),
+            Phase::Over => (3, 0),
+        };
+        let stopped =
+            self.stopped.iter().map(|&(agent, generation, until)| (agent, generation, ns_of(until)));
+        let (taken, stopped) = (self.taken, stopped.collect());
+        let (stops, restarts, scales) = (self.stops, self.restarts, self.scales);
+        Progress { taken, phase, stopped, stops, restarts, scales }
+    }
+
+    /// Leaves it to a successor.
+    fn keep(&self, swarm: &mut Swarm) {
+        if swarm.journal().is_some() {
+            swarm.keep_for(KEPT, serde_json::to_vec(&self.progress()).unwrap_or_default());
+        }
+    }
+
+    /// Goes on where a predecessor was, if there was one.
+    fn look_back(&mut self, swarm: &Swarm) {
+        if std::mem::replace(&mut self.has_looked, true) {
+            return;
+        }
+        let Some(Progress { taken, phase, stopped, stops, restarts, scales }) = Progress::kept_in(swarm)
+        else {
+            return;
+        };
+        self.plan.by_ref().take(taken).for_each(drop);
+        let at = instant_of(phase.1);
+        self.phase =
+            [Phase::Before, Phase::Storm(at), Phase::Calm(at), Phase::Over][usize::from(phase.0.min(3))];
+        self.stopped = stopped.into_iter().map(|(a, g, until)| (a, g, instant_of(until))).collect();
+        (self.stops, self.restarts, self.scales, self.taken) = (stops, restarts, scales, taken);
     }
 
     fn disturb(&mut self, what: What, swarm: &mut Swarm, now: Instant) {
@@ -83,9 +152,14 @@ impl Disturber {
             }),
             What::Stop(agent, time) => {
                 if let Some(live) = &swarm.agents[agent].live {
-                    spawn::signal(&live.child, Signal::STOP);
                     self.stopped.push((agent, live.incarnation.generation, now + time));
                     self.stops += 1;
+                    // Before it is stopped: whoever is not known to be is let go on by nobody.
+                    self.keep(swarm);
+                    swarm.write_journal();
+                }
+                if let Some(live) = &swarm.agents[agent].live {
+                    spawn::signal(&live.child, Signal::STOP);
                 }
             }
             What::Restart(agent) => {
@@ -95,6 +169,8 @@ impl Disturber {
                     self.restarts += 1;
                 }
             }
+            // No successor would know of it.
+            What::Scale(_) if swarm.journal().is_some() => {}
             What::Scale(workers) => {
                 // Refused while the last one is under way.
                 let prepared = swarm.prepare_scale("worker", workers);
@@ -119,6 +195,7 @@ impl Disturber {
 
     fn storm(&mut self, began: Instant, swarm: &mut Swarm, now: Instant) {
         while let Some(Disturbance { what, .. }) = self.plan.next_if(|next| began + next.at <= now) {
+            self.taken += 1;
             self.disturb(what, swarm, now);
         }
         let past = now - began;
@@ -131,6 +208,7 @@ impl Disturber {
         if reached || past > self.goal.time * TIMES_MAX + GRACE {
             self.go_on(swarm, now, true);
             self.phase = Phase::Calm(now + CALM);
+            swarm.let_supervisors_be_killed(false);
         }
     }
 }
@@ -168,15 +246,20 @@ impl Companion for Disturber {
             Phase::Storm(began) => self.storm(began, swarm, now),
             Phase::Calm(until) if until <= now => {
                 self.phase = Phase::Over;
+                self.keep(swarm);
                 swarm.shut_down();
             }
             Phase::Before | Phase::Calm(_) | Phase::Over => {}
         }
+        self.keep(swarm);
     }
 
     fn passed(&mut self, swarm: &mut Swarm) {
+        self.look_back(swarm);
         if self.phase == Phase::Before && swarm.agents.iter().all(|agent| agent.was_ready) {
             self.phase = Phase::Storm(Instant::now());
+            swarm.let_supervisors_be_killed(true);
+            self.keep(swarm);
         }
         if swarm.is_ending() && !self.stopped.is_empty() {
             self.go_on(swarm, Instant::now(), true);

@@ -8,6 +8,7 @@
 //!  beat ──────── beats ───────────────────────────► listener   the same, one at a time: its reader always sleeps before
 //!
 //!  disturber (drawn from a seed): SIGKILL, SIGSTOP and SIGCONT, restarts, more and fewer workers
+//!  supervisor_killer (in the guard, when it is asked for): SIGKILL to the supervisor, and to its successors while they take over
 //! ```
 //!
 //! Every agent keeps its account in its state, so an account is committed with the step that it counts, and a killed
@@ -15,7 +16,7 @@
 //! compared with what the receivers committed.
 //!
 //! Pure: what a message holds (`number`), the account of a receiver (`account`), the plan of disturbances (`plan`), the
-//! final account (`balance`). The rest runs: `agents`, `disturber`, `command`.
+//! final account (`balance`). The rest runs: `agents`, `disturber`, `supervisor_killer`, `command`.
 
 pub mod account;
 pub mod agents;
@@ -24,6 +25,7 @@ pub mod command;
 pub mod disturber;
 pub mod number;
 pub mod plan;
+pub mod supervisor_killer;
 
 /// How many sources there are.
 pub const SOURCES: u32 = 2;

@@ -9,7 +9,9 @@ use super::record::{self, AgentRecord, GraveRecord, LiveRecord, SwarmRecord, Ver
 use super::{Effect, Ends, Swarm, Timer};
 use crate::agent::{Agent, Crash, Grave, Live, Post, Sealed, Totals};
 use crate::child::{Event, State};
+use crate::events::Kind;
 use crate::keeper::{self, Link, Word, table};
+use crate::log::Level;
 use crate::spawn::Child;
 use shoal_runtime::desk::Histogram;
 use shoal_runtime::doorbell::Doorbell;
@@ -57,7 +59,7 @@ impl Timer {
 }
 
 /// When a moment of CLOCK_MONOTONIC is.
-fn instant_of(at_ns: u64) -> Instant {
+pub(crate) fn instant_of(at_ns: u64) -> Instant {
     let (now, now_ns) = (Instant::now(), clock::now_ns());
     match at_ns.checked_sub(now_ns) {
         Some(ahead_ns) => now + Duration::from_nanos(ahead_ns),
@@ -66,7 +68,7 @@ fn instant_of(at_ns: u64) -> Instant {
 }
 
 /// An instant as CLOCK_MONOTONIC, ns.
-pub(super) fn ns_of(at: Instant) -> u64 {
+pub(crate) fn ns_of(at: Instant) -> u64 {
     let (now, now_ns) = (Instant::now(), clock::now_ns());
     match at.checked_duration_since(now) {
         Some(ahead) => now_ns + ahead.as_nanos() as u64,
@@ -120,6 +122,18 @@ impl Swarm {
     /// How long take-overs took, from a supervisor's death to when its successor watches everything, ns.
     pub fn take_overs_ns(&self) -> Vec<u64> {
         self.journal().map_or(Vec::new(), |journal| journal.series(Series::TakeOvers as usize))
+    }
+
+    /// How many supervisors of it were killed.
+    pub fn supervisor_kills(&self) -> u64 {
+        self.journal().map_or(0, |journal| keeper::word(journal, Word::Kills))
+    }
+
+    /// Whether supervisors may be killed on purpose from here on.
+    pub fn let_supervisors_be_killed(&self, may: bool) {
+        if let Some(journal) = self.journal() {
+            keeper::set_word(journal, Word::Storm, may.into());
+        }
     }
 
     /// Something about an agent may have changed.
@@ -267,9 +281,9 @@ impl Swarm {
         self.records.take_over(logs);
         self.restore_swarm(&journal, record);
         let number = keeper::word(&journal, Word::Lives);
-        self.notice(&format!(
-            "the supervisor died: number {number} takes over, the agents have gone on meanwhile"
-        ));
+        let text =
+            format!("the supervisor died: number {number} takes over, the agents have gone on meanwhile");
+        self.tell(Level::Warn, Kind::TakeOver, None, &text);
         let mut timers = Vec::new();
         for (agent, record) in records.into_iter().enumerate() {
             let Some(record) = record else { continue };
