@@ -98,6 +98,8 @@ pub enum End {
 
 /// Exit status when supervisors die too often, or the keeper cannot go on.
 const GAVE_UP: u8 = 1;
+/// Exit status of a supervisor that panicked.
+const PANICKED: u8 = 101;
 
 /// What the guard and the keeper have in common before they part.
 pub struct Split {
@@ -219,7 +221,7 @@ fn keep(
         let now_ns = shoal_runtime::clock::now_ns();
         match ended {
             // A panic is a death, too.
-            tree::Ended::Exited(status) if status != 101 => {
+            tree::Ended::Exited(status) if status != c_int::from(PANICKED) => {
                 tree::end_children();
                 exit(status as u8);
             }
@@ -254,6 +256,12 @@ fn clone_supervisor() -> pid_t {
 
 /// In the copy: it dies with the keeper, and hears of signals as before.
 fn become_supervisor() -> io::Result<()> {
+    // A panic is a death as any other. Unwinding would close what the successor is to find open in the table.
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        told(panic);
+        exit(PANICKED);
+    }));
     let mask = child_died();
     // SAFETY: plain calls on this process.
     unsafe {

@@ -9,6 +9,8 @@
 
 use crate::output::{LogFile, utc_of};
 use serde::Serialize;
+use shoal_runtime::again::insist;
+use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -42,6 +44,12 @@ impl Level {
             Level::Debug => "debug",
         }
     }
+}
+
+/// Says a line on standard error. One that cannot be taken there (a full disk, a terminal that is gone) is lost, and nothing else.
+pub fn say(line: &str) {
+    let line = format!("{line}\n");
+    let _ = insist(|| io::Write::write_all(&mut io::stderr(), line.as_bytes()));
 }
 
 /// How it is written.

@@ -41,26 +41,26 @@ pub fn run(file: &Path, manner: Manner) -> ExitCode {
     let mut file = match config::read(file) {
         Ok(file) => file,
         Err(error) => {
-            eprint!("{error}");
+            log::say(error.to_string().trim_end());
             return ExitCode::from(BAD_INPUT);
         }
     };
     if let Err(error) = heed_environment(&mut file) {
-        eprintln!("shoal: {error}");
+        log::say(&format!("shoal: {error}"));
         return ExitCode::from(BAD_INPUT);
     }
     let mut signals = match Signals::that_reload() {
         Ok(signals) => signals,
         Err(error) => {
-            eprintln!("shoal: {error}");
+            log::say(&format!("shoal: {error}"));
             return ExitCode::from(BAD_INPUT);
         }
     };
     let echo = manner.echo();
     let mut herald = Herald::new(manner);
     let notices: Notices = match file.records.log_format {
-        Format::Text => Box::new(|text| eprintln!("shoal: {text}")),
-        Format::Json => Box::new(|line| eprintln!("{line}")),
+        Format::Text => Box::new(|text| log::say(&format!("shoal: {text}"))),
+        Format::Json => Box::new(log::say),
     };
     let setting = Setting { echo, notices, companions: vec![&mut signals, &mut herald], adopted: Vec::new() };
     let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name)).map_err(|e| e.to_string());
@@ -69,7 +69,7 @@ pub fn run(file: &Path, manner: Manner) -> ExitCode {
     match ran {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("shoal: {error}");
+            log::say(&format!("shoal: {error}"));
             ExitCode::from(BAD_INPUT)
         }
     }
@@ -88,17 +88,17 @@ fn heed_environment(file: &mut SwarmFile) -> Result<(), String> {
 fn status_of(ended: Result<Swarm, String>) -> u8 {
     match ended {
         Ok(Swarm { failed_start: Some(why), .. }) => {
-            eprintln!("shoal: the swarm did not start: {why}");
+            log::say(&format!("shoal: the swarm did not start: {why}"));
             BAD_INPUT
         }
         Ok(Swarm { escalated: Some(why), .. }) => {
-            eprintln!("shoal: the swarm ended: {why}");
+            log::say(&format!("shoal: the swarm ended: {why}"));
             FAILED
         }
         Ok(swarm) if swarm.agents.iter().any(|a| a.state == crate::child::State::Failed) => FAILED,
         Ok(_) => 0,
         Err(error) => {
-            eprintln!("shoal: {error}");
+            log::say(&format!("shoal: {error}"));
             BAD_INPUT
         }
     }
@@ -171,9 +171,9 @@ pub fn run_kept(
     match end {
         End::Status(status) => Ok(status),
         End::KeeperKilled(signal) => {
-            eprintln!(
+            log::say(&format!(
                 "shoal: the keeper of swarm {name} was killed by signal {signal}: everything of it was ended"
-            );
+            ));
             Ok(FAILED)
         }
     }

@@ -7,12 +7,15 @@ use crate::event_loop::{Companion, Watch};
 use crate::operator::read_again;
 use crate::swarm::Swarm;
 use rustix::event::epoll::EventFlags;
+use shoal_runtime::again::insist;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-use signal_hook::low_level::{pipe, unregister};
+use signal_hook::low_level::unregister;
 use std::io::{self, Read};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+mod bell;
 
 /// The token of the signals' pipe.
 const TOKEN: u64 = 1;
@@ -56,17 +59,17 @@ impl Signals {
         write.set_nonblocking(true)?;
         let mut ids = Vec::new();
         for signal in [SIGINT, SIGTERM] {
-            ids.push(pipe::register(signal, write.try_clone()?)?);
+            ids.push(bell::register(signal, write.try_clone()?)?);
         }
         let mut reload = None;
         if reloads {
             let (read, write) = UnixStream::pair()?;
             read.set_nonblocking(true)?;
             write.set_nonblocking(true)?;
-            ids.push(pipe::register(SIGHUP, write)?);
+            ids.push(bell::register(SIGHUP, write)?);
             reload = Some(read);
         } else {
-            ids.push(pipe::register(SIGHUP, write)?);
+            ids.push(bell::register(SIGHUP, write)?);
         }
         // A write beyond a limit of file sizes is an error, and not the end: agents get the default back.
         ids.push(signal_hook::flag::register(SIGXFSZ, Arc::default())?);
@@ -108,7 +111,7 @@ impl Companion for Signals {
     fn run(&mut self, ready: Option<u64>, swarm: &mut Swarm, _watch: &Watch) {
         let mut bytes = [0; 16];
         if ready == Some(RELOAD_TOKEN) {
-            let read = self.reload.as_mut().map(|read| read.read(&mut bytes));
+            let read = self.reload.as_mut().map(|read| insist(|| read.read(&mut bytes)));
             if !read.is_some_and(|read| read.is_ok_and(|count| count > 0)) {
                 return;
             }
@@ -123,7 +126,7 @@ impl Companion for Signals {
         }
         if swarm.kept_for(KEPT) == Some(&[1]) {
             // A predecessor has done what these say, and died before it took them.
-            let _ = self.read.read(&mut bytes);
+            let _ = insist(|| self.read.read(&mut bytes));
             swarm.keep_for(KEPT, vec![0]);
             return;
         }
@@ -139,7 +142,8 @@ impl Companion for Signals {
         }
         swarm.keep_for(KEPT, vec![1]);
         swarm.write_journal();
-        let _ = self.read.read(&mut bytes[..count]);
+        // What stays there would be heard as asked again.
+        let _ = insist(|| self.read.read(&mut bytes[..count]));
         swarm.keep_for(KEPT, vec![0]);
     }
 }

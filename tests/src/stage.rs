@@ -157,9 +157,14 @@ impl Stage {
 
     /// The same command line under limits of the shell's `ulimit`, for example `-Sn 256`.
     pub fn shoal_limited(&self, limit: &str, args: &[&str]) -> Command {
+        self.shoal_after(&format!("ulimit {limit}"), args)
+    }
+
+    /// The same command line in a shell that did something before.
+    pub fn shoal_after(&self, before: &str, args: &[&str]) -> Command {
         let mut command = Command::new("/bin/sh");
         self.prepare(&mut command);
-        command.args(["-c", &format!("ulimit {limit} && exec \"$@\""), "sh"]).arg(&self.shoal).args(args);
+        command.args(["-c", &format!("{before} && exec \"$@\""), "sh"]).arg(&self.shoal).args(args);
         command
     }
 

@@ -169,3 +169,25 @@ fn swarm_bears_that_any_system_call_of_its_supervisor_fails() {
     let calls = calls.step_by(number("SHOAL_FAULT_STEP", 1) as usize);
     sweep(calls.flat_map(|nth| (0..WAYS_MAX).map(move |way| Fault { nth, way })), &whole);
 }
+
+/// Goal: a full disk behind standard output and error takes words, and nothing else. Method: both are /dev/full; an agent is killed and
+/// told of, and its supervisor is still the same.
+#[test]
+fn supervisor_whose_words_nobody_takes_goes_on() {
+    let stage = stage!("mute");
+    let file = swarm(&stage);
+    let file = file.to_str().expect("a UTF-8 path");
+    let mut shoal = stage.start(stage.shoal_after("exec >/dev/full 2>&1", &["run", file]));
+    shoal.until_ready();
+    let supervisor = shoal.supervisor();
+    let pid = shoal.pid_of("sink");
+    assert!(traces::kill(pid, stage.mark()));
+    shoal.until_agent("sink", "restarted", |a| (a.restarts >= 1).then_some(()));
+    shoal.until_ready();
+    let due = Book::count(&stage.path("sink")) + 50;
+    until("further numbers", || (Book::count(&stage.path("sink")) > due).then_some(()));
+    assert_eq!(shoal.supervisor(), supervisor, "the supervisor died");
+    assert_eq!(shoal.stop().status, 0);
+    assert_eq!(stage.violations(), "");
+    stage.assert_nothing_left();
+}

@@ -161,7 +161,7 @@ fn spawn(
 /// Becomes a hook: dies with the supervisor (whose number is the first argument), and executes the command that follows.
 pub fn wear(args: &[OsString]) -> ExitCode {
     let failed = |what: String| {
-        eprintln!("{what}");
+        crate::log::say(&what);
         ExitCode::from(127)
     };
     let Some((parent, [program, rest @ ..])) = args.split_first() else {

@@ -14,8 +14,7 @@ pub enum Ended {
 /// Reaps a child if it is dead. Somebody who is no child any more counts as killed.
 pub fn reap_if_dead(pid: pid_t) -> Option<Ended> {
     let mut status = 0;
-    // SAFETY: fills a word that lives here.
-    match unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } {
+    match wait(pid, &mut status, libc::WNOHANG) {
         0 => None,
         -1 => Some(Ended::Signalled(libc::SIGKILL)),
         _ if libc::WIFEXITED(status) => Some(Ended::Exited(libc::WEXITSTATUS(status))),
@@ -38,8 +37,18 @@ pub fn end_children() {
 
 /// False when there is no child (or, with WNOHANG, no dead one).
 fn reap_one(flags: c_int) -> bool {
-    // SAFETY: a plain call; no status is asked for.
-    unsafe { libc::waitpid(-1, std::ptr::null_mut(), flags) > 0 }
+    wait(-1, &mut 0, flags) > 0
+}
+
+/// Waits for a child, however often that is interrupted.
+fn wait(pid: pid_t, status: &mut c_int, flags: c_int) -> pid_t {
+    loop {
+        // SAFETY: fills a word that lives here.
+        let waited = unsafe { libc::waitpid(pid, status, flags) };
+        if waited != -1 || std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
+            return waited;
+        }
+    }
 }
 
 /// Sends SIGKILL to every child, and to the process group that it leads.
