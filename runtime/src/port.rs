@@ -1,5 +1,6 @@
 //! Where an agent sleeps and where its links come from: the doorbell and the control socket in one epoll.
 
+use crate::clock;
 use crate::doorbell::Doorbell;
 use crate::incarnation::Incarnation;
 use crate::layout::SegmentShape;
@@ -208,7 +209,7 @@ impl Control for ControlPort {
 
 impl Port for ControlPort {
     fn accuse(&mut self, of: Incarnation) -> io::Result<()> {
-        wire::say(&self.socket, &FromAgent::Fault(of), &[])
+        wire::say(&self.socket, &FromAgent::Fault { of, seen_ns: clock::now_ns() }, &[])
     }
 
     fn tell_closed(&mut self) -> io::Result<()> {

@@ -222,7 +222,12 @@ pub enum FromAgent {
     /// Ready for messages.
     Ready,
     /// An accusation: evidence, not proof.
-    Fault(Incarnation),
+    Fault {
+        /// Whose words cannot be true.
+        of: Incarnation,
+        /// When that was met, CLOCK_MONOTONIC ns.
+        seen_ns: u64,
+    },
     /// A step with a message failed.
     Failed {
         /// The input.
@@ -318,7 +323,9 @@ impl FromAgent {
                 ([3, small(*channel), u64::from(*publishes), *fingerprint, 0, 0, 0], "")
             }
             FromAgent::Ready => ([4, 0, 0, 0, 0, 0, 0], ""),
-            FromAgent::Fault(of) => ([5, small(of.agent), small(of.generation), 0, 0, 0, 0], ""),
+            FromAgent::Fault { of, seen_ns } => {
+                ([5, small(of.agent), small(of.generation), *seen_ns, 0, 0, 0], "")
+            }
             FromAgent::Closed => ([6, 0, 0, 0, 0, 0, 0], ""),
             FromAgent::Begun => ([20, 0, 0, 0, 0, 0, 0], ""),
             FromAgent::Failed { input, at, attempt, why } => {
@@ -356,8 +363,9 @@ impl FromAgent {
                 FromAgent::Declare { channel: small(channel)?, publishes: publishes == 1, fingerprint }
             }
             [4, ..] => FromAgent::Ready,
-            [5, agent, generation, ..] => {
-                FromAgent::Fault(Incarnation { agent: small(agent)?, generation: small(generation)? })
+            [5, agent, generation, seen_ns, ..] => {
+                let of = Incarnation { agent: small(agent)?, generation: small(generation)? };
+                FromAgent::Fault { of, seen_ns }
             }
             [6, ..] => FromAgent::Closed,
             [20, ..] => FromAgent::Begun,

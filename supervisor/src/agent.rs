@@ -115,6 +115,8 @@ pub struct Live {
     pub born: Instant,
     /// When it was killed here, CLOCK_MONOTONIC ns.
     pub killed_ns: Option<u64>,
+    /// When it was first seen to break a rule, CLOCK_MONOTONIC ns.
+    pub violated_ns: Option<u64>,
     /// Its death was ordered by an operator, the demo or chaos.
     pub ordered: bool,
     /// Who or what ends it, as far as that is known here.

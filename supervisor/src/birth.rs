@@ -200,6 +200,7 @@ pub fn bear(
         asked: 0,
         born: Instant::now(),
         killed_ns: None,
+        violated_ns: None,
         ordered: false,
         by: None,
         dead_since: None,

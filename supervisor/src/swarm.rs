@@ -123,6 +123,8 @@ pub struct Swarm {
     pub kills_proven: u64,
     /// SIGKILL from here to the end of the verdict, ns: from then on nobody waits for the dead.
     pub verdicts_ns: Vec<u64>,
+    /// First seen violation to the end of the verdict of who committed it, ns.
+    pub removals_ns: Vec<u64>,
     /// Death to the first message that the next incarnation took or committed, ns.
     pub recoveries_ns: Vec<u64>,
     /// Accusations of peers heard.
@@ -182,6 +184,7 @@ mod order;
 pub mod pause;
 mod record;
 mod reload;
+mod removal;
 mod replay;
 mod rescue;
 mod sets;
@@ -253,6 +256,7 @@ impl Swarm {
             started: Instant::now(),
             kills_proven: 0,
             verdicts_ns: Vec::new(),
+            removals_ns: Vec::new(),
             recoveries_ns: Vec::new(),
             accusations: 0,
             dead_letters,

@@ -65,6 +65,7 @@ fn agent_that_says_its_cursor_is_ahead_is_restarted() {
     assert_sink_is_exact(&told);
     assert!(told.stderr.contains("contradicts itself and is killed"), "{}", told.all());
     assert!(told.stdout.contains("bad ends in generation 2"), "{}", told.all());
+    assert_removed(&told);
 }
 
 // Its record still names the true cursor, so its words do not convict it: the accusation is told, its producer does not believe
@@ -85,6 +86,7 @@ fn agent_that_floods_its_socket_with_garbage_is_killed_and_comes_back() {
     assert!(told.stderr.contains("agent bad is killed"), "{}", told.all());
     let exact = format!("ear saw {COUNT} of {COUNT}, 0 odd");
     assert!(told.stdout.contains(&exact), "{}", told.all());
+    assert_removed(&told);
 }
 
 #[test]
@@ -93,6 +95,14 @@ fn agent_that_chatters_without_end_does_not_keep_the_supervisor_from_the_others(
     assert_sink_is_exact(&told);
     let exact = format!("ear saw {COUNT} of {COUNT}, 0 odd");
     assert!(told.stdout.contains(&exact), "{}", told.all());
+}
+
+/// What the supervisor said of removals, for who runs this with `--nocapture`: the figures are this machine's, and no judgement.
+fn assert_removed(told: &Told) {
+    let removals: Vec<_> = told.stderr.lines().filter(|line| line.contains("was removed")).collect();
+    assert!(!removals.is_empty(), "{}", told.all());
+    assert!(removals.iter().all(|line| line.ends_with("ms after its first seen violation")), "{removals:?}");
+    println!("{}", removals.join("\n"));
 }
 
 /// Ways by which one process reaches into another; all that `reach` tries.
@@ -183,6 +193,7 @@ fn accused_agent_that_is_trusted_less_than_its_accuser_is_killed_at_once() {
     assert_sink_is_exact(&told);
     assert!(told.stderr.contains("is trusted less than who accuses it and is killed"), "{}", told.all());
     assert!(told.stdout.contains("bad ends in generation 2"), "{}", told.all());
+    assert_removed(&told);
 }
 
 #[test]

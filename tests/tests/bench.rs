@@ -55,6 +55,18 @@ fn latency_has_every_way_of_waiting_and_size_with_ratios_of_twenty_pairs_and_mor
 }
 
 #[test]
+fn removals_are_of_a_real_hostile_agent_and_beside_a_raw_kill() {
+    let _alone = alone();
+    let stage = stage!("bench");
+    let run = json(&stage.done(&["bench", "removal", "--json", "-"]));
+    let [removal] = results(&run) else { panic!("one result: {run}") };
+    assert_eq!((removal["case"].as_str(), removal["mode"].as_str()), (Some("removal"), Some("hostile")));
+    assert!(number(removal, "count") >= 41.0 && number(removal, "floor") > 0.0, "{removal}");
+    assert!(number(removal, "p50_ns") <= number(removal, "p99_ns"), "{removal}");
+    stage.assert_nothing_left();
+}
+
+#[test]
 fn recoveries_are_of_real_kills_and_a_run_compared_with_itself_is_noise() {
     let _alone = alone();
     let stage = stage!("bench");
@@ -110,7 +122,11 @@ fn refused(stage: &Stage, args: &[&str], said: &str) {
 fn what_cannot_be_measured_or_compared_is_refused_before_anything_runs() {
     let _alone = alone();
     let stage = stage!("bench");
-    refused(&stage, &["bench", "speed"], "there are: latency, throughput, step, fan, spawn, recovery");
+    refused(
+        &stage,
+        &["bench", "speed"],
+        "there are: latency, throughput, step, fan, spawn, recovery, removal",
+    );
     refused(&stage, &["bench", "--compare", "/nowhere.json"], "/nowhere.json");
     for (text, said) in [
         ("{", "no JSON"),

@@ -42,7 +42,7 @@ impl HarnessPort {
 
 impl Port for HarnessPort {
     fn accuse(&mut self, of: Incarnation) -> io::Result<()> {
-        Control::say(self, &FromAgent::Fault(of))
+        Control::say(self, &FromAgent::Fault { of, seen_ns: 0 })
     }
 
     fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>> {
@@ -80,7 +80,7 @@ impl Control for HarnessPort {
         let mut outside = self.outside.borrow_mut();
         match message {
             FromAgent::Ready => outside.ready = true,
-            FromAgent::Fault(_) => outside.accusations += 1,
+            FromAgent::Fault { .. } => outside.accusations += 1,
             _ => {}
         }
         Ok(())

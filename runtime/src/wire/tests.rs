@@ -27,7 +27,7 @@ fn every_message_arrives_as_it_was_sent_with_its_descriptors() {
         FromAgent::LinksTaken,
         FromAgent::Declare { channel: 3, publishes: true, fingerprint: u64::MAX },
         FromAgent::Ready,
-        FromAgent::Fault(link(5)),
+        FromAgent::Fault { of: link(5), seen_ns: 1 << 60 },
         FromAgent::Failed {
             input: 1,
             at: Place { position: 4096, sequence: 3 },

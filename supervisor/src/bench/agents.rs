@@ -1,6 +1,7 @@
 //! The agents of `shoal bench`: processes of this same binary (`shoal agent bench NAME`), written with nothing but the SDK.
 
 use shoal_agent::{Agent, Result};
+use shoal_runtime::wire;
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,8 +28,9 @@ pub fn main(args: &[OsString]) -> ExitCode {
     match args.iter().map(|arg| arg.to_str()).collect::<Vec<_>>()[..] {
         [Some("source")] => shoal_agent::run(source),
         [Some("sink")] => shoal_agent::run(sink),
+        [Some("rogue")] => shoal_agent::run(rogue),
         _ => {
-            eprintln!("usage: shoal agent bench source|sink (started by `shoal bench`)");
+            eprintln!("usage: shoal agent bench source|sink|rogue (started by `shoal bench`)");
             ExitCode::from(2)
         }
     }
@@ -56,6 +58,18 @@ fn sink(agent: &mut Agent) -> Result<()> {
         let count = step.load(&state)?.map_or(0, |heard| heard.count);
         assert_eq!(beat.number.to_native(), count, "each beat comes once, in order");
         step.keep(&state, &Heard { count: count + 1 })
+    })?;
+    agent.serve()
+}
+
+/// Takes its first beat, and breaks a rule over it: it says what no agent says. It is not there to see what comes of it.
+fn rogue(agent: &mut Agent) -> Result<()> {
+    agent.on::<Beat>("beats", |_, _| {
+        let socket = wire::CONTROL_FD;
+        nix::sys::socket::send(socket, &[0xa5; 7], nix::sys::socket::MsgFlags::MSG_NOSIGNAL)?;
+        loop {
+            std::thread::park();
+        }
     })?;
     agent.serve()
 }

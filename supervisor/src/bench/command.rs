@@ -1,6 +1,6 @@
 //! `shoal bench`: runs the cases, shows what comes as it comes, writes what was asked for.
 
-use super::{CASES, PEER, html, lives, table};
+use super::{CASES, PEER, html, lives, removals, table};
 use crate::cli::{BAD_INPUT, BenchOptions, FAILED, Failure, print};
 use shoal_measure::cases::{self, Bench};
 use shoal_measure::compare::{compare, read};
@@ -100,6 +100,11 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
         };
         if let Some(measured) = of_star {
             measured.map_err(|e| format!("measuring {case}: {e}"))?;
+            continue;
+        }
+        if case == "removal" {
+            let measured = removals::run(lives::KILLS).map_err(|e| format!("measuring {case}: {e}"))?;
+            (bench.each)(measured);
             continue;
         }
         // Starts and recoveries are of the same kills.

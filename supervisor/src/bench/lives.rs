@@ -191,7 +191,7 @@ impl Companion for Killer {
 }
 
 /// A child that says one byte and waits, made without Shoal.
-struct Raw {
+pub(super) struct Raw {
     argv: [CString; 3],
     read: OwnedFd,
     write: OwnedFd,
@@ -199,7 +199,7 @@ struct Raw {
 }
 
 impl Raw {
-    fn start() -> Result<Raw, String> {
+    pub(super) fn start() -> Result<Raw, String> {
         let start = || -> io::Result<Raw> {
             let binary = config::own_binary().map_err(io::Error::other)?;
             let argv = [binary.as_str(), super::PEER[0], "born"].map(CString::new);
@@ -213,7 +213,7 @@ impl Raw {
     }
 
     /// Kills it and starts another: how long that start took, and all of it, ns.
-    fn recover(&mut self) -> io::Result<(u64, u64)> {
+    pub(super) fn recover(&mut self) -> io::Result<(u64, u64)> {
         let killed_ns = now_ns();
         pidfd_send_signal(&self.pidfd, Signal::KILL)?;
         poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], None)?;
@@ -293,7 +293,7 @@ impl Lives {
     }
 }
 
-fn outcome(case: &str, mode: &str, ours: &[u64], raw: &[u64], against: &str) -> Outcome {
+pub(super) fn outcome(case: &str, mode: &str, ours: &[u64], raw: &[u64], against: &str) -> Outcome {
     let ratios: Vec<f64> =
         ours.iter().zip(raw).map(|(ours, raw)| *ours as f64 / (*raw).max(1) as f64).collect();
     let at = |percent| percentile(&mut ours.to_vec(), percent).map(|ns| ns as f64);

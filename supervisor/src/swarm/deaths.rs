@@ -110,6 +110,7 @@ impl Swarm {
             self.reclaim(neighbour);
         }
         self.verdicts_ns.extend(live.killed_ns.map(|killed_ns| clock::now_ns().saturating_sub(killed_ns)));
+        self.note_removed(agent, &live);
         self.drain_output(agent, &mut live);
         if let Some(message) = in_vain {
             self.note_output(agent, message);

@@ -8,9 +8,9 @@ use crate::events::Kind;
 use crate::log::Level;
 use crate::output::{Drained, Stream};
 use crate::{death, spawn};
-use shoal_runtime::Incarnation;
 use shoal_runtime::board::{Request, VerdictKind};
 use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
+use shoal_runtime::{Incarnation, clock};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -63,10 +63,14 @@ impl Swarm {
                 // A death is heard of through the pidfd.
                 Ok(Received::Closed) => return false,
                 Err(error) => {
+                    let of = live.incarnation;
+                    self.remove(
+                        of,
+                        clock::now_ns(),
+                        &format!("because what it said cannot be read: {error}"),
+                    );
                     let text = format!("agent {} is killed: {error}", self.agents[agent].name);
                     self.notice(&text);
-                    self.blame(agent, &format!("SIGKILL: {error}"));
-                    live_of(&self.agents[agent]).kill();
                     return false;
                 }
             }
@@ -92,7 +96,7 @@ impl Swarm {
                 self.on_declared(agent, channel, publishes, fingerprint);
             }
             FromAgent::Ready => self.feed(agent, Event::Ready),
-            FromAgent::Fault(accused) => self.on_accused(agent, accused),
+            FromAgent::Fault { of, seen_ns } => self.on_accused(agent, of, seen_ns),
             FromAgent::Failed { input, at, attempt, why } => {
                 self.on_failed(agent, input, at, attempt, &why);
             }
@@ -181,7 +185,7 @@ impl Swarm {
         ToAgent::Declared
     }
 
-    pub(super) fn on_accused(&mut self, agent: usize, accused: Incarnation) {
+    pub(super) fn on_accused(&mut self, agent: usize, accused: Incarnation, seen_ns: u64) {
         self.accusations += 1;
         let known = self.topology.neighbours(agent).contains(&(accused.agent as usize));
         let Some(other) = self.agents.get(accused.agent as usize).filter(|_| known) else { return };
@@ -207,9 +211,8 @@ impl Swarm {
                     "because an agent that is trusted more accused it",
                 ),
             };
+            self.remove(accused, seen_ns, why);
             self.tell(Level::Warn, Kind::Accusation, Some(culprit), &text);
-            self.blame(culprit, &format!("SIGKILL {why}"));
-            live_of(&self.agents[accused.agent as usize]).kill();
         }
     }
 

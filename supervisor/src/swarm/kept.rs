@@ -468,6 +468,7 @@ fn restore_live(
         asked: 0,
         born: instant_of(record.born_ns),
         killed_ns: record.killed_ns,
+        violated_ns: record.violated_ns,
         ordered: record.ordered,
         dead_since: None,
     })
@@ -543,6 +544,7 @@ fn live_record(live: &Live) -> LiveRecord {
         by: live.by.clone(),
         born_ns: ns_of(live.born),
         killed_ns: live.killed_ns,
+        violated_ns: live.violated_ns,
         ordered: live.ordered,
     }
 }

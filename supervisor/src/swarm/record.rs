@@ -64,6 +64,7 @@ pub struct LiveRecord {
     pub by: Option<String>,
     pub born_ns: u64,
     pub killed_ns: Option<u64>,
+    pub violated_ns: Option<u64>,
     pub ordered: bool,
 }
 
