@@ -241,6 +241,10 @@ fn lie(a: &Attachment, map: OwnMap, position: u64) {
     for (i, word) in [position, position, 0, 0, 0].into_iter().enumerate() {
         map.store(at + mark::POSITION + i * 8, word);
     }
+    // As a reader that made room: its producer may sleep on a full ring, and would not look.
+    for bell in bells() {
+        let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+    }
 }
 
 /// Random words over the whole segment.
