@@ -96,7 +96,18 @@ pub fn run(asked: &Asked, each: &mut dyn FnMut(&Row)) -> io::Result<Report> {
     }
     // The servers write into the folder.
     run.servers.clear();
+    sweep(Path::new("/dev/shm"), folder.path());
     Ok(run.report)
+}
+
+/// Removes what iceoryx2 has named after the folder (its prefix) and leaves in shared memory even when all have ended.
+fn sweep(shared: &Path, folder: &Path) {
+    let Some(prefix) = folder.file_name().map(|name| format!("{}_", name.to_string_lossy())) else { return };
+    let left = std::fs::read_dir(shared).into_iter().flatten().filter_map(Result::ok);
+    for entry in left.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(entry.path());
+    }
 }
 
 struct Run<'a> {
@@ -415,6 +426,19 @@ mod tests {
         assert_eq!(shown.to_floor(of, f64::min), Some(6.0));
         assert_eq!(shown.floor(of, f64::min, &["x", "y"]), (10.0, "x"));
         assert_eq!(shown.median(of), 60.0);
+    }
+
+    #[test]
+    fn what_is_named_after_the_folder_goes_and_nothing_else() {
+        let shared = tempfile::tempdir().expect("a folder");
+        for name in ["run-a_node", "run-a_x", "run-ab_node", "run-a"] {
+            std::fs::write(shared.path().join(name), "").expect("written");
+        }
+        sweep(shared.path(), Path::new("/elsewhere/run-a"));
+        let left = std::fs::read_dir(shared.path()).expect("there").filter_map(Result::ok);
+        let mut left: Vec<_> = left.map(|entry| entry.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["run-a", "run-ab_node"]);
     }
 
     #[test]
