@@ -48,7 +48,10 @@ pub struct Committer {
     generation: u64,
     number: u64,
     state_slot: u64,
-    entries: Vec<(Key, Place)>,
+    /// Where the record that is being written lies, its entries so far, and their sum.
+    at: usize,
+    count: usize,
+    sum: Checksum,
 }
 
 impl Committer {
@@ -62,7 +65,9 @@ impl Committer {
             generation: u64::from(generation),
             number: 0,
             state_slot: 1,
-            entries: Vec::with_capacity(shape.record_entries()),
+            at: 0,
+            count: 0,
+            sum: Checksum::new(0, 0),
         }
     }
 
@@ -77,54 +82,71 @@ impl Committer {
         self.state_slot = slot;
     }
 
-    /// Adds an entry to the record that the next commit writes.
-    ///
-    /// # Panics
-    /// With more entries than the segment has lanes and inputs: that is our own bug.
     #[inline]
-    pub fn add(&mut self, key: Key, place: Place) {
-        assert!(self.entries.len() < self.entries_max);
-        self.entries.push((key, place));
-    }
-
-    /// Writes the record and commits it. The caller publishes marks and headers afterwards.
-    ///
-    /// # If we die here
-    /// Before the store of the number nothing of the step exists; after it all of it does, marks and headers or not.
-    #[inline]
-    pub fn commit(&mut self) {
+    fn begin(&mut self) {
         let number = self.number + 1;
-        let at = self.records_offset + slot_of(number) * self.record_bytes;
-        let word = |offset: usize| self.region.word(at + offset);
+        self.at = self.records_offset + slot_of(number) * self.record_bytes;
+        self.sum = Checksum::new(number, self.generation);
         // Release fence: pairs with the Acquire fence in `read`. A reader that sees any word of this slot change also
         // sees, when it looks again, the number of the step before, and does not take the mixture for a record.
         fence(Site::RecordFence, Ordering::Release);
         if placed(Bug::CommitBeforeFields) {
             self.region.word(desk::COMMIT).store(number, Ordering::Release);
         }
-        let mut sum = Checksum::new(number, self.generation, self.entries.len() as u64);
-        // Relaxed: published by the Release of the number below.
-        word(record::NUMBER).store(number, Ordering::Relaxed);
-        word(record::GENERATION).store(self.generation, Ordering::Relaxed);
-        word(record::COUNT).store(self.entries.len() as u64, Ordering::Relaxed);
-        for (i, (key, place)) in self.entries.iter().enumerate() {
-            let entry = record::ENTRIES + i * record::ENTRY_BYTES;
-            let words = [key.pack(), place.position, place.sequence];
-            for (j, value) in words.into_iter().enumerate() {
-                word(entry + j * 8).store(value, Ordering::Relaxed);
-                sum.add(value);
-            }
+    }
+
+    /// Adds an entry to the record that the next commit makes count.
+    ///
+    /// # If we die here
+    /// Nothing: the slot's number is not committed.
+    ///
+    /// # Panics
+    /// With more entries than the segment has lanes and inputs: that is our own bug.
+    #[inline]
+    pub fn add(&mut self, key: Key, place: Place) {
+        assert!(self.count < self.entries_max);
+        if self.count == 0 {
+            self.begin();
         }
-        word(record::STATE_SLOT).store(self.state_slot, Ordering::Relaxed);
-        sum.add(self.state_slot);
-        word(record::CHECKSUM).store(sum.sum, Ordering::Relaxed);
+        let entry = self.at + record::ENTRIES + self.count * record::ENTRY_BYTES;
+        let words = [key.pack(), place.position, place.sequence];
+        // Relaxed: published by the Release of the number in `commit`.
+        self.region.store_row(entry, words);
+        words.into_iter().for_each(|word| self.sum.add(word));
+        self.count += 1;
+    }
+
+    /// Ends the record and commits it. The caller publishes marks and headers afterwards.
+    ///
+    /// # If we die here
+    /// Before the store of the number nothing of the step exists; after it all of it does, marks and headers or not.
+    #[inline]
+    pub fn commit(&mut self) {
+        if self.count == 0 {
+            self.begin();
+        }
+        let number = self.number + 1;
+        let (count, state_slot) = (self.count as u64, self.state_slot);
+        self.sum.add(state_slot);
+        self.sum.add(count);
+        // Relaxed: published by the Release of the number below.
+        self.region.store_row(self.at, [number, self.generation, count, self.sum.sum, state_slot]);
         // Release: pairs with the Acquire in `read` (peers before they sleep, supervisor after a death); publishes the
         // slot, and every frame, fact and payload that the step wrote. This store is the commit.
         self.region.word(desk::COMMIT).store(number, ordering(Site::CommitStore, Ordering::Release));
         self.number = number;
-        self.entries.clear();
+        self.count = 0;
     }
 }
+
+const _: () = assert!(
+    record::NUMBER == 0
+        && record::GENERATION == 8
+        && record::COUNT == 16
+        && record::CHECKSUM == 24
+        && record::STATE_SLOT == 32,
+    "`Committer::commit` stores them as a row"
+);
 
 /// The slot of a step's record.
 #[inline]
@@ -140,9 +162,10 @@ struct Checksum {
 }
 
 impl Checksum {
-    fn new(number: u64, generation: u64, count: u64) -> Self {
+    #[inline]
+    fn new(number: u64, generation: u64) -> Self {
         let mut sum = Checksum { sum: 0x5348_4f41_4c31_0001, factor: 0x9e37_79b9_7f4a_7c15 };
-        [number, generation, count].into_iter().for_each(|w| sum.add(w));
+        [number, generation].into_iter().for_each(|w| sum.add(w));
         sum
     }
 
@@ -220,7 +243,7 @@ fn slot_into(region: &Region, shape: &SegmentShape, into: &mut Record) -> bool {
     if word(record::NUMBER) != into.number || count > shape.record_entries() as u64 {
         return false;
     }
-    let mut sum = Checksum::new(into.number, word(record::GENERATION), count);
+    let mut sum = Checksum::new(into.number, word(record::GENERATION));
     for i in 0..count as usize {
         let entry = record::ENTRIES + i * record::ENTRY_BYTES;
         let [key, position, sequence] = [0, 8, 16].map(|o| word(entry + o));
@@ -229,6 +252,7 @@ fn slot_into(region: &Region, shape: &SegmentShape, into: &mut Record) -> bool {
     }
     into.state_slot = word(record::STATE_SLOT);
     sum.add(into.state_slot);
+    sum.add(count);
     (sum.sum == word(record::CHECKSUM) || placed(Bug::ChecksumForgotten)) && matches!(into.state_slot, 1 | 2)
 }
 

@@ -28,7 +28,7 @@ mod sources;
 
 pub use cursor::Cursor;
 pub use member::Membership;
-pub use sources::Sources;
+pub use sources::{Glance, Sources};
 
 /// Which lane a consumer reads, and which of its messages.
 #[derive(Clone, Debug)]
@@ -212,8 +212,15 @@ impl Consumer {
         self.sources.fingerprint()
     }
 
+    /// A quick look: finds what [`Consumer::poll`] would find, or says that this is to be asked. Who spins sees a message as soon as
+    /// this turns round.
+    #[inline(always)]
+    pub fn glance(&self) -> Glance {
+        let usual = self.end.share.1 == 1 && self.cursor.is_published();
+        if usual { self.sources.glance(self.cursor.at) } else { Glance::Unusual }
+    }
+
     /// Looks for the next message for this consumer. Skips padding, other members' messages, and exhausted incarnations.
-    #[inline]
     pub fn poll(&mut self) -> Polled {
         if self.cursor.in_group() {
             return self.poll_in_group();
@@ -297,6 +304,7 @@ impl Consumer {
     ///
     /// # If we die here
     /// The successor skips the same frames again.
+    #[inline]
     pub fn publish_skipped(&mut self, thorough: bool) -> bool {
         (thorough || !self.cursor.in_group()) && self.cursor.publish_skipped()
     }

@@ -97,6 +97,12 @@ impl Facts {
         Ok(Facts { len, kind, extended, sequence: (word >> 32) as u32 })
     }
 
+    /// Whether it is a message without an extension.
+    #[inline]
+    pub fn is_plain(self) -> bool {
+        self.kind == Kind::Message && !self.extended
+    }
+
     /// Position behind the frame that begins at `position`.
     #[inline]
     pub fn end(self, position: u64) -> u64 {

@@ -15,7 +15,7 @@ pub use modelled::Region;
 #[cfg(not(loom))]
 mod mapped {
     use crate::bug::{Bug, placed};
-    use crate::sync::AtomicU64;
+    use crate::sync::{AtomicU64, Ordering};
     use core::{mem::MaybeUninit, ptr::NonNull};
     use memmap2::{Advice, MmapOptions, MmapRaw};
     use std::{io, os::fd::AsFd, os::fd::AsRawFd, sync::Arc};
@@ -138,10 +138,25 @@ mod mapped {
         /// When the offset is not aligned or not inside: that is our own bug, offsets from peers are checked before.
         #[inline]
         pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
-            assert!(offset.is_multiple_of(8) && offset < self.len_bytes && self.len_bytes - offset >= 8);
-            // SAFETY: inside the mapping and aligned (checked above; the base is at least 8-aligned). Every access
-            // to shared words is atomic, on both sides, so a reference to an atomic is all that is ever formed.
+            assert!(offset.is_multiple_of(8) && offset < self.len_bytes);
+            // SAFETY: inside the mapping and aligned (checked above; the base is at least 8-aligned, and what is mapped or
+            // allocated ends at a multiple of 8 at or behind the length). Every access to shared words is atomic, on both
+            // sides, so a reference to an atomic is all that is ever formed.
             unsafe { &*self.base.as_ptr().add(offset).cast::<AtomicU64>() }
+        }
+
+        /// Stores neighbouring words, the first one's offset being 8-aligned; in no order among them.
+        ///
+        /// # Panics
+        /// As [`Region::word`].
+        #[inline]
+        pub(crate) fn store_row<const N: usize>(&self, offset: usize, values: [u64; N]) {
+            assert!(offset.is_multiple_of(8) && offset < self.len_bytes && self.len_bytes - offset >= N * 8);
+            // SAFETY: as in `word`, for all of them.
+            let words = unsafe { &*self.base.as_ptr().add(offset).cast::<[AtomicU64; N]>() };
+            for (word, value) in words.iter().zip(values) {
+                word.store(value, Ordering::Relaxed);
+            }
         }
 
         /// Asks for the line at an offset, ahead of a read: a hint, which changes nothing.
@@ -294,6 +309,13 @@ mod modelled {
         pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
             assert!(offset.is_multiple_of(8));
             &self.words[offset / 8].value
+        }
+
+        #[track_caller]
+        pub(crate) fn store_row<const N: usize>(&self, offset: usize, values: [u64; N]) {
+            for (i, value) in values.into_iter().enumerate() {
+                self.word(offset + i * 8).store(value, Ordering::Relaxed);
+            }
         }
 
         pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {

@@ -2,7 +2,7 @@
 
 use super::World;
 use crate::board::{Request, Status};
-use crate::consumer::{Consumer, Frame, InputEnd, Membership, Polled};
+use crate::consumer::{Consumer, Frame, Glance, InputEnd, Membership, Polled};
 use crate::layout::SegmentShape;
 use crate::links::{Links, Port};
 use crate::waking::{self};
@@ -15,6 +15,8 @@ use std::sync::Arc;
 pub struct Inputs {
     consumers: Vec<Consumer>,
     next: usize,
+    /// The version of the links that all consumers have taken over.
+    synced: u64,
     /// A permanent agent waits for producers that an operator may start again.
     closes: bool,
     /// Inputs of groups of which the supervisor was told that they are closed.
@@ -55,7 +57,7 @@ impl Inputs {
         });
         let consumers: Vec<Consumer> = consumers.collect();
         let told_closed = vec![false; consumers.len()];
-        Inputs { consumers, next: 0, closes: !manifest.permanent, told_closed }
+        Inputs { consumers, next: 0, synced: u64::MAX, closes: !manifest.permanent, told_closed }
     }
 
     /// A reading end.
@@ -67,6 +69,7 @@ impl Inputs {
     /// Takes over new incarnations and verdicts; lets go of what no input needs.
     pub fn sync(&mut self, links: &mut Links) {
         self.consumers.iter_mut().for_each(|c| c.sync(links));
+        self.synced = links.version();
         let mut oldest: HashMap<usize, u32> = HashMap::new();
         for consumer in &self.consumers {
             let needed = oldest.entry(consumer.end().neighbour).or_insert(u32::MAX);
@@ -78,8 +81,9 @@ impl Inputs {
     /// Looks once at the inputs in `among`, in turns so that none starves.
     ///
     /// `None` when there is nothing. Skipped messages are acknowledged here.
+    #[inline]
     pub fn look<P: Port>(&mut self, among: &[usize], world: &mut World<P>, thorough: bool) -> Option<Found> {
-        if self.consumers.iter().any(|c| c.stale(&world.links)) {
+        if self.synced != world.links.version() {
             self.sync(&mut world.links);
         }
         let request = world.request();
@@ -95,13 +99,28 @@ impl Inputs {
             }
             let input = among[self.next];
             self.next += 1;
+            match self.consumers[input].glance() {
+                Glance::Message(frame) => {
+                    world.note_message();
+                    return Some(Found::Message(input, frame));
+                }
+                Glance::Empty if !thorough => continue,
+                Glance::Empty | Glance::Unusual => {}
+            }
             if let Some(frame) = self.poll(input, world, thorough) {
                 return Some(Found::Message(input, frame));
             }
         }
-        if !thorough {
-            return None;
-        }
+        if thorough { self.look_for_an_end(among, world, request) } else { None }
+    }
+
+    #[cold]
+    fn look_for_an_end<P: Port>(
+        &mut self,
+        among: &[usize],
+        world: &mut World<P>,
+        request: Request,
+    ) -> Option<Found> {
         // A thorough look found nothing: nothing is committed that was not read.
         self.tell_closed(among, world);
         let closed = self.closes && !among.is_empty() && among.iter().all(|&i| self.closed(i, &world.links));

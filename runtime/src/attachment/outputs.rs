@@ -22,6 +22,8 @@ const STAMP_EVERY: u64 = 64;
 /// The writing ends, and the commit record.
 pub struct Outputs {
     pub(super) producers: Vec<Producer>,
+    /// The lanes that hold hidden frames.
+    touched: Vec<usize>,
     committer: Committer,
     stamp_next: bool,
     state: StateWriter,
@@ -66,9 +68,10 @@ impl Outputs {
             lane.groups.iter().for_each(|entry| producer.add_group(super::table(entry, claims)));
             producer
         });
-        let producers = producers.collect();
+        let producers: Vec<Producer> = producers.collect();
         let committer = Committer::new(region.clone(), &manifest.shape, manifest.generation);
         Outputs {
+            touched: Vec::with_capacity(producers.len()),
             producers,
             committer,
             stamp_next: false,
@@ -98,9 +101,11 @@ impl Outputs {
     ) -> io::Result<Result<(), SendError>> {
         let stamp_ns = self.stamp(lane);
         let producer = &mut self.producers[lane];
+        let first = !producer.touched();
         if let Some(claim) = producer.claim_room()
             && try_fill(producer, claim, stamp_ns, message)
         {
+            self.note_touched(lane, first);
             return Ok(Ok(()));
         }
         let Some(len) = message.exact() else { return Ok(Err(SendError::Refused)) };
@@ -110,7 +115,15 @@ impl Outputs {
         };
         let filled = try_fill(&mut self.producers[lane], claim, stamp_ns, message);
         assert!(filled, "a message is encoded in as many bytes as it was measured to take");
+        self.note_touched(lane, first);
         Ok(Ok(()))
+    }
+
+    #[inline]
+    fn note_touched(&mut self, lane: usize, first: bool) {
+        if first {
+            self.touched.push(lane);
+        }
     }
 
     /// Writes one hidden frame by hand: claims `len` bytes and lets `fill` write them and say how many it used.
@@ -132,10 +145,14 @@ impl Outputs {
             Err(error) => return Ok(Err(error)),
         };
         let producer = &mut self.producers[lane];
-        Ok(Ok(fill(&mut producer.bytes_by_hand(&claim)[skip as usize..]).map(|used| {
+        let first = !producer.touched();
+        let filled = fill(&mut producer.bytes_by_hand(&claim)[skip as usize..]);
+        if let Ok(used) = filled {
             assert!(used <= len, "a claim of {len} bytes was filled with {used}");
             producer.finish(claim, used as u64 + skip, stamp_ns);
-        })))
+            self.note_touched(lane, first);
+        }
+        Ok(Ok(filled.map(|_| ())))
     }
 
     /// The time for the next frame's header, if it is one of the sampled.
@@ -197,7 +214,9 @@ impl Outputs {
 
     /// Forgets every hidden frame.
     pub fn abort(&mut self) {
-        self.producers.iter_mut().for_each(Producer::abort);
+        if !placed(Bug::AbortForgotten) {
+            self.touched.drain(..).for_each(|lane| self.producers[lane].abort());
+        }
         self.state.abort();
     }
 
@@ -226,11 +245,11 @@ impl Outputs {
         {
             cursor.publish_early(frame);
         }
-        let touched = self.producers.iter().filter(|p| p.touched()).count();
         if self.state.changed()
-            || touched + usize::from(input.is_some()) > 1 + usize::from(placed(Bug::RecordSpared))
+            || self.touched.len() + usize::from(input.is_some()) > 1 + usize::from(placed(Bug::RecordSpared))
         {
-            for (lane, producer) in self.producers.iter().enumerate().filter(|(_, p)| p.touched()) {
+            for &lane in &self.touched {
+                let producer = &self.producers[lane];
                 if placed(Bug::RecordWithoutLastLane) && lane > 0 {
                     continue;
                 }
@@ -256,7 +275,13 @@ impl Outputs {
         }
         world.note_message();
         let input = input.map(|(_, cursor, frame)| (cursor, frame));
-        if waking::publish_and_ring(&mut self.producers, input, world)? > 0 {
+        let touched = match self.touched[..] {
+            [] => &mut [],
+            [lane] => std::slice::from_mut(&mut self.producers[lane]),
+            _ => &mut self.producers[..],
+        };
+        self.touched.clear();
+        if waking::publish_and_ring(touched, input, world)? > 0 {
             self.stamp_next = true;
         }
         Ok(())

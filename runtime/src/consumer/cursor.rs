@@ -80,8 +80,15 @@ impl Cursor {
         }
     }
 
+    /// Whether it counts and stands where the producer sees it.
+    #[inline]
+    pub(super) fn is_published(&self) -> bool {
+        self.member.is_none() && self.published == self.at.position
+    }
+
     /// Publishes what polling moved over without a message for this consumer, or what dead members left done. True when there
     /// was something; the caller then looks at the producer's want.
+    #[inline]
     pub(super) fn publish_skipped(&mut self) -> bool {
         let before = self.published;
         match &self.member {
