@@ -10,6 +10,7 @@
 
 #[cfg(not(loom))]
 pub mod again;
+#[cfg(not(loom))]
 pub mod attachment;
 #[cfg(all(feature = "beacon", not(loom)))]
 pub mod beacon;
