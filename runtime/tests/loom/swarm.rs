@@ -4,7 +4,7 @@
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
 use shoal_runtime::claims::{self, ClaimTable};
 use shoal_runtime::commit::{self, Committer, Key};
-use shoal_runtime::consumer::{Consumer, Frame, InputEnd, Membership, Polled};
+use shoal_runtime::consumer::{Consumer, Frame, Glance, InputEnd, Membership, Polled};
 use shoal_runtime::desk::Desk;
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::image::{self, Origin};
@@ -286,6 +286,11 @@ impl Receiver {
             if consumer.stale(&agent.links) {
                 consumer.sync(&mut agent.links);
                 agent.links.release(i, consumer.oldest_needed());
+            }
+            match consumer.glance() {
+                Glance::Message(frame) => return Some((i, frame)),
+                Glance::Empty if !thorough => continue,
+                Glance::Empty | Glance::Unusual => {}
             }
             match waking::look_at_input(consumer, thorough, &mut agent.links) {
                 Polled::Frame(frame) => return Some((i, frame)),
