@@ -151,13 +151,13 @@ pub fn latency_of(star: &mut Star, mode: &str, bytes: usize, share: u64) -> io::
             p95_ns: at(1),
             p99_ns: at(2),
             p999_ns: at(3),
-            msgs_per_s: None,
             floor: Some(floor),
             ratio_p50: Some(spread(ratios.iter().copied()).median),
             ratio_p99: Some(spread(ratios_p99).median),
             against: names[which].into(),
             message: message(bytes),
             ratios,
+            ..Outcome::default()
         }
     };
     Ok([outcome("latency", 2.0), outcome("round_trip", 1.0)])

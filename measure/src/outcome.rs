@@ -68,6 +68,15 @@ pub struct Outcome {
     /// The same of the p99.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratio_p99: Option<f64>,
+    /// Of a process, or of a swarm's every agent: bytes of memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    /// Clock ticks of CPU time that all processes together used while nothing happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_ticks: Option<u64>,
+    /// Descriptors that the supervisor had open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub descriptors: Option<u64>,
     /// What the floor is.
     pub against: String,
     /// What is sent, and how far peers are trusted.

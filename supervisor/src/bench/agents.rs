@@ -29,8 +29,11 @@ pub fn main(args: &[OsString]) -> ExitCode {
         [Some("source")] => shoal_agent::run(source),
         [Some("sink")] => shoal_agent::run(sink),
         [Some("rogue")] => shoal_agent::run(rogue),
+        [Some("idle"), Some(publishes), Some(subscribes)] => {
+            shoal_agent::run(|agent| idle(agent, publishes, subscribes))
+        }
         _ => {
-            eprintln!("usage: shoal agent bench source|sink|rogue (started by `shoal bench`)");
+            eprintln!("usage: shoal agent bench source|sink|rogue|idle (started by `shoal bench`)");
             ExitCode::from(2)
         }
     }
@@ -71,5 +74,12 @@ fn rogue(agent: &mut Agent) -> Result<()> {
             std::thread::park();
         }
     })?;
+    agent.serve()
+}
+
+/// Has a lane, and sleeps until it is asked to end.
+fn idle(agent: &mut Agent, publishes: &str, subscribes: &str) -> Result<()> {
+    agent.publish::<Beat>(publishes)?;
+    agent.on::<Beat>(subscribes, |_, _| Ok(()))?;
     agent.serve()
 }

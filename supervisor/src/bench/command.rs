@@ -1,6 +1,6 @@
 //! `shoal bench`: runs the cases, shows what comes as it comes, writes what was asked for.
 
-use super::{CASES, PEER, html, lives, removals, table};
+use super::{CASES, PEER, html, lives, removals, scale, table};
 use crate::cli::{BAD_INPUT, BenchOptions, FAILED, Failure, print};
 use shoal_measure::cases::{self, Bench};
 use shoal_measure::compare::{compare, read};
@@ -88,7 +88,7 @@ fn recorded(option: &str, path: &Path) -> Told<Run> {
 }
 
 fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<(), String> {
-    let mut lives: Option<lives::Lives> = None;
+    let mut lives: Option<[lives::Lives; 2]> = None;
     for &case in asked {
         let mut bench = Bench { args: &PEER, share, each };
         let of_star = match case {
@@ -96,6 +96,7 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
             "throughput" => Some(cases::throughput(&mut bench)),
             "step" => Some(cases::step(&mut bench)),
             "fan" => Some(cases::fan(&mut bench)),
+            "scale" => Some(scale::run(share, &mut bench).map_err(std::io::Error::other)),
             _ => None,
         };
         if let Some(measured) = of_star {
@@ -110,9 +111,15 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
         // Starts and recoveries are of the same kills.
         let of_kills = match lives.take() {
             Some(lives) => lives,
-            None => lives::run(lives::KILLS).map_err(|e| format!("measuring {case}: {e}"))?,
+            None => {
+                let run = |standbys| lives::run(lives::KILLS, standbys);
+                let both = run(0).and_then(|cold| Ok([cold, run(1)?]));
+                both.map_err(|e| format!("measuring {case}: {e}"))?
+            }
         };
-        of_kills.outcomes().into_iter().filter(|outcome| outcome.case == case).for_each(&mut *bench.each);
+        let outcomes =
+            of_kills.iter().zip(["cold", "standby"]).flat_map(|(lives, mode)| lives.outcomes(mode));
+        outcomes.filter(|outcome| outcome.case == case).for_each(&mut *bench.each);
         lives = Some(of_kills);
     }
     Ok(())

@@ -50,18 +50,19 @@ pub struct Lives {
     pub seconds: f64,
 }
 
-/// Runs the swarm.
+/// Runs the swarm; its sink has so many standbys, and is killed only while all of them are parked.
 ///
 /// # Errors
 /// In words: what is lacking, or did not come back.
-pub fn run(kills: usize) -> Result<Lives, String> {
+pub fn run(kills: usize, standbys: usize) -> Result<Lives, String> {
     let name = format!("bench-{}", std::process::id());
     let _ = run_dir::list_running();
     let mut signals = Signals::new()?;
     let folder = RunDir::claim(&name).map_err(|e| e.to_string())?;
-    let file = swarm_file(&name)?;
+    let file = swarm_file(&name, standbys)?;
     let mut killer = Killer {
         kills,
+        standbys,
         raw: Raw::start()?,
         lives: Lives::default(),
         phase: Phase::Before,
@@ -110,6 +111,7 @@ enum Phase {
 
 struct Killer {
     kills: usize,
+    standbys: usize,
     raw: Raw,
     lives: Lives,
     phase: Phase,
@@ -127,6 +129,10 @@ impl Killer {
         let Some(sink) = swarm.agents.iter().position(|agent| agent.name == "sink") else { return Ok(()) };
         match self.phase {
             Phase::Rest(until) if until <= Instant::now() => {
+                if swarm.agents[sink].parked().count() < self.standbys {
+                    self.phase = Phase::Rest(Instant::now() + LOOK_EVERY);
+                    return Ok(());
+                }
                 let generation = swarm.agents[sink].generation;
                 let at_ns = now_ns();
                 if swarm.kill(sink) {
@@ -255,7 +261,7 @@ pub fn be_born() -> io::Result<()> {
     }
 }
 
-fn swarm_file(name: &str) -> Result<SwarmFile, String> {
+fn swarm_file(name: &str, standbys: usize) -> Result<SwarmFile, String> {
     let binary = toml::Value::String(config::own_binary()?);
     let text = format!(
         r#"
@@ -272,19 +278,20 @@ fn swarm_file(name: &str) -> Result<SwarmFile, String> {
         command = [{binary}, "agent", "bench", "sink"]
         subscribes = ["beats"]
         stop_timeout = "10s"
+        standby = {standbys}
         "#
     );
     config::parse(Path::new("the bench's swarm file"), &text).map_err(|e| e.to_string())
 }
 
 impl Lives {
-    /// As results: `spawn` and `recovery`.
-    pub fn outcomes(&self) -> [Outcome; 2] {
+    /// As results: `spawn` and `recovery`. With standbys a start is a promotion.
+    pub fn outcomes(&self, mode: &str) -> [Outcome; 2] {
         [
-            outcome("spawn", "cold", &self.starts_ns, &self.raw_starts_ns, "vfork and exec to main"),
+            outcome("spawn", mode, &self.starts_ns, &self.raw_starts_ns, "vfork and exec to main"),
             outcome(
                 "recovery",
-                "cold",
+                mode,
                 &self.recoveries_ns,
                 &self.raw_recoveries_ns,
                 "kill, pidfd, vfork and exec to main",

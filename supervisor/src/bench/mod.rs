@@ -1,6 +1,6 @@
 //! `shoal bench`: figures of this machine, each beside its floor, from real processes of this same binary.
 //!
-//! What two or a few processes do is measured in the crate `shoal-measure`; here is what needs a supervisor (`lives`, `removals`), and
+//! What two or a few processes do is measured in the crate `shoal-measure`; here is what needs a supervisor (`lives`, `removals`, `scale`), and
 //! what the command shows: a table (`table`), a page (`html`), JSON, a comparison (`command`).
 
 pub mod agents;
@@ -8,12 +8,13 @@ pub mod command;
 pub mod html;
 pub mod lives;
 pub mod removals;
+pub mod scale;
 pub mod table;
 
 use std::process::ExitCode;
 
 /// The cases, in the order in which they run.
-pub const CASES: [&str; 7] = ["latency", "throughput", "step", "fan", "spawn", "recovery", "removal"];
+pub const CASES: [&str; 8] = ["latency", "throughput", "step", "fan", "spawn", "recovery", "removal", "scale"];
 /// The command line of a measured process.
 pub const PEER: [&str; 1] = ["bench-peer"];
 
