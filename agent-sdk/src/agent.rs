@@ -95,10 +95,10 @@ impl Agent {
     /// # Errors
     /// In words for the author: no such channel, not published by this agent, or another type of message.
     pub fn publish<T: Payload>(&mut self, channel: &str) -> Result<Publisher<T>> {
-        let index = handle::channel::<T>(&self.core.at.manifest, channel)?;
-        let lane = self.core.at.manifest.lanes.iter().position(|l| l.channel == index);
         let way = Way::Publishes;
-        let lane = lane.ok_or_else(|| handle::wrong_way(&self.core.at.manifest, index, way))?;
+        let index = handle::channel::<T>(&self.core.at.manifest, channel, way)?;
+        let lane = self.core.at.manifest.lanes.iter().position(|l| l.channel == index);
+        let lane = lane.ok_or_else(|| handle::wrong_way(&self.core.at.manifest, channel, way))?;
         handle::check_size::<T>(&self.core.at.manifest, lane)?;
         self.core.declare::<T>(index, way)?;
         Ok(Publisher::new(lane))
@@ -111,12 +111,12 @@ impl Agent {
     /// As [`Agent::publish`], and when the agent subscribed the channel before.
     pub fn subscribe<T: Payload>(&mut self, channel: &str) -> Result<Subscription<T>> {
         let manifest = &self.core.at.manifest;
-        let index = handle::channel::<T>(manifest, channel)?;
+        let way = Way::Subscribes;
+        let index = handle::channel::<T>(manifest, channel, way)?;
         let inputs = manifest.inputs.iter().enumerate().filter(|(_, i)| i.channel == index);
         let inputs: Vec<usize> = inputs.map(|(i, _)| i).collect();
-        let way = Way::Subscribes;
         if inputs.is_empty() {
-            return Err(handle::wrong_way(manifest, index, way));
+            return Err(handle::wrong_way(manifest, channel, way));
         }
         if self.subscriptions.iter().any(|s| s.channel == index) {
             return Err(Error::from(format!(

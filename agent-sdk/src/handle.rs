@@ -67,7 +67,7 @@ pub(crate) fn message_id<'a>(manifest: &'a Manifest, input: usize, frame: &Frame
     let entry = &manifest.inputs[input];
     MessageId {
         agent: &manifest.neighbours[entry.neighbour as usize].name,
-        channel: &manifest.channels[entry.channel as usize].name,
+        channel: &manifest.channel(entry.channel).name,
         position: frame.at.position,
     }
 }
@@ -80,21 +80,23 @@ fn table(manifest: &Manifest) -> &str {
 }
 
 /// Finds a channel that carries `T`.
-pub(crate) fn channel<T: Payload>(manifest: &Manifest, name: &str) -> Result<u32> {
-    let Manifest { file, name: agent, channels, .. } = manifest;
-    let Some(index) = channels.iter().position(|c| c.name == name) else {
-        let near = channels.iter().map(|c| (strsim::damerau_levenshtein(&c.name, name), &c.name)).min();
+pub(crate) fn channel<T: Payload>(manifest: &Manifest, name: &str, way: Way) -> Result<u32> {
+    let Manifest { file, name: agent, channels, channel_names, .. } = manifest;
+    let Some(entry) = channels.iter().find(|c| c.name == name) else {
+        if channel_names.lines().any(|known| known == name) {
+            return Err(wrong_way(manifest, name, way));
+        }
+        let near = channel_names.lines().map(|c| (strsim::damerau_levenshtein(c, name), c)).min();
         let hint = match near {
             Some((distance, near)) if distance <= 1 + name.len() / 3 => format!("; did you mean `{near}`?"),
             _ => String::new(),
         };
-        let all: Vec<String> = channels.iter().map(|c| format!("`{}`", c.name)).collect();
+        let all: Vec<String> = channel_names.lines().map(|c| format!("`{c}`")).collect();
         return Err(Error::from(format!(
             "agent `{agent}` asks for channel `{name}`, which {file} does not have{hint} It has {}",
             if all.is_empty() { "none".to_owned() } else { all.join(", ") }
         )));
     };
-    let entry = &channels[index];
     if entry.message != T::NAME {
         return Err(Error::from(format!(
             "channel `{name}` carries `{}` ({file}:{}), but agent `{agent}` uses it with `{}`: change `message` there, \
@@ -104,7 +106,7 @@ pub(crate) fn channel<T: Payload>(manifest: &Manifest, name: &str) -> Result<u32
             T::NAME
         )));
     }
-    Ok(index as u32)
+    Ok(entry.index)
 }
 
 /// Which way a channel goes.
@@ -124,12 +126,12 @@ impl Way {
 }
 
 /// The agent has no lane of a channel in this direction.
-pub(crate) fn wrong_way(manifest: &Manifest, channel: u32, way: Way) -> Error {
+pub(crate) fn wrong_way(manifest: &Manifest, name: &str, way: Way) -> Error {
     let Manifest { file, line, name: agent, .. } = manifest;
-    let name = &manifest.channels[channel as usize].name;
+    let channel = manifest.channels.iter().find(|c| c.name == name).map(|c| c.index);
     let has_other = match way {
-        Way::Publishes => manifest.inputs.iter().any(|i| i.channel == channel),
-        Way::Subscribes => manifest.lanes.iter().any(|l| l.channel == channel),
+        Way::Publishes => manifest.inputs.iter().any(|i| Some(i.channel) == channel),
+        Way::Subscribes => manifest.lanes.iter().any(|l| Some(l.channel) == channel),
     };
     let other = match (has_other, way) {
         (false, _) => "",
@@ -146,7 +148,7 @@ pub(crate) fn wrong_way(manifest: &Manifest, channel: u32, way: Way) -> Error {
 /// The supervisor refused a declaration.
 pub(crate) fn refused<T: Payload>(manifest: &Manifest, channel: u32, way: Way, refusal: &str) -> Error {
     let Manifest { file, name: agent, .. } = manifest;
-    let entry = &manifest.channels[channel as usize];
+    let entry = manifest.channel(channel);
     Error::from(format!(
         "agent `{agent}` {} channel `{}` ({file}:{}) with a `{}` of fingerprint {}: {refusal}",
         way.key(),
@@ -161,7 +163,7 @@ pub(crate) fn refused<T: Payload>(manifest: &Manifest, channel: u32, way: Way, r
 pub(crate) fn unread(manifest: &Manifest, input: usize) -> Error {
     let Manifest { file, name: agent, .. } = manifest;
     let entry = &manifest.inputs[input];
-    let channel = &manifest.channels[entry.channel as usize].name;
+    let channel = &manifest.channel(entry.channel).name;
     Error::from(format!(
         "agent `{agent}` subscribes channel `{channel}` ({file}:{}) but says ready without reading it, so that its \
          producers would wait for ever: call `agent.on` or `agent.subscribe` before, or take it out of `subscribes` of \
@@ -177,7 +179,7 @@ pub(crate) fn check_size<T: Payload>(manifest: &Manifest, lane: usize) -> Result
     if T::MIN_BYTES as u64 <= max_bytes {
         return Ok(());
     }
-    let entry = &manifest.channels[manifest.lanes[lane].channel as usize];
+    let entry = manifest.channel(manifest.lanes[lane].channel);
     Err(Error::from(format!(
         "a message `{}` takes {} bytes at least, channel `{}` takes {max_bytes} (half of its capacity): raise `capacity` of \
          [channel.{}] ({}:{})",

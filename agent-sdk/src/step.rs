@@ -278,7 +278,7 @@ impl<'a> Step<'a> {
     #[cold]
     fn not_sent(&mut self, lane: usize, error: attachment::SendError, message_bytes: Option<u64>) -> Error {
         let manifest = self.parts.manifest;
-        let entry = &manifest.channels[manifest.lanes[lane].channel as usize];
+        let entry = manifest.channel(manifest.lanes[lane].channel);
         let channel = entry.name.clone();
         let error = match error {
             attachment::SendError::Full => SendError::Full { channel },

@@ -17,8 +17,12 @@ use std::time::{Duration, Instant};
 
 fn manifest() -> Manifest {
     let lane = |channel| LaneShape { capacity_bytes: 4096, when_full: WhenFull::Block, channel };
-    let channel =
-        |name: &str, message: &str, line| ChannelEntry { name: name.into(), message: message.into(), line };
+    let channel = |index, name: &str, message: &str, line| ChannelEntry {
+        index,
+        name: name.into(),
+        message: message.into(),
+        line,
+    };
     let lister = SegmentShape { lanes: vec![lane(0)], input_count: 0, state_bytes: 0 };
     Manifest {
         swarm: "wordcount".into(),
@@ -35,7 +39,8 @@ fn manifest() -> Manifest {
         standby: false,
         shape: SegmentShape { lanes: vec![lane(1)], input_count: 1, state_bytes: 0 },
         board: BoardShape { channel_count: 2, agents: vec![(1, 1), (1, 0)], ..BoardShape::default() },
-        channels: vec![channel("tasks", "Task", 5), channel("counts", "Count", 9)],
+        channels: vec![channel(0, "tasks", "Task", 5), channel(1, "counts", "Count", 9)],
+        channel_names: "tasks\ncounts".into(),
         neighbours: vec![NeighbourEntry { agent: 1, name: "lister".into(), shape: lister, read: true }],
         lanes: vec![LaneEntry { channel: 1, line: 21, readers: Vec::new(), groups: Vec::new() }],
         inputs: vec![InputEntry {

@@ -238,7 +238,8 @@ pub(crate) fn manifest(agent: u32, spokes: u32, board: &BoardShape) -> Manifest 
     };
     let name = |agent: u32| if agent == 0 { "hub".to_owned() } else { format!("spoke.{agent}") };
     let peers: Vec<u32> = if agent == 0 { (1..=spokes).collect() } else { vec![0] };
-    let channel = |name: &str| ChannelEntry { name: name.into(), message: "Load".into(), line: 0 };
+    let channel =
+        |index, name: &str| ChannelEntry { index, name: name.into(), message: "Load".into(), line: 0 };
     // What a spoke sends arrives at the hub's input of its place; what the hub sends, at each spoke's only one.
     let reader = |place: usize| ReaderEntry {
         neighbour: place as u32,
@@ -272,7 +273,8 @@ pub(crate) fn manifest(agent: u32, spokes: u32, board: &BoardShape) -> Manifest 
         standby: false,
         shape: shape(agent),
         board: board.clone(),
-        channels: vec![channel("there"), channel("back")],
+        channels: vec![channel(0, "there"), channel(1, "back")],
+        channel_names: "there\nback".into(),
         neighbours: peers.iter().map(neighbour).collect(),
         lanes: vec![LaneEntry {
             channel: channel_of(agent),

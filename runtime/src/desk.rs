@@ -249,6 +249,25 @@ pub fn view(region: &Region) -> DeskView {
     }
 }
 
+/// Looks at a desk without a map: of an incarnation that sleeps, a number that is another one after anything that it did or counted.
+/// Torn or made up, it only ever says that there is something to look at.
+///
+/// # Errors
+/// The kernel's refusal.
+#[cfg(not(loom))]
+pub fn peek_asleep(segment: impl std::os::fd::AsFd) -> std::io::Result<Option<u64>> {
+    const BYTES: usize = crate::layout::recorder::TAKEN - desk::LIFE;
+    let mut bytes = [0; BYTES];
+    if rustix::io::pread(segment, &mut bytes[..], desk::LIFE as u64)? != BYTES {
+        return Err(std::io::Error::other("a segment is shorter than its desk"));
+    }
+    let (words, _) = bytes.as_chunks::<8>();
+    let parked = u64::from_le_bytes(words[(desk::PARKED - desk::LIFE) / 8]);
+    let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+    let sum = words.iter().fold(0, |sum, word| mix(sum, u64::from_le_bytes(*word)));
+    Ok((parked & 1 == 1).then_some(sum))
+}
+
 /// Reads what a member of groups noted before it claimed: the numbers of the messages of an input that it held, or was about to.
 pub fn intents(region: &Region, shape: &SegmentShape, index: usize) -> Vec<u64> {
     let first = shape.input_offset(index) + input::INTENTS;
@@ -264,15 +283,10 @@ pub fn counter(region: &Region, counter: Counter) -> u64 {
 }
 
 /// A latency histogram outside shared memory: 16 buckets an octave, at most 6.25 % wide.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Histogram {
+    /// Empty while nothing was counted: most of a thousand never are.
     counts: Vec<u64>,
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Histogram { counts: vec![0; HISTOGRAM_BUCKETS] }
-    }
 }
 
 const SUB_BITS: u32 = 4;
@@ -300,7 +314,7 @@ fn bucket_start(index: usize) -> u64 {
 }
 
 impl Histogram {
-    /// How many values each bucket holds.
+    /// How many values each bucket holds; nothing while none holds any.
     pub fn counts(&self) -> &[u64] {
         &self.counts
     }
@@ -315,20 +329,31 @@ impl Histogram {
 
     /// Adds what a desk has counted.
     pub fn add_desk(&mut self, region: &Region) {
-        for (i, count) in self.counts.iter_mut().enumerate() {
+        for i in 0..HISTOGRAM_BUCKETS {
             // Relaxed: for show.
-            *count = count.wrapping_add(region.word(desk::HISTOGRAM + i * 8).load(Ordering::Relaxed));
+            let more = region.word(desk::HISTOGRAM + i * 8).load(Ordering::Relaxed);
+            if more > 0 {
+                let count = &mut self.buckets()[i];
+                *count = count.wrapping_add(more);
+            }
         }
     }
 
     /// Adds one value.
     pub fn add(&mut self, ns: u64) {
-        self.counts[bucket(ns)] += 1;
+        self.buckets()[bucket(ns)] += 1;
+    }
+
+    fn buckets(&mut self) -> &mut [u64] {
+        self.counts.resize(HISTOGRAM_BUCKETS, 0);
+        &mut self.counts
     }
 
     /// Adds another histogram.
     pub fn merge(&mut self, other: &Histogram) {
-        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+        if !other.counts.is_empty() {
+            self.buckets().iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+        }
     }
 
     /// Values counted.
@@ -372,6 +397,22 @@ mod tests {
             assert!((got - truth).abs() <= truth / 16.0 + 1.0, "{q}: {got}");
         }
         assert_eq!(Histogram::default().quantile(0.5), None);
+    }
+
+    #[test]
+    fn histogram_that_counted_nothing_has_no_buckets_and_merges_as_one_that_has() {
+        let region = Region::heap(desk::HISTOGRAM + HISTOGRAM_BUCKETS * 8);
+        let mut sum = Histogram::default();
+        sum.add_desk(&region);
+        sum.merge(&Histogram::default());
+        assert!(sum.counts().is_empty());
+        Desk::new(region.clone()).latency(100);
+        sum.add_desk(&region);
+        let mut other = Histogram::default();
+        other.merge(&sum);
+        other.merge(&Histogram::default());
+        other.merge(&Histogram::from_counts(sum.counts().to_vec()));
+        assert_eq!((sum.count(), other.count(), other.quantile(1.0)), (1, 2, sum.quantile(0.5)));
     }
 
     #[test]

@@ -290,6 +290,11 @@ impl SegmentShape {
         round_up(self.ring_offset(self.lanes.len()), SEGMENT_TOTAL_UNIT_BYTES)
     }
 
+    /// Bytes that have words of somebody: only they have memory, and are mapped. What follows is a hole up to the whole.
+    pub fn used_bytes(&self) -> usize {
+        round_up(self.ring_offset(self.lanes.len()), RING_ALIGN_BYTES)
+    }
+
     /// A number that differs when any offset differs.
     pub fn fingerprint(&self) -> u64 {
         let words =

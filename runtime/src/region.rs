@@ -79,6 +79,24 @@ mod mapped {
             Self::from_map(map, len_bytes)
         }
 
+        /// As [`Region::map_read_only`], but a page is there only once it is read: for memory of which little is looked at.
+        ///
+        /// # Errors
+        /// The kernel's refusal.
+        pub fn map_read_only_sparsely(fd: impl AsFd, len_bytes: usize) -> io::Result<Self> {
+            let map = MmapOptions::new().len(len_bytes).map_raw_read_only(fd.as_fd().as_raw_fd())?;
+            Self::from_map(map, len_bytes)
+        }
+
+        /// As [`Region::map_writable`], but a page is there only once it is touched.
+        ///
+        /// # Errors
+        /// As [`Region::map_writable`].
+        pub fn map_writable_sparsely(fd: impl AsFd, len_bytes: usize) -> io::Result<Self> {
+            let map = MmapOptions::new().len(len_bytes).map_raw(fd.as_fd().as_raw_fd())?;
+            Self::from_map(map, len_bytes)
+        }
+
         fn from_map(map: MmapRaw, len_bytes: usize) -> io::Result<Self> {
             if !placed(Bug::InheritedByChildren) {
                 map.advise(Advice::DontFork)?;
@@ -102,6 +120,15 @@ mod mapped {
             let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap returned null"))?;
             let backing = Arc::new(Backing::Anonymous(Anonymous { base, len_bytes }));
             Ok(Region { base, len_bytes, _backing: backing })
+        }
+
+        /// Gives the pages of a map back, for as long as nobody looks at them: of memory that others hold, what is looked at again is
+        /// there again. That the kernel refuses does no harm.
+        pub fn leave_pages(&self) {
+            if let Backing::Map(map) = &*self._backing {
+                // SAFETY: the map is shared and of a memfd, so dropped pages come back as they are there; nothing is lost.
+                let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            }
         }
 
         /// Leaves a mapped region to the children that this process forks: what a supervisor writes, its successor goes on

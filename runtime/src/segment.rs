@@ -47,8 +47,10 @@ fn memfd(name: &str, bytes: usize) -> io::Result<OwnedFd> {
 /// # Errors
 /// No descriptors or no memory left.
 pub fn create(shape: &SegmentShape, origin: &Origin) -> io::Result<OwnedFd> {
-    let fd = memfd("shoal-segment", shape.total_bytes())?;
-    for (offset, words) in image(shape, origin) {
+    let fd = memfd("shoal-segment", shape.used_bytes())?;
+    rustix::fs::ftruncate(&fd, shape.total_bytes() as u64)
+        .map_err(|e| context("giving a segment its length", e))?;
+    for (offset, words) in image(shape, origin).into_iter().filter(|(_, words)| !words.is_empty()) {
         let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
         rustix::io::pwrite(&fd, &bytes, offset as u64)
             .map_err(|e| context("writing a segment's header", e))?;
@@ -63,7 +65,7 @@ pub fn create(shape: &SegmentShape, origin: &Origin) -> io::Result<OwnedFd> {
 pub fn attach(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<Region> {
     check_size(&fd, shape.total_bytes())?;
     let region =
-        Region::map_writable(&fd, shape.total_bytes()).map_err(|e| context("mapping the own segment", e))?;
+        Region::map_writable(&fd, shape.used_bytes()).map_err(|e| context("mapping the own segment", e))?;
     check_header(&region, shape, expected)?;
     Ok(region)
 }
@@ -73,16 +75,32 @@ pub fn attach(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io:
 /// # Errors
 /// As [`attach`], and when the descriptor could still be written or resized.
 pub fn view(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<Region> {
+    check_live(&fd, shape, expected)?;
+    let region =
+        Region::map_read_only(&fd, shape.used_bytes()).map_err(|e| context("mapping a peer's segment", e))?;
+    check_header(&region, shape, expected)?;
+    Ok(region)
+}
+
+/// Maps what a supervisor looks at of a segment, read-only and sparsely: all but its rings. Otherwise as [`view`].
+///
+/// # Errors
+/// As [`view`].
+pub fn look(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<Region> {
+    check_live(&fd, shape, expected)?;
+    let region = Region::map_read_only_sparsely(&fd, shape.ring_offset(0))
+        .map_err(|e| context("mapping the head of a segment", e))?;
+    check_header(&region, shape, expected)?;
+    Ok(region)
+}
+
+fn check_live(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<()> {
     let seals =
         rustix::fs::fcntl_get_seals(&fd).map_err(|e| context("reading the seals of a peer's segment", e))?;
     if !seals.contains(LIVE_SEALS) {
         return Err(io::Error::other(format!("the segment of {expected} is not sealed: {seals:?}")));
     }
-    check_size(&fd, shape.total_bytes())?;
-    let region = Region::map_read_only(&fd, shape.total_bytes())
-        .map_err(|e| context("mapping a peer's segment", e))?;
-    check_header(&region, shape, expected)?;
-    Ok(region)
+    check_size(&fd, shape.total_bytes())
 }
 
 fn check_size(fd: impl AsFd, expected: usize) -> io::Result<()> {
@@ -203,8 +221,8 @@ fn is_write_sealed(fd: impl AsFd) -> bool {
 /// No descriptors or no memory left.
 pub fn create_board(shape: BoardShape, swarm: u64) -> io::Result<(BoardWriter, OwnedFd)> {
     let fd = memfd("shoal-board", shape.total_bytes())?;
-    let region =
-        Region::map_writable(&fd, shape.total_bytes()).map_err(|e| context("mapping the board", e))?;
+    let region = Region::map_writable_sparsely(&fd, shape.total_bytes())
+        .map_err(|e| context("mapping the board", e))?;
     // A map that is made later would be refused: a successor of this supervisor has this one.
     region.bequeath().map_err(|e| context("leaving the board to successors", e))?;
     let writer = BoardWriter::create(region, shape, swarm);
@@ -219,8 +237,8 @@ pub fn create_board(shape: BoardShape, swarm: u64) -> io::Result<(BoardWriter, O
 /// As [`view`].
 pub fn open_board(fd: impl AsFd, shape: BoardShape) -> io::Result<Board> {
     check_size(&fd, shape.total_bytes())?;
-    let region =
-        Region::map_read_only(&fd, shape.total_bytes()).map_err(|e| context("mapping the board", e))?;
+    let region = Region::map_read_only_sparsely(&fd, shape.total_bytes())
+        .map_err(|e| context("mapping the board", e))?;
     Board::open(region, shape).map_err(io::Error::other)
 }
 
@@ -313,6 +331,7 @@ fn read_frozen(fd: impl AsFd, len: usize) -> io::Result<rkyv::util::AlignedVec<1
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desk;
     use crate::layout::{LaneShape, WhenFull};
     use crate::mark::Place;
 
@@ -356,6 +375,32 @@ mod tests {
             "a read-only map does not disturb the proof"
         );
         assert_eq!(prove_dead(&fd).expect("asked"), Proof::Dead, "whoever asks again hears the same");
+    }
+
+    #[test]
+    fn segment_has_memory_for_what_is_used_and_its_rings_are_no_part_of_a_look() {
+        let shape = shape();
+        let fd = create(&shape, &origin()).expect("created");
+        let owned = attach(&fd, &shape, origin().incarnation).expect("attached");
+        assert!(look(&fd, &shape, origin().incarnation).is_err(), "it is not sealed");
+        seal_live(&fd).expect("sealed");
+        let peer = view(&fd, &shape, origin().incarnation).expect("viewed");
+        let head = look(&fd, &shape, origin().incarnation).expect("looked at");
+        assert_eq!((peer.len_bytes(), head.len_bytes()), (shape.used_bytes(), shape.ring_offset(0)));
+        let seen = rustix::fs::fstat(&fd).expect("its size");
+        let (length, memory) = (seen.st_size as usize, seen.st_blocks as usize * 512);
+        assert_eq!((length, memory), (shape.total_bytes(), shape.used_bytes()), "a hole behind what is used");
+        assert!(memory < length);
+        // What was left is there again.
+        head.leave_pages();
+        assert_eq!(head.word(header::MAGIC).load(Ordering::Relaxed), SEGMENT_MAGIC);
+        let own = desk::Desk::new(owned);
+        assert_eq!(desk::peek_asleep(&fd).expect("read"), None, "it is awake");
+        own.parked().set();
+        let asleep = desk::peek_asleep(&fd).expect("read");
+        assert!(asleep.is_some() && asleep == desk::peek_asleep(&fd).expect("read"));
+        own.count(desk::Counter::Sent, 1);
+        assert_ne!(asleep, desk::peek_asleep(&fd).expect("read"), "it sent something without waking");
     }
 
     #[test]

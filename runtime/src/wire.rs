@@ -24,6 +24,8 @@ const FDS_MAX: usize = 253;
 /// A channel as an agent needs to know it.
 #[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct ChannelEntry {
+    /// Its index on the board.
+    pub index: u32,
     /// Its name.
     pub name: String,
     /// The message type that the swarm file names.
@@ -141,8 +143,10 @@ pub struct Manifest {
     pub shape: SegmentShape,
     /// Shape of the board.
     pub board: BoardShape,
-    /// All channels of the swarm.
+    /// The channels that it has a lane of, in either direction, in the order of their indices.
     pub channels: Vec<ChannelEntry>,
+    /// The names of all channels of the swarm, a line each: for who asks for one that it has not.
+    pub channel_names: String,
     /// All agents it shares a lane with.
     pub neighbours: Vec<NeighbourEntry>,
     /// The lanes it writes.
@@ -161,6 +165,15 @@ impl Manifest {
     /// The incarnation that is told.
     pub fn incarnation(&self) -> Incarnation {
         Incarnation { agent: self.agent, generation: self.generation }
+    }
+
+    /// The channel of an index on the board.
+    ///
+    /// # Panics
+    /// When the agent has no lane of it: who asks has the index from one of its lanes.
+    pub fn channel(&self, index: u32) -> &ChannelEntry {
+        let place = self.channels.binary_search_by_key(&index, |c| c.index);
+        &self.channels[place.expect("an agent is told of the channels of its lanes")]
     }
 
     /// As bytes.

@@ -15,7 +15,7 @@ use shoal_runtime::wire::{
     self, ChannelEntry, ClaimsEntry, InputEntry, LaneEntry, Manifest, NeighbourEntry, ReaderEntry,
     TableEntry, ToAgent,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -49,15 +49,22 @@ fn marks(topology: &Topology) -> Vec<(u32, u32)> {
     topology.agents.iter().map(|a| (a.lanes.len() as u32, a.inputs.len() as u32)).collect()
 }
 
+/// The channels that an instance has a lane of.
+fn own_channels(instance: &Instance) -> BTreeSet<usize> {
+    let lanes = instance.lanes.iter().map(|lane| lane.channel);
+    lanes.chain(instance.inputs.iter().map(|input| input.channel)).collect()
+}
+
 /// What all incarnations of an agent are told alike; the generation is put in at each birth.
 pub fn manifest(file: &SwarmFile, topology: &Topology, board: &BoardShape, agent: usize) -> Manifest {
     let instance = &topology.agents[agent];
     let config = &file.agents[instance.config];
     let neighbours = topology.neighbours(agent);
-    let place = |agent: usize| neighbours.iter().position(|&n| n == agent).unwrap_or_default() as u32;
+    let place = |agent: usize| neighbours.binary_search(&agent).unwrap_or_default() as u32;
     let line_of = |references: &[crate::config::Reference], channel: usize| {
         references.iter().find(|r| r.channel == channel).map_or(config.line, |r| r.line) as u32
     };
+    let read: HashSet<usize> = instance.inputs.iter().map(|i| i.producer).collect();
     let trust_of = |agent: usize| file.agents[topology.agents[agent].config].confinement.trust;
     let claims = topology.claims_of(agent);
     let table = |spec: &TableSpec| TableEntry {
@@ -86,18 +93,22 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, board: &BoardShape, agent
         standby: false,
         shape: segment_shape(instance),
         board: board.clone(),
-        channels: topology
-            .channels
-            .iter()
-            .map(|c| ChannelEntry { name: c.name.clone(), message: c.message.clone(), line: c.line as u32 })
+        channels: own_channels(instance)
+            .into_iter()
+            .map(|index| {
+                let c = &topology.channels[index];
+                let (name, message) = (c.name.clone(), c.message.clone());
+                ChannelEntry { index: index as u32, name, message, line: c.line as u32 }
+            })
             .collect(),
+        channel_names: topology.channels.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join("\n"),
         neighbours: neighbours
             .iter()
             .map(|&n| NeighbourEntry {
                 agent: n as u32,
                 name: topology.agents[n].name.clone(),
                 shape: segment_shape(&topology.agents[n]),
-                read: instance.inputs.iter().any(|i| i.producer == n),
+                read: read.contains(&n),
             })
             .collect(),
         lanes: instance
@@ -252,4 +263,42 @@ fn spawn(
         cage,
     };
     Ok((spawner.spawn(order)?, control, [Some(out_read), Some(err_read)]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use std::fmt::Write;
+    use std::path::Path;
+
+    /// What the first of so many pairs is told.
+    fn told(pairs: usize) -> Manifest {
+        let mut text = String::from("[swarm]\nname = \"s\"\n");
+        for pair in 0..pairs {
+            for (own, other) in [("a", "b"), ("b", "a")] {
+                let channel = format!(
+                    "[channel.{own}{pair}]\nmessage = \"M\"\n[agent.{own}{pair}]\ncommand = [\"x\"]\n"
+                );
+                let ways = format!("publishes = [\"{own}{pair}\"]\nsubscribes = [\"{other}{pair}\"]\n");
+                write!(text, "{channel}{ways}").expect("written");
+            }
+        }
+        let file = config::parse(Path::new("t.toml"), &text).unwrap_or_else(|error| panic!("{error}"));
+        let topology = Topology::of(&file);
+        manifest(&file, &topology, &board_shape(&topology), 0)
+    }
+
+    #[test]
+    fn agent_is_told_of_its_own_channels_and_of_others_hardly_more_than_their_names() {
+        let (few, many) = (told(2), told(200));
+        assert_eq!(few.channels, many.channels);
+        assert_eq!((many.channels.len(), many.channel_names.lines().count()), (2, 400));
+        let bytes = |m: &Manifest| m.to_bytes().expect("encoded").len();
+        let each = (bytes(&many) - bytes(&few)) / 396;
+        assert!(
+            each <= 32,
+            "another agent with a channel of its own adds {each} bytes to what everybody is told"
+        );
+    }
 }

@@ -143,12 +143,17 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion]) -> io::Resu
         swarm.settle_batch();
         companions.iter_mut().for_each(|c| c.passed(swarm));
         if swarm.is_over() && companions.iter().all(|c| c.is_done()) {
+            swarm.file_crashes(true);
             return Ok(());
         }
+        // An incarnation that is on its way is not kept waiting by files.
+        let quiet = swarm.unfiled_pause().map(|pause| Instant::now() + pause);
         let timer = due.timers.peek().map(|Reverse((at, ..))| *at);
-        let deadline = companions.iter().filter_map(|c| c.deadline()).chain(timer).chain(due.again).min();
+        let deadlines = companions.iter().filter_map(|c| c.deadline());
+        let deadline = deadlines.chain(timer).chain(due.again).chain(quiet).min();
         let mut events = Vec::with_capacity(256);
         wait(&watch, &mut events, deadline)?;
+        swarm.file_crashes(events.is_empty());
         for event in events {
             dispatch(swarm, companions, &watch, event.data.u64());
         }
@@ -167,6 +172,8 @@ fn wait(watch: &Watch, events: &mut Vec<epoll::Event>, deadline: Option<Instant>
 
 fn dispatch(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Watch, token: u64) {
     if token >> SOURCE_SHIFT == Source::Companion as u64 {
+        // Who asks is told all that happened.
+        swarm.file_crashes(true);
         companions.iter_mut().for_each(|c| c.run(Some(token), swarm, watch));
         return;
     }

@@ -214,6 +214,7 @@ fn essence(manifest: &Manifest) -> Manifest {
         permanent: false,
         board: BoardShape::default(),
         channels: Vec::new(),
+        channel_names: String::new(),
         given: Vec::new(),
         attempts_max: 0,
         ..manifest.clone()

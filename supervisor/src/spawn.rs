@@ -9,7 +9,7 @@ pub use crate::ended::{Ended, Ending, Usage};
 
 use crate::keeper::Link;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
-use rustix::io::fcntl_dupfd_cloexec;
+use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec};
 use rustix::process::{PidfdFlags, Signal};
 use shoal_runtime::wire::CONTROL_FD;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -63,11 +63,17 @@ impl Child {
 }
 
 const STACK_BYTES: usize = 64 * 1024;
+/// Descriptors that a child may be given for its start to cost the same however many this process has open.
+const SLOTS: usize = 8;
+/// How often it is tried to empty one.
+const SLOT_TRIES: usize = 4;
 
 /// Makes processes.
 pub struct Spawner {
     stack: Vec<u128>,
     null: OwnedFd,
+    /// Low numbers, at which a child finds what it is given; in between they are /dev/null.
+    slots: Vec<OwnedFd>,
     /// The keeper, where there is one: children are made as its children.
     keeper: Option<Link>,
 }
@@ -79,6 +85,8 @@ struct Plan {
     descriptors: Vec<(RawFd, RawFd)>,
     parent: i32,
     cage: Arc<Cage>,
+    /// It begins with its parent's table of descriptors itself and leaves it, with those below this number.
+    leaves_from: Option<RawFd>,
     step: Step,
     error: c_int,
 }
@@ -90,7 +98,9 @@ impl Spawner {
     /// /dev/null cannot be opened.
     pub fn new() -> io::Result<Self> {
         let null = OwnedFd::from(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?);
-        Ok(Spawner { stack: vec![0; STACK_BYTES / 16], null, keeper: None })
+        let slot = |_| fcntl_dupfd_cloexec(&null, CONTROL_FD + SLOTS as RawFd + 1);
+        let slots = (0..SLOTS).map(slot).collect::<rustix::io::Result<Vec<_>>>()?;
+        Ok(Spawner { stack: vec![0; STACK_BYTES / 16], null, slots, keeper: None })
     }
 
     /// From now on processes are made as children of a keeper, whose own child makes them.
@@ -99,8 +109,10 @@ impl Spawner {
     }
 
     /// A supervisor begins: what its predecessor asked the keeper is void.
-    pub fn begin_link(&self) {
+    pub fn begin_link(&mut self) {
         self.keeper.iter().for_each(Link::begin);
+        // It may have died while a child was made.
+        clear(&mut self.slots, &self.null);
     }
 
     /// Whose children the processes are.
@@ -174,21 +186,38 @@ impl Spawner {
         let pointers = |list: &[CString]| -> Vec<*const c_char> {
             list.iter().map(|s| s.as_ptr()).chain(std::iter::once(std::ptr::null())).collect()
         };
-        // Out of the way of the numbers that they are moved to.
-        let high = |fd: &OwnedFd| fcntl_dupfd_cloexec(fd, CONTROL_FD + 10 + along.len() as RawFd);
-        let sources = [&self.null, &stdout, &stderr, &control].into_iter().chain(&along).map(high);
-        let sources = sources.collect::<rustix::io::Result<Vec<_>>>()?;
-        let descriptors = sources.iter().map(AsRawFd::as_raw_fd).zip(0..).collect();
+        let given: Vec<&OwnedFd> =
+            [&self.null, &stdout, &stderr, &control].into_iter().chain(&along).collect();
+        // Where it needs others besides, it gets a copy of the whole table.
+        let leaves = given.len() <= SLOTS && !cage.has_descriptors();
+        let mut copies = Vec::new();
+        let sources: Vec<RawFd> = if leaves {
+            fill(&mut self.slots, &self.null, &given)?;
+            self.slots.iter().take(given.len()).map(AsRawFd::as_raw_fd).collect()
+        } else {
+            // Out of the way of the numbers that they are moved to.
+            let high = |fd: &&OwnedFd| fcntl_dupfd_cloexec(fd, CONTROL_FD + 10 + along.len() as RawFd);
+            copies = given.iter().map(high).collect::<rustix::io::Result<Vec<_>>>()?;
+            copies.iter().map(AsRawFd::as_raw_fd).collect()
+        };
+        let low_end = self.slots.iter().map(AsRawFd::as_raw_fd).max().unwrap_or(0) + 1;
+        let descriptors = sources.into_iter().zip(0..).collect();
         let mut plan = Plan {
             argv: pointers(&command),
             envp: pointers(&environment),
             descriptors,
             parent: self.parent(),
             cage,
+            leaves_from: leaves.then_some(low_end),
             step: Step::Execute,
             error: 0,
         };
-        let child = self.clone_child(&mut plan)?;
+        let made = self.clone_child(&mut plan);
+        drop(copies);
+        if leaves {
+            clear(&mut self.slots, &self.null);
+        }
+        let child = made?;
         if plan.cage.changes_user() {
             confine::be_dumpable_again();
         }
@@ -209,7 +238,8 @@ impl Spawner {
         sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut before))?;
         let mut pidfd: RawFd = -1;
         let parent = if self.keeper.is_some() { libc::CLONE_PARENT } else { 0 };
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | parent;
+        let table = if plan.leaves_from.is_some() { libc::CLONE_FILES } else { 0 };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | parent | table;
         let top = self.stack.as_mut_ptr_range().end;
         // SAFETY: the child runs `child` on its own stack, with a plan that outlives it: CLONE_VFORK suspends this thread
         // until the child has executed its command or ended. `child` makes system calls only. All signals are blocked.
@@ -227,12 +257,34 @@ impl Spawner {
     }
 }
 
+/// Puts what a child is given where it finds it.
+fn fill(slots: &mut [OwnedFd], null: &OwnedFd, given: &[&OwnedFd]) -> rustix::io::Result<()> {
+    let filled = slots.iter_mut().zip(given).try_for_each(|(slot, fd)| dup3(fd, slot, DupFlags::CLOEXEC));
+    filled.inspect_err(|_| clear(slots, null))
+}
+
+/// Lets go of what a child was given. A lack that passes is borne: what a slot holds on to would not end with the child.
+fn clear(slots: &mut [OwnedFd], null: &OwnedFd) {
+    for slot in slots {
+        let _ = (0..SLOT_TRIES).find(|_| dup3(null, slot, DupFlags::CLOEXEC).is_ok());
+    }
+}
+
 /// The child until it executes its command. System calls only: it shares its parent's memory.
 extern "C" fn child(plan: *mut c_void) -> c_int {
     let plan = plan.cast::<Plan>();
     // SAFETY: `plan` is the parent's, who is suspended; the pointers in it were made from live, terminated lists; every call
     // is a plain system call on numbers of this process.
     unsafe {
+        if let Some(from) = (*plan).leaves_from {
+            // Before anything else: until here the table is the parent's. What is copied are the numbers below, not the thousands
+            // above, each of which would have to be closed.
+            let left = libc::syscall(libc::SYS_close_range, from, u32::MAX, libc::CLOSE_RANGE_UNSHARE);
+            if left != 0 && libc::unshare(libc::CLONE_FILES) != 0 {
+                (*plan).error = *libc::__errno_location();
+                libc::_exit(127);
+            }
+        }
         // SIG_DFL without flags or mask, as the kernel lays it out. By the bare call, because libc refuses 32 and 33.
         let default = [0u64; 4];
         for signal in 1..=64 {
@@ -387,6 +439,39 @@ mod tests {
             cage: Arc::default(),
         };
         (order, read, ours.into())
+    }
+
+    #[test]
+    fn child_costs_no_table_of_descriptors_and_leaves_its_parents_as_it_was() {
+        // Goal: a start does not copy, and then close, what this process has open. Method: a thousand descriptors, a child, and both
+        // tables are looked at; its own ends as it ends, so nothing holds its pipe open.
+        let (read, _write) = rustix::pipe::pipe().unwrap();
+        let mut spawner = Spawner::new().unwrap();
+        let many: Vec<OwnedFd> = (0..1000).map(|_| fcntl_dupfd_cloexec(&read, 100).unwrap()).collect();
+        let table = |pid: u32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let line = status.lines().find_map(|l| l.strip_prefix("FDSize:")).unwrap().trim().to_owned();
+            line.parse::<usize>().unwrap()
+        };
+        let (order, output, _ours) = order(&["/bin/sh", "-c", "echo on; read -r line <&3"]);
+        let child = spawner.spawn(order).unwrap();
+        let mut word = [0; 3];
+        io::Read::read_exact(&mut std::fs::File::from(output.try_clone().unwrap()), &mut word).unwrap();
+        assert!(table(std::process::id()) >= 1000 && table(child.pid as u32) < 1000, "its table is small");
+        for fd in &many {
+            assert_eq!(
+                rustix::io::fcntl_getfd(fd),
+                Ok(rustix::io::FdFlags::CLOEXEC),
+                "the parent's is whole"
+            );
+        }
+        kill_tree(&child);
+        io::Read::read_to_end(&mut std::fs::File::from(output), &mut Vec::new()).unwrap();
+        assert_eq!(reap(&child).unwrap().ending, Ending::Signalled(9));
+        let refused = spawner.spawn(self::order(&["/nowhere/at/all"]).0);
+        assert!(refused.is_err());
+        let is_null = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_rdev;
+        assert!(spawner.slots.iter().all(|slot| is_null(slot) == is_null(&spawner.null)), "nothing is kept");
     }
 
     fn output_of(command: &[&str]) -> (String, Ending) {

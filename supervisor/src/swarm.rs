@@ -27,7 +27,6 @@ use shoal_runtime::cursor::first_position;
 use shoal_runtime::layout::{BoardShape, SegmentShape};
 use shoal_runtime::mark::Place;
 use shoal_runtime::segment::{self};
-use shoal_runtime::wire::Manifest;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -98,7 +97,6 @@ pub struct Swarm {
     pub topology: Topology,
     /// The agents, in the order of the topology.
     pub agents: Vec<Agent>,
-    manifests: Vec<Manifest>,
     board: BoardWriter,
     board_shape: BoardShape,
     cradle: Cradle,
@@ -148,6 +146,8 @@ pub struct Swarm {
     begun: bool,
     /// What is let go of after the next writing.
     remains: Vec<Remains>,
+    /// Reports of deaths whose next incarnation is on its way.
+    unfiled: Vec<(Instant, usize, crate::crash::Crash)>,
     /// What is being applied of a changed swarm file.
     reload: Option<reload::Reload>,
     /// What became of the last one.
@@ -225,19 +225,16 @@ impl Swarm {
             board: board_fd,
             adopted: HashMap::new(),
         };
-        let manifest = |agent| birth::manifest(&file, &topology, &board_shape, agent);
-        let manifests: Vec<_> = (0..topology.agents.len()).map(manifest).collect();
         let mut seed = swarm;
-        let agents = topology.agents.iter().zip(&manifests).map(|(instance, manifest)| {
+        let agents = topology.agents.iter().map(|instance| {
             let restart = Intensity::new(file.agents[instance.config].restart.clone(), draw(&mut seed));
             let last = beginning(&topology, instance);
-            new_agent(&instance.name, manifest.shape.clone(), restart, last, capture(&instance.name))
+            new_agent(&instance.name, birth::segment_shape(instance), restart, last, capture(&instance.name))
         });
         let agents = agents.collect();
         let stages = topology.stop_order();
         let mut swarm = Swarm {
             agents,
-            manifests,
             topology,
             file,
             board,
@@ -271,6 +268,7 @@ impl Swarm {
             kept: None,
             begun: false,
             remains: Vec::new(),
+            unfiled: Vec::new(),
             reload: None,
             outcome: None,
             upgraded: None,

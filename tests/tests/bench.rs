@@ -74,7 +74,7 @@ fn recoveries_are_of_real_kills_and_a_run_compared_with_itself_is_noise() {
     let former = file.to_str().expect("UTF-8");
     let done = stage.done(&["bench", "recovery", "--json", former, "--report", stage.mark()]);
     assert_eq!(done.status, 0, "{}{}", done.out, done.err);
-    assert!(done.out.contains("recovery cold"), "{}", done.out);
+    assert!(done.out.contains("recovery cold") && done.out.contains("recovery standby"), "{}", done.out);
     let run: Value = serde_json::from_str(&fs::read_to_string(&file).expect("written")).expect("JSON");
     let recovery = &results(&run)[0];
     assert!(number(recovery, "count") >= 20.0 && number(recovery, "p50_ns") > 1000.0, "{recovery}");
@@ -94,6 +94,24 @@ fn recoveries_are_of_real_kills_and_a_run_compared_with_itself_is_noise() {
         let said = done.out.lines().find(|line| line.contains("confidence"));
         assert!(said.is_some_and(|line| line.contains(word)), "{word}: {}{}", done.out, done.err);
     }
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn hundred_idle_agents_get_ready_and_end_and_what_they_cost_is_told() {
+    let _alone = alone();
+    let stage = stage!("bench");
+    let run = json(&stage.done(&["bench", "scale", "--quick", "--json", "-"]));
+    let modes: Vec<_> = results(&run).iter().filter_map(|result| result["mode"].as_str()).collect();
+    assert_eq!(modes, ["ready 100", "idle 100", "stopped 100"]);
+    for at in [0, 2] {
+        assert!(number(&results(&run)[at], "p50_ns") > 1000.0, "{run}");
+    }
+    let idle = &results(&run)[1];
+    assert_eq!(number(idle, "count"), 100.0);
+    // More than a descriptor for each agent, and no more than the supervisor reckons with.
+    assert!((100.0..1300.0).contains(&number(idle, "descriptors")), "{idle}");
+    assert!(number(idle, "memory_bytes") > 1e6 && idle["idle_ticks"].is_u64(), "{idle}");
     stage.assert_nothing_left();
 }
 
@@ -125,7 +143,7 @@ fn what_cannot_be_measured_or_compared_is_refused_before_anything_runs() {
     refused(
         &stage,
         &["bench", "speed"],
-        "there are: latency, throughput, step, fan, spawn, recovery, removal",
+        "there are: latency, throughput, step, fan, spawn, recovery, removal, scale",
     );
     refused(&stage, &["bench", "--compare", "/nowhere.json"], "/nowhere.json");
     for (text, said) in [

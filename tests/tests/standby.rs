@@ -196,3 +196,39 @@ fn parked_standby_holds_no_memory_of_peers_that_died_meanwhile() {
     assert_eq!(stage.violations(), "");
     stage.assert_nothing_left();
 }
+
+/// How many descriptors a process has open.
+fn descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn two_hundred_deaths_leave_no_descriptor_and_no_memory_behind() {
+    // Goal: a supervisor does not grow with the deaths that it answers. Method: SIGKILL two hundred times to a relay with a standby;
+    // its descriptors and the segments that it maps are counted before and after, each time when all is at rest.
+    let stage = stage!("standby-growth");
+    let file = numbers(&stage, 0, 1);
+    let mut shoal = stage.run(&file);
+    let supervisor = shoal.pid();
+    let mut relay = until_parked(&mut shoal, "relay");
+    until_parked(&mut shoal, "sink");
+    // A few deaths bring everything to its usual height.
+    for _ in 0..10 {
+        relay = killed_and_followed(&stage, &mut shoal, &relay);
+    }
+    let met = Book::count(&stage.path("sink"));
+    until_further(&stage, met);
+    let most = (descriptors(supervisor) + 8, segments(supervisor as u32) + 2);
+    for _ in 0..200 {
+        relay = killed_and_followed(&stage, &mut shoal, &relay);
+    }
+    let met = Book::count(&stage.path("sink"));
+    until_further(&stage, met);
+    until("descriptors and maps as before", || {
+        let now = (descriptors(supervisor), segments(supervisor as u32));
+        (now.0 <= most.0 && now.1 <= most.1).then_some(())
+    });
+    assert_eq!(shoal.stop().status, 0);
+    assert_eq!(stage.violations(), "");
+    stage.assert_nothing_left();
+}

@@ -60,8 +60,14 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         board: BoardShape { channel_count: channels.len() as u32, agents, ..BoardShape::default() },
         channels: (1..)
             .zip(channels)
-            .map(|(line, c)| ChannelEntry { name: c.name.clone(), message: c.message.clone(), line })
+            .map(|(line, c)| ChannelEntry {
+                index: line - 1,
+                name: c.name.clone(),
+                message: c.message.clone(),
+                line,
+            })
             .collect(),
+        channel_names: channels.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join("\n"),
         neighbours: Vec::new(),
         lanes: Vec::new(),
         inputs: Vec::new(),

@@ -231,6 +231,18 @@ impl Raw {
     }
 }
 
+/// What so many raw starts take, one after the other, as a few of them say, ns.
+///
+/// # Errors
+/// In words: a raw child could not be started.
+pub(super) fn raw_starts_ns(count: usize) -> Result<f64, String> {
+    let mut raw = Raw::start()?;
+    let starts = (0..KILLS).map(|_| raw.recover().map(|(start_ns, _)| start_ns as f64));
+    let starts =
+        starts.collect::<io::Result<Vec<f64>>>().map_err(|e| format!("starting a raw child: {e}"))?;
+    Ok(spread(starts).median * count as f64)
+}
+
 fn born(argv: &[CString; 3], read: &OwnedFd, write: &OwnedFd) -> io::Result<OwnedFd> {
     let (pidfd, _) = vfork_exec(&argv.each_ref().map(CString::as_c_str), write)?;
     let mut byte = [0];

@@ -14,7 +14,8 @@ pub mod table;
 use std::process::ExitCode;
 
 /// The cases, in the order in which they run.
-pub const CASES: [&str; 8] = ["latency", "throughput", "step", "fan", "spawn", "recovery", "removal", "scale"];
+pub const CASES: [&str; 8] =
+    ["latency", "throughput", "step", "fan", "spawn", "recovery", "removal", "scale"];
 /// The command line of a measured process.
 pub const PEER: [&str; 1] = ["bench-peer"];
 

@@ -3,6 +3,7 @@
 //!
 //! Agents work in pairs of their own, each with a lane that the other reads, so that a swarm of a thousand is no star.
 
+use super::lives::raw_starts_ns;
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
 use crate::output::Echo;
@@ -74,7 +75,12 @@ fn measure(agents: usize) -> Result<[Outcome; 3], String> {
         seen.ticks,
         seen.descriptors
     );
-    Ok([outcome("ready", Some(seen.ready)), idle, outcome("stopped", Some(stopped_at.elapsed()))])
+    let stopped = outcome("stopped", Some(stopped_at.elapsed()));
+    let mut ready = outcome("ready", Some(seen.ready));
+    let floor = raw_starts_ns(agents)?;
+    (ready.floor, ready.ratio_p50) = (Some(floor), Some(seen.ready.as_nanos() as f64 / floor));
+    ready.against = "as many times vfork and exec to main, one after the other".into();
+    Ok([ready, idle, stopped])
 }
 
 /// What was seen of a swarm that is ready.

@@ -86,7 +86,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// Line and column, both from 1, of a byte of the text.
-pub(super) fn place(text: &str, at: usize) -> (usize, usize) {
+fn place(text: &str, at: usize) -> (usize, usize) {
     let before = &text[..floor(text, at)];
     let line = before.matches('\n').count() + 1;
     let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;

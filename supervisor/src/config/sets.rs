@@ -3,7 +3,7 @@
 //! A set whose members fall with each other is started in its order, too: each member comes `after` the one before it.
 
 use super::keys::Table;
-use super::problem::{place, suggest};
+use super::problem::suggest;
 use super::walk::{POLICIES_OF_SETS, Walker, last_part};
 use super::{Member, Restart, Set, Strategy, TABLES_MAX};
 use std::collections::HashMap;
@@ -51,7 +51,7 @@ impl Walker<'_> {
             members: Vec::new(),
             strategy: strategy.unwrap_or_default(),
             restart,
-            line: place(self.text, table.span.start).0,
+            line: self.line_of(table.span.start),
         }
     }
 

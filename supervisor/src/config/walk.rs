@@ -12,7 +12,7 @@ use toml::de::DeTable;
 use super::Orphans;
 use super::confine::{self, Lookup};
 use super::keys::{Entry, Span, Table};
-use super::problem::{ConfigError, Problem, nearest, place, suggest};
+use super::problem::{ConfigError, Problem, nearest, suggest};
 use super::value::{self, DURATION_MAX, NAME_HELP};
 use super::{
     Agent, CAPACITY_BYTES_DEFAULT, CAPACITY_BYTES_MAX, CAPACITY_BYTES_MIN, Channel, DEADLINE_MIN,
@@ -67,6 +67,7 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
     };
     let mut walker = Walker {
         text,
+        lines: std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect(),
         swarm,
         problems: Vec::new(),
         command_spans: Vec::new(),
@@ -95,6 +96,8 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
 /// What the walk has found so far.
 pub(super) struct Walker<'s> {
     pub(super) text: &'s str,
+    /// Where its lines begin.
+    lines: Vec<usize>,
     pub(super) swarm: SwarmFile,
     pub(super) problems: Vec<Problem>,
     command_spans: Vec<Option<Span>>,
@@ -105,6 +108,11 @@ pub(super) struct Walker<'s> {
 }
 
 impl Walker<'_> {
+    /// The line, from 1, of a byte of the text.
+    pub(super) fn line_of(&self, at: usize) -> usize {
+        self.lines.partition_point(|begin| *begin <= at)
+    }
+
     // The tables of a swarm file.
 
     fn root(&mut self, root: &Table<'_>) {
@@ -222,7 +230,7 @@ impl Walker<'_> {
             message: message.map(|(name, _)| name).unwrap_or_default(),
             capacity_bytes: self.capacity(table).unwrap_or(CAPACITY_BYTES_DEFAULT),
             when_full: when_full.unwrap_or_default(),
-            line: place(self.text, table.span.start).0,
+            line: self.line_of(table.span.start),
         }
     }
 
@@ -270,7 +278,7 @@ impl Walker<'_> {
             after: Vec::new(),
             env: self.env(table),
             confinement: self.confinement(table),
-            line: place(self.text, table.span.start).0,
+            line: self.line_of(table.span.start),
         }
     }
 
@@ -374,7 +382,7 @@ impl Walker<'_> {
                 self.note(span, &entry.key, format!("channel {word:?} is named twice"), "name it once");
                 continue;
             }
-            references.push(Reference { channel, line: place(self.text, span.start).0 });
+            references.push(Reference { channel, line: self.line_of(span.start) });
         }
         references
     }

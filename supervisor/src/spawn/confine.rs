@@ -195,6 +195,11 @@ impl Cage {
         Ok(())
     }
 
+    /// Whether a child needs descriptors of this process for it.
+    pub fn has_descriptors(&self) -> bool {
+        !self.cgroups.is_empty() || self.landlock.is_some()
+    }
+
     /// Whether the child changes its user: then the kernel marks the memory that it shares as not dumpable.
     pub fn changes_user(&self) -> bool {
         self.identity.is_some()

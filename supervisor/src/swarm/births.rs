@@ -91,14 +91,20 @@ impl Swarm {
 
     /// An incarnation has mapped its segment: seal it, hand it to its peers, publish its generation.
     pub(super) fn on_mapped(&mut self, of: Incarnation) {
+        let many = self.are_many();
         let record = &mut self.agents[of.agent as usize];
         let shape = record.shape.clone();
         let Some(live) = record.life_mut(of.generation).filter(|l| l.sealed.is_none()) else { return };
         let sealed = segment::seal_live(&live.segment)
             .and_then(|()| segment::reopen_read_only(&live.segment))
-            .and_then(|fd| Ok(Sealed { view: segment::view(&fd, &shape, of)?, read_only: fd }));
+            .and_then(|fd| Ok(Sealed { view: segment::look(&fd, &shape, of)?, read_only: fd }));
         match sealed {
-            Ok(sealed) => live.sealed = Some(sealed),
+            Ok(sealed) => {
+                if many {
+                    sealed.view.leave_pages();
+                }
+                live.sealed = Some(sealed);
+            }
             Err(error) => {
                 live.kill();
                 let text = format!("agent {} is killed: {error}", record.name);

@@ -449,7 +449,7 @@ fn restore_live(
         None => None,
     };
     let sealed = sealed.map(|read_only| -> io::Result<Sealed> {
-        Ok(Sealed { view: segment::view(&read_only, shape, incarnation)?, read_only })
+        Ok(Sealed { view: segment::look(&read_only, shape, incarnation)?, read_only })
     });
     Ok(Live {
         incarnation,

@@ -32,7 +32,6 @@ pub struct Prepared {
     work: Work,
     file: SwarmFile,
     topology: Topology,
-    manifests: Vec<Manifest>,
     board: BoardShape,
 }
 
@@ -94,12 +93,16 @@ impl Swarm {
                  raise the limit (`ulimit -Hn {needed}`)"
             ));
         }
-        let manifest = |agent| birth::manifest(&file, &topology, &board, agent);
-        let manifests: Vec<Manifest> = (0..topology.agents.len()).map(manifest).collect();
-        let before = Stand { file: &self.file, topology: &self.topology, manifests: &self.manifests };
-        let after = Stand { file: &file, topology: &topology, manifests: &manifests };
+        // Where the board's words lie concerns nobody here.
+        let told = |file: &SwarmFile, topology: &Topology| -> Vec<Manifest> {
+            let manifest = |agent| birth::manifest(file, topology, &BoardShape::default(), agent);
+            (0..topology.agents.len()).map(manifest).collect()
+        };
+        let (old, new) = (told(&self.file, &self.topology), told(&file, &topology));
+        let before = Stand { file: &self.file, topology: &self.topology, manifests: &old };
+        let after = Stand { file: &file, topology: &topology, manifests: &new };
         let (plan, work) = reload::plan(before, after);
-        Ok(Prepared { plan, work, file, topology, manifests, board })
+        Ok(Prepared { plan, work, file, topology, board })
     }
 
     /// Begins to apply a changed file; [`Swarm::reload_outcome`] tells what became of it.
@@ -260,7 +263,7 @@ impl Swarm {
 
     /// Exchanges everything, and starts who is to run.
     fn exchange(&mut self, reload: Reload) {
-        let Reload { prepared: Prepared { plan, work, file, topology, manifests, board }, up, .. } = reload;
+        let Reload { prepared: Prepared { plan, work, file, topology, board }, up, .. } = reload;
         let unread = self.unread_for_good(&work, &topology);
         let lasts = self.carried_over(&topology, &work);
         if let Err(error) = self.groups.follow(&self.topology, &topology, &lasts, &self.agents, &work) {
@@ -284,7 +287,6 @@ impl Swarm {
         let former_board = std::mem::replace(&mut self.board_shape, board);
         self.board.reshape(self.board_shape.clone());
         self.file = file;
-        self.manifests = manifests;
         self.supervision.follow(&self.file, &self.topology, self.cradle.swarm ^ self.reloads);
         self.stages = self.topology.stop_order();
         self.reloads += 1;
@@ -314,7 +316,7 @@ impl Swarm {
     /// Agents take over their new shapes, names and places; those that were not there are added.
     fn follow_agents(&mut self, lasts: Vec<Option<Verdict>>, former: &BoardShape) {
         for (agent, last) in lasts.into_iter().enumerate() {
-            let (instance, manifest) = (&self.topology.agents[agent], &self.manifests[agent]);
+            let instance = &self.topology.agents[agent];
             let restart = self.file.agents[instance.config].restart.clone();
             let seed = self.cradle.swarm ^ (u64::from(self.reloads as u32) << 32 | agent as u64);
             let Some(record) = self.agents.get_mut(agent) else {
@@ -322,7 +324,7 @@ impl Swarm {
                 let capture = (self.captures)(&instance.name);
                 let mut record = new_agent(
                     &instance.name,
-                    manifest.shape.clone(),
+                    birth::segment_shape(instance),
                     Intensity::new(restart, seed),
                     last,
                     capture,
@@ -342,7 +344,7 @@ impl Swarm {
                 record.capture = (self.captures)(&instance.name);
             }
             if let Some(last) = last {
-                record.shape = manifest.shape.clone();
+                record.shape = birth::segment_shape(instance);
                 record.last = last;
             }
             let moved = former.agents.get(agent) != self.board_shape.agents.get(agent);

@@ -6,6 +6,7 @@
 //! So only what two looks saw alike counts, and only of processes that the kernel shows neither running nor stopped.
 
 use super::{Effect, Swarm, Timer};
+use crate::agent::Agent;
 use crate::events::Kind;
 use crate::log::Level;
 use shoal_runtime::claims::{Claim, ClaimTable};
@@ -19,11 +20,32 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Claims that a look goes through on one lane: what lies further ahead is seen when the first are done.
 const CLAIMS_MAX: usize = 1 << 16;
 
+/// So many agents' heads (some pages each) stay mapped with their pages; of more, only what was looked at last.
+const MANY: usize = 100;
+/// So often, of many agents, pages are given back that others than this have looked at.
+const ALL_EVERY: u64 = 16;
+
 /// What the last look saw.
 #[derive(Default)]
 pub(super) struct Sleepers {
     /// One glance an agent; `None` for one that was awake or had nothing to read.
     seen: Vec<Option<Glance>>,
+    /// The life of each that slept, and what it had done in it.
+    sleeps: Vec<Option<(u32, u64)>>,
+    /// How many looks there were.
+    looks: u64,
+}
+
+/// Whether there is nothing new to see of an agent since a look that saw nothing wait for it: it sleeps one and the same sleep, and so do all
+/// who could send it something.
+fn is_calm(
+    before: &[Option<(u32, u64)>],
+    now: &[Option<(u32, u64)>],
+    agent: usize,
+    from: impl Iterator<Item = usize>,
+) -> bool {
+    let mut all = std::iter::once(agent).chain(from);
+    all.all(|agent| now[agent].is_some() && before.get(agent) == Some(&now[agent]))
 }
 
 /// An agent that sleeps while committed messages that concern it wait.
@@ -91,6 +113,13 @@ fn free(table: &ClaimTable, end: u64) -> Option<u64> {
     claimable.take(CLAIMS_MAX).find(|&sequence| matches!(table.see(sequence), Claim::Free { .. }))
 }
 
+/// The life of an agent that sleeps, and what it has done in it up to now.
+fn sleep_of(agent: &Agent) -> Option<(u32, u64)> {
+    let live = agent.live.as_ref().filter(|live| live.going)?;
+    let done = desk::peek_asleep(&live.sealed.as_ref()?.read_only).ok()??;
+    Some((live.incarnation.generation, done))
+}
+
 impl Swarm {
     /// How many rescues there were.
     pub fn rescues(&self) -> u64 {
@@ -105,8 +134,19 @@ impl Swarm {
     pub(super) fn rescue_sleepers(&mut self) {
         let mut seen = std::mem::take(&mut self.sleepers.seen);
         seen.resize(self.agents.len(), None);
+        let sleeps: Vec<_> = self.agents.iter().map(sleep_of).collect();
+        let slept = std::mem::take(&mut self.sleepers.sleeps);
+        let (many, all) = (self.are_many(), self.sleepers.looks.is_multiple_of(ALL_EVERY));
+        self.sleepers.looks += 1;
+        let mut looked = all;
         for (agent, before) in seen.iter_mut().enumerate() {
-            let now = self.glance(agent);
+            let inputs = &self.topology.agents[agent].inputs;
+            let from = inputs.iter().map(|input| input.producer);
+            // In a group others than producers can leave something for it.
+            let alone = inputs.iter().all(|input| input.table.is_none());
+            let calm = alone && before.is_none() && is_calm(&slept, &sleeps, agent, from);
+            let now = if calm { None } else { self.glance(agent) };
+            looked |= !calm;
             if let (Some(before), Some(now)) = (before.as_ref(), &now)
                 && self.is_forgotten(agent, before, now)
             {
@@ -114,7 +154,16 @@ impl Swarm {
             }
             *before = now;
         }
-        self.sleepers.seen = seen;
+        (self.sleepers.seen, self.sleepers.sleeps) = (seen, sleeps);
+        if many && looked {
+            let lives = self.agents.iter().flat_map(|agent| agent.lives());
+            lives.filter_map(|live| live.sealed.as_ref()).for_each(|sealed| sealed.view.leave_pages());
+        }
+    }
+
+    /// Whether the heads of all segments together are too much to be kept in memory here.
+    pub(super) fn are_many(&self) -> bool {
+        self.agents.len() > MANY
     }
 
     fn is_forgotten(&self, agent: usize, before: &Glance, now: &Glance) -> bool {
@@ -206,6 +255,23 @@ mod tests {
         assert!(!asleep(&other_life));
         let other_lane = Glance { waiting: vec![Waiting { input: 1, ..now.waiting[0] }], ..now.clone() };
         assert!(!asleep(&other_lane), "the message came after the first look");
+    }
+
+    #[test]
+    fn calm_is_who_sleeps_on_while_all_who_send_to_it_sleep_on() {
+        let before = [Some((1, 7)), Some((1, 3)), None, Some((2, 9))];
+        let calm =
+            |now: [Option<(u32, u64)>; 4], from: &[usize]| is_calm(&before, &now, 0, from.iter().copied());
+        assert!(calm(before, &[1, 3]));
+        assert!(!calm(before, &[1, 2]), "who is awake may send at any time");
+        let [own, first, second, third] = before;
+        assert!(!calm([Some((1, 9)), first, second, third], &[1]), "it was awake in between");
+        assert!(!calm([own, Some((1, 5)), second, third], &[1]), "it may have sent something");
+        assert!(
+            !calm([own, first, second, Some((3, 9))], &[3]),
+            "the end of a life may show more than was seen"
+        );
+        assert!(!is_calm(&[], &before, 0, std::iter::empty()), "the first look sees everything");
     }
 
     #[test]

@@ -63,7 +63,7 @@ impl Swarm {
             all.into_iter().any(|i| u64::from(i.generation) % VERDICT_SLOTS == slot)
         };
         record.numbered = next_number(record.numbered, in_use);
-        let manifest = &mut self.manifests[agent];
+        let mut manifest = birth::manifest(&self.file, &self.topology, &self.board_shape, agent);
         (manifest.generation, manifest.standby) = (record.numbered, standby);
         manifest.given = given;
         manifest.owner = self.groups.next_owner();
@@ -72,7 +72,7 @@ impl Swarm {
         let config = instead.as_ref().unwrap_or(config);
         let claims = self.groups.handles(&self.topology, agent);
         let origin = (!standby).then_some((&record.last, record.last_state.as_slice()));
-        birth::bear(&mut self.cradle, manifest, config, origin, &claims)
+        birth::bear(&mut self.cradle, &manifest, config, origin, &claims)
     }
 
     /// Makes a standby if one is lacking: one after the other, while the agent itself is well.

@@ -84,6 +84,7 @@ pub fn manifest(story: &Story, generation: u32) -> Manifest {
         shape: worker_shape(story),
         board: board_shape(story),
         channels: Vec::new(),
+        channel_names: String::new(),
         neighbours,
         lanes: (0..lanes).map(writes).collect(),
         inputs: vec![input; inputs],

@@ -97,6 +97,7 @@ fn manifest(story: &GroupStory, agent: u32, generation: u32, owner: u32) -> Mani
         shape: if worker { worker_shape(story) } else { mate_shape() },
         board: board_shape(story),
         channels: Vec::new(),
+        channel_names: String::new(),
         neighbours,
         lanes: (0..lanes).map(writes).collect(),
         inputs: vec![InputEntry {
