@@ -22,16 +22,17 @@ const KNOWN: [(&str, &[&str]); BLOCKS] = [
     ("shoal wait --timeout", &["ready", "the swarm `ticks` ended"]),
     ("shoal pause ticker", &["ticker paused", "paused", "ticker resumed"]),
     (
-        "shoal kill --signal",
+        "shoal kill --signal HUP",
         &["teller killed (1 of 1)", "sent signal 1 ", "teller restarted", "ticker stopped", "ticker started"],
     ),
     ("shoal crashes show 1", &["teller", "SIGKILL", "restarted", "\"kind\":\"died\""]),
     ("examples/spare.toml", &["\"standbys_wanted\":1", "teller killed (1 of 1)", "ticks` is down"]),
+    ("examples/hooked.toml", &["teller sent signal 6", "SIGABRT", "ticks` is down"]),
     ("shoal dlq list", &["no dead letters"]),
     ("shoal doctor examples/ticks.toml", &["kernel", "open descriptors", "\"verdict\":"]),
     ("shoal unit examples/ticks.toml", &["shoal-ticks.service"]),
 ];
-const BLOCKS: usize = 14;
+const BLOCKS: usize = 15;
 
 #[test]
 fn every_command_of_the_guide_does_what_it_says() {
