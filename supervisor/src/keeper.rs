@@ -50,6 +50,8 @@ pub enum Word {
     Storm = 6,
     /// 1 when the swarm is not what it was at the split, so that no successor could take it over. The supervisor's.
     Outgrown = 7,
+    /// 1 and the exit status once the end is concluded: nothing is taken over any more. The supervisor's.
+    Over = 8,
 }
 
 /// Reads a shared word.
@@ -219,6 +221,11 @@ fn keep(
         };
         set_word(journal, Word::Supervisor, 0);
         let now_ns = shoal_runtime::clock::now_ns();
+        if let Some(status) = word(journal, Word::Over).checked_sub(1) {
+            // Killed while it let go of what it held, perhaps: a successor would let go of it again.
+            tree::end_children();
+            exit(status as u8);
+        }
         match ended {
             // A panic is a death, too.
             tree::Ended::Exited(status) if status != c_int::from(PANICKED) => {

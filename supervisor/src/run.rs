@@ -6,7 +6,7 @@ use crate::dead_letters::DeadLetters;
 use crate::event_loop::{self, Companion};
 use crate::herald::{Herald, Manner};
 use crate::hooks::Hooks;
-use crate::keeper::{self, End, Life, Split, Terms, table};
+use crate::keeper::{self, End, Life, Split, Terms, Word, table};
 use crate::log::{self, Format};
 use crate::operator::Operator;
 use crate::output::{Capture, Echo};
@@ -85,7 +85,7 @@ fn heed_environment(file: &mut SwarmFile) -> Result<(), String> {
 }
 
 /// The exit status that a swarm's end means; says why when it is no success.
-fn status_of(ended: Result<Swarm, String>) -> u8 {
+fn status_of(ended: Result<&mut Swarm, String>) -> u8 {
     match ended {
         Ok(Swarm { failed_start: Some(why), .. }) => {
             log::say(&format!("shoal: the swarm did not start: {why}"));
@@ -122,11 +122,11 @@ pub struct Setting<'a> {
 /// What is lacking, in words.
 pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Result<Swarm, String> {
     spawn::become_subreaper().map_err(|e| format!("becoming the parent of orphans: {e}"))?;
-    let Made { swarm, operator, hooks, companions, .. } = make(file, folder, setting)?;
-    let ended = supervise(swarm, operator, hooks, companions);
+    let Made { mut swarm, mut operator, mut hooks, companions, .. } = make(file, folder, setting)?;
+    let ended = supervise(&mut swarm, &mut operator, &mut hooks, companions);
     // The claimed folder may serve another run.
     let _ = std::fs::remove_file(folder.socket());
-    ended
+    ended.map(|()| swarm)
 }
 
 /// Runs a checked swarm in its claimed folder under a keeper until it is over; returns the exit status. The process of the caller, who
@@ -140,7 +140,7 @@ pub fn run_kept(
     folder: &RunDir,
     setting: Setting<'_>,
     terms: Terms,
-    conclude: impl FnOnce(Result<Swarm, String>) -> u8,
+    conclude: impl FnOnce(Result<&mut Swarm, String>) -> u8,
     mut beside: impl FnMut(&Journal) -> Option<Duration>,
 ) -> Result<u8, String> {
     let name = file.name.clone();
@@ -150,11 +150,16 @@ pub fn run_kept(
     let journal = made.map_err(|e| format!("making the journal: {e}"))?;
     let open = table::open_now().map_err(|e| format!("listing the open descriptors: {e}"))?;
     let supervisor = |life: Life| {
+        let (mut swarm, mut operator, mut hooks) = (swarm, operator, hooks);
         let ready = match life.number {
             1 => Ok(()),
             _ => swarm.take_over(&open, &logs).map_err(|e| e.to_string()),
         };
-        conclude(ready.and_then(|()| supervise(swarm, operator, hooks, companions)))
+        let ran = ready.and_then(|()| supervise(&mut swarm, &mut operator, &mut hooks, companions));
+        let status = conclude(ran.map(|()| &mut swarm));
+        // What is let go of now is gone for a successor, too.
+        keeper::set_word(&journal, Word::Over, 1 + u64::from(status));
+        status
     };
     let put_away = || {
         let _ = std::fs::remove_file(folder.socket());
@@ -214,19 +219,19 @@ fn make<'a>(file: SwarmFile, folder: &RunDir, setting: Setting<'a>) -> Result<Ma
 
 /// A supervisor's life.
 fn supervise(
-    mut swarm: Swarm,
-    mut operator: Operator,
-    mut hooks: Hooks,
+    swarm: &mut Swarm,
+    operator: &mut Operator,
+    hooks: &mut Hooks,
     mut companions: Vec<&mut dyn Companion>,
-) -> Result<Swarm, String> {
-    let mut all: Vec<&mut dyn Companion> = vec![&mut hooks, &mut operator];
+) -> Result<(), String> {
+    let mut all: Vec<&mut dyn Companion> = vec![hooks, operator];
     all.extend(companions.iter_mut().map(|c| &mut **c as &mut dyn Companion));
-    let result = event_loop::run(&mut swarm, &mut all);
+    let result = event_loop::run(swarm, &mut all);
     for text in swarm.left_unread() {
         swarm.notice(&text);
     }
     swarm.over();
-    result.map_err(|e| format!("waiting for events: {e}")).map(|()| swarm)
+    result.map_err(|e| format!("waiting for events: {e}"))
 }
 
 /// How many descriptors the supervisor of a swarm may come to hold.

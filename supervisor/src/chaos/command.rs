@@ -95,15 +95,15 @@ fn run(options: &ChaosOptions) -> Result<u8, String> {
     };
     if options.kill_supervisor {
         // The last of the supervisors reports.
-        let conclude = |ran: Result<Swarm, String>| {
-            let progress = ran.as_ref().ok().and_then(Progress::kept_in).unwrap_or_default();
+        let conclude = |ran: Result<&mut Swarm, String>| {
+            let progress = ran.as_ref().ok().and_then(|swarm| Progress::kept_in(swarm)).unwrap_or_default();
             status_of(ran.and_then(|swarm| tell(options, seed, began.elapsed(), swarm, &progress)))
         };
         let mut killer = SupervisorKiller::new(seed);
         return run_kept(file, &folder, setting, Terms::default(), conclude, |journal| killer.turn(journal));
     }
-    let swarm = run_file(file, &folder, setting)?;
-    tell(options, seed, began.elapsed(), swarm, &disturber.progress()).map(|passed| u8::from(!passed))
+    let mut swarm = run_file(file, &folder, setting)?;
+    tell(options, seed, began.elapsed(), &mut swarm, &disturber.progress()).map(|passed| u8::from(!passed))
 }
 
 /// Prints the report; whether it is a good one.
@@ -111,7 +111,7 @@ fn tell(
     options: &ChaosOptions,
     seed: u64,
     took: Duration,
-    mut swarm: Swarm,
+    swarm: &mut Swarm,
     progress: &Progress,
 ) -> Result<bool, String> {
     if let Some(why) = swarm.failed_start.take() {
@@ -145,10 +145,10 @@ fn report(
     options: &ChaosOptions,
     seed: u64,
     took: Duration,
-    mut swarm: Swarm,
+    swarm: &mut Swarm,
     progress: &Progress,
 ) -> Report {
-    let balance = Balance::of(&committed(&swarm));
+    let balance = Balance::of(&committed(swarm));
     let (kills, rescues, accusations) = (swarm.kills_proven, swarm.rescues(), swarm.accusations);
     let interrupted = !progress.is_over();
     let supervisor_kills = swarm.supervisor_kills();
