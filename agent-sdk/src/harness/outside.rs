@@ -186,7 +186,7 @@ impl Outside {
         let mut moved = false;
         for Source { peer, pending, .. } in &mut self.sources {
             while let Some(feed) = pending.front_mut()
-                && feed(peer.outputs.producer(0), &peer.world.links)
+                && peer.outputs.write_through(0, |producer| feed(producer, &peer.world.links))
             {
                 peer.outputs.commit(None, &mut peer.world).unwrap_or_else(|e| panic!("{e}"));
                 pending.pop_front();

@@ -81,8 +81,18 @@ impl Outputs {
 
     /// A lane's writing end.
     #[inline]
-    pub fn producer(&mut self, lane: usize) -> &mut Producer {
-        &mut self.producers[lane]
+    pub fn producer(&self, lane: usize) -> &Producer {
+        &self.producers[lane]
+    }
+
+    /// Lets `write` write hidden frames through a lane's end itself.
+    pub fn write_through<R>(&mut self, lane: usize, write: impl FnOnce(&mut Producer) -> R) -> R {
+        let producer = &mut self.producers[lane];
+        let first = !producer.touched();
+        let written = write(producer);
+        let began = first && producer.touched();
+        self.note_touched(lane, began);
+        written
     }
 
     /// Writes one hidden frame: claims, lets the message write itself into the claim, waits for space as the channel says.
