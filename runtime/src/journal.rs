@@ -1,17 +1,28 @@
 //! A supervisor's journal: what its successor must know, in memory that outlives it.
 //!
 //! ```text
+//!   plan             how many words, records and series there are, and how large
 //!   words            one by one: counters and flags that stand for themselves
 //!   series           values that are only ever added: a count, then the values
 //!   record 0         turn │ slot A: sequence, length, checksum, bytes │ slot B: the same
 //!   record 1 …       the slots are written alternately; `turn` names the one that holds
 //! ```
 //! The keeper maps it before it forks the first supervisor and writes only words; the living supervisor writes everything else. It
-//! has no name and no descriptor. What a record's bytes mean is the supervisor's business.
+//! has no name and no descriptor. One that is made later (for a swarm that is changed) has a descriptor, by which a successor finds it;
+//! its plan lies in itself. What a record's bytes mean is the supervisor's business.
 
 use crate::region::Region;
+use crate::segment;
 use crate::sync::Ordering;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+/// What a journal begins with.
+const MAGIC: u64 = u64::from_le_bytes(*b"shoaljnl");
+/// Words of a plan before the sizes: the magic, then how many words, records and series.
+const PLAN_WORDS: usize = 4;
+/// More of anything is no plan.
+const PLAN_MAX: u64 = 1 << 24;
 
 /// Bytes before a slot's own: sequence, length, checksum, and one word to keep the bytes 16-aligned.
 const SLOT_HEAD_BYTES: usize = 32;
@@ -27,7 +38,7 @@ pub struct TooLong {
     pub max_bytes: usize,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     offset: usize,
     max_bytes: usize,
@@ -39,10 +50,56 @@ impl Place {
     }
 }
 
+/// How large everything is, and where it lies. Pure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Layout {
+    /// What the journal begins with.
+    plan: Vec<u64>,
+    /// Where the words lie.
+    words_at: usize,
+    records: Vec<Place>,
+    series: Vec<Place>,
+    total_bytes: usize,
+}
+
+impl Layout {
+    fn of(words: usize, records_bytes_max: &[usize], series_values_max: &[usize]) -> Layout {
+        let counts = [words, records_bytes_max.len(), series_values_max.len()];
+        let numbers = counts.iter().chain(records_bytes_max).chain(series_values_max);
+        let plan: Vec<u64> = std::iter::once(MAGIC).chain(numbers.map(|number| *number as u64)).collect();
+        let words_at = (8 * plan.len()).next_multiple_of(64);
+        let mut end = (words_at + words * 8).next_multiple_of(64);
+        let mut place = |max_bytes: usize, bytes: &dyn Fn(usize) -> usize| {
+            let max_bytes = max_bytes.next_multiple_of(64);
+            let offset = end;
+            end = (offset + bytes(max_bytes)).next_multiple_of(64);
+            Place { offset, max_bytes }
+        };
+        let series: Vec<Place> =
+            series_values_max.iter().map(|count| place(count * 8, &|bytes| 64 + bytes)).collect();
+        let record = |bytes: usize| RECORD_HEAD_BYTES + 2 * (SLOT_HEAD_BYTES + bytes);
+        let records: Vec<Place> = records_bytes_max.iter().map(|max| place(*max, &record)).collect();
+        Layout { plan, words_at, records, series, total_bytes: end.max(64) }
+    }
+
+    /// What the plan at the beginning of a journal says; `None` when that is none.
+    fn read(word: impl Fn(usize) -> Option<u64>) -> Option<Layout> {
+        let count = |at: usize| Some(word(at).filter(|count| *count <= PLAN_MAX)? as usize);
+        if word(0)? != MAGIC {
+            return None;
+        }
+        let (words, records, series) = (count(1)?, count(2)?, count(3)?);
+        let size = |at: usize| word(PLAN_WORDS + at)?.try_into().ok().filter(|size: &usize| *size < 1 << 40);
+        let sizes: Vec<usize> = (0..records + series).map(size).collect::<Option<_>>()?;
+        Some(Layout::of(words, &sizes[..records], &sizes[records..]))
+    }
+}
+
 /// The journal. Forked children have the same one.
 pub struct Journal {
     region: Region,
     words: usize,
+    words_at: usize,
     records: Vec<Place>,
     series: Vec<Place>,
 }
@@ -58,32 +115,70 @@ impl Journal {
         records_bytes_max: &[usize],
         series_values_max: &[usize],
     ) -> io::Result<Journal> {
-        let mut end = (words * 8).next_multiple_of(64);
-        let mut place = |max_bytes: usize, bytes: &dyn Fn(usize) -> usize| {
-            let max_bytes = max_bytes.next_multiple_of(64);
-            let offset = end;
-            end = (offset + bytes(max_bytes)).next_multiple_of(64);
-            Place { offset, max_bytes }
-        };
-        let series: Vec<Place> =
-            series_values_max.iter().map(|count| place(count * 8, &|bytes| 64 + bytes)).collect();
-        let record = |bytes: usize| RECORD_HEAD_BYTES + 2 * (SLOT_HEAD_BYTES + bytes);
-        let records: Vec<Place> = records_bytes_max.iter().map(|max| place(*max, &record)).collect();
-        Ok(Journal { region: Region::map_inherited(end.max(64))?, words, records, series })
+        let layout = Layout::of(words, records_bytes_max, series_values_max);
+        let region = Region::map_inherited(layout.total_bytes)?;
+        Ok(Self::begin(region, words, layout))
+    }
+
+    /// The same with a descriptor, for who cannot inherit it.
+    ///
+    /// # Errors
+    /// No descriptors, memory or address space left.
+    pub fn create_named(words: usize, records_bytes_max: &[usize]) -> io::Result<(Journal, OwnedFd)> {
+        let layout = Layout::of(words, records_bytes_max, &[]);
+        let fd = segment::create_journal(layout.total_bytes)?;
+        let region = Region::map_writable_sparsely(&fd, layout.total_bytes)?;
+        Ok((Self::begin(region, words, layout), fd))
+    }
+
+    /// Opens one by its descriptor.
+    ///
+    /// # Errors
+    /// It is none, or the kernel's refusal.
+    pub fn open(fd: impl AsFd) -> io::Result<Journal> {
+        let size = rustix::fs::fstat(&fd)?.st_size as usize;
+        let none = || io::Error::other("this descriptor is not of a journal");
+        if size < 64 {
+            return Err(none());
+        }
+        let region = Region::map_writable_sparsely(&fd, size)?;
+        // Relaxed: written before anybody was told of it.
+        let word = |at: usize| (at * 8 + 8 <= size).then(|| region.word(at * 8).load(Ordering::Relaxed));
+        let layout = Layout::read(word).filter(|layout| layout.total_bytes == size).ok_or_else(none)?;
+        let words = layout.plan[1] as usize;
+        Ok(Self::with(region, words, layout))
+    }
+
+    fn begin(region: Region, words: usize, layout: Layout) -> Journal {
+        for (at, value) in layout.plan.iter().enumerate() {
+            // Relaxed: nobody was told of it yet.
+            region.word(at * 8).store(*value, Ordering::Relaxed);
+        }
+        Self::with(region, words, layout)
+    }
+
+    fn with(region: Region, words: usize, layout: Layout) -> Journal {
+        let Layout { words_at, records, series, .. } = layout;
+        Journal { region, words, words_at, records, series }
+    }
+
+    /// How many records there are.
+    pub fn records(&self) -> usize {
+        self.records.len()
     }
 
     /// A word that stands for itself.
     pub fn word(&self, index: usize) -> u64 {
         assert!(index < self.words);
         // Acquire: pairs with the Release in `set_word`, by another process.
-        self.region.word(index * 8).load(Ordering::Acquire)
+        self.region.word(self.words_at + index * 8).load(Ordering::Acquire)
     }
 
     /// Writes such a word.
     pub fn set_word(&self, index: usize, value: u64) {
         assert!(index < self.words);
         // Release: pairs with the Acquire in `word`.
-        self.region.word(index * 8).store(value, Ordering::Release);
+        self.region.word(self.words_at + index * 8).store(value, Ordering::Release);
     }
 
     /// Writes a record; false when it holds these bytes already.
@@ -231,6 +326,32 @@ mod tests {
         let at = journal.records[0].slot(1) + SLOT_HEAD_BYTES;
         journal.region.word(at).store(7, Ordering::Relaxed);
         assert!(journal.read(0).is_none());
+    }
+
+    #[test]
+    fn journal_is_opened_by_its_descriptor_with_all_that_it_holds() {
+        let (journal, fd) = Journal::create_named(3, &[64, 200]).expect("made");
+        journal.set_word(2, 77);
+        journal.write(1, b"held").expect("it fits");
+        drop(journal);
+        let again = Journal::open(&fd).expect("opened");
+        assert_eq!((again.word(2), again.records()), (77, 2));
+        assert_eq!((again.read(0).as_deref(), again.read(1).as_deref()), (None, Some(&b"held"[..])));
+        again.write(1, b"more").expect("it fits");
+        assert_eq!(again.read(1).as_deref(), Some(&b"more"[..]));
+    }
+
+    #[test]
+    fn what_is_no_journal_is_not_opened() {
+        let (journal, fd) = Journal::create_named(3, &[64, 200]).expect("made");
+        for (at, value) in [(0, 7), (1, 4), (2, 9), (2, u64::MAX), (3, 1), (4, u64::MAX), (5, 4096)] {
+            let held = journal.region.word(at * 8).load(Ordering::Relaxed);
+            journal.region.word(at * 8).store(value, Ordering::Relaxed);
+            assert_eq!(Journal::open(&fd).is_ok(), (at, value) == (1, 4), "word {at} is {value}");
+            journal.region.word(at * 8).store(held, Ordering::Relaxed);
+        }
+        let other = segment::create_journal(64).expect("made");
+        assert!(Journal::open(&other).is_err());
     }
 
     #[test]

@@ -26,17 +26,22 @@ fn context(what: &str, error: impl Into<io::Error>) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// Makes a memfd of zeroed, allocated bytes: a lack of memory is an error now, not a SIGBUS later.
-fn memfd(name: &str, bytes: usize) -> io::Result<OwnedFd> {
+/// Makes an empty memfd.
+fn empty_memfd(name: &str) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let noexec = MemfdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
     // Kernels before 6.3 do not know MFD_NOEXEC_SEAL and refuse it with EINVAL.
-    let fd = rustix::fs::memfd_create(name, flags | noexec)
+    rustix::fs::memfd_create(name, flags | noexec)
         .or_else(|error| match error {
             rustix::io::Errno::INVAL => rustix::fs::memfd_create(name, flags),
             other => Err(other),
         })
-        .map_err(|e| context("memfd_create of a segment", e))?;
+        .map_err(|e| context("memfd_create of a segment", e))
+}
+
+/// Makes a memfd of zeroed, allocated bytes: a lack of memory is an error now, not a SIGBUS later.
+fn memfd(name: &str, bytes: usize) -> io::Result<OwnedFd> {
+    let fd = empty_memfd(name)?;
     rustix::fs::fallocate(&fd, FallocateFlags::empty(), 0, bytes as u64)
         .map_err(|e| context(&format!("allocating {bytes} bytes of shared memory"), e))?;
     Ok(fd)
@@ -251,6 +256,19 @@ pub fn create_table(bytes: usize) -> io::Result<OwnedFd> {
     let fd = memfd("shoal-claims", bytes)?;
     let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&fd, seals).map_err(|e| context("sealing a claim table", e))?;
+    Ok(fd)
+}
+
+/// Makes the memory of a journal, zeroed: whoever holds the descriptor writes it, and nobody resizes it. Its pages are taken when they
+/// are first written.
+///
+/// # Errors
+/// No descriptors left.
+pub(crate) fn create_journal(bytes: usize) -> io::Result<OwnedFd> {
+    let fd = empty_memfd("shoal-journal")?;
+    rustix::fs::ftruncate(&fd, bytes as u64).map_err(|e| context("giving a journal its length", e))?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&fd, seals).map_err(|e| context("sealing a journal", e))?;
     Ok(fd)
 }
 

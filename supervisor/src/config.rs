@@ -105,7 +105,7 @@ pub const MAX_ATTEMPTS_DEFAULT: u32 = 3;
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// A checked swarm file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct SwarmFile {
     /// Where it was read from, as the user named it.
     pub path: PathBuf,
@@ -134,7 +134,7 @@ pub struct SwarmFile {
 }
 
 /// Commands that are run when something happens to an agent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hooks {
     /// Program and arguments for each occasion that has a hook. After `read` the program is an absolute path.
     pub commands: Vec<(Occasion, Vec<String>)>,
@@ -145,7 +145,7 @@ pub struct Hooks {
 }
 
 /// Agents that are restarted together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Set {
     /// Its name.
     pub name: String,
@@ -161,7 +161,7 @@ pub struct Set {
 }
 
 /// A member of a set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Member {
     /// An agent, with all its replicas: index into `SwarmFile::agents`.
     Agent(usize),
@@ -170,7 +170,7 @@ pub enum Member {
 }
 
 /// What becomes of the agents when the supervisor dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Orphans {
     /// They go on, and the next supervisor takes over.
     #[default]
@@ -192,8 +192,17 @@ impl Orphans {
     }
 }
 
+/// How [`WhenFull`] is written down for a successor of the supervisor.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(remote = "WhenFull")]
+pub(crate) enum WhenFullWord {
+    Block,
+    Reject,
+    DropOldest,
+}
+
 /// A named, typed stream: one lane per producer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Channel {
     /// Its name.
     pub name: String,
@@ -202,13 +211,14 @@ pub struct Channel {
     /// Bytes per lane, a power of two.
     pub capacity_bytes: u64,
     /// What a full lane does.
+    #[serde(with = "WhenFullWord")]
     pub when_full: WhenFull,
     /// The line of its table in the file, from 1.
     pub line: usize,
 }
 
 /// A program of the swarm.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Agent {
     /// Its name.
     pub name: String,
@@ -252,7 +262,7 @@ pub struct Agent {
 }
 
 /// An agent's mention of a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Reference {
     /// Index into `SwarmFile::channels`.
     pub channel: usize,

@@ -36,7 +36,7 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 pub const AT_ONCE_DEFAULT: u32 = 4;
 
 /// When a hook is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Occasion {
     /// An incarnation's process was made.
     Started,

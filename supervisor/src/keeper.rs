@@ -10,7 +10,7 @@
 //! ```
 //! Before the split everything is made that exists before any agent: swarm file, topology, board, control socket. A supervisor is a
 //! copy of the keeper (`clone` without an address space of its own choosing: copy on write), so a successor has all of it as it was then,
-//! and the journal says what came since. The table of descriptors is *shared* (`CLONE_FILES`): what a supervisor opens is open in the
+//! and the journal says what came since: what happened to agents, and what the swarm was changed to (`swarm/stand.rs`). The table of descriptors is *shared* (`CLONE_FILES`): what a supervisor opens is open in the
 //! keeper, under the same number, when that supervisor is gone. So nothing has to be handed over, agents never read an end of file, and
 //! the keeper needs to know of no descriptor at all.
 //!
@@ -48,8 +48,9 @@ pub enum Word {
     Watching = 5,
     /// 1 while supervisors may be killed on purpose. The supervisor's.
     Storm = 6,
-    /// 1 when the swarm is not what it was at the split, so that no successor could take it over. The supervisor's.
-    Outgrown = 7,
+    /// 1 and the descriptor of the journal that holds the swarm since it was changed; 0 while it is what it was at the split. The
+    /// supervisor's.
+    Journal = 7,
     /// 1 and the exit status once the end is concluded: nothing is taken over any more. The supervisor's.
     Over = 8,
 }
@@ -239,9 +240,6 @@ fn keep(
         }
         set_word(journal, Word::DiedAt, now_ns);
         short_lives = if now_ns - born_ns < SHORT_LIFE_NS { short_lives + 1 } else { 0 };
-        if word(journal, Word::Outgrown) != 0 {
-            give_up(c"shoal: the supervisor died, and its swarm was changed since it was started: no successor knows it, everything is ended\n");
-        }
         if terms.end_with_supervisor {
             give_up(c"shoal: the supervisor died, and `orphans = \"kill\"`: everything is ended\n");
         }

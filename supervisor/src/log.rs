@@ -18,7 +18,9 @@ use std::time::SystemTime;
 pub const FILE: &str = "shoal.supervisor.log";
 
 /// How much something matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize,
+)]
 pub enum Level {
     /// The swarm, or a part of it, is no more.
     Error,
@@ -53,7 +55,7 @@ pub fn say(line: &str) {
 }
 
 /// How it is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Format {
     /// For people.
     #[default]

@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 /// Which deaths are followed by a restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub enum Policy {
     /// After every death.
     #[default]
@@ -56,7 +56,7 @@ impl Policy {
 }
 
 /// What follows when there were too many deaths.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum OnGiveUp {
     /// It is told to whoever is above: the set, or the swarm.
     Escalate,
@@ -78,7 +78,7 @@ impl OnGiveUp {
 }
 
 /// An agent's restart configuration, or a set's.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Restart {
     /// Which deaths are followed by a restart.
     pub policy: Policy,

@@ -33,7 +33,7 @@ pub use plan::{Order, Plan};
 pub use supervision::{Course, Supervision};
 
 /// Who falls with a member that dies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub enum Strategy {
     /// Nobody.
     #[default]

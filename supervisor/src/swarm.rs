@@ -27,7 +27,7 @@ use shoal_runtime::cursor::first_position;
 use shoal_runtime::layout::{BoardShape, SegmentShape};
 use shoal_runtime::mark::Place;
 use shoal_runtime::segment::{self};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -148,6 +148,12 @@ pub struct Swarm {
     remains: Vec<Remains>,
     /// Reports of deaths whose next incarnation is on its way.
     unfiled: Vec<(Instant, usize, crate::crash::Crash)>,
+    /// Who was stopped for what is being applied, and runs again if nothing comes of it.
+    called: BTreeSet<usize>,
+    /// Who is struck for what was applied.
+    struck: Vec<usize>,
+    /// Who is started again for it: agent, generation.
+    again: Vec<(usize, u32)>,
     /// What is being applied of a changed swarm file.
     reload: Option<reload::Reload>,
     /// What became of the last one.
@@ -188,6 +194,7 @@ mod removal;
 mod replay;
 mod rescue;
 mod sets;
+mod stand;
 mod standby;
 mod tell;
 mod upgrade;
@@ -269,6 +276,9 @@ impl Swarm {
             begun: false,
             remains: Vec::new(),
             unfiled: Vec::new(),
+            called: BTreeSet::new(),
+            struck: Vec::new(),
+            again: Vec::new(),
             reload: None,
             outcome: None,
             upgraded: None,
@@ -505,9 +515,10 @@ impl Swarm {
             Action::Spawn => self.spawn(agent),
             Action::SpawnAfter { counted } => self.spawn_after(agent, counted),
             Action::AskToStop => {
-                let timeout = config.stop_timeout;
+                self.arm(now + config.stop_timeout, agent, Timer::Stop);
+                // Before it is asked: a successor that finds it at its end must know that it was, and what follows.
+                self.write_agent(agent);
                 self.ask_to_stop(agent);
-                self.arm(now + timeout, agent, Timer::Stop);
             }
             Action::Abort => {
                 let grace = hangs::grace(config.deadline);

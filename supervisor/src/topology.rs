@@ -11,7 +11,7 @@
 //! subscribes to. Instances of one group that subscribe to the same channel share its lanes by claims; on a channel that drops
 //! the oldest, where nobody is waited for, by the messages' numbers. All orders are those of the swarm file, so that a restarted supervisor finds the same.
 
-use crate::config::{Channel, WhenFull};
+use crate::config::{self, Channel, WhenFull};
 use std::collections::BTreeMap;
 
 mod evolve;
@@ -19,7 +19,7 @@ mod evolve;
 pub use evolve::places;
 
 /// The swarm as processes and lanes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Topology {
     /// The channels, as in the swarm file.
     pub channels: Vec<Channel>,
@@ -35,7 +35,7 @@ pub struct Topology {
 }
 
 /// One process to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Instance {
     /// `worker.1` to `worker.4` if there are four replicas, else the agent's own name.
     pub name: String,
@@ -54,7 +54,7 @@ pub struct Instance {
 }
 
 /// Instances that share lanes by claims.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Group {
     /// Its name in the swarm file.
     pub name: String,
@@ -65,7 +65,7 @@ pub struct Group {
 }
 
 /// The claim table of a group on a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct TableSpec {
     /// Index into `Topology::groups`.
     pub group: usize,
@@ -76,13 +76,14 @@ pub struct TableSpec {
 }
 
 /// One instance's way into one channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct LaneSpec {
     /// Index into `Topology::channels`.
     pub channel: usize,
     /// The ring's size in bytes, a power of two.
     pub capacity_bytes: u64,
     /// What a full ring does.
+    #[serde(with = "config::WhenFullWord")]
     pub when_full: WhenFull,
     /// The only group that reads it, whatever its channel says: on the lanes of who replays dead letters.
     pub only: Option<String>,
@@ -93,7 +94,7 @@ pub struct LaneSpec {
 }
 
 /// A reader of a lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct ReaderRef {
     /// Index into `Topology::agents`.
     pub agent: usize,
@@ -102,7 +103,7 @@ pub struct ReaderRef {
 }
 
 /// One lane as its reader sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct InputSpec {
     /// Index into `Topology::channels`.
     pub channel: usize,
@@ -263,7 +264,6 @@ impl Feeds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
     use proptest::prelude::*;
     use shoal_runtime::claims;
     use std::collections::BTreeSet;

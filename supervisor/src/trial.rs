@@ -201,6 +201,7 @@ impl Trials {
             Some(((reader, sequence), trial))
         });
         self.all = moved.collect();
+        self.version += 1;
     }
 
     /// What the next incarnation is told of an input of its own.

@@ -1,5 +1,5 @@
 //! UNSAFE. A command of which one system call fails, by the kernel's own word: seccomp asks us about each that may fail, and we let it
-//! be, count it, or answer it with an error. Only processes of the command's own program count: agents, which inherit the filter, go on.
+//! be, count it, or answer it with an error; or with the death of the supervisor that makes it. Only processes of the command's own program count: agents, which inherit the filter, go on.
 #![allow(unsafe_code)]
 
 use libc::{SYS_openat, c_long, sock_filter};
@@ -104,8 +104,19 @@ pub struct Failed {
     pub by: String,
 }
 
+/// The death of a supervisor at one of its calls.
+#[derive(Clone, Debug, Default)]
+struct Death {
+    /// Calls count from when a file of this name is opened; none: nobody dies.
+    from: Option<String>,
+    /// How many are still made; `None` before that.
+    left: Option<u64>,
+    nth: u64,
+}
+
 /// The calls of a command.
 pub struct Failing {
+    death: Arc<Mutex<Death>>,
     seen: Arc<AtomicU64>,
     failed: Arc<Mutex<Option<Failed>>>,
     judge: Option<std::thread::JoinHandle<io::Result<()>>>,
@@ -131,7 +142,10 @@ impl Failing {
         start: impl FnOnce() -> R + Send,
     ) -> io::Result<(R, Failing)> {
         let (seen, failed) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Option<Failed>>>::default());
-        let mut judge = Judge { counted, fault, begun: false, seen: seen.clone(), failed: failed.clone() };
+        let death = Arc::<Mutex<Death>>::default();
+        let (seen_by_all, failed_once, ordered) = (seen.clone(), failed.clone(), death.clone());
+        let mut judge =
+            Judge { counted, fault, begun: false, seen: seen_by_all, failed: failed_once, death: ordered };
         let (hand_over, take) = std::sync::mpsc::sync_channel::<OwnedFd>(1);
         // The judge must not be judged, so it is there before the filter, which is one thread's and its children's.
         let judge = std::thread::spawn(move || match take.recv() {
@@ -147,7 +161,24 @@ impl Failing {
                 .join()
                 .map_err(|_| io::Error::other("the start panicked"))?
         });
-        started.map(|started: R| (started, Failing { seen, failed, judge: Some(judge) }))
+        started.map(|started: R| (started, Failing { death, seen, failed, judge: Some(judge) }))
+    }
+
+    /// Orders a supervisor's death, once: by SIGKILL, instead of its `nth` call after it opened a file whose path ends so.
+    ///
+    /// # Panics
+    /// When the judge did.
+    pub fn kill_supervisor_at(&self, nth: u64, from: &str) {
+        let death = Death { from: Some(from.to_owned()), left: None, nth };
+        *self.death.lock().expect("nobody panics with it") = death;
+    }
+
+    /// Takes the order back; whether it was carried out.
+    ///
+    /// # Panics
+    /// When the judge did.
+    pub fn spare_supervisor(&self) -> bool {
+        std::mem::take(&mut *self.death.lock().expect("nobody panics with it")).from.is_none()
     }
 
     /// How many calls were counted so far.
@@ -180,6 +211,7 @@ struct Judge {
     begun: bool,
     seen: Arc<AtomicU64>,
     failed: Arc<Mutex<Option<Failed>>>,
+    death: Arc<Mutex<Death>>,
 }
 
 impl Judge {
@@ -212,6 +244,7 @@ impl Judge {
         if !self.begun {
             return 0;
         }
+        self.end(&place, asked);
         let nth = self.seen.fetch_add(1, Ordering::Relaxed);
         let Some(errno) = self.fault.filter(|f| f.nth == nth).and_then(|f| errors.get(f.way).copied()) else {
             return 0;
@@ -221,6 +254,30 @@ impl Judge {
             *failed = Some(Failed { call: name, errno, by });
         }
         errno
+    }
+}
+
+impl Judge {
+    /// Kills the supervisor that asks, if it is its turn: it never hears the answer.
+    fn end(&self, place: &Path, asked: &libc::seccomp_notif) {
+        let Ok(mut death) = self.death.lock() else { return };
+        let Death { from: Some(from), left, nth } = &mut *death else { return };
+        let opened = || text_at(place, asked.data.args[1]).ends_with(from.as_str());
+        let name = || std::fs::read_to_string(place.join("comm")).unwrap_or_default();
+        match left {
+            None if c_long::from(asked.data.nr) == SYS_openat && name() == "shoal-superv\n" && opened() => {
+                *left = Some(*nth);
+            }
+            Some(left) if name() == "shoal-superv\n" => match left.checked_sub(1) {
+                Some(less) => *left = less,
+                None => {
+                    // SAFETY: a plain call. Who asks waits for the answer, so the number is its own.
+                    unsafe { libc::kill(asked.pid as i32, libc::SIGKILL) };
+                    *death = Death::default();
+                }
+            },
+            _ => {}
+        }
     }
 }
 

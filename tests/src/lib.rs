@@ -18,6 +18,7 @@ pub mod seized;
 pub mod stage;
 #[cfg(target_arch = "x86_64")]
 pub mod step_kill;
+pub mod tapped;
 pub mod traces;
 
 pub use book::{Book, Entry};

@@ -61,7 +61,7 @@ fn chaos_that_kills_its_supervisor_counts_nothing_wrong_either() {
     for key in WRONG {
         assert_eq!(count(&report, key), 0, "{key}: {report}\n{}", done.err);
     }
-    for key in ["kills", "supervisor_kills", "take_over_p50_us", "take_over_p99_us", "stops", "restarts"] {
+    for key in ["kills", "supervisor_kills", "take_over_p50_us", "take_over_p99_us", "stops", "scales"] {
         assert!(count(&report, key) > 0, "{key}: {report}\n{}", done.err);
     }
     assert_eq!((&report["passed"], done.status), (&Value::Bool(true), 0), "{report}\n{}", done.err);

@@ -141,38 +141,3 @@ fn everything_ends_with_the_keeper_and_with_the_guard() {
     stage.until_no_process();
     stage.assert_nothing_left();
 }
-
-/// Goal: a swarm that was changed since its start has no half-knowing successor, and one that was only read again has one. Method: the
-/// same file reloaded and the supervisor killed; then a scaled agent, and the supervisor killed again.
-#[test]
-fn changed_swarm_ends_with_its_supervisor_and_an_unchanged_one_does_not() {
-    let stage = stage!("outgrown");
-    let mut shoal = stage.run(&numbers(&stage, ""));
-    shoal.until_ready();
-    let done = stage.done(&["reload"]);
-    assert_eq!((done.status, done.err.as_str()), (0, ""), "{done:?}");
-    kill_supervisor(&shoal);
-    let due = Book::count(&stage.path("sink")) + 1;
-    until("further numbers", || (Book::count(&stage.path("sink")) > due).then_some(()));
-    shoal.until_ready();
-    let done = stage.done(&["scale", "relay", "3"]);
-    assert_eq!((done.status, done.err.as_str()), (0, ""), "{done:?}");
-    shoal.until_ready();
-    kill_supervisor(&shoal);
-    let done = shoal.ended();
-    assert_eq!(done.status, 1, "{}", done.err);
-    assert!(done.err.contains("was changed since it was started"), "{}", done.err);
-    assert_eq!(stage.violations(), "");
-    let mut book = Book::read(&stage.path("sink")).expect("the sink's book");
-    book.sort_unstable();
-    assert!(book.windows(2).all(|two| two[0] < two[1]), "a number is doubled");
-    // What was under way is gone with the swarm: no more than the lanes hold, of 16 KiB and of 8 KiB for each relay.
-    let (last, met) = (book.last().copied().unwrap_or_default(), book.len() as u64);
-    let held = (16 + 3 * 8) * 1024 / 64 + 3;
-    assert!(met > held && last + 1 - met <= held, "{} numbers are missing before {last}", last + 1 - met);
-    // The first that is missing, if one is.
-    let early = book.iter().enumerate().find(|(due, met)| *due as u64 != **met);
-    let early = early.map_or(last, |(due, _)| due as u64);
-    assert!(last - early <= 4 * held, "number {early} is missing, long before {last}");
-    stage.assert_nothing_left();
-}

@@ -2,90 +2,9 @@
 #![allow(missing_docs)]
 
 use rustix::process::Signal;
-use shoal_tests::stage::HARDY;
-use shoal_tests::{Book, Running, Stage, stage, traces, until};
-use std::collections::BTreeMap;
+use shoal_tests::tapped::{arguments, change, finish, lives, text, until_met, want, write};
+use shoal_tests::{Book, stage, traces, until};
 use std::fs;
-use std::path::PathBuf;
-
-/// A tap, relays that share its numbers, and a sink; `relays` and `more` are what a test changes.
-fn text(numbers: &str, relays: &str, ways: u32, more: &str) -> String {
-    format!(
-        r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
-        capacity = "{numbers}"
-        [channel.relayed]
-        message = "Number"
-        [agent.source]
-        command = ["BIN/numbers", "tap"]
-        publishes = ["numbers"]
-        {HARDY}
-        [agent.relay]
-        command = ["BIN/numbers", "relay"]
-        {relays}
-        subscribes = ["numbers"]
-        publishes = ["relayed"]
-        {HARDY}
-        [agent.sink]
-        command = ["BIN/numbers", "sink", "{ways}"]
-        subscribes = ["relayed"]
-        {HARDY}
-        {more}
-        "#
-    )
-}
-
-fn write(stage: &Stage, text: &str) -> PathBuf {
-    stage.write("swarm.toml", text)
-}
-
-fn want(stage: &Stage, count: u64) {
-    // In one piece: the tap reads it at any time.
-    fs::write(stage.path("want.new"), count.to_string()).expect("a wish");
-    fs::rename(stage.path("want.new"), stage.path("want")).expect("a wish");
-}
-
-fn until_met(stage: &Stage, shoal: &mut Running<'_>, count: u64) {
-    until(&format!("{count} numbers at the sink"), || {
-        assert_eq!(shoal.poll(), None, "the swarm ended: {}", shoal.err());
-        assert_eq!(stage.violations(), "");
-        (Book::count(&stage.path("sink")) >= count).then_some(())
-    });
-}
-
-/// Process and generation of each agent.
-fn lives(shoal: &Running<'_>) -> BTreeMap<String, (Option<u32>, u64)> {
-    let report = shoal.try_ps().expect("an answer");
-    report.agents.into_iter().map(|a| (a.name, (a.pid, a.generation))).collect()
-}
-
-/// Does it, and reads what it says about it.
-fn change(stage: &Stage, args: &[&str]) -> serde_json::Value {
-    let done = stage.done(args);
-    assert_eq!(done.status, 0, "{args:?}: {}{}", done.out, done.err);
-    serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}: {}", done.out))
-}
-
-/// Ends the swarm when the sink has met every number once.
-fn finish(stage: &Stage, mut shoal: Running<'_>, count: u64) {
-    want(stage, count);
-    until_met(stage, &mut shoal, count);
-    let met = Book::read(&stage.path("sink")).expect("the sink's book");
-    assert_eq!(met.len() as u64, count, "each once");
-    let done = shoal.stop();
-    assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);
-    stage.assert_nothing_left();
-}
-
-/// The arguments of an agent's process.
-fn arguments(shoal: &mut Running<'_>, name: &str) -> String {
-    let pid = shoal.pid_of(name);
-    let words = fs::read(format!("/proc/{pid}/cmdline")).expect("a living process");
-    String::from_utf8_lossy(&words).replace('\0', " ")
-}
 
 /// Goal: replicas come and go while numbers flow, each number once, and the others do not notice. Method: while numbers are under way
 /// the swarm is scaled up and down; processes and generations of all others are compared.

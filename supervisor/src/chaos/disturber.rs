@@ -169,8 +169,6 @@ impl Disturber {
                     self.restarts += 1;
                 }
             }
-            // No successor would know of it.
-            What::Scale(_) if swarm.journal().is_some() => {}
             What::Scale(workers) => {
                 // Refused while the last one is under way.
                 let prepared = swarm.prepare_scale("worker", workers);

@@ -30,7 +30,9 @@ pub const SECRET_BYTES_MAX: u64 = 64 << 10;
 pub const SECRETS_MAX: usize = 32;
 
 /// How far an agent is trusted: docs/trust.md says what each promises.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 pub enum Trust {
     /// It means harm: not more than its own memory and its own links are within its reach.
     Hostile,
@@ -56,7 +58,7 @@ impl Trust {
 }
 
 /// Which system calls an agent may make.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Profile {
     /// All.
     #[default]
@@ -82,7 +84,7 @@ impl Profile {
 }
 
 /// How the kernel schedules a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Scheduling {
     /// As any process.
     Other,
@@ -112,7 +114,7 @@ impl Scheduling {
 }
 
 /// Bounds of one process (and, where a cgroup holds it, its children).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Limits {
     /// Bytes that it may allocate.
     pub memory_bytes: Option<u64>,
@@ -167,7 +169,7 @@ pub fn quotas() -> Limits {
 }
 
 /// Whom a process runs as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     /// The user's number.
     pub uid: u32,
@@ -176,7 +178,7 @@ pub struct Identity {
 }
 
 /// Files that a process may reach; all others it may not.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Reach {
     /// Files and folders that it may read and execute.
     pub read: Vec<PathBuf>,
@@ -185,7 +187,7 @@ pub struct Reach {
 }
 
 /// Everything that bounds an agent's process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Confinement {
     /// How far it is trusted.
     pub trust: Trust,

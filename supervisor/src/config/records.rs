@@ -7,7 +7,7 @@ use crate::log::{Format, Level};
 use crate::shelf::Bounds;
 
 /// What is kept of what happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Records {
     /// How many crash reports are kept.
     pub crashes: Bounds,

@@ -11,7 +11,7 @@ use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::mark::Place;
 use shoal_runtime::{Region, segment};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 /// The memory of all groups.
 pub(super) struct Groups {
@@ -20,7 +20,7 @@ pub(super) struct Groups {
     owners: u32,
 }
 
-struct Memory {
+pub(super) struct Memory {
     /// What members are handed.
     writable: OwnedFd,
     /// What producers of its lanes are handed.
@@ -36,6 +36,11 @@ impl Memory {
         region.bequeath()?;
         let read_only = segment::reopen_read_only(&writable)?;
         Ok(Memory { writable, read_only, region })
+    }
+
+    /// Lets go of the map, and of no descriptor.
+    fn forget(self) {
+        let _ = (self.writable.into_raw_fd(), self.read_only.into_raw_fd());
     }
 }
 
@@ -70,7 +75,8 @@ impl Groups {
     }
 
     /// Makes room for the tables of a changed swarm whose members and producers are at rest: what is claimed and done stays so; a
-    /// table that is new begins where its group's reader stood, or at the lane's end. `lasts` are in the new order.
+    /// table that is new begins where its group's reader stood, or at the lane's end. `lasts` are in the new order. Returns memory that
+    /// is used no more, which a successor knows until it is told of the change.
     ///
     /// # Errors
     /// No descriptors or no memory left; then nothing has changed.
@@ -81,8 +87,8 @@ impl Groups {
         lasts: &[Option<Verdict>],
         agents: &[Agent],
         work: &Work,
-    ) -> io::Result<()> {
-        let mut grown = Vec::new();
+    ) -> io::Result<Vec<Memory>> {
+        let (mut grown, mut former) = (Vec::new(), Vec::new());
         for (index, group) in after.groups.iter().enumerate() {
             if before.groups.get(index).is_none_or(|old| old.bytes != group.bytes) {
                 let memory = Memory::new(group.bytes)?;
@@ -94,28 +100,52 @@ impl Groups {
         }
         for (index, memory) in grown {
             match self.all.get_mut(index) {
-                Some(old) => *old = memory,
+                Some(old) => former.push(std::mem::replace(old, memory)),
                 None => self.all.push(memory),
             }
         }
         for (producer, instance) in after.agents.iter().enumerate() {
             for (lane, spec) in instance.lanes.iter().enumerate() {
-                let former =
+                let same =
                     before.agents.get(producer).and_then(|i| i.lanes.iter().find(|l| l.key() == spec.key()));
                 for (place, table) in spec.groups.iter().enumerate() {
-                    let known = former.is_some_and(|lane| lane.groups.contains(table));
+                    let known = same.is_some_and(|lane| lane.groups.contains(table));
                     if known && !work.begun_anew.contains(&(producer, lane, place)) {
                         continue;
                     }
                     let Some(last) = &lasts[producer] else { continue };
                     let end = last.lanes[lane];
                     let alone = (!known).then(|| sole_reader(before, after, producer, lane, table)).flatten();
-                    let same_ring = former.is_some_and(|lane| lane.capacity_bytes == spec.capacity_bytes);
+                    let same_ring = same.is_some_and(|lane| lane.capacity_bytes == spec.capacity_bytes);
                     let stood =
                         alone.filter(|_| same_ring).map(|(agent, input)| agents[agent].last.inputs[input]);
                     self.table(table).begin_at(stood.unwrap_or(end));
                 }
             }
+        }
+        Ok(former)
+    }
+
+    /// The descriptors of each group's memory: for members, for producers.
+    pub(super) fn numbers(&self) -> Vec<(RawFd, RawFd)> {
+        let numbers = |m: &Memory| (m.writable.as_raw_fd(), m.read_only.as_raw_fd());
+        self.all.iter().map(numbers).collect()
+    }
+
+    /// Goes on with the memory that a predecessor of this supervisor had. What this process inherited is forgotten: the predecessor may
+    /// have closed it, and used its numbers again.
+    ///
+    /// # Errors
+    /// It is not what it should be, or the kernel's refusal.
+    pub(super) fn take_over(
+        &mut self,
+        topology: &Topology,
+        memory: Vec<(OwnedFd, OwnedFd)>,
+    ) -> io::Result<()> {
+        std::mem::take(&mut self.all).into_iter().for_each(Memory::forget);
+        for (group, (writable, read_only)) in topology.groups.iter().zip(memory) {
+            let region = segment::open_table(&writable, group.bytes, true)?;
+            self.all.push(Memory { writable, read_only, region });
         }
         Ok(())
     }

@@ -6,9 +6,10 @@
 //! any point, too, and the next one does the same again.
 
 use super::record::{self, AgentRecord, GraveRecord, LiveRecord, SwarmRecord, VerdictRecord};
+use super::stand::{SWARM_BYTES_MAX, room_for};
 use super::{Effect, Ends, Swarm, Timer};
 use crate::agent::{Agent, Crash, Grave, Live, Post, Sealed, Totals};
-use crate::child::{Event, State};
+use crate::child::{Event, Next, State};
 use crate::events::Kind;
 use crate::keeper::{self, Link, Word, table};
 use crate::log::Level;
@@ -25,11 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Words before those of the agents: the keeper's, and room.
-const WORDS: usize = 64;
-/// Room for the record of the swarm as a whole: the reports of messages given in vain are most of it.
-const SWARM_BYTES_MAX: usize = 4 << 20;
-/// Room for an agent's record beside what its shape and history take.
-const AGENT_BYTES_MAX: usize = 16 << 10;
+pub(super) const WORDS: usize = 64;
 /// How many values each series keeps.
 const SERIES_MAX: usize = 1 << 20;
 
@@ -43,7 +40,12 @@ enum Series {
 
 /// What a swarm that has a keeper knows besides.
 pub(super) struct Kept {
-    journal: Arc<Journal>,
+    /// The words that keeper, guard and all supervisors share, and the series.
+    pub(super) journal: Arc<Journal>,
+    /// What holds the records: the same, or one that was made when the swarm was changed (`swarm/stand.rs`).
+    pub(super) records: Arc<Journal>,
+    /// The descriptor of the latter.
+    pub(super) named: Option<OwnedFd>,
     touched: BTreeSet<usize>,
     /// What the companions want to be kept.
     companions: Vec<(String, Vec<u8>)>,
@@ -51,6 +53,13 @@ pub(super) struct Kept {
     trials: (u64, Vec<u8>),
     stage_due_ns: u64,
     complained: bool,
+}
+
+impl Kept {
+    /// All agents, of so many, are to be written.
+    pub(super) fn touch_all(&mut self, agents: usize) {
+        self.touched.extend(0..agents);
+    }
 }
 
 impl Timer {
@@ -84,7 +93,7 @@ fn gone(what: &str) -> io::Error {
     io::Error::other(format!("taking over: the {what} that the journal names is not open"))
 }
 
-fn claim(fd: RawFd, what: &str) -> io::Result<OwnedFd> {
+pub(super) fn claim(fd: RawFd, what: &str) -> io::Result<OwnedFd> {
     table::claim(fd).ok_or_else(|| gone(what))
 }
 
@@ -94,17 +103,14 @@ impl Swarm {
     /// # Errors
     /// No address space.
     pub fn keep(&mut self, link: Link) -> io::Result<Arc<Journal>> {
-        let history = self.file.history as usize;
-        let sizes = self.agents.iter().map(|agent| {
-            let places = agent.shape.lanes.len() * (2 + history) + agent.shape.input_count as usize;
-            AGENT_BYTES_MAX + places * 32 + history * 64 + agent.shape.state_bytes as usize
-        });
-        let sizes: Vec<usize> = std::iter::once(SWARM_BYTES_MAX).chain(sizes).collect();
+        let sizes = room_for(self.file.history, self.agents.iter().map(|agent| &agent.shape));
         let words = WORDS + self.agents.len();
         let journal = Arc::new(Journal::create(words, &sizes, &[SERIES_MAX, SERIES_MAX, SERIES_MAX])?);
         self.cradle.spawner.keep(link);
         self.kept = Some(Kept {
             journal: journal.clone(),
+            records: journal.clone(),
+            named: None,
             touched: BTreeSet::new(),
             companions: Vec::new(),
             trials: Default::default(),
@@ -167,7 +173,7 @@ impl Swarm {
     /// Not all links that an agent is to know were handed over and taken: a successor hands them over again. Or all were.
     pub(super) fn note_post(&self, agent: usize, done: bool) {
         if let Some(kept) = &self.kept {
-            kept.journal.set_word(WORDS + agent, u64::from(!done));
+            kept.records.set_word(WORDS + agent, u64::from(!done));
         }
     }
 
@@ -186,11 +192,13 @@ impl Swarm {
         let record = agent_record(&self.agents[agent]);
         let written = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&record)
             .map_err(|error| error.to_string())
-            .and_then(|bytes| kept.journal.write(1 + agent, &bytes).map_err(|error| format!("{error:?}")));
+            .and_then(|bytes| kept.records.write(1 + agent, &bytes).map_err(|error| format!("{error:?}")));
         self.complain(written.err());
     }
 
-    fn write_swarm(&mut self) {
+    /// Writes the record of the swarm as a whole.
+    pub(super) fn write_swarm(&mut self) {
+        let upgrade = self.upgrade_record();
         let Some(kept) = &mut self.kept else { return };
         if kept.trials.0 != self.trials.version() {
             kept.trials = (self.trials.version(), self.trials.to_json(SWARM_BYTES_MAX / 2));
@@ -212,6 +220,10 @@ impl Swarm {
             letters: self.dead_letters.next(),
             trials: kept.trials.1.clone(),
             companions: kept.companions.clone(),
+            called: self.called.iter().map(|agent| *agent as u64).collect(),
+            struck: self.struck.iter().map(|agent| *agent as u64).collect(),
+            again: self.again.iter().map(|(agent, generation)| (*agent as u64, *generation)).collect(),
+            upgrade,
         };
         for (series, values) in
             [(Series::Verdicts, &self.verdicts_ns), (Series::Recoveries, &self.recoveries_ns)]
@@ -221,27 +233,15 @@ impl Swarm {
         }
         let written = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&record)
             .map_err(|error| error.to_string())
-            .and_then(|bytes| kept.journal.write(0, &bytes).map_err(|error| format!("{error:?}")));
+            .and_then(|bytes| kept.records.write(0, &bytes).map_err(|error| format!("{error:?}")));
         self.complain(written.err());
     }
 
     /// A record that cannot be written is told once.
-    fn complain(&mut self, error: Option<String>) {
+    pub(super) fn complain(&mut self, error: Option<String>) {
         let (Some(kept), Some(error)) = (&mut self.kept, error) else { return };
         if !std::mem::replace(&mut kept.complained, true) {
             self.notice(&format!("the journal cannot be written, a successor will know less: {error}"));
-        }
-    }
-
-    /// What a successor inherits is what was at the split. Once the swarm is changed beyond that, none could take over: from here on the
-    /// supervisor's death ends everything, as the keeper reads in the journal.
-    ///
-    /// # If we die here
-    /// Before the word a successor takes over an unchanged swarm; after it, everything ends.
-    pub(super) fn outgrow(&mut self) {
-        if let Some(kept) = self.kept.take() {
-            keeper::set_word(&kept.journal, Word::Outgrown, 1);
-            self.notice("the swarm is changed: from here on the death of its supervisor ends it");
         }
     }
 
@@ -263,17 +263,18 @@ impl Swarm {
     /// # Errors
     /// The journal contradicts what is open: somebody wrote over it.
     pub fn take_over(&mut self, open: &BTreeSet<RawFd>, logs: &Path) -> io::Result<()> {
+        let mut known = open.clone();
+        self.follow_stand(&mut known)?;
         let Some(kept) = &self.kept else { return Ok(()) };
-        let journal = kept.journal.clone();
+        let (journal, held) = (kept.journal.clone(), kept.records.clone());
         let mut records = Vec::new();
         for agent in 0..self.agents.len() {
-            records.push(read::<AgentRecord, _>(&journal, 1 + agent)?);
+            records.push(read::<AgentRecord, _>(&held, 1 + agent)?);
         }
         self.cradle.spawner.begin_link();
-        let mut known = open.clone();
         records.iter().flatten().for_each(|record| known.extend(descriptors(record)));
         table::close_others(&known)?;
-        let Some(record) = read::<SwarmRecord, _>(&journal, 0)? else {
+        let Some(record) = read::<SwarmRecord, _>(&held, 0)? else {
             // It died before the start.
             return Ok(());
         };
@@ -292,7 +293,7 @@ impl Swarm {
         }
         // Who was started after that was written waits no longer.
         let agents = &self.agents;
-        self.waiting.retain(|&agent| agents[agent].state == State::Stopped && agents[agent].generation == 0);
+        self.waiting.retain(|&agent| agents[agent].state.is_at_rest() && agents[agent].live.is_none());
         // What was cloned and never written down, and orphans.
         self.end_strays();
         for agent in 0..self.agents.len() {
@@ -310,12 +311,25 @@ impl Swarm {
             let due_ns = self.kept.as_ref().map_or(0, |kept| kept.stage_due_ns);
             self.effects.push(Effect::Arm(instant_of(due_ns), stage, Timer::Stage, 0));
         }
+        self.go_on_changing();
         self.start_due();
         // Its predecessor's standbys were ended as nobody's.
         (0..self.agents.len()).for_each(|agent| self.refill(agent));
         self.look_again_for_sleepers();
         self.watch_on();
         Ok(())
+    }
+
+    /// What an operator had asked for, and was under way.
+    fn go_on_changing(&mut self) {
+        self.act_on_exchange();
+        match self.ends {
+            Ends::No if !self.called.is_empty() => {
+                self.undo("the supervisor died while it was under way: ask for it again".into());
+            }
+            _ => self.called.clear(),
+        }
+        self.go_on_upgrading();
     }
 
     /// Everything is watched: notes how long the take-over took.
@@ -346,6 +360,12 @@ impl Swarm {
         self.accusations = record.accusations;
         self.groups.restore_owners(record.owners);
         self.postman.batch = record.batch;
+        self.called = record.called.iter().map(|agent| *agent as usize).collect();
+        self.struck = record.struck.iter().map(|agent| *agent as usize).collect();
+        self.again = record.again.iter().map(|(agent, generation)| (*agent as usize, *generation)).collect();
+        if let Some(upgrade) = record.upgrade {
+            self.restore_upgrade(upgrade);
+        }
         self.dead_letters.restore_next(record.letters);
         self.trials.restore(&record.trials);
         self.verdicts_ns = journal.series(Series::Verdicts as usize);
@@ -387,6 +407,7 @@ impl Swarm {
         entry.restarts = record.restarts;
         entry.rescues = record.rescues;
         entry.hangs = record.hangs;
+        entry.faults = record.faults;
         let (sent, received) = record.past;
         entry.past = Totals { sent, received, latency: Histogram::from_counts(record.past_latency) };
         entry.died_at = record.died_at;
@@ -422,10 +443,13 @@ impl Swarm {
             return;
         }
         self.hear_bell(agent);
-        if state == State::Starting {
-            self.tell_to_begin(agent);
+        match state {
+            State::Starting => self.tell_to_begin(agent),
+            // It may not have been asked yet.
+            State::Stopping(Next::Rest | Next::Start | Next::Aside) => self.ask_to_stop(agent),
+            _ => {}
         }
-        let lacks = self.journal().is_some_and(|journal| journal.word(WORDS + agent) != 0);
+        let lacks = self.kept.as_ref().is_some_and(|kept| kept.records.word(WORDS + agent) != 0);
         if lacks {
             // What it has already it does not take again.
             for neighbour in self.topology.neighbours(agent) {
@@ -475,7 +499,7 @@ fn restore_live(
 }
 
 /// Reads a record; `None` when it was never written.
-fn read<T, A>(journal: &Journal, index: usize) -> io::Result<Option<T>>
+pub(super) fn read<T, A>(journal: &Journal, index: usize) -> io::Result<Option<T>>
 where
     T: rkyv::Archive<Archived = A>,
     A: rkyv::Portable
@@ -515,6 +539,7 @@ fn agent_record(agent: &Agent) -> AgentRecord {
         restarts: agent.restarts,
         rescues: agent.rescues,
         hangs: agent.hangs,
+        faults: agent.faults,
         past: (agent.past.sent, agent.past.received),
         past_latency: agent.past.latency.counts().to_vec(),
         died_at: agent.died_at,

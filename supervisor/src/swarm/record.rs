@@ -6,6 +6,7 @@
 use crate::restart::Streak;
 use rkyv::{Archive, Deserialize, Serialize};
 use shoal_runtime::board::{Verdict, VerdictKind};
+use shoal_runtime::layout::BoardShape;
 use shoal_runtime::mark::Place;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub struct AgentRecord {
     pub restarts: u64,
     pub rescues: u64,
     pub hangs: u64,
+    pub faults: u64,
     /// Sent, received.
     pub past: Words,
     pub past_latency: Vec<u64>,
@@ -108,6 +110,40 @@ pub struct SwarmRecord {
     pub trials: Vec<u8>,
     /// What each companion wants to be kept, by its name.
     pub companions: Vec<(String, Vec<u8>)>,
+    /// Who was stopped for a reload that is under way, and runs again if nothing comes of it.
+    pub called: Vec<u64>,
+    /// Who is struck for a reload that was applied.
+    pub struck: Vec<u64>,
+    /// Who is started again for it: agent, generation.
+    pub again: Vec<(u64, u32)>,
+    pub upgrade: Option<UpgradeRecord>,
+}
+
+/// An upgrade that is under way.
+#[derive(Archive, Serialize, Deserialize, Debug, PartialEq)]
+pub struct UpgradeRecord {
+    pub config: u64,
+    pub command: Vec<String>,
+    pub proof: (Duration, Option<u64>),
+    pub todo: Vec<u64>,
+    pub done: Vec<u64>,
+    /// Whose turn it is: agent, the generation and the deaths that it had before.
+    pub now: Option<(u64, u32, u64)>,
+    pub failed: Option<String>,
+}
+
+/// What a swarm was changed to.
+#[derive(Archive, Serialize, Deserialize, Debug, PartialEq)]
+pub struct StandRecord {
+    /// Its file, merged, as JSON.
+    pub file: Vec<u8>,
+    /// Who reads whom, as JSON.
+    pub topology: Vec<u8>,
+    pub board: BoardShape,
+    /// The descriptors of each group's memory: for members, for producers.
+    pub groups: Vec<(i32, i32)>,
+    /// How often it was changed.
+    pub reloads: u64,
 }
 
 /// A place as words.

@@ -6,6 +6,9 @@
 //! carried over by their names, tables of groups are copied, and who was stopped is started with its new manifest.
 //!
 //! Nobody else notices: what a living agent was told stays true, because indices only grow and nothing on the board moves.
+//!
+//! When the supervisor dies in the first stroke its successor undoes it; once all is exchanged in memory the new order is published for
+//! a successor (`swarm/stand.rs`), and only then acted upon: from there on it is finished by whoever lives.
 
 use super::{Ends, Swarm, Timer, hangs, new_agent};
 use crate::birth;
@@ -45,6 +48,8 @@ pub(super) struct Reload {
     asked: BTreeSet<usize>,
     /// Who ran, and runs again afterwards.
     up: BTreeSet<usize>,
+    /// Who ran, and runs again if nothing comes of it.
+    ran: BTreeSet<usize>,
     until: Instant,
 }
 
@@ -117,14 +122,12 @@ impl Swarm {
         for line in prepared.plan.lines() {
             self.notice(&format!("reload: {line}"));
         }
-        if !prepared.plan.is_empty() {
-            self.outgrow();
-        }
         let affected: BTreeSet<usize> = prepared.work.relink.union(&prepared.work.stop).copied().collect();
         let stages = self.topology.stop_order().into_iter();
         let stages = stages.map(|stage| stage.into_iter().filter(|a| affected.contains(a)).collect());
         let runs = |agent: &usize| !self.agents[*agent].state.is_at_rest() || self.waiting.contains(agent);
-        let up = prepared.work.relink.iter().copied().filter(runs).collect();
+        let ran: BTreeSet<usize> = affected.iter().copied().filter(runs).collect();
+        let up = ran.intersection(&prepared.work.relink).copied().collect();
         self.waiting.retain(|agent| !affected.contains(agent));
         self.outcome = None;
         self.reload = Some(Reload {
@@ -132,6 +135,7 @@ impl Swarm {
             stage: 0,
             asked: BTreeSet::new(),
             up,
+            ran,
             until: Instant::now() + patience,
             prepared,
         });
@@ -168,6 +172,7 @@ impl Swarm {
     pub(super) fn go_on_reloading(&mut self) {
         let Some(mut reload) = self.reload.take() else { return };
         if self.ends != Ends::No {
+            self.called.clear();
             self.outcome = Some(Outcome::Undone("the swarm is stopping".into()));
             return;
         }
@@ -177,19 +182,26 @@ impl Swarm {
                 self.reload = Some(reload);
                 self.arm(Instant::now() + LOOK_EVERY, 0, Timer::Reload);
             }
-            Err(why) => self.undo(&reload, why),
+            Err(why) => self.undo(why),
         }
     }
 
     /// Asks to stop whose turn it is. Whether all are at rest, and what they left is read as far as it must be.
     fn stopped_for(&mut self, reload: &mut Reload) -> Result<bool, String> {
         while let Some(stage) = reload.stages.get(reload.stage) {
-            for &agent in stage {
-                if !reload.asked.contains(&agent) && self.may_stop_for(&reload.prepared.work, stage, agent) {
-                    reload.asked.insert(agent);
-                    self.dismiss_spares(agent);
-                    self.order(agent, Event::StopAsked);
-                }
+            let mut due: Vec<usize> = stage.clone();
+            due.retain(|agent| {
+                !reload.asked.contains(agent) && self.may_stop_for(&reload.prepared.work, stage, *agent)
+            });
+            if !due.is_empty() {
+                self.called.extend(due.iter().filter(|agent| reload.ran.contains(agent)));
+                // Before they are asked: a successor must know for whom it is to be undone.
+                self.write_swarm();
+            }
+            for agent in due {
+                reload.asked.insert(agent);
+                self.dismiss_spares(agent);
+                self.order(agent, Event::StopAsked);
             }
             let at_rest = |a: &&usize| {
                 let record = &self.agents[**a];
@@ -251,12 +263,13 @@ impl Swarm {
     }
 
     /// Nothing comes of it: who was stopped runs again as before.
-    fn undo(&mut self, reload: &Reload, why: String) {
+    pub(super) fn undo(&mut self, why: String) {
         self.notice(&format!("the reload is undone: {why}"));
-        let were_up =
-            reload.asked.iter().filter(|a| reload.up.contains(a) || reload.prepared.work.stop.contains(a));
-        for &agent in were_up {
-            self.feed(agent, Event::StartAsked);
+        for agent in std::mem::take(&mut self.called) {
+            // Who has ended by itself meanwhile, or was given up, was not stopped for it.
+            if !matches!(self.agents[agent].state, State::Ended | State::Failed) {
+                self.feed(agent, Event::StartAsked);
+            }
         }
         self.outcome = Some(Outcome::Undone(why));
     }
@@ -266,14 +279,15 @@ impl Swarm {
         let Reload { prepared: Prepared { plan, work, file, topology, board }, up, .. } = reload;
         let unread = self.unread_for_good(&work, &topology);
         let lasts = self.carried_over(&topology, &work);
-        if let Err(error) = self.groups.follow(&self.topology, &topology, &lasts, &self.agents, &work) {
-            // Nothing was exchanged yet.
-            let why = format!("no memory for the tables of groups: {error}");
-            self.notice(&format!("the reload is undone: {why}"));
-            up.iter().chain(&work.stop).for_each(|&agent| self.feed(agent, Event::StartAsked));
-            self.outcome = Some(Outcome::Undone(why));
-            return;
-        }
+        // What is lacking is lacking here, before anything is exchanged.
+        let next = match self.next_stand(&file, &topology, &board) {
+            Ok(next) => next,
+            Err(why) => return self.undo(why),
+        };
+        let former = match self.groups.follow(&self.topology, &topology, &lasts, &self.agents, &work) {
+            Ok(former) => former,
+            Err(error) => return self.undo(format!("no memory for the tables of groups: {error}")),
+        };
         let old = std::mem::replace(&mut self.topology, topology);
         let new = &self.topology;
         self.trials.carry_over(|agent, input| {
@@ -292,18 +306,17 @@ impl Swarm {
         self.reloads += 1;
         self.follow_agents(lasts, &former_board);
         self.watch_new_deadlines();
-        for &agent in &work.stop {
-            self.agents[agent].state = State::Ended;
-            self.strike(agent);
-        }
+        work.stop.iter().for_each(|&agent| self.agents[agent].state = State::Ended);
         let started: Vec<usize> = work.start.union(&up).copied().collect();
         self.waiting.extend(&started);
-        for &agent in &work.again {
-            if self.agents[agent].live.is_some() {
-                self.dismiss_spares(agent);
-                self.order(agent, Event::RestartAsked);
-            }
-        }
+        self.called.clear();
+        let live = |&agent: &usize| Some((agent, self.agents[agent].live.as_ref()?.incarnation.generation));
+        self.again = work.again.iter().filter_map(live).collect();
+        self.struck = work.stop.iter().copied().collect();
+        // Whatever is done to the board and to agents follows this.
+        self.publish_stand(next);
+        drop(former);
+        self.act_on_exchange();
         for text in &unread {
             self.notice(&format!("reload: {text}"));
         }
@@ -313,39 +326,32 @@ impl Swarm {
         self.start_due();
     }
 
+    /// Strikes who runs no more, and starts those again that run with what they were told before: what a predecessor had begun is done
+    /// once more.
+    pub(super) fn act_on_exchange(&mut self) {
+        std::mem::take(&mut self.struck).into_iter().for_each(|agent| self.strike(agent));
+        for (agent, generation) in std::mem::take(&mut self.again) {
+            let live = self.agents[agent].live.as_ref();
+            if live.is_some_and(|live| live.incarnation.generation == generation) {
+                self.dismiss_spares(agent);
+                self.order(agent, Event::RestartAsked);
+            }
+        }
+    }
+
     /// Agents take over their new shapes, names and places; those that were not there are added.
     fn follow_agents(&mut self, lasts: Vec<Option<Verdict>>, former: &BoardShape) {
         for (agent, last) in lasts.into_iter().enumerate() {
-            let instance = &self.topology.agents[agent];
-            let restart = self.file.agents[instance.config].restart.clone();
-            let seed = self.cradle.swarm ^ (u64::from(self.reloads as u32) << 32 | agent as u64);
-            let Some(record) = self.agents.get_mut(agent) else {
-                let last = last.unwrap_or_else(|| super::beginning(&self.topology, instance));
-                let capture = (self.captures)(&instance.name);
-                let mut record = new_agent(
-                    &instance.name,
-                    birth::segment_shape(instance),
-                    Intensity::new(restart, seed),
-                    last,
-                    capture,
-                );
-                record.was_ready = !instance.active;
-                self.agents.push(record);
-                if !instance.active {
+            let is_new = self.fit(agent);
+            let record = &mut self.agents[agent];
+            if let Some(last) = last {
+                record.last = last;
+            }
+            if is_new {
+                if !self.topology.agents[agent].active {
                     self.rest(agent);
                 }
                 continue;
-            };
-            if record.intensity.restart() != &restart {
-                record.intensity = Intensity::new(restart, seed);
-            }
-            if record.name != instance.name {
-                record.name.clone_from(&instance.name);
-                record.capture = (self.captures)(&instance.name);
-            }
-            if let Some(last) = last {
-                record.shape = birth::segment_shape(instance);
-                record.last = last;
             }
             let moved = former.agents.get(agent) != self.board_shape.agents.get(agent);
             if moved && record.last.generation > 0 {
@@ -354,6 +360,33 @@ impl Swarm {
             }
         }
         self.board.announce();
+    }
+
+    /// An agent takes over its shape, its name, where its output goes and how it is restarted; one that was not there is added. Whether
+    /// it was.
+    pub(super) fn fit(&mut self, agent: usize) -> bool {
+        let instance = &self.topology.agents[agent];
+        let restart = self.file.agents[instance.config].restart.clone();
+        let seed = self.cradle.swarm ^ (u64::from(self.reloads as u32) << 32 | agent as u64);
+        let shape = birth::segment_shape(instance);
+        let Some(record) = self.agents.get_mut(agent) else {
+            let last = super::beginning(&self.topology, instance);
+            let capture = (self.captures)(&instance.name);
+            let mut record = new_agent(&instance.name, shape, Intensity::new(restart, seed), last, capture);
+            record.was_ready = !instance.active;
+            self.agents.push(record);
+            return true;
+        };
+        if record.intensity.restart() != &restart {
+            record.intensity = Intensity::new(restart, seed);
+        }
+        if record.name != instance.name {
+            record.name.clone_from(&instance.name);
+            record.capture = (self.captures)(&instance.name);
+        }
+        // Of one that lives on it is the same.
+        record.shape = shape;
+        false
     }
 
     fn watch_new_deadlines(&mut self) {

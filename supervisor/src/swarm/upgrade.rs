@@ -1,6 +1,8 @@
 //! The replicas of an agent are replaced one by one: each is stopped, drained of what it has in hand, and started with another command;
-//! it must become ready and prove itself. If one does not, all go back to the former command.
+//! it must become ready and prove itself. If one does not, all go back to the former command. It is journalled: a successor goes on
+//! with it.
 
+use super::record::UpgradeRecord;
 use super::{Swarm, Timer};
 use crate::child::{Event, State};
 use std::collections::VecDeque;
@@ -62,7 +64,6 @@ impl Swarm {
         if todo.is_empty() {
             return Err(format!("agent {} has no replicas", self.file.agents[config].name));
         }
-        self.outgrow();
         self.upgraded = None;
         let (done, now, failed) = (Vec::new(), None, None);
         self.upgrade = Some(Upgrade { config, command, proof, todo, done, now, failed });
@@ -73,6 +74,42 @@ impl Swarm {
     /// What became of the last upgrade; `None` while it is under way.
     pub fn upgrade_outcome(&self) -> Option<&Upgraded> {
         self.upgraded.as_ref()
+    }
+
+    /// What is under way, for a successor.
+    pub(super) fn upgrade_record(&self) -> Option<UpgradeRecord> {
+        let Upgrade { config, command, proof, todo, done, now, failed } = self.upgrade.as_ref()?;
+        Some(UpgradeRecord {
+            config: *config as u64,
+            command: command.clone(),
+            proof: (proof.time, proof.messages),
+            todo: todo.iter().map(|agent| *agent as u64).collect(),
+            done: done.iter().map(|agent| *agent as u64).collect(),
+            now: now.as_ref().map(|turn| (turn.agent as u64, turn.generation, turn.faults)),
+            failed: failed.clone(),
+        })
+    }
+
+    /// Takes over what was under way. Whose turn it is proves itself from the beginning.
+    pub(super) fn restore_upgrade(&mut self, record: UpgradeRecord) {
+        let UpgradeRecord { config, command, proof: (time, messages), todo, done, now, failed } = record;
+        let todo: VecDeque<usize> = todo.into_iter().map(|agent| agent as usize).collect();
+        let done: Vec<usize> = done.into_iter().map(|agent| agent as usize).collect();
+        // Who has the new command, and was not given the former one back.
+        let with_new: Vec<usize> =
+            if failed.is_none() { done.clone() } else { todo.iter().copied().collect() };
+        for agent in with_new {
+            self.agents[agent].command = Some(command.clone());
+        }
+        let now = now.map(|(agent, generation, faults)| Turn {
+            agent: agent as usize,
+            generation,
+            faults,
+            ready_since: None,
+            messages: 0,
+        });
+        let (config, proof) = (config as usize, Proof { time, messages });
+        self.upgrade = Some(Upgrade { config, command, proof, todo, done, now, failed });
     }
 
     /// Looks how far the upgrade is, and goes on with it.
@@ -165,10 +202,14 @@ impl Swarm {
         for instance in self.topology.instances(config) {
             self.agents[instance].command = None;
         }
+        let name = self.file.agents[config].name.clone();
+        let which = if failed.is_none() { "new" } else { "former" };
+        self.notice(&format!("upgrade: all replicas of {name} run the {which} command"));
         self.upgraded = Some(match failed {
             Some(why) => Upgraded::RolledBack(why),
             None => {
                 self.file.agents[config].command = command;
+                self.write_stand();
                 Upgraded::Done(done.into_iter().map(|agent| self.agents[agent].name.clone()).collect())
             }
         });
