@@ -5,7 +5,8 @@
 //!                                              each in a group of its own, killed at its time-out
 //! ```
 //! Nothing waits for a hook: the swarm notes what happened and goes on. What is queued or runs when the swarm is over is still
-//! let to its end, each for its time-out; a swarm that is killed takes its hooks along.
+//! let to its end, each for its time-out; a swarm that is killed takes its hooks along. What is queued or runs when the supervisor dies is
+//! run by its successor, from the beginning.
 //!
 //! A hook is executed by this very binary (`wear`), which first asks the kernel for its own death with the supervisor's: so a hook ends
 //! with the swarm, however that ends.
@@ -30,6 +31,8 @@ pub use run::{NAME, wear};
 const TOKEN: u64 = 7;
 /// How many happenings may wait for their hooks; more are dropped, counted and told.
 pub const QUEUE_MAX: usize = 256;
+/// By this name a successor is left what the hooks that run are run for.
+const KEPT: &str = "hooks";
 /// How long a hook may run if the file says nothing.
 pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// How many hooks run at once if the file says nothing.
@@ -68,7 +71,7 @@ impl Occasion {
 }
 
 /// Something that a hook is told of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Happening {
     /// What kind of thing.
     pub occasion: Occasion,
@@ -112,6 +115,22 @@ impl Happenings {
         }
     }
 
+    /// What waits, for a successor.
+    pub fn to_json(&self) -> Vec<u8> {
+        if self.waiting.is_empty() {
+            Vec::new()
+        } else {
+            serde_json::to_vec(&self.waiting).unwrap_or_default()
+        }
+    }
+
+    /// What waited, or ran, under a predecessor comes before what waits here.
+    pub fn put_back(&mut self, json: &[u8]) {
+        let mut before: VecDeque<Happening> = serde_json::from_slice(json).unwrap_or_default();
+        before.append(&mut self.waiting);
+        self.waiting = before;
+    }
+
     /// Takes the oldest.
     pub fn take(&mut self) -> Option<Happening> {
         self.waiting.pop_front()
@@ -138,6 +157,10 @@ pub struct Hooks {
     epoll: OwnedFd,
     running: Vec<Run>,
     idle: bool,
+    /// Whether a successor is to be told anew of what runs.
+    changed: bool,
+    /// Whether it was looked for what a predecessor has left.
+    has_looked: bool,
 }
 
 impl Hooks {
@@ -157,6 +180,8 @@ impl Hooks {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
             running: Vec::new(),
             idle: true,
+            changed: false,
+            has_looked: false,
             hooks,
         })
     }
@@ -174,6 +199,7 @@ impl Hooks {
                 run.ended()
             };
             let Some(how) = over else { return true };
+            self.changed = true;
             swarm.end_guest(run.pid());
             let Happening { occasion, agent, .. } = &run.of;
             if let Some((_, log)) = self.logs.iter_mut().find(|(known, _)| known == occasion) {
@@ -197,6 +223,7 @@ impl Hooks {
                 Ok(run) => {
                     swarm.add_guest(run.pid());
                     self.running.push(run);
+                    self.changed = true;
                 }
                 Err((of, error)) => {
                     let (word, agent) = (of.occasion.word(), of.agent);
@@ -213,10 +240,28 @@ impl Hooks {
         self.idle = self.running.is_empty();
     }
 
+    /// What ran when a predecessor died, and died with it, runs again.
+    fn look_back(&mut self, swarm: &mut Swarm) {
+        if !std::mem::replace(&mut self.has_looked, true)
+            && let Some(kept) = swarm.kept_for(KEPT).map(<[u8]>::to_vec)
+        {
+            swarm.happenings.put_back(&kept);
+        }
+    }
+
+    /// Leaves to a successor what they run for.
+    fn keep(&mut self, swarm: &mut Swarm) {
+        if std::mem::take(&mut self.changed) && swarm.journal().is_some() {
+            let running: Vec<&Happening> = self.running.iter().map(|run| &run.of).collect();
+            swarm.keep_for(KEPT, serde_json::to_vec(&running).unwrap_or_default());
+        }
+    }
+
     fn kill_all(&mut self, swarm: &mut Swarm) {
         for mut run in std::mem::take(&mut self.running) {
             run.kill();
             swarm.end_guest(run.pid());
+            self.changed = true;
         }
         while swarm.happenings.take().is_some() {}
         self.idle = true;
@@ -239,12 +284,14 @@ impl Companion for Hooks {
     }
 
     fn passed(&mut self, swarm: &mut Swarm) {
+        self.look_back(swarm);
         // A start that is undone is no wish to hear no more.
         if swarm.is_killed() && swarm.failed_start.is_none() {
             self.kill_all(swarm);
         } else {
             self.begin(swarm);
         }
+        self.keep(swarm);
     }
 
     fn is_done(&self) -> bool {

@@ -30,7 +30,7 @@ use crate::restart::OnGiveUp;
 use std::collections::HashSet;
 
 pub use plan::{Order, Plan};
-pub use supervision::{Course, Supervision};
+pub use supervision::{Course, Standing, Supervision};
 
 /// Who falls with a member that dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]

@@ -107,7 +107,7 @@ pub struct Failed {
 /// The death of a supervisor at one of its calls.
 #[derive(Clone, Debug, Default)]
 struct Death {
-    /// Calls count from when a file of this name is opened; none: nobody dies.
+    /// Calls count from when a file of this name is opened, or memory of this name is made; none: nobody dies.
     from: Option<String>,
     /// How many are still made; `None` before that.
     left: Option<u64>,
@@ -164,7 +164,8 @@ impl Failing {
         started.map(|started: R| (started, Failing { death, seen, failed, judge: Some(judge) }))
     }
 
-    /// Orders a supervisor's death, once: by SIGKILL, instead of its `nth` call after it opened a file whose path ends so.
+    /// Orders a supervisor's death, once: by SIGKILL, instead of its `nth` call after it opened a file whose path ends so, or made
+    /// memory whose name does.
     ///
     /// # Panics
     /// When the judge did.
@@ -262,12 +263,15 @@ impl Judge {
     fn end(&self, place: &Path, asked: &libc::seccomp_notif) {
         let Ok(mut death) = self.death.lock() else { return };
         let Death { from: Some(from), left, nth } = &mut *death else { return };
-        let opened = || text_at(place, asked.data.args[1]).ends_with(from.as_str());
+        let opens = match c_long::from(asked.data.nr) {
+            libc::SYS_openat => Some(asked.data.args[1]),
+            libc::SYS_memfd_create => Some(asked.data.args[0]),
+            _ => None,
+        };
+        let opened = |at| text_at(place, at).ends_with(from.as_str());
         let name = || std::fs::read_to_string(place.join("comm")).unwrap_or_default();
         match left {
-            None if c_long::from(asked.data.nr) == SYS_openat && name() == "shoal-superv\n" && opened() => {
-                *left = Some(*nth);
-            }
+            None if opens.is_some_and(opened) && name() == "shoal-superv\n" => *left = Some(*nth),
             Some(left) if name() == "shoal-superv\n" => match left.checked_sub(1) {
                 Some(less) => *left = less,
                 None => {

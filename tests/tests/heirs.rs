@@ -6,6 +6,7 @@ use shoal_tests::failing::{Counted, Failing};
 use shoal_tests::tapped::{arguments, change, finish, lives, text, until_met, want, write};
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 /// Kills the supervisor, and waits for what the next one says.
@@ -189,8 +190,8 @@ fn reload_that_had_only_stopped_agents_is_undone_by_the_successor() {
 }
 
 /// Goal: wherever in a change the supervisor dies, its successor finds the swarm as it was or as it is to be, whole, and goes on.
-/// Method: SIGKILL instead of one of its system calls, drawn from all after it opened the changed file, while numbers flow; the changes
-/// resize lanes, so that everybody is stopped and started, and add and remove replicas.
+/// Method: SIGKILL instead of one of its system calls, drawn from all after it opened the changed file, or from those around the exchange,
+/// while numbers flow; the changes resize lanes, so that everybody is stopped and started, and add and remove replicas.
 #[test]
 fn supervisor_may_die_at_any_system_call_of_a_change() {
     let stage = stage!("anywhere");
@@ -210,8 +211,11 @@ fn supervisor_may_die_at_any_system_call_of_a_change() {
         stage.write("changed.toml", &text(size, &format!("replicas = {replicas}\n{env}"), 0, &env));
         let before = failing.seen();
         // The first is not disturbed: so many calls there are.
-        if round > 0 {
-            failing.kill_supervisor_at(chance.below(calls), "changed.toml");
+        match chance.below(2) {
+            _ if round == 0 => {}
+            0 => failing.kill_supervisor_at(chance.below(calls), "changed.toml"),
+            // Around the exchange, which begins with this.
+            _ => failing.kill_supervisor_at(chance.below(40), "shoal-journal"),
         }
         let told = stage.done(&["reload", &changed]);
         if round == 0 {
@@ -226,7 +230,7 @@ fn supervisor_may_die_at_any_system_call_of_a_change() {
         });
         until_met(&stage, &mut shoal, wanted - 200);
     }
-    assert!(deaths > 5, "of {calls} calls only {deaths} were a supervisor's last");
+    assert!(deaths > 8, "of {calls} calls only {deaths} were a supervisor's last");
     finish(&stage, shoal, wanted + 100);
 }
 
@@ -255,4 +259,42 @@ fn scales_in_a_storm_of_supervisors_deaths_lose_nothing() {
     });
     assert_undisturbed(&mut shoal);
     finish(&stage, shoal, wanted + 100);
+}
+
+/// Goal: a take-over is an event, and a service manager is told READY once, whoever takes over. Method: its socket, bound here; the
+/// supervisor killed thrice, before and after a change.
+#[test]
+fn take_overs_are_events_and_ready_is_told_once() {
+    let stage = stage!("told");
+    let socket = UnixDatagram::bind(stage.path("notify")).expect("bound");
+    socket.set_nonblocking(true).expect("set");
+    let mut told = String::new();
+    let mut hear = || {
+        let mut bytes = [0; 4096];
+        while let Ok(got) = socket.recv(&mut bytes) {
+            told += &String::from_utf8_lossy(&bytes[..got]);
+            told.push('\n');
+        }
+        told.clone()
+    };
+    let file = write(&stage, &text("16 KiB", "replicas = 2", 0, ""));
+    let mut command = stage.shoal(&["up", file.to_str().expect("UTF-8")]);
+    command.env("NOTIFY_SOCKET", stage.path("notify")).env("WATCHDOG_USEC", "40000");
+    let mut shoal = stage.start(command);
+    shoal.until_ready();
+    until("READY", || hear().contains("READY=1\n").then_some(()));
+    assert_undisturbed(&mut shoal);
+    assert_undisturbed(&mut shoal);
+    assert_eq!(change(&stage, &["scale", "relay", "3", "--json"])["outcome"], "applied");
+    assert_undisturbed(&mut shoal);
+    // The last of them speaks to the service manager, too.
+    let fed = |told: String| told.matches("WATCHDOG=1").count();
+    let before = fed(hear());
+    until("the watchdog fed", || (fed(hear()) > before).then_some(()));
+    assert_eq!(hear().matches("READY=1").count(), 1);
+    let events = stage.done(&["events", "--json"]);
+    let kinds = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("JSON")["kind"].clone();
+    let kinds: Vec<_> = events.out.lines().map(kinds).filter(|kind| kind == "take-over").collect();
+    assert_eq!((kinds.len(), events.status), (3, 0), "{}", events.out);
+    finish(&stage, shoal, 100);
 }

@@ -185,3 +185,39 @@ fn hooks_end_with_the_swarm() {
         stage.until_no_process();
     }
 }
+
+/// Goal: what a hook had been run for when the supervisor dies is not lost: the next one runs it again. Method: a hook that waits to be let
+/// go, and another that waits for its turn; the supervisor is killed meanwhile.
+#[test]
+fn hooks_that_ran_or_waited_are_run_by_the_next_supervisor() {
+    let stage = stage!("heirs");
+    fs::write(stage.path("let-good"), "").expect("a file of the stage");
+    let wait = "echo $SHOAL_GENERATION begins >> told; while [ ! -e go ]; do sleep 0.005; done; echo $SHOAL_GENERATION ends >> told";
+    let text = format!(
+        r#"
+        [swarm]
+        name = "NAME"
+        [hooks]
+        crash = ["/bin/sh", "-c", "{wait}"]
+        at_once = 1
+        [agent.good]
+        command = ["BIN/stages", "slow"]
+        "#
+    );
+    let mut shoal = stage.run(&stage.write("swarm.toml", &text));
+    for generation in 1..=2 {
+        let pid = shoal.pid_of("good");
+        kill_process(Pid::from_raw(pid).expect("a number"), Signal::KILL).expect("it lives");
+        shoal.until_agent("good", "again", |a| {
+            (a.generation == generation + 1 && a.state == PsState::Ready).then_some(())
+        });
+    }
+    until_told(&stage, "1 begins");
+    until("a supervisor to kill", || shoal.kill_supervisor().then_some(()));
+    until("the hook, once more", || (told(&stage).len() == 2).then_some(()));
+    fs::write(stage.path("go"), "").expect("a file of the stage");
+    until_told(&stage, "2 ends");
+    assert_eq!(shoal.stop().status, 0);
+    assert_eq!(told(&stage), ["1 begins", "1 begins", "1 ends", "2 begins", "2 ends"]);
+    stage.assert_nothing_left();
+}

@@ -3,8 +3,9 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use shoal::control::{PsSetState, PsState};
-use shoal_tests::{Book, Running, Stage, stage, until};
+use shoal_tests::{Book, Chance, Running, Stage, stage, until};
 use std::fs;
+use std::time::Duration;
 
 fn order(stage: &Stage) -> Vec<String> {
     let text = fs::read_to_string(stage.path("order")).unwrap_or_default();
@@ -29,30 +30,32 @@ fn until_life(shoal: &mut Running<'_>, name: &str, generation: u64) {
     });
 }
 
+/// Four agents that fall with those named before them, and one beside.
+const SITE: &str = r#"
+    [swarm]
+    name = "NAME"
+    [set.site]
+    members = ["store", "cache", "page", "ads"]
+    strategy = "rest_for_one"
+    [agent.ads]
+    command = ["BIN/stages", "slow"]
+    [agent.page]
+    command = ["BIN/stages", "slow"]
+    [agent.cache]
+    command = ["BIN/stages", "slow"]
+    [agent.store]
+    command = ["BIN/stages", "slow"]
+    [agent.beside]
+    command = ["BIN/stages", "slow"]
+"#;
+
 /// Goal: with `rest_for_one` those after the dead are stopped, last first, and all start again, first first, each when the one
 /// before it is ready; those before it live on. Method: SIGKILL to the second of four that note their begins and ends.
 #[test]
 fn death_in_a_rest_for_one_set_restarts_those_after_it_in_order() {
     let stage = stage!("rest");
     may(&stage, &["store", "cache", "page", "ads", "beside"]);
-    let text = r#"
-        [swarm]
-        name = "NAME"
-        [set.site]
-        members = ["store", "cache", "page", "ads"]
-        strategy = "rest_for_one"
-        [agent.ads]
-        command = ["BIN/stages", "slow"]
-        [agent.page]
-        command = ["BIN/stages", "slow"]
-        [agent.cache]
-        command = ["BIN/stages", "slow"]
-        [agent.store]
-        command = ["BIN/stages", "slow"]
-        [agent.beside]
-        command = ["BIN/stages", "slow"]
-        "#;
-    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    let mut shoal = stage.run(&stage.write("swarm.toml", SITE));
     shoal.until_ready();
     let mut first = order(&stage);
     first.retain(|line| !line.starts_with("beside"));
@@ -93,6 +96,44 @@ fn death_in_a_rest_for_one_set_restarts_those_after_it_in_order() {
     let done = shoal.stop();
     assert_eq!(done.status, 0, "{}", done.err);
     assert!(done.err.contains("agent cache died, page, ads fall with it"), "{}", done.err);
+    stage.assert_nothing_left();
+}
+
+/// Goal: the restart of a set that was under way goes on under the next supervisor, in its order. Method: the first that comes back is not
+/// let become ready, and the supervisor is killed; then again at random moments of a restart.
+#[test]
+fn restart_of_a_set_goes_on_under_the_next_supervisor() {
+    let stage = stage!("rest");
+    may(&stage, &["store", "cache", "page", "ads", "beside"]);
+    let mut shoal = stage.run(&stage.write("swarm.toml", SITE));
+    shoal.until_ready();
+    let mut chance = Chance::seeded();
+    for round in 1..=5 {
+        let before = order(&stage).len();
+        let lines = || order(&stage)[before..].to_vec();
+        let all = ["ads ends", "page ends"].into_iter().map(str::to_owned);
+        let begins = |name| [format!("{name} begins"), format!("{name} is ready")];
+        let all: Vec<String> = all.chain(["cache", "page", "ads"].into_iter().flat_map(begins)).collect();
+        if round == 1 {
+            fs::remove_file(stage.path("let-cache")).expect("it was let");
+            crash(&mut shoal, "cache");
+            until("the first of them", || (lines().len() == 3).then_some(()));
+            until("a supervisor to kill", || shoal.kill_supervisor().then_some(()));
+            shoal.until_said("takes over");
+            shoal.until_agent("page", "known to the successor", |_| Some(()));
+            assert_eq!(lines(), all[..3], "nobody comes back before those that it comes after");
+            may(&stage, &["cache"]);
+        } else {
+            crash(&mut shoal, "cache");
+            std::thread::sleep(chance.time(Duration::from_millis(60)));
+            until("a supervisor to kill", || shoal.kill_supervisor().then_some(()));
+        }
+        until_life(&mut shoal, "ads", round + 1);
+        shoal.until_ready();
+        assert_eq!(lines(), all, "in round {round}");
+    }
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
     stage.assert_nothing_left();
 }
 

@@ -21,7 +21,7 @@ pub enum Order {
 /// The restart of a set, or of a part of one, under way: who is to be down before anybody comes back, and who comes back.
 ///
 /// One for each outermost set; what dies meanwhile is added to it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Plan {
     falls: BTreeSet<usize>,
     returns: BTreeSet<usize>,

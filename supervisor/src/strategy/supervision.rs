@@ -3,7 +3,7 @@
 use super::{Order, Plan, Sets};
 use crate::child::State;
 use crate::config::{Set, SwarmFile};
-use crate::restart::{Decision, Intensity, OnGiveUp};
+use crate::restart::{Decision, Intensity, OnGiveUp, Streak};
 use crate::topology::Topology;
 use std::time::Duration;
 
@@ -58,7 +58,46 @@ pub struct Supervision {
     agents: Vec<usize>,
 }
 
+/// What the sets are doing, to be kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Standing {
+    /// For each set how often it was restarted as a whole.
+    restarts: Vec<u64>,
+    /// For each set whether it was given up.
+    given_up: Vec<bool>,
+    /// For each set how often that was too much.
+    records: Vec<Streak>,
+    /// For each outermost set the restart that is under way.
+    plans: Vec<Plan>,
+}
+
 impl Supervision {
+    /// What a supervisor's successor must know of them.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            restarts: self.restarts.clone(),
+            given_up: self.given_up.clone(),
+            records: self.records.iter().map(Intensity::streak).collect(),
+            plans: self.plans.clone(),
+        }
+    }
+
+    /// Goes on from what a predecessor knew; nothing that is not of these sets.
+    pub fn restore(&mut self, standing: Standing) {
+        let Standing { restarts, given_up, records, plans } = standing;
+        let count = self.sets.all().len();
+        if [restarts.len(), given_up.len(), records.len(), plans.len()] != [count; 4] {
+            return;
+        }
+        (self.restarts, self.given_up, self.plans) = (restarts, given_up, plans);
+        self.records.iter_mut().zip(records).for_each(|(record, streak)| record.restore(streak));
+    }
+
+    /// Whether a process is of a set of which the restart is under way.
+    pub fn concerns(&self, process: usize) -> bool {
+        self.set_of(process).is_some_and(|set| self.is_restarting(set))
+    }
+
     /// The sets of a swarm that has not begun; the seed is that of their pauses.
     pub fn of(file: &SwarmFile, topology: &Topology, seed: u64) -> Supervision {
         let sets = Sets::of(file);

@@ -220,6 +220,8 @@ impl Swarm {
             letters: self.dead_letters.next(),
             trials: kept.trials.1.clone(),
             companions: kept.companions.clone(),
+            happenings: self.happenings.to_json(),
+            sets: self.supervision.standing(),
             called: self.called.iter().map(|agent| *agent as u64).collect(),
             struck: self.struck.iter().map(|agent| *agent as u64).collect(),
             again: self.again.iter().map(|(agent, generation)| (*agent as u64, *generation)).collect(),
@@ -360,6 +362,8 @@ impl Swarm {
         self.accusations = record.accusations;
         self.groups.restore_owners(record.owners);
         self.postman.batch = record.batch;
+        self.happenings.put_back(&record.happenings);
+        self.supervision.restore(record.sets);
         self.called = record.called.iter().map(|agent| *agent as usize).collect();
         self.struck = record.struck.iter().map(|agent| *agent as usize).collect();
         self.again = record.again.iter().map(|(agent, generation)| (*agent as usize, *generation)).collect();
@@ -425,8 +429,8 @@ impl Swarm {
         }
         let Some(live) = &mut self.agents[agent].live else {
             match state {
-                // The restart of its set was under way, which only its conductor knew: it comes back by itself.
-                State::Aside => self.feed(agent, Event::Recalled),
+                // Its set knows nothing of it, which died too early to write that down: it comes back by itself.
+                State::Aside if !self.supervision.concerns(agent) => self.feed(agent, Event::Recalled),
                 State::Starting => self.spawn(agent),
                 // Its death was being concluded.
                 state if state.may_live() => self.feed(agent, Event::Exited { normal: false, ordered: true }),
@@ -443,6 +447,9 @@ impl Swarm {
             return;
         }
         self.hear_bell(agent);
+        if state == State::Stopping(Next::Aside) && !self.supervision.concerns(agent) {
+            self.feed(agent, Event::StartAsked);
+        }
         match state {
             State::Starting => self.tell_to_begin(agent),
             // It may not have been asked yet.

@@ -4,6 +4,7 @@
 //! taken over (`swarm/kept.rs`).
 
 use crate::restart::Streak;
+use crate::strategy::Standing;
 use rkyv::{Archive, Deserialize, Serialize};
 use shoal_runtime::board::{Verdict, VerdictKind};
 use shoal_runtime::layout::BoardShape;
@@ -110,6 +111,10 @@ pub struct SwarmRecord {
     pub trials: Vec<u8>,
     /// What each companion wants to be kept, by its name.
     pub companions: Vec<(String, Vec<u8>)>,
+    /// What hooks are still to be told of, as JSON.
+    pub happenings: Vec<u8>,
+    /// What the sets are doing.
+    pub sets: Standing,
     /// Who was stopped for a reload that is under way, and runs again if nothing comes of it.
     pub called: Vec<u64>,
     /// Who is struck for a reload that was applied.

@@ -115,6 +115,8 @@ impl Swarm {
                 }
                 return;
             }
+            // Before anybody is asked: whoever is set aside is brought back by whom knows of it.
+            self.write_swarm();
             for order in orders {
                 match order {
                     Order::SetAside(process) => {
