@@ -86,7 +86,9 @@ fn take_turns(turns: &mut [Turn<'_>], rounds: usize) {
 pub fn run(asked: &Asked, each: &mut dyn FnMut(&Row)) -> io::Result<Report> {
     let mut run = Run { asked, report: Report::new(Machine::here()), servers: BTreeMap::new(), each };
     // What peers leave is in a folder of its own, and goes with it.
-    let folder = tempfile::Builder::new().prefix("shoal-peers-").tempdir_in(&asked.base)?;
+    sweep_strays(&asked.base);
+    let own = format!("{LEFT}{}-", std::process::id());
+    let folder = tempfile::Builder::new().prefix(&own).tempdir_in(&asked.base)?;
     run.start_servers(folder.path());
     let mut star = pinned_pair(&[])?;
     for &mode in &asked.modes {
@@ -98,6 +100,23 @@ pub fn run(asked: &Asked, each: &mut dyn FnMut(&Row)) -> io::Result<Report> {
     run.servers.clear();
     sweep(Path::new("/dev/shm"), folder.path());
     Ok(run.report)
+}
+
+/// What the names of things that peers may leave begin with; behind it stands the number of the process that measured.
+const LEFT: &str = "shoal-peers-";
+
+/// Removes what a run left that was killed, so that nobody cleared up after it.
+fn sweep_strays(base: &Path) {
+    for entry in std::fs::read_dir(base).into_iter().flatten().filter_map(Result::ok) {
+        let name = entry.file_name();
+        let owner =
+            name.to_str().and_then(|name| name.strip_prefix(LEFT)?.split('-').next()?.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let path = entry.path();
+            // Gone already is as good.
+            let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        }
+    }
 }
 
 /// Removes what iceoryx2 has named after the folder (its prefix) and leaves in shared memory even when all have ended.
@@ -392,7 +411,7 @@ mod tests {
     use super::*;
 
     fn reply(ns: u64) -> Reply {
-        Reply { begin_ns: 0, end_ns: ns, received: 1, row: [ns; 5] }
+        Reply { begin_ns: 0, end_ns: ns, received: 1, cpu_ns: 0, row: [ns; 5] }
     }
 
     #[test]
@@ -439,6 +458,23 @@ mod tests {
         let mut left: Vec<_> = left.map(|entry| entry.file_name()).collect();
         left.sort();
         assert_eq!(left, ["run-a", "run-ab_node"]);
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_swept_and_what_a_living_one_has_is_not() {
+        let base = tempfile::tempdir().expect("a folder");
+        let mut ended = std::process::Command::new("true").spawn().expect("a process");
+        ended.wait().expect("its end");
+        let [dead, living] = [ended.id(), std::process::id()].map(|pid| format!("{LEFT}{pid}-a"));
+        for name in [&*dead, &*living, "shoal-peers-of-somebody", "other"] {
+            std::fs::create_dir(base.path().join(name)).expect("made");
+        }
+        std::fs::write(base.path().join(format!("{dead}_node")), "").expect("written");
+        sweep_strays(base.path());
+        let left = std::fs::read_dir(base.path()).expect("there").filter_map(Result::ok);
+        let mut left: Vec<_> = left.map(|entry| entry.file_name().into_string().expect("UTF-8")).collect();
+        left.sort();
+        assert_eq!(left, ["other".to_owned(), living, "shoal-peers-of-somebody".to_owned()]);
     }
 
     #[test]
