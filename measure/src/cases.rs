@@ -3,7 +3,7 @@
 
 use crate::outcome::Outcome;
 use crate::pairs::spread;
-use crate::star::Star;
+use crate::star::{CAPACITY_BYTES, Star};
 use crate::task::{Op, Reply, Task};
 use std::io;
 use std::time::Instant;
@@ -12,12 +12,18 @@ use std::time::Instant;
 pub const PAIRS: usize = 21;
 /// Sizes of messages; the first is reported first.
 pub const SIZES: [usize; 6] = [64, 8, 40, 1024, 16 << 10, 64 << 10];
+/// Sizes of large messages, and the capacity of the lanes that they go through: a message is at most half of it.
+const LARGE_SIZES: [usize; 2] = [256 << 10, 1 << 20];
+const LARGE_CAPACITY_BYTES: u64 = 8 << 20;
 
 /// The names of a stream's floors.
 pub const STREAM_FLOORS: [&str; 2] = ["a raw ring", "a raw ring in batches of 16"];
 
-/// Spokes of the fans.
-const FANS: [u32; 3] = [1, 10, 100];
+/// Spokes of the fans, and the capacity of the lanes between them and the hub.
+const FANS: [(u32, u64); 4] =
+    [(1, CAPACITY_BYTES), (10, CAPACITY_BYTES), (100, CAPACITY_BYTES), (1000, 64 << 10)];
+/// One into more than so many is not measured.
+const TAKERS_MAX: u32 = 100;
 
 /// What the cases run with.
 pub struct Bench<'a> {
@@ -100,26 +106,44 @@ pub fn clock_ns() -> f64 {
 /// # Errors
 /// What the system refuses.
 pub fn pinned_pair(args: &[&str]) -> io::Result<Star> {
-    let mut star = Star::start(1, args)?;
-    let cpus = rustix::thread::sched_getaffinity(None)?;
-    let mut cpus = (0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| cpus.is_set(cpu));
-    if let (Some(first), Some(second)) = (cpus.next(), cpus.next()) {
+    pinned_apart(Star::start(1, args)?)
+}
+
+fn pinned_apart(mut star: Star) -> io::Result<Star> {
+    if let [first, second, ..] = cpus()?[..] {
         star.pin([first, second])?;
     }
     Ok(star)
 }
+
+/// CPUs that this process may use.
+fn cpus() -> io::Result<Vec<usize>> {
+    let allowed = rustix::thread::sched_getaffinity(None)?;
+    Ok((0..rustix::thread::CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect())
+}
+
+/// Two pairs, each on two CPUs: for all sizes but the large ones, and for those.
+fn pairs_by_size(args: &[&str]) -> io::Result<[(Star, &'static [usize]); 2]> {
+    let large = pinned_apart(Star::start_with(1, LARGE_CAPACITY_BYTES, args)?)?;
+    Ok([(pinned_pair(args)?, &SIZES), (large, &LARGE_SIZES)])
+}
+
+/// Floors of those who sleep, and their names.
+const SLEEPERS: [Op; 3] = [Op::FloorEventfd, Op::FloorEpoll, Op::FloorFutex];
+const SLEEPERS_NAMES: [&str; 3] = ["eventfd", "eventfd in epoll", "futex"];
 
 /// What the latency of a way of waiting is measured with: round trips of messages of a size, and its floors with their names.
 pub fn latency_tasks(mode: &str, bytes: usize, share: u64) -> (Task, Vec<Task>, &'static [&'static str]) {
     let rounds = match bytes {
         ..=1024 => 500,
         1025..=16_384 => 100,
-        _ => 40,
+        16_385..=65_536 => 40,
+        _ => 10,
     };
     let task = |op, count: u64| Task::new(op, count.div_ceil(share)).of_bytes(bytes).timed();
     if mode == "parked" {
-        let floors = [Op::FloorEventfd, Op::FloorEpoll, Op::FloorFutex].map(|op| task(op, 50));
-        return (task(Op::Parked, 50), floors.into(), &["eventfd", "eventfd in epoll", "futex"]);
+        let rounds = rounds.min(50);
+        return (task(Op::Parked, rounds), SLEEPERS.map(|op| task(op, rounds)).into(), &SLEEPERS_NAMES);
     }
     let ours = task(if mode == "spin" { Op::Steps } else { Op::Adaptive }, rounds);
     let mut floors = vec![task(Op::FloorTwoLines, rounds)];
@@ -136,17 +160,39 @@ pub fn latency_tasks(mode: &str, bytes: usize, share: u64) -> (Task, Vec<Task>, 
 /// A measured process failed: it found something wrong, or was killed.
 pub fn latency_of(star: &mut Star, mode: &str, bytes: usize, share: u64) -> io::Result<[Outcome; 2]> {
     let (ours, floors, names) = latency_tasks(mode, bytes, share);
-    let pairs = pairs(star, ours, &floors)?;
-    let clock = clock_ns();
-    let outcome = |case: &str, parts: f64| {
-        let (ratios, floor, which) = pairs.ratios(single(0, clock, parts), f64::min);
-        let (ratios_p99, ..) = pairs.ratios(single(2, clock, parts), f64::min);
-        let at = |column| Some(pairs.median(single(column, clock, parts)));
+    let trips = Trips::measure(star, ours, &floors, names)?;
+    Ok([trips.outcome("latency", mode, 2.0), trips.outcome("round_trip", mode, 1.0)])
+}
+
+/// Round trips with their floors.
+struct Trips<'a> {
+    pairs: Pairs,
+    names: &'a [&'static str],
+    bytes: usize,
+    clock_ns: f64,
+}
+
+impl<'a> Trips<'a> {
+    fn measure(
+        star: &mut Star,
+        ours: Task,
+        floors: &[Task],
+        names: &'a [&'static str],
+    ) -> io::Result<Trips<'a>> {
+        Ok(Trips { pairs: pairs(star, ours, floors)?, names, bytes: ours.bytes, clock_ns: clock_ns() })
+    }
+
+    /// As one result; of a round trip that has so many parts, of one.
+    fn outcome(&self, case: &str, mode: &str, parts: f64) -> Outcome {
+        let column = |column| single(column, self.clock_ns, parts);
+        let (ratios, floor, which) = self.pairs.ratios(column(0), f64::min);
+        let (ratios_p99, ..) = self.pairs.ratios(column(2), f64::min);
+        let at = |of| Some(self.pairs.median(column(of)));
         Outcome {
             case: case.into(),
             mode: mode.into(),
-            size_bytes: Some(bytes),
-            count: pairs.received(),
+            size_bytes: Some(self.bytes),
+            count: self.pairs.received(),
             p50_ns: at(0),
             p95_ns: at(1),
             p99_ns: at(2),
@@ -154,13 +200,12 @@ pub fn latency_of(star: &mut Star, mode: &str, bytes: usize, share: u64) -> io::
             floor: Some(floor),
             ratio_p50: Some(spread(ratios.iter().copied()).median),
             ratio_p99: Some(spread(ratios_p99).median),
-            against: names[which].into(),
-            message: message(bytes),
+            against: self.names[which].into(),
+            message: message(self.bytes),
             ratios,
             ..Outcome::default()
         }
-    };
-    Ok([outcome("latency", 2.0), outcome("round_trip", 1.0)])
+    }
 }
 
 /// All latencies.
@@ -168,11 +213,64 @@ pub fn latency_of(star: &mut Star, mode: &str, bytes: usize, share: u64) -> io::
 /// # Errors
 /// As [`latency_of`].
 pub fn latency(bench: &mut Bench<'_>) -> io::Result<()> {
-    let mut star = pinned_pair(bench.args)?;
+    let mut stars = pairs_by_size(bench.args)?;
     for mode in ["spin", "adaptive", "parked"] {
-        for bytes in SIZES {
-            latency_of(&mut star, mode, bytes, bench.share)?.into_iter().for_each(&mut bench.each);
+        for (star, sizes) in &mut stars {
+            for &bytes in *sizes {
+                latency_of(star, mode, bytes, bench.share)?.into_iter().for_each(&mut bench.each);
+            }
         }
+    }
+    Ok(())
+}
+
+/// Latency of 64 bytes where the two share a CPU, and where the scheduler places them. Who spins on the other's CPU only keeps it from
+/// running, so there both ways of waiting stand beside the floors of those who sleep.
+///
+/// # Errors
+/// As [`latency_of`].
+pub fn placement(bench: &mut Bench<'_>) -> io::Result<()> {
+    for place in ["together", "unpinned"] {
+        let mut star = Star::start(1, bench.args)?;
+        if let ("together", Some(&cpu)) = (place, cpus()?.first()) {
+            star.pin([cpu, cpu])?;
+        }
+        for mode in ["adaptive", "parked"] {
+            let (ours, mut floors, mut names) = latency_tasks(mode, 64, bench.share);
+            if place == "together" {
+                (floors, names) = (SLEEPERS.map(|op| Task { op, ..ours }).into(), &SLEEPERS_NAMES);
+            }
+            let trips = Trips::measure(&mut star, ours, &floors, names)?;
+            (bench.each)(trips.outcome("placement", &format!("{mode} {place}"), 2.0));
+        }
+    }
+    Ok(())
+}
+
+/// One message now and then: an agent's own way of waiting beside spinning while the gaps are shorter than a wake-up, and beside sleeping at
+/// once where they are longer, with what CPU the receiver takes for each message.
+///
+/// # Errors
+/// As [`latency_of`].
+pub fn sparse(bench: &mut Bench<'_>) -> io::Result<()> {
+    const SPINNING: [&str; 1] = ["spinning"];
+    const SLEEPING: [&str; 1] = ["sleeping at once"];
+    let every = [
+        (2, 500_u64, Op::Steps, &SPINNING),
+        (20, 200, Op::Parked, &SLEEPING),
+        (100, 100, Op::Parked, &SLEEPING),
+        (1000, 30, Op::Parked, &SLEEPING),
+    ];
+    let mut star = pinned_pair(bench.args)?;
+    for (gap_us, rounds, floor, names) in every {
+        let task = |op| Task::new(op, rounds.div_ceil(bench.share)).of_bytes(64).timed().with_gaps_of(gap_us);
+        let trips = Trips::measure(&mut star, task(Op::Adaptive), &[task(floor)], names)?;
+        let cpu = |reply: &Reply| reply.cpu_ns as f64 / (reply.received as f64 / 2.0);
+        (bench.each)(Outcome {
+            cpu_ns: Some(trips.pairs.median(cpu)),
+            floor_cpu_ns: Some(spread(trips.pairs.floors[0].iter().map(cpu)).median),
+            ..trips.outcome("sparse", &format!("every {gap_us} µs"), 1.0)
+        });
     }
     Ok(())
 }
@@ -205,7 +303,8 @@ fn rate(star: &mut Star, case: &str, mode: &str, ours: Task, floor: Op, takers: 
 
 /// How many messages of a size make a run of some milliseconds.
 pub fn messages(bytes: usize) -> u64 {
-    ((16 << 20) / (bytes as u64 + 512)).clamp(300, 20_000)
+    let least = if bytes > 64 << 10 { 60 } else { 300 };
+    ((16 << 20) / (bytes as u64 + 512)).clamp(least, 20_000)
 }
 
 /// What a rate is measured with: messages of a size, committed `every` so many, or fewer where those would not fit half a ring.
@@ -234,12 +333,17 @@ pub fn throughput_of(star: &mut Star, bytes: usize, every: u64, share: u64) -> i
 /// # Errors
 /// As [`latency_of`].
 pub fn throughput(bench: &mut Bench<'_>) -> io::Result<()> {
-    let mut star = pinned_pair(bench.args)?;
+    let [(mut star, _), (mut large, _)] = pairs_by_size(bench.args)?;
     for every in [1, 16] {
         for bytes in [64, 40, 1024, 16 << 10, 64 << 10] {
             let outcome = throughput_of(&mut star, bytes, every, bench.share)?;
             (bench.each)(outcome);
         }
+    }
+    // No batch of them would fit the lane.
+    for bytes in LARGE_SIZES {
+        let outcome = throughput_of(&mut large, bytes, 1, bench.share)?;
+        (bench.each)(outcome);
     }
     Ok(())
 }
@@ -252,28 +356,9 @@ pub fn step(bench: &mut Bench<'_>) -> io::Result<()> {
     let mut star = pinned_pair(bench.args)?;
     for bytes in [40, 64] {
         let task = |op| Task::new(op, 1000 / bench.share).of_bytes(bytes).timed();
-        let pairs = pairs(&mut star, task(Op::Steps), &[task(Op::Plain)])?;
-        let clock = clock_ns();
-        let (ratios, floor, _) = pairs.ratios(single(0, clock, 2.0), f64::min);
-        let (ratios_p99, ..) = pairs.ratios(single(2, clock, 2.0), f64::min);
-        let at = |column| Some(pairs.median(single(column, clock, 2.0)));
-        (bench.each)(Outcome {
-            case: "step".into(),
-            mode: "spin".into(),
-            size_bytes: Some(bytes),
-            count: pairs.received(),
-            p50_ns: at(0),
-            p95_ns: at(1),
-            p99_ns: at(2),
-            p999_ns: at(3),
-            floor: Some(floor),
-            ratio_p50: Some(spread(ratios.iter().copied()).median),
-            ratio_p99: Some(spread(ratios_p99).median),
-            against: "the same without a record".into(),
-            message: message(bytes),
-            ratios,
-            ..Outcome::default()
-        });
+        let floors = [task(Op::Plain)];
+        let trips = Trips::measure(&mut star, task(Op::Steps), &floors, &["the same without a record"])?;
+        (bench.each)(trips.outcome("step", "spin", 2.0));
     }
     Ok(())
 }
@@ -283,8 +368,8 @@ pub fn step(bench: &mut Bench<'_>) -> io::Result<()> {
 /// # Errors
 /// As [`latency_of`].
 pub fn fan(bench: &mut Bench<'_>) -> io::Result<()> {
-    for spokes in FANS {
-        let mut star = Star::start(spokes, bench.args)?;
+    for (spokes, capacity_bytes) in FANS {
+        let mut star = Star::start_with(spokes, capacity_bytes, bench.args)?;
         let takers = u64::from(spokes);
         // As many for each as make the same sum, and some at least.
         let each = (20_000 / bench.share / takers).max(10);
@@ -292,8 +377,8 @@ pub fn fan(bench: &mut Bench<'_>) -> io::Result<()> {
         let into_one =
             rate(&mut star, "fan", &format!("{spokes} into 1"), task(Op::Gather), Op::FloorGather, takers)?;
         (bench.each)(into_one);
-        if spokes == 1 {
-            // One into one is no fan the other way round either.
+        // One into one is no fan the other way round either.
+        if !(2..=TAKERS_MAX).contains(&spokes) {
             continue;
         }
         let of_one =

@@ -5,10 +5,10 @@
 //! ```text
 //!   WORDS  words that are waited on, each on two lines of its own
 //!   AREAS  what goes along in a ping-pong with a payload, one area a side
-//!   RINGS  a ring of raw slots for each process
+//!   RINGS  a ring of raw slots for each process, as large as the lane beside it
 //! ```
 
-use crate::load::{fill, is_filled};
+use crate::load::{Load, fill, is_filled};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::event::epoll;
 use rustix::fs::MemfdFlags;
@@ -20,16 +20,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const LINE: usize = 128;
 /// Processes that a floor serves at most.
-pub const PROCESSES_MAX: usize = 128;
+pub const PROCESSES_MAX: usize = 1024;
 /// Of more than so many processes each touches only what it uses: to map all rings into all takes longer than what is measured.
 const POPULATED_MAX: usize = 16;
-const AREAS: usize = 4 * PROCESSES_MAX * LINE;
+const AREAS: usize = 3 * PROCESSES_MAX * LINE;
 const AREA_BYTES: usize = 1 << 20;
 const RINGS: usize = AREAS + 2 * AREA_BYTES;
-/// Bytes of a ring: as many as the lane beside it.
-const RING_BYTES: usize = 1 << 20;
 
-/// The first words; then come one of each kind for each process.
+/// The first words; then come one tail and one head for each process.
 #[derive(Clone, Copy)]
 #[repr(usize)]
 pub enum Word {
@@ -43,18 +41,19 @@ pub enum Word {
     Woken,
     /// When the last was asked for.
     WokenAtNs,
-    /// How often each process has come to where all wait for all.
-    Here = PROCESSES_MAX,
+    /// How often any process has come to where all wait for all.
+    Here,
     /// Slots written to each ring.
-    Tail = 2 * PROCESSES_MAX,
+    Tail = PROCESSES_MAX,
     /// Slots read of each ring, or by each process of the first ring.
-    Head = 3 * PROCESSES_MAX,
+    Head = 2 * PROCESSES_MAX,
 }
 
 /// The shared memory of the floors.
 pub struct Floor {
     map: MmapRaw,
     processes: usize,
+    ring_bytes: usize,
 }
 
 /// One process's part in a stream of slots.
@@ -71,17 +70,17 @@ pub struct Stream {
 }
 
 impl Floor {
-    fn len(processes: usize) -> usize {
-        RINGS + processes * RING_BYTES
+    fn len(processes: usize, ring_bytes: usize) -> usize {
+        RINGS + processes * ring_bytes
     }
 
     /// Makes the memory, and the path at which a child of this process opens it.
     ///
     /// # Errors
     /// No memory or descriptors.
-    pub fn create(processes: usize) -> io::Result<(OwnedFd, String)> {
+    pub fn create(processes: usize, ring_bytes: usize) -> io::Result<(OwnedFd, String)> {
         let fd = rustix::fs::memfd_create("shoal-floor", MemfdFlags::CLOEXEC)?;
-        rustix::fs::ftruncate(&fd, Floor::len(processes) as u64)?;
+        rustix::fs::ftruncate(&fd, Floor::len(processes, ring_bytes) as u64)?;
         let path = format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
         Ok((fd, path))
     }
@@ -90,15 +89,15 @@ impl Floor {
     ///
     /// # Errors
     /// The kernel's refusal.
-    pub fn open(path: &str, processes: usize) -> io::Result<Self> {
+    pub fn open(path: &str, processes: usize, ring_bytes: usize) -> io::Result<Self> {
         assert!(processes <= PROCESSES_MAX);
         let file = File::options().read(true).write(true).open(path)?;
         let mut options = MmapOptions::new();
-        options.len(Floor::len(processes));
+        options.len(Floor::len(processes, ring_bytes));
         if processes <= POPULATED_MAX {
             options.populate();
         }
-        Ok(Floor { map: options.map_raw(&file)?, processes })
+        Ok(Floor { map: options.map_raw(&file)?, processes, ring_bytes })
     }
 
     /// A word.
@@ -120,20 +119,17 @@ impl Floor {
 
     /// Bytes at an offset.
     fn bytes(&self, at: usize, len: usize) -> *mut [u8] {
-        debug_assert!(at + len <= Floor::len(self.processes));
+        debug_assert!(at + len <= Floor::len(self.processes, self.ring_bytes));
         // SAFETY: inside the map: areas and rings are asked for with lengths that fit them.
         std::ptr::slice_from_raw_parts_mut(unsafe { self.map.as_mut_ptr().add(at) }, len)
     }
 
-    /// Waits until all processes are here.
-    pub fn meet(&self, process: usize) {
-        let own = self.word_of(Word::Here, process);
-        let number = own.load(Ordering::Relaxed) + 1;
-        own.store(number, Ordering::SeqCst);
-        for other in 0..self.processes {
-            while self.word_of(Word::Here, other).load(Ordering::SeqCst) < number {
-                std::thread::yield_now();
-            }
+    /// Waits until all processes are here: nobody comes a second time before everybody has come once.
+    pub fn meet(&self) {
+        let (here, all) = (self.word(Word::Here), self.processes as u64);
+        let complete = (here.fetch_add(1, Ordering::SeqCst) / all + 1) * all;
+        while here.load(Ordering::SeqCst) < complete {
+            std::thread::yield_now();
         }
     }
 
@@ -284,7 +280,7 @@ impl Floor {
     /// Writes slots into the ring of `ring` for the heads of `readers`; publishes every so many.
     pub fn ring_write(&self, ring: usize, readers: std::ops::Range<usize>, stream: Stream) {
         let Stream { count, bytes, every, crowded } = stream;
-        let slots = (RING_BYTES / bytes) as u64;
+        let slots = (self.ring_bytes / bytes) as u64;
         let tail = self.word_of(Word::Tail, ring);
         let read = || readers.clone().map(|r| self.word_of(Word::Head, r).load(Ordering::Acquire)).min();
         let begin = tail.load(Ordering::Relaxed);
@@ -298,7 +294,7 @@ impl Floor {
                     tail.store(number, Ordering::Release);
                 }
             }
-            let slot = self.bytes(RINGS + ring * RING_BYTES + (number % slots) as usize * bytes, bytes);
+            let slot = self.bytes(RINGS + ring * self.ring_bytes + (number % slots) as usize * bytes, bytes);
             // SAFETY: the readers have passed this slot's last lap (`seen`, Acquire), and there is one writer.
             fill(unsafe { &mut *slot }, number);
             if (number + 1).is_multiple_of(every) || number + 1 == begin + count {
@@ -311,7 +307,7 @@ impl Floor {
     /// its place every so many. True if each was the one that was sent.
     pub fn ring_read(&self, rings: std::ops::Range<usize>, head: Option<usize>, stream: Stream) -> bool {
         let Stream { count, bytes, every, crowded } = stream;
-        let slots = (RING_BYTES / bytes) as u64;
+        let slots = (self.ring_bytes / bytes) as u64;
         let head = |ring: usize| self.word_of(Word::Head, head.unwrap_or(ring));
         let mut places: Vec<(usize, u64, u64)> =
             rings.map(|ring| (ring, head(ring).load(Ordering::Relaxed), count)).collect();
@@ -323,7 +319,7 @@ impl Floor {
                 let tail =
                     self.word_of(Word::Tail, *ring).load(Ordering::Acquire).min(*next + (*of_ring).min(64));
                 while *next < tail {
-                    let at = RINGS + *ring * RING_BYTES + (*next % slots) as usize * bytes;
+                    let at = RINGS + *ring * self.ring_bytes + (*next % slots) as usize * bytes;
                     // SAFETY: the writer has passed this slot (`tail`, Acquire) and does not write it before the head moves.
                     right &= is_filled(unsafe { &*self.bytes(at, bytes) }, *next);
                     *next += 1;
@@ -381,6 +377,13 @@ pub fn ping_pong_eventfd(
         each();
     }
     Ok(())
+}
+
+/// Reads an archive that nobody validated: what validation costs is seen beside it. For bytes that this process has just archived only.
+#[inline]
+pub fn access_unvalidated(archive: &rkyv::util::AlignedVec) -> &rkyv::Archived<Load> {
+    // SAFETY: an aligned buffer that `rkyv::to_bytes` made of a `Load` in this process; nobody else has it.
+    unsafe { rkyv::access_unchecked(archive) }
 }
 
 /// What becomes of a raw child between vfork and exec, and what it costs: `argv` is executed with `out` as its standard output;

@@ -17,6 +17,7 @@
 //! | `pairs`, `compare` | medians of pairs; faster, slower or noise: pure |
 //! | `cases`, `outcome` | the cases of `shoal bench`, and what comes of one |
 //! | `within` | two agents in one process |
+//! | `messages` | the case that needs no other process: making and reading one message |
 
 #[cfg(feature = "peers")]
 #[allow(unsafe_code)]
@@ -26,6 +27,7 @@ pub mod compare;
 #[allow(unsafe_code)]
 pub mod floor;
 pub mod load;
+pub mod messages;
 pub mod outcome;
 pub mod pairs;
 pub mod peer;

@@ -112,6 +112,15 @@ impl Loads {
         }
     }
 
+    /// Others of the same kind and size.
+    pub fn like(&self) -> Loads {
+        match self {
+            Loads::Ticks(tick) => Loads::Ticks(tick.clone()),
+            Loads::Loads(load) => Loads::Loads(load.clone()),
+            Loads::Bytes(bytes, number) => Loads::Bytes(*bytes, *number),
+        }
+    }
+
     /// Makes it the message of this number.
     #[inline]
     pub fn number(&mut self, number: u64) {

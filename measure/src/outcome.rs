@@ -77,6 +77,12 @@ pub struct Outcome {
     /// Descriptors that the supervisor had open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub descriptors: Option<u64>,
+    /// CPU time of the receiver for each message, ns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_ns: Option<f64>,
+    /// The same of the floor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor_cpu_ns: Option<f64>,
     /// What the floor is.
     pub against: String,
     /// What is sent, and how far peers are trusted.

@@ -24,10 +24,14 @@ use std::time::Duration;
 pub const FLOOR_ENV: &str = "SHOAL_BENCH_FLOOR";
 /// How many processes there are.
 pub const PROCESSES_ENV: &str = "SHOAL_BENCH_PROCESSES";
+/// How many bytes a ring of the floor has.
+pub const RING_ENV: &str = "SHOAL_BENCH_RING";
 /// The numbers of inherited eventfds, the hub's and the first spoke's in turns.
 pub const BELLS_ENV: &str = "SHOAL_BENCH_BELLS";
 /// The name of the baseline's segment.
 pub const BASELINE_ENV: &str = "SHOAL_BENCH_BASELINE";
+/// A shorter pause than this is spun through: going to sleep and waking up takes about as long.
+const SLEEP_MIN: Duration = Duration::from_micros(50);
 /// The pause between messages to a sleeper.
 const PAUSE: Duration = Duration::from_micros(200);
 
@@ -48,14 +52,15 @@ fn serve(floor: &str) -> io::Result<()> {
     assert_eq!(control.into_raw_fd(), CONTROL_FD, "nothing else was inherited below it");
     let commands = UnixStream::from(io::stdout().as_fd().try_clone_to_owned()?);
     let variable = |name| std::env::var(name).map_err(|_| io::Error::other(format!("{name} is not set")));
-    let processes = variable(PROCESSES_ENV)?.parse().map_err(io::Error::other)?;
+    let number = |name| variable(name)?.parse().map_err(io::Error::other);
+    let (processes, ring_bytes) = (number(PROCESSES_ENV)?, number(RING_ENV)?);
     let attachment = attach()?;
     let agent = attachment.manifest.agent as usize;
     let mut peer = Peer {
         talk: Talker::new(attachment),
         agent,
         processes,
-        floor: Floor::open(floor, processes)?,
+        floor: Floor::open(floor, processes, ring_bytes)?,
         bells: bells(&variable(BELLS_ENV)?, agent)?,
         #[cfg(feature = "peers")]
         baseline: Baseline::open(&variable(BASELINE_ENV)?, agent == 0)
@@ -99,6 +104,24 @@ struct Peer {
     received: u64,
 }
 
+/// CPU time that this process has used, ns.
+fn cpu_ns() -> u64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64
+}
+
+/// Lets time pass: asleep, if it is enough for that.
+fn pause(gap_us: u64) {
+    let gap = Duration::from_micros(gap_us);
+    if gap >= SLEEP_MIN {
+        return std::thread::sleep(gap);
+    }
+    let begin = std::time::Instant::now();
+    while begin.elapsed() < gap {
+        std::hint::spin_loop();
+    }
+}
+
 fn right(all: bool) -> io::Result<()> {
     all.then_some(()).ok_or_else(|| io::Error::other("what came over a floor is not what was sent"))
 }
@@ -113,18 +136,18 @@ impl Peer {
         }
         self.talk.sending.loads = Loads::of(task.bytes);
         self.received = 0;
-        self.floor.meet(self.agent);
+        self.floor.meet();
         if matches!(task.op, Op::FloorStream | Op::FloorGather) {
             if self.agent == 0 {
                 self.floor.ring_reset();
             }
-            self.floor.meet(self.agent);
+            self.floor.meet();
         }
         self.times.begin();
-        let begin_ns = now_ns();
+        let (begin_ns, cpu_began_ns) = (now_ns(), cpu_ns());
         self.act(task)?;
-        let end_ns = now_ns();
-        Ok(Reply { begin_ns, end_ns, received: self.received, row: self.times.row() })
+        let (end_ns, cpu_ns) = (now_ns(), cpu_ns() - cpu_began_ns);
+        Ok(Reply { begin_ns, end_ns, received: self.received, cpu_ns, row: self.times.row() })
     }
 
     fn first(&self) -> bool {
@@ -222,6 +245,12 @@ impl Peer {
         let mut held = None;
         for number in task.first..task.first + task.count {
             if first {
+                if task.gap_us > 0 {
+                    // What is held is let go of first: the pause is no part of anything.
+                    self.talk.commit(held.take())?;
+                    pause(task.gap_us);
+                    self.times.last_ns = now_ns();
+                }
                 self.talk.write(number)?;
                 self.talk.commit(held.take())?;
             }
@@ -308,7 +337,7 @@ impl Peer {
         let [woken, at] = [Word::Woken, Word::WokenAtNs].map(|w| self.floor.word(w));
         let mut number = woken.load(Ordering::Acquire);
         let last = number + count;
-        self.floor.meet(self.agent);
+        self.floor.meet();
         while number < last {
             if self.first() {
                 std::thread::sleep(PAUSE);

@@ -6,7 +6,7 @@
 #[cfg(feature = "peers")]
 use crate::baseline::Baseline;
 use crate::floor::Floor;
-use crate::peer::{self, PROCESSES_ENV};
+use crate::peer::{self, PROCESSES_ENV, RING_ENV};
 use crate::task::{Op, Reply, Task};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -16,8 +16,8 @@ use shoal_runtime::layout::{BoardShape, LaneShape, SegmentShape, WhenFull};
 use shoal_runtime::mark::Place;
 use shoal_runtime::segment::{self, Origin};
 use shoal_runtime::wire::{
-    self, ChannelEntry, FromAgent, InputEntry, LaneEntry, Manifest, NeighbourEntry, ReaderEntry, Received,
-    ToAgent,
+    self, ChannelEntry, FromAgent, InputEntry, LINKS_PER_PACKET, LaneEntry, Manifest, NeighbourEntry,
+    ReaderEntry, Received, ToAgent,
 };
 use shoal_runtime::{Incarnation, cursor};
 use std::io::{self, BufRead, BufReader, Write};
@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
-/// Capacity of the lanes.
+/// Capacity of the lanes, unless they are made for few or for large messages.
 pub const CAPACITY_BYTES: u64 = 1 << 20;
 /// Where inherited descriptors begin: above the control socket's.
 const INHERITED: RawFd = 100;
@@ -51,13 +51,23 @@ impl Star {
     /// # Errors
     /// What the system refuses.
     pub fn start(spokes: u32, args: &[&str]) -> io::Result<Self> {
+        Star::start_with(spokes, CAPACITY_BYTES, args)
+    }
+
+    /// The same with lanes, and rings of the floor, of another capacity.
+    ///
+    /// # Errors
+    /// What the system refuses.
+    pub fn start_with(spokes: u32, capacity_bytes: u64, args: &[&str]) -> io::Result<Self> {
+        allow_descriptors(u64::from(spokes))?;
         let count = spokes + 1;
-        let (floor, path) = Floor::create(count as usize)?;
+        let (floor, path) = Floor::create(count as usize, capacity_bytes as usize)?;
         let bells = (0..4).map(|_| inherited_bell()).collect::<io::Result<Vec<_>>>()?;
         let numbers: Vec<String> = bells.iter().map(|bell| bell.as_raw_fd().to_string()).collect();
         let mut variables = vec![
             (peer::FLOOR_ENV, path),
             (PROCESSES_ENV, count.to_string()),
+            (RING_ENV, capacity_bytes.to_string()),
             (peer::BELLS_ENV, numbers.join(" ")),
         ];
         #[cfg(feature = "peers")]
@@ -67,8 +77,10 @@ impl Star {
         let shape = BoardShape { channel_count: 2, agents: agents(spokes), ..BoardShape::default() };
         let (writer, board) = segment::create_board(shape.clone(), 1)?;
         variables.push((wire::CONTROL_ENV, wire::CONTROL_FD.to_string()));
-        let ends =
-            (0..count).map(|agent| End::start(&manifest(agent, spokes, &shape), &board, args, &variables));
+        let ends = (0..count).map(|agent| {
+            let manifest = manifest(agent, spokes, capacity_bytes, &shape);
+            End::start(&manifest, capacity_bytes, &board, args, &variables)
+        });
         let ends = ends.collect::<io::Result<Vec<_>>>()?;
         link(&ends, &writer)?;
         let mut star = Star { ends, _board: writer, _floor: floor };
@@ -109,6 +121,7 @@ impl Star {
             begin_ns: replies[0].begin_ns,
             end_ns: replies.iter().map(|r| r.end_ns).max().unwrap_or_default(),
             received: replies.iter().map(|r| r.received).sum(),
+            cpu_ns: replies[1..].iter().map(|r| r.cpu_ns).sum(),
             row: replies.iter().map(|r| r.row).find(|row| row[0] > 0).unwrap_or_default(),
         })
     }
@@ -141,6 +154,22 @@ impl Drop for Star {
     }
 }
 
+/// Raises the soft limit of descriptors, which children inherit, for a star of so many spokes: a few of each are open here, and in the hub.
+fn allow_descriptors(spokes: u64) -> io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let (limit, needed) = (getrlimit(Resource::Nofile), spokes * 8 + 256);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    if limit.maximum.is_some_and(|maximum| maximum < needed) {
+        return Err(io::Error::other(format!(
+            "{spokes} processes need {needed} open descriptors, and the limit is {}: raise it (`ulimit -Hn {needed}`)",
+            limit.maximum.unwrap_or_default()
+        )));
+    }
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum: limit.maximum })?)
+}
+
 /// An eventfd that children inherit, out of the way of the control socket.
 fn inherited_bell() -> io::Result<OwnedFd> {
     let bell = eventfd(0, EventfdFlags::CLOEXEC)?;
@@ -152,11 +181,12 @@ fn inherited_bell() -> io::Result<OwnedFd> {
 impl End {
     fn start(
         manifest: &Manifest,
+        capacity_bytes: u64,
         board: &OwnedFd,
         args: &[&str],
         variables: &[(&str, String)],
     ) -> io::Result<Self> {
-        let place = Place { position: cursor::first_position(CAPACITY_BYTES), sequence: 0 };
+        let place = Place { position: cursor::first_position(capacity_bytes), sequence: 0 };
         let incarnation = manifest.incarnation();
         let inputs = vec![place; manifest.inputs.len()];
         let origin = Origin { swarm: 1, incarnation, lanes: vec![place], inputs, state: Vec::new() };
@@ -177,16 +207,23 @@ impl End {
         Ok(End { child, told: BufReader::new(commands), control, segment, doorbell })
     }
 
-    fn wait_mapped(&self) -> io::Result<()> {
+    fn wait_for(&self, word: &FromAgent) -> io::Result<()> {
         loop {
             match wire::listen(&self.control)? {
-                Received::Packet(FromAgent::Mapped, _) => return segment::seal_live(&self.segment),
+                Received::Packet(said, _) if said == *word => return Ok(()),
                 Received::Nothing => {
                     poll(&mut [PollFd::new(&self.control, PollFlags::IN)], None)?;
                 }
-                other => return Err(io::Error::other(format!("a measured process said {other:?} first"))),
+                other => {
+                    return Err(io::Error::other(format!("a measured process said {other:?}, not {word:?}")));
+                }
             }
         }
+    }
+
+    fn seal(&self) -> io::Result<()> {
+        self.wait_for(&FromAgent::Mapped)?;
+        segment::seal_live(&self.segment)
     }
 
     fn tell(&mut self, task: Task) -> io::Result<()> {
@@ -204,14 +241,17 @@ impl End {
 /// What the supervisor does: seals, hands over, publishes, and lets them go.
 fn link(ends: &[End], board: &BoardWriter) -> io::Result<()> {
     let of = |agent: usize| Incarnation { agent: agent as u32, generation: 1 };
-    ends.iter().try_for_each(End::wait_mapped)?;
+    ends.iter().try_for_each(End::seal)?;
     let views =
         ends.iter().map(|end| segment::reopen_read_only(&end.segment)).collect::<io::Result<Vec<_>>>()?;
     for (agent, end) in ends.iter().enumerate() {
         let peers: Vec<usize> = if agent == 0 { (1..ends.len()).collect() } else { vec![0] };
-        let handed: Vec<_> =
-            peers.iter().flat_map(|&p| [views[p].as_fd(), ends[p].doorbell.as_fd()]).collect();
-        wire::tell(&end.control, &ToAgent::Links(peers.into_iter().map(of).collect()), &handed)?;
+        for peers in peers.chunks(LINKS_PER_PACKET) {
+            let handed: Vec<_> =
+                peers.iter().flat_map(|&p| [views[p].as_fd(), ends[p].doorbell.as_fd()]).collect();
+            wire::tell(&end.control, &ToAgent::Links(peers.iter().copied().map(of).collect()), &handed)?;
+            end.wait_for(&FromAgent::LinksTaken)?;
+        }
         board.publish_generation(of(agent));
     }
     board.announce();
@@ -225,14 +265,10 @@ pub(crate) fn agents(spokes: u32) -> Vec<(u32, u32)> {
 }
 
 /// The manifest of one agent of a star; the hub is agent 0.
-pub(crate) fn manifest(agent: u32, spokes: u32, board: &BoardShape) -> Manifest {
+pub(crate) fn manifest(agent: u32, spokes: u32, capacity_bytes: u64, board: &BoardShape) -> Manifest {
     let channel_of = |agent: u32| u32::from(agent > 0);
     let shape = |agent: u32| SegmentShape {
-        lanes: vec![LaneShape {
-            capacity_bytes: CAPACITY_BYTES,
-            when_full: WhenFull::Block,
-            channel: channel_of(agent),
-        }],
+        lanes: vec![LaneShape { capacity_bytes, when_full: WhenFull::Block, channel: channel_of(agent) }],
         input_count: board.agents[agent as usize].1,
         state_bytes: 0,
     };

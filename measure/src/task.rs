@@ -81,12 +81,14 @@ pub struct Task {
     pub first: u64,
     /// Whether the time of each is kept.
     pub timed: bool,
+    /// How long the hub pauses before each round trip, µs; no part of the time of any.
+    pub gap_us: u64,
 }
 
 impl Task {
     /// So many, of 48 bytes: one cache line of a lane.
     pub fn new(op: Op, count: u64) -> Task {
-        Task { op, count, bytes: 48, every: 1, first: 0, timed: false }
+        Task { op, count, bytes: 48, every: 1, first: 0, timed: false, gap_us: 0 }
     }
 
     /// The same with messages of another size.
@@ -104,23 +106,29 @@ impl Task {
         Task { timed: true, ..self }
     }
 
+    /// The same with a pause before each round trip.
+    pub fn with_gaps_of(self, gap_us: u64) -> Task {
+        Task { gap_us, ..self }
+    }
+
     pub(crate) fn line(self) -> String {
-        let Task { op, count, bytes, every, first, timed } = self;
-        format!("{} {count} {bytes} {every} {first} {}\n", op as usize, u8::from(timed))
+        let Task { op, count, bytes, every, first, timed, gap_us } = self;
+        format!("{} {count} {bytes} {every} {first} {} {gap_us}\n", op as usize, u8::from(timed))
     }
 
     pub(crate) fn parse(line: &str) -> Option<Task> {
-        let [op, count, bytes, every, first, timed] = numbers(line)?[..] else { return None };
+        let [op, count, bytes, every, first, timed, gap_us] = numbers(line)?[..] else { return None };
         let op = *OPS.get(op as usize)?;
-        Some(Task { op, count, bytes: bytes as usize, every: every.max(1), first, timed: timed == 1 })
+        let (bytes, every, timed) = (bytes as usize, every.max(1), timed == 1);
+        Some(Task { op, count, bytes, every, first, timed, gap_us })
     }
 }
 
 /// Single times: p50, p95, p99, p99.9, max, in ns.
 pub type Row = [u64; 5];
 
-/// When it began and ended, CLOCK_MONOTONIC ns, how many messages were taken and found right, and single times; 0 where none
-/// were kept.
+/// When it began and ended, CLOCK_MONOTONIC ns, how many messages were taken and found right, what CPU time that took, and single
+/// times; 0 where none were kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reply {
     /// Its begin.
@@ -129,6 +137,8 @@ pub struct Reply {
     pub end_ns: u64,
     /// Messages that were received, each looked at.
     pub received: u64,
+    /// CPU time that it took, of all processes but the hub, ns.
+    pub cpu_ns: u64,
     /// p50, p95, p99, p99.9, max, in ns.
     pub row: Row,
 }
@@ -141,16 +151,16 @@ impl Reply {
 
     /// As a line.
     pub fn line(&self) -> String {
-        let Reply { begin_ns, end_ns, received, row: [p50, p95, p99, p999, max] } = self;
-        format!("{begin_ns} {end_ns} {received} {p50} {p95} {p99} {p999} {max}\n")
+        let Reply { begin_ns, end_ns, received, cpu_ns, row: [p50, p95, p99, p999, max] } = self;
+        format!("{begin_ns} {end_ns} {received} {cpu_ns} {p50} {p95} {p99} {p999} {max}\n")
     }
 
     /// What a line says, if it says one.
     pub fn parse(line: &str) -> Option<Reply> {
         let numbers = numbers(line)?;
-        let [begin_ns, end_ns, received, row @ ..] = &numbers[..] else { return None };
-        let (begin_ns, end_ns, received) = (*begin_ns, *end_ns, *received);
-        Some(Reply { begin_ns, end_ns, received, row: row.try_into().ok()? })
+        let [begin_ns, end_ns, received, cpu_ns, row @ ..] = &numbers[..] else { return None };
+        let (begin_ns, end_ns, received, cpu_ns) = (*begin_ns, *end_ns, *received, *cpu_ns);
+        Some(Reply { begin_ns, end_ns, received, cpu_ns, row: row.try_into().ok()? })
     }
 }
 
@@ -166,10 +176,10 @@ mod tests {
     fn tasks_and_replies_come_as_they_were_said() {
         for (number, op) in OPS.into_iter().enumerate() {
             assert_eq!(op as usize, number, "{op:?} stands where its number says");
-            let task = Task { op, count: 3, bytes: 64, every: 16, first: 9, timed: true };
+            let task = Task { op, count: 3, bytes: 64, every: 16, first: 9, timed: true, gap_us: 20 };
             assert_eq!(Task::parse(&task.line()), Some(task));
         }
-        let reply = Reply { begin_ns: 1, end_ns: 3, received: 2, row: [1, 2, 3, 4, 5] };
+        let reply = Reply { begin_ns: 1, end_ns: 3, received: 2, cpu_ns: 7, row: [1, 2, 3, 4, 5] };
         assert_eq!(Reply::parse(&reply.line()), Some(reply));
         assert_eq!(Reply::parse("error: it broke"), None);
     }

@@ -34,7 +34,7 @@ pub fn pair() -> io::Result<[Talker<Still>; 2]> {
     let shape = BoardShape { channel_count: 2, agents: agents(1), ..BoardShape::default() };
     let board = BoardWriter::create(Region::heap(shape.total_bytes()), shape.clone(), 1);
     let place = Place { position: cursor::first_position(CAPACITY_BYTES), sequence: 0 };
-    let manifests = [0, 1].map(|agent| manifest(agent, 1, &shape));
+    let manifests = [0, 1].map(|agent| manifest(agent, 1, CAPACITY_BYTES, &shape));
     let regions = manifests.each_ref().map(|manifest| {
         let incarnation = manifest.incarnation();
         board.publish_generation(incarnation);

@@ -9,7 +9,7 @@ use shoal_measure::task::{Op, Task};
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 4] = [
+const TESTS: [Test; 6] = [
     (
         "what_is_counted_was_delivered_of_every_kind_and_size",
         what_is_counted_was_delivered_of_every_kind_and_size,
@@ -17,6 +17,11 @@ const TESTS: [Test; 4] = [
     ("answer_with_a_wrong_number_ends_the_run", answer_with_a_wrong_number_ends_the_run),
     ("message_of_another_size_ends_the_run", message_of_another_size_ends_the_run),
     ("fans_deliver_everything_to_everybody", fans_deliver_everything_to_everybody),
+    ("large_messages_come_whole_over_large_lanes", large_messages_come_whole_over_large_lanes),
+    (
+        "pauses_are_no_part_of_the_times_and_cost_no_sleeper_a_cpu",
+        pauses_are_no_part_of_the_times_and_cost_no_sleeper_a_cpu,
+    ),
 ];
 
 fn main() {
@@ -90,4 +95,25 @@ fn fans_deliver_everything_to_everybody() {
         let reply = star.run(Task::new(op, 5000).of_bytes(64)).expect("delivered");
         assert_eq!(reply.received, 15_000, "{op:?}");
     }
+}
+
+fn large_messages_come_whole_over_large_lanes() {
+    let mut star = Star::start_with(1, 8 << 20, &[]).expect("two processes");
+    for (op, both) in [(Op::Steps, 2), (Op::Parked, 2), (Op::Stream, 1), (Op::FloorStream, 1)] {
+        let reply = star.run(Task::new(op, 20).of_bytes(1 << 20)).expect("delivered");
+        assert_eq!(reply.received, both * 20, "{op:?}");
+    }
+    let error = star.run(Task::new(Op::Stream, 1).of_bytes(5 << 20)).expect_err("more than half a lane");
+    assert!(error.to_string().contains("measured process"), "{error}");
+}
+
+fn pauses_are_no_part_of_the_times_and_cost_no_sleeper_a_cpu() {
+    const GAP_US: u64 = 20_000;
+    let mut star = pair();
+    let task = Task::new(Op::Parked, 20).timed().with_gaps_of(GAP_US);
+    let reply = star.run(task).expect("to and fro");
+    assert!(reply.elapsed().as_micros() as u64 >= 20 * GAP_US, "{reply:?}");
+    // The median of round trips beside a pause that is a thousand times as long: no measure of speed.
+    assert!(reply.row[0] < GAP_US * 1000, "{reply:?}");
+    assert!((1..reply.elapsed().as_nanos() as u64 / 2).contains(&reply.cpu_ns), "{reply:?}");
 }

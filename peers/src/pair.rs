@@ -136,6 +136,7 @@ impl Pair {
             begin_ns: first.begin_ns,
             end_ns: first.end_ns.max(second.end_ns),
             received: first.received + second.received,
+            cpu_ns: 0,
             row: first.row,
         })
     }

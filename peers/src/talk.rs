@@ -47,7 +47,7 @@ impl<W: Wire> Talk<W> {
             }
         }
         let received = self.received - before;
-        Ok(Reply { begin_ns, end_ns: now_ns(), received, row: self.times.row() })
+        Ok(Reply { begin_ns, end_ns: now_ns(), received, cpu_ns: 0, row: self.times.row() })
     }
 
     /// Messages one way, given to the system `every` so many.
@@ -68,7 +68,13 @@ impl<W: Wire> Talk<W> {
                 left -= self.receive(left.min(TAKEN_MAX))?;
             }
         }
-        Ok(Reply { begin_ns, end_ns: now_ns(), received: self.received - before, row: Default::default() })
+        Ok(Reply {
+            begin_ns,
+            end_ns: now_ns(),
+            received: self.received - before,
+            cpu_ns: 0,
+            row: Default::default(),
+        })
     }
 
     #[inline]

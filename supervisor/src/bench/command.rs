@@ -2,8 +2,10 @@
 
 use super::{CASES, PEER, html, lives, removals, scale, table};
 use crate::cli::{BAD_INPUT, BenchOptions, FAILED, Failure, print};
+use crate::log::report;
 use shoal_measure::cases::{self, Bench};
 use shoal_measure::compare::{compare, read};
+use shoal_measure::messages;
 use shoal_measure::outcome::{Machine, Outcome, Run};
 use std::fs;
 use std::path::Path;
@@ -17,7 +19,7 @@ pub fn bench(options: &BenchOptions) -> ExitCode {
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err((status, text)) => {
-            eprintln!("shoal bench: {text}");
+            report!("shoal bench: {text}");
             ExitCode::from(status)
         }
     }
@@ -77,7 +79,7 @@ fn run(options: &BenchOptions) -> Told<()> {
             compare(former, &run).into_iter().map(|(outcome, verdict)| table::verdict(outcome, verdict));
         let lines: Vec<String> = lines.collect();
         // With `--json -` too the comparison is for who asked for it.
-        if json_only { eprintln!("{}", lines.join("\n")) } else { show(lines.join("\n")).map_err(told)? }
+        if json_only { report!("{}", lines.join("\n")) } else { show(lines.join("\n")).map_err(told)? }
     }
     write(options, &run, json_only).map_err(|e| (FAILED, e))
 }
@@ -94,6 +96,9 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
         let of_star = match case {
             "latency" => Some(cases::latency(&mut bench)),
             "throughput" => Some(cases::throughput(&mut bench)),
+            "placement" => Some(cases::placement(&mut bench)),
+            "sparse" => Some(cases::sparse(&mut bench)),
+            "message" => Some(messages::message(&mut bench)),
             "step" => Some(cases::step(&mut bench)),
             "fan" => Some(cases::fan(&mut bench)),
             "scale" => Some(scale::run(share, &mut bench).map_err(std::io::Error::other)),
@@ -136,7 +141,7 @@ fn write(options: &BenchOptions, run: &Run, json_only: bool) -> Result<(), Strin
     if let Some(folder) = &options.report {
         let path = folder.join("bench.html");
         fs::write(&path, html::page(run)).map_err(|e| format!("writing {}: {e}", path.display()))?;
-        eprintln!("shoal bench: wrote {}", path.display());
+        report!("shoal bench: wrote {}", path.display());
     }
     Ok(())
 }

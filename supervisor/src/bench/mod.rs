@@ -3,6 +3,7 @@
 //! What two or a few processes do is measured in the crate `shoal-measure`; here is what needs a supervisor (`lives`, `removals`, `scale`), and
 //! what the command shows: a table (`table`), a page (`html`), JSON, a comparison (`command`).
 
+use crate::log::report;
 pub mod agents;
 pub mod command;
 pub mod html;
@@ -14,8 +15,19 @@ pub mod table;
 use std::process::ExitCode;
 
 /// The cases, in the order in which they run.
-pub const CASES: [&str; 8] =
-    ["latency", "throughput", "step", "fan", "spawn", "recovery", "removal", "scale"];
+pub const CASES: [&str; 11] = [
+    "latency",
+    "throughput",
+    "placement",
+    "sparse",
+    "message",
+    "step",
+    "fan",
+    "spawn",
+    "recovery",
+    "removal",
+    "scale",
+];
 /// The command line of a measured process.
 pub const PEER: [&str; 1] = ["bench-peer"];
 
@@ -27,6 +39,6 @@ pub fn peer(what: Option<&str>) -> ExitCode {
     } else {
         shoal_measure::peer::run_if_peer();
     }
-    eprintln!("shoal: `shoal bench` starts the processes that it measures itself");
+    report!("shoal: `shoal bench` starts the processes that it measures itself");
     ExitCode::from(crate::cli::BAD_INPUT)
 }

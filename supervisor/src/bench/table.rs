@@ -27,7 +27,7 @@ pub fn line(outcome: &Outcome) -> String {
         outcome.floor.map_or_else(|| "-".to_owned(), |f| if is_rate { rate(f) } else { self::time(f) });
     let ratio = outcome.ratio_p50;
     format!(
-        "{:<26} {:>10} {:>10} {:>10} {:>12} {:>10} {:>7}  {:<12}  {} {}",
+        "{:<26} {:>10} {:>10} {:>10} {:>12} {:>10} {:>7}  {:<12}  {} {}{}",
         outcome.name(),
         time(outcome.p50_ns),
         time(outcome.p99_ns),
@@ -38,7 +38,16 @@ pub fn line(outcome: &Outcome) -> String {
         ratio.map_or_else(String::new, bar),
         shape(&outcome.ratios),
         outcome.against,
+        cpu(outcome),
     )
+}
+
+/// What the receiver takes of a CPU for a message, and the floor's.
+fn cpu(outcome: &Outcome) -> String {
+    match (outcome.cpu_ns, outcome.floor_cpu_ns) {
+        (Some(ours), Some(floor)) => format!("; CPU a message {} beside {}", time(ours), time(floor)),
+        _ => String::new(),
+    }
 }
 
 /// What became of a result since a former run.

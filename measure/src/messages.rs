@@ -1,0 +1,121 @@
+//! The case `message`: what it takes to write one message into a lane and to read one in place, within one process. Writing stands beside
+//! a plain write of as many bytes, reading beside a plain read of them.
+
+use crate::cases::{Bench, PAIRS};
+use crate::floor::access_unvalidated;
+use crate::load::{LOAD_BYTES_MAX, Load, Loads, fill, is_filled};
+use crate::outcome::Outcome;
+use crate::pairs::spread;
+use crate::talk::Talker;
+use crate::within::{Still, pair};
+use shoal_runtime::message;
+use std::hint::black_box;
+use std::io;
+use std::time::Instant;
+
+/// Messages of a run: as many of the largest fit the lane.
+const MESSAGES: u64 = 100;
+/// Sizes of the messages.
+const SIZES: [usize; 4] = [64, 40, 1024, LOAD_BYTES_MAX];
+
+/// Writes and reads by size and way.
+///
+/// # Errors
+/// What was written is not what is read.
+pub fn message(bench: &mut Bench<'_>) -> io::Result<()> {
+    for bytes in SIZES {
+        let mut own = vec![0; bytes * MESSAGES as usize];
+        let mut floor = move || {
+            timed(|| {
+                own.chunks_exact_mut(bytes).zip(0..).for_each(|(slot, number)| fill(black_box(slot), number))
+            })
+        };
+        for (mode, loads) in [("encode", Loads::of(bytes)), ("by hand", Loads::Bytes(bytes, 0))] {
+            let mut agents = pair()?;
+            agents.iter_mut().for_each(|agent| agent.sending.loads = loads.like());
+            let outcome =
+                beside(mode, bytes, &mut || write(&mut agents), &mut floor, "as many bytes written")?;
+            (bench.each)(outcome);
+        }
+        let Loads::Loads(load) = Loads::of(bytes) else { continue };
+        let archive = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&load).map_err(io::Error::other)?;
+        let mut raw = vec![0; bytes];
+        fill(&mut raw, 1);
+        let mut floor = || {
+            let mut right = true;
+            let ns = timed(|| (0..MESSAGES).for_each(|_| right &= is_filled(black_box(&raw), 1)))?;
+            if right { Ok(ns) } else { Err(io::Error::other("the bytes are not those that were written")) }
+        };
+        let mut validated = || {
+            let read = || message::access::<Load>(black_box(&archive)).map(|load| load.number.to_native());
+            timed(|| (0..MESSAGES).for_each(|_| drop(black_box(read()))))
+        };
+        (bench.each)(beside("validated", bytes, &mut validated, &mut floor, "as many bytes read")?);
+        let mut unvalidated = || {
+            let read = || black_box(access_unvalidated(black_box(&archive)).number.to_native());
+            timed(|| {
+                (0..MESSAGES).for_each(|_| {
+                    read();
+                });
+            })
+        };
+        (bench.each)(beside("unvalidated", bytes, &mut unvalidated, &mut floor, "as many bytes read")?);
+    }
+    Ok(())
+}
+
+/// How long one of [`MESSAGES`] takes, ns.
+fn timed(act: impl FnOnce()) -> io::Result<f64> {
+    let begin = Instant::now();
+    act();
+    Ok(begin.elapsed().as_nanos() as f64 / MESSAGES as f64)
+}
+
+/// Messages written into a lane, of one step; then, unmeasured, they are committed, and read by the other, who looks at each.
+fn write([from, to]: &mut [Talker<Still>; 2]) -> io::Result<f64> {
+    let begin = Instant::now();
+    for number in 0..MESSAGES {
+        from.write(number)?;
+    }
+    let ns = begin.elapsed().as_nanos() as f64 / MESSAGES as f64;
+    from.commit(None)?;
+    for number in 0..MESSAGES {
+        let got = to.look().ok_or_else(|| io::Error::other(format!("message {number} did not come")))?;
+        to.read(&got, number)?;
+        to.commit(Some(got))?;
+    }
+    Ok(ns)
+}
+
+type Run<'a> = &'a mut dyn FnMut() -> io::Result<f64>;
+
+/// Pairs of a way and its floor, in turns.
+fn beside(mode: &str, bytes: usize, ours: Run<'_>, floor: Run<'_>, against: &str) -> io::Result<Outcome> {
+    // Once unmeasured: what is met for the first time is no part of the figures.
+    ours()?;
+    floor()?;
+    let (mut times, mut floors) = (Vec::new(), Vec::new());
+    for pair in 0..PAIRS {
+        if pair % 2 == 0 {
+            times.push(ours()?);
+        }
+        floors.push(floor()?);
+        if pair % 2 == 1 {
+            times.push(ours()?);
+        }
+    }
+    let ratios: Vec<f64> = times.iter().zip(&floors).map(|(ours, floor)| ours / floor.max(0.1)).collect();
+    Ok(Outcome {
+        case: "message".into(),
+        mode: mode.into(),
+        size_bytes: Some(bytes),
+        count: MESSAGES * PAIRS as u64,
+        p50_ns: Some(spread(times).median),
+        floor: Some(spread(floors).median),
+        ratio_p50: Some(spread(ratios.iter().copied()).median),
+        against: against.into(),
+        message: if mode == "by hand" { "bytes by hand" } else { "rkyv" }.into(),
+        ratios,
+        ..Outcome::default()
+    })
+}
