@@ -1,6 +1,7 @@
 //! Deliberate bugs, one change of the protocol each, to show that the proofs would notice: `scripts/step-kill --bugs`.
 //!
-//! Without the feature `seeded-bugs`, which nothing but that script turns on, [`placed`] is `false` at compile time.
+//! In a release build [`placed`] is `false` at compile time, unless the feature `seeded-bugs` is on, which only that script turns on. A build with
+//! debug assertions has them, so that `cargo test` shows what each does to a real swarm; they are placed by `SHOAL_BUG` only.
 
 /// Declares [`Bug`] and the list of all bugs in one place.
 macro_rules! bugs {
@@ -10,7 +11,7 @@ macro_rules! bugs {
         #[expect(missing_docs, reason = "documented by their names and by what stands where they are placed")]
         pub enum Bug { $($name,)* }
 
-        #[cfg(feature = "seeded-bugs")]
+        #[cfg(any(feature = "seeded-bugs", debug_assertions))]
         const BUGS: &[Bug] = &[$(Bug::$name,)*];
     };
 }
@@ -79,16 +80,16 @@ bugs! {
 /// Whether the environment names this bug in `SHOAL_BUG`.
 #[inline(always)]
 pub fn placed(bug: Bug) -> bool {
-    #[cfg(feature = "seeded-bugs")]
+    #[cfg(any(feature = "seeded-bugs", debug_assertions))]
     return seeded::placed(bug);
-    #[cfg(not(feature = "seeded-bugs"))]
+    #[cfg(not(any(feature = "seeded-bugs", debug_assertions)))]
     {
         let _ = bug;
         false
     }
 }
 
-#[cfg(feature = "seeded-bugs")]
+#[cfg(any(feature = "seeded-bugs", debug_assertions))]
 mod seeded {
     use super::{BUGS, Bug};
     use std::sync::OnceLock;

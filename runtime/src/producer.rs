@@ -64,7 +64,7 @@ pub struct Producer {
     first: Option<u64>,
     /// The last time that a frame carries.
     stamped_ns: u64,
-    #[cfg(feature = "seeded-bugs")]
+    #[cfg(any(feature = "seeded-bugs", debug_assertions))]
     late: Vec<(u64, u64)>,
 }
 
@@ -95,7 +95,7 @@ impl Producer {
             readers,
             first: None,
             stamped_ns: 0,
-            #[cfg(feature = "seeded-bugs")]
+            #[cfg(any(feature = "seeded-bugs", debug_assertions))]
             late: Vec::new(),
         }
     }
@@ -328,7 +328,7 @@ impl Producer {
         // Relaxed: published by the Release of the tail mark, the record, or the commit word.
         let early = if placed(Bug::CommitWordAtOnce) { position } else { 0 };
         self.ring_word(position, frame::POSITION).store(early, Ordering::Relaxed);
-        #[cfg(feature = "seeded-bugs")]
+        #[cfg(any(feature = "seeded-bugs", debug_assertions))]
         if placed(Bug::FactsAfterCommit) {
             self.late.push((position, facts.pack()));
             self.hidden.push(position);
@@ -366,7 +366,7 @@ impl Producer {
         if self.hidden.is_empty() {
             return;
         }
-        #[cfg(feature = "seeded-bugs")]
+        #[cfg(any(feature = "seeded-bugs", debug_assertions))]
         for (position, facts) in std::mem::take(&mut self.late) {
             self.ring_word(position, frame::FACTS).store(facts, Ordering::Relaxed);
         }

@@ -92,8 +92,8 @@ fn what_cannot_be_asked_for_or_written_is_refused_before_anything_runs() {
     }
 }
 
-/// With `--features seeded-bugs` only: without it the bugs are not compiled in.
-#[cfg(feature = "seeded-bugs")]
+/// Bugs are compiled into builds with debug assertions, see `runtime/src/bug.rs`.
+#[cfg(any(feature = "seeded-bugs", debug_assertions))]
 mod bugs {
     use super::*;
 

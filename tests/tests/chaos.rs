@@ -132,8 +132,8 @@ fn healthy_swarm_is_looked_at_and_nobody_is_rescued() {
     assert_eq!(shoal.stop().status, 0);
 }
 
-/// With `--features seeded-bugs` only: without it the bugs are not compiled in.
-#[cfg(feature = "seeded-bugs")]
+/// Bugs are compiled into builds with debug assertions, see `runtime/src/bug.rs`.
+#[cfg(any(feature = "seeded-bugs", debug_assertions))]
 mod bugs {
     use super::*;
 

@@ -88,8 +88,8 @@ fn hundred_spawns_and_kills_lose_nothing_and_leave_memory_and_descriptors_flat()
     stage.assert_nothing_left();
 }
 
-/// With `--features seeded-bugs` only: without it the bugs are not compiled in.
-#[cfg(feature = "seeded-bugs")]
+/// Bugs are compiled into builds with debug assertions, see `runtime/src/bug.rs`.
+#[cfg(any(feature = "seeded-bugs", debug_assertions))]
 mod bugs {
     use super::*;
 
