@@ -1,5 +1,6 @@
 //! Where an agent's reports go: one line each to standard error, which the supervisor captures; or to a test.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Reports of one agent.
@@ -20,7 +21,11 @@ impl Log {
 
     pub(crate) fn report(&self, text: &str) {
         match &self.kept {
-            None => eprintln!("agent {}: {text}", self.name),
+            None => {
+                // What nobody takes is lost, and nothing else: `eprintln!` would panic.
+                let line = format!("agent {}: {text}\n", self.name);
+                let _ = io::Write::write_all(&mut io::stderr(), line.as_bytes());
+            }
             Some(kept) => kept.lock().unwrap_or_else(PoisonError::into_inner).push(text.to_owned()),
         }
     }

@@ -1,5 +1,6 @@
 //! `shoal check FILE`: what a swarm file says, without running it.
 
+use crate::log::report;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ pub fn check(file: &Path, json: bool) -> ExitCode {
         Ok(file) => {
             let topology = Topology::of(&file);
             let warnings = warnings(&file, &topology);
-            warnings.iter().for_each(|warning| eprintln!("{warning}"));
+            warnings.iter().for_each(|warning| report!("{warning}"));
             let text = match json {
                 true => format!("{}\n", facts(&file, &topology, &warnings)),
                 false => summary(&file, &topology),
@@ -25,7 +26,7 @@ pub fn check(file: &Path, json: bool) -> ExitCode {
             }
         }
         Err(error) => {
-            eprintln!("{error}");
+            report!("{error}");
             if json {
                 // Whether anybody reads it does not change what the file is.
                 let _ = print(format!("{}\n", serde_json::json!({ "error": error.to_string() })).as_bytes());

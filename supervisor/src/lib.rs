@@ -1,5 +1,8 @@
 //! The supervisor.
 
+// They panic when what they write to is full or gone: `log::say` and `cli::print` do not.
+#![cfg_attr(not(test), warn(clippy::print_stdout, clippy::print_stderr))]
+
 pub mod agent;
 pub mod bench;
 pub mod birth;

@@ -54,6 +54,12 @@ pub fn say(line: &str) {
     let _ = insist(|| io::Write::write_all(&mut io::stderr(), line.as_bytes()));
 }
 
+/// Says a formatted line, see [`say`]: where `eprintln!` would panic.
+macro_rules! report {
+    ($($text:tt)*) => { $crate::log::say(&format!($($text)*)) };
+}
+pub(crate) use report;
+
 /// How it is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub enum Format {

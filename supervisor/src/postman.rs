@@ -5,6 +5,7 @@
 //! came, and a state that says how far in its orders it is, become real together; then the letter is removed. Whoever dies
 //! meanwhile, no letter is sent twice, and none is removed that was not sent.
 
+use crate::log::report;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -63,13 +64,13 @@ pub fn agent(folder: &Path) -> io::Result<config::Agent> {
 /// Replays what the orders in a folder say.
 pub fn main(args: &[OsString]) -> ExitCode {
     let [folder] = args else {
-        eprintln!("usage: shoal agent {NAME} FOLDER (started by `shoal dlq replay`)");
+        report!("usage: shoal agent {NAME} FOLDER (started by `shoal dlq replay`)");
         return ExitCode::from(2);
     };
     match deliver(Path::new(folder)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("replaying dead letters: {error}");
+            report!("replaying dead letters: {error}");
             ExitCode::FAILURE
         }
     }
@@ -133,7 +134,7 @@ fn send(a: &mut Attachment, folder: &Path, order: &Order, progress: (u64, u64)) 
     assert!(kept, "two words fit any state");
     a.outputs.commit(None, &mut a.world)?;
     for fault in a.world.accuse()? {
-        eprintln!("{fault}");
+        report!("{fault}");
     }
     Ok(true)
 }

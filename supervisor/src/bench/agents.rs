@@ -1,5 +1,6 @@
 //! The agents of `shoal bench`: processes of this same binary (`shoal agent bench NAME`), written with nothing but the SDK.
 
+use crate::log::report;
 use shoal_agent::{Agent, Result};
 use shoal_runtime::wire;
 use std::ffi::OsString;
@@ -33,7 +34,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
             shoal_agent::run(|agent| idle(agent, publishes, subscribes))
         }
         _ => {
-            eprintln!("usage: shoal agent bench source|sink|rogue|idle (started by `shoal bench`)");
+            report!("usage: shoal agent bench source|sink|rogue|idle (started by `shoal bench`)");
             ExitCode::from(2)
         }
     }

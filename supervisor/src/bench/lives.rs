@@ -4,6 +4,7 @@
 use super::agents::Heard;
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
+use crate::log::report;
 use crate::output::Echo;
 use crate::run::{Setting, run_file};
 use crate::run_dir::{self, RunDir};
@@ -71,7 +72,7 @@ pub fn run(kills: usize, standbys: usize) -> Result<Lives, String> {
     };
     let setting = Setting {
         echo: Echo::to_stderr().unwrap_or_default(),
-        notices: Box::new(|text| eprintln!("shoal: {text}")),
+        notices: Box::new(|text| report!("shoal: {text}")),
         companions: vec![&mut signals, &mut killer],
         adopted: Vec::new(),
     };

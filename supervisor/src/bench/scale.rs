@@ -6,6 +6,7 @@
 use super::lives::raw_starts_ns;
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
+use crate::log::report;
 use crate::output::Echo;
 use crate::run::{Setting, run_file};
 use crate::run_dir::{self, RunDir};
@@ -46,7 +47,7 @@ fn measure(agents: usize) -> Result<[Outcome; 3], String> {
     let mut watcher = Watcher { phase: Phase::Starting(Instant::now()), seen: None, stopped_at: None };
     let setting = Setting {
         echo: Echo::to_stderr().unwrap_or_default(),
-        notices: Box::new(|text| eprintln!("shoal: {text}")),
+        notices: Box::new(|text| report!("shoal: {text}")),
         companions: vec![&mut signals, &mut watcher],
         adopted: Vec::new(),
     };

@@ -5,6 +5,7 @@ use super::page;
 use super::probe::Probes;
 use super::report::Report;
 use crate::cli::{BAD_INPUT, FAILED, print, takes};
+use crate::log::report;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use shoal_measure::outcome::Machine;
@@ -36,7 +37,7 @@ pub fn certify(options: &CertifyOptions) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
         Err((status, text)) => {
-            eprintln!("shoal certify: {text}");
+            report!("shoal certify: {text}");
             ExitCode::from(status)
         }
     }
@@ -62,6 +63,6 @@ fn run(options: &CertifyOptions) -> Result<bool, (u8, String)> {
     }
     let said = if *json { as_json } else { page::text(&report) + "\n" };
     print(said.as_bytes()).map_err(|failure| failed(failure.to_string()))?;
-    eprintln!("shoal certify: wrote {} and certification.json", out.join("certification.md").display());
+    report!("shoal certify: wrote {} and certification.json", out.join("certification.md").display());
     Ok(report.passed)
 }

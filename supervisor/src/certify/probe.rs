@@ -1,6 +1,7 @@
 //! Commands of this same binary, run once each, and what they printed.
 
 use crate::config;
+use crate::log::report;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::process::{Command, Stdio};
@@ -23,7 +24,7 @@ impl Probes {
         if let Some(said) = self.said.get(command) {
             return said.clone();
         }
-        eprintln!("shoal certify: {command}");
+        report!("shoal certify: {command}");
         let said = run(command).map_err(|why| format!("`{command}`: {why}"));
         self.said.insert(command.to_owned(), said.clone());
         said

@@ -3,6 +3,7 @@
 use super::account::Account;
 use super::number::{self, ArchivedNumber, Number, Stage};
 use super::{SOURCES, number::mix};
+use crate::log::report;
 use shoal_agent::{Agent, Result};
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -40,7 +41,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
         [Some("listener")] => shoal_agent::run(|agent| receiver(agent, "beats", 1, Stage::Sent)),
         _ => {
             let names = "source|worker|sink|counter|beat|listener";
-            eprintln!("usage: shoal agent chaos {names} (started by `shoal chaos`)");
+            report!("usage: shoal agent chaos {names} (started by `shoal chaos`)");
             ExitCode::from(2)
         }
     }

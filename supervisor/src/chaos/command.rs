@@ -8,9 +8,10 @@ use super::plan::Plan;
 use super::supervisor_killer::SupervisorKiller;
 use super::{OTHERS, SOURCES, WORKERS, WORKERS_MAX};
 use crate::agent::Agent;
-use crate::cli::ChaosOptions;
+use crate::cli::{ChaosOptions, print};
 use crate::config::{self, SwarmFile};
 use crate::keeper::Terms;
+use crate::log::report;
 use crate::output::Echo;
 use crate::run::{Setting, run_file, run_kept};
 use crate::run_dir::{self, RunDir};
@@ -77,7 +78,7 @@ fn run(options: &ChaosOptions) -> Result<u8, String> {
     let file = swarm_file(&name)?;
     let seed = options.seed.unwrap_or_else(drawn_seed);
     // Before anything can go wrong: the seed is what draws it again.
-    eprintln!("shoal chaos: seed {seed}");
+    report!("shoal chaos: seed {seed}");
     let (sources, workers) = (SOURCES as usize, WORKERS as usize);
     let agents = sources + workers + OTHERS as usize;
     // The places of more workers come behind those that run from the start.
@@ -89,7 +90,7 @@ fn run(options: &ChaosOptions) -> Result<u8, String> {
     let began = Instant::now();
     let setting = Setting {
         echo: Echo::to_stderr().unwrap_or_default(),
-        notices: Box::new(|text| eprintln!("shoal: {text}")),
+        notices: Box::new(|text| report!("shoal: {text}")),
         companions: vec![&mut signals, &mut disturber],
         adopted: Vec::new(),
     };
@@ -118,10 +119,11 @@ fn tell(
         return Err(format!("the swarm did not start: {why}"));
     }
     let report = report(options, seed, took, swarm, progress);
-    match options.json {
-        true => println!("{}", serde_json::to_string(&report).map_err(|e| e.to_string())?),
-        false => println!("{}", report.text(options)),
-    }
+    let text = match options.json {
+        true => serde_json::to_string(&report).map_err(|e| e.to_string())?,
+        false => report.text(options),
+    };
+    print(format!("{text}\n").as_bytes()).map_err(|failure| failure.to_string())?;
     Ok(report.passed)
 }
 
@@ -130,7 +132,7 @@ fn status_of(told: Result<bool, String>) -> u8 {
         Ok(true) => 0,
         Ok(false) => crate::cli::FAILED,
         Err(error) => {
-            eprintln!("shoal chaos: {error}");
+            report!("shoal chaos: {error}");
             crate::cli::BAD_INPUT
         }
     }

@@ -1,6 +1,7 @@
 //! `shoal doctor`: prints what the doctor found. Exit status 0: all is fine; 1: something limits; 2: swarms, or the one of
 //! this file, cannot run here.
 
+use crate::log::report;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,7 +38,7 @@ pub(super) fn doctor(options: &DoctorOptions) -> ExitCode {
     let file = match options.file.as_deref().map(config::read).transpose() {
         Ok(file) => file,
         Err(error) => {
-            eprintln!("{error}");
+            report!("{error}");
             return ExitCode::from(BAD_INPUT);
         }
     };

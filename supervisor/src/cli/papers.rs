@@ -74,6 +74,7 @@ fn unit_text(file: &SwarmFile, binary: &str, path: &str) -> String {
          # The supervisor may be a child of the process that is started.\n\
          NotifyAccess=all\n\
          ExecStart={binary} up {path}\n\
+         ExecReload={binary} --swarm {name} reload\n\
          WorkingDirectory={folder}\n\
          # A first SIGTERM stops in order, sources first.\n\
          KillMode=mixed\n\

@@ -1,6 +1,7 @@
 //! `shoal crashes` and `shoal events`: what happened. A running supervisor is asked for what it has in memory, and its files are
 //! read directly; of a swarm that has ended the files are left, if its swarm file names a log folder.
 
+use crate::log::report;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -278,7 +279,7 @@ fn follow(mut client: Client, mut next: u64, options: &EventsOptions) -> Result<
         if let Some(first) = events.first().filter(|first| first.n > next) {
             let missed = first.n - next;
             // Told where it is seen and harms no JSON.
-            eprintln!("shoal: {missed} events came faster than they were read and are in the file only");
+            report!("shoal: {missed} events came faster than they were read and are in the file only");
         }
         let concerned: Vec<Event> =
             events.into_iter().filter(|event| concerns(event, options.name.as_deref())).collect();

@@ -1,6 +1,7 @@
 //! `shoal up`: in the foreground as `shoal run`; with `-d` in the background, as a process in a session of its own that
 //! says `ready` on its standard output. Until then, or its end, we wait: a start that fails is told here, and undone there.
 
+use crate::log::report;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -46,7 +47,7 @@ pub(super) fn up(options: &UpOptions) -> ExitCode {
     let file = match config::read(&options.file) {
         Ok(file) => file,
         Err(error) => {
-            eprint!("{error}");
+            report!("{}", error.to_string().trim_end());
             return ExitCode::from(BAD_INPUT);
         }
     };

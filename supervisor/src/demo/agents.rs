@@ -4,6 +4,7 @@
 
 use super::walk::{Place, Steps};
 use super::{Counter, FileResult, Outcome, Seen, Sums};
+use crate::log::report;
 use shoal_agent::{Agent, Next, Result, rkyv};
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -43,7 +44,7 @@ struct Tally {
 pub fn main(args: &[OsString]) -> ExitCode {
     let args: Vec<_> = args.iter().filter_map(|arg| arg.to_str()).collect();
     let Some(tree) = std::env::var_os(TREE).map(PathBuf::from) else {
-        eprintln!("shoal: `shoal demo` starts its agents itself");
+        report!("shoal: `shoal demo` starts its agents itself");
         return ExitCode::from(2);
     };
     match args[..] {
@@ -51,7 +52,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
         ["worker"] => shoal_agent::run(|agent| worker(agent, &tree)),
         ["collector"] => shoal_agent::run(collector),
         _ => {
-            eprintln!("shoal: the demo has no agent {args:?}");
+            report!("shoal: the demo has no agent {args:?}");
             ExitCode::from(2)
         }
     }

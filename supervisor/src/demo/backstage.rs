@@ -13,6 +13,7 @@ use super::agents::{EVERYTHING, SOURCES};
 use super::killer::Killer;
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
+use crate::log::report;
 use crate::output::Echo;
 use crate::run::{Setting, run_file};
 use crate::run_dir::{self, RunDir};
@@ -65,7 +66,7 @@ pub fn main() -> ExitCode {
     match serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("shoal: the demo's supervisor, which `shoal demo` starts itself: {error}");
+            report!("shoal: the demo's supervisor, which `shoal demo` starts itself: {error}");
             ExitCode::from(2)
         }
     }
@@ -159,7 +160,7 @@ impl Backstage {
 /// Says something on standard error; the progress bar that may stand in this line draws itself again.
 fn notice(text: &str) {
     let clear = if io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
-    eprintln!("{clear}shoal: {text}");
+    report!("{clear}shoal: {text}");
 }
 
 /// The line as a companion of the event loop: when it ends, the swarm is killed.

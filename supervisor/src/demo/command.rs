@@ -5,7 +5,8 @@ use super::backstage::{Done, Pass};
 use super::stage::Stage;
 use super::{Asked, Comparison, Figures, FileResult, Report, Seen, Walk};
 use super::{compare, sequential, walk};
-use crate::cli::DemoOptions;
+use crate::cli::{DemoOptions, print};
+use crate::log::report;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ pub fn demo(options: &DemoOptions) -> ExitCode {
     match run(options) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("shoal demo: {error}");
+            report!("shoal demo: {error}");
             ExitCode::from(2)
         }
     }
@@ -32,11 +33,11 @@ fn run(options: &DemoOptions) -> Result<u8, String> {
     let expected = sequential(&tree);
     let (last, comparison, figures) = passes(options, &tree, &expected)?;
     let report = Report::new(&tree, &last, &comparison, figures);
-    if options.json {
-        println!("{}", serde_json::to_string(&report).map_err(|e| e.to_string())?);
-    } else {
-        println!("{}", report.table());
-    }
+    let text = match options.json {
+        true => serde_json::to_string(&report).map_err(|e| e.to_string())?,
+        false => report.table(),
+    };
+    print(format!("{text}\n").as_bytes()).map_err(|failure| failure.to_string())?;
     let asked = Asked { kills: !options.kill_every.is_zero(), allow_changes: options.allow_changes };
     Ok(report.exit_status(asked))
 }

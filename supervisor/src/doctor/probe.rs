@@ -4,6 +4,7 @@
 
 use super::{Finding, Weight};
 use crate::config;
+use crate::log::report;
 use crate::spawn::{self, Order, Spawner, c_string, environment};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid,
@@ -356,11 +357,12 @@ pub fn child_main(what: &str) -> ExitCode {
     };
     match tried {
         Ok(found) => {
-            println!("{found}");
+            // Who tries it reads this, or is gone.
+            let _ = crate::cli::print(format!("{found}\n").as_bytes());
             ExitCode::SUCCESS
         }
         Err(why) => {
-            eprintln!("{why}");
+            report!("{why}");
             ExitCode::FAILURE
         }
     }

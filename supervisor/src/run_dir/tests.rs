@@ -1,4 +1,5 @@
 use super::*;
+use crate::log::report;
 use std::io::BufRead;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Child, Command, Stdio};
@@ -23,7 +24,7 @@ fn a_child_claims_a_name_and_waits_to_be_killed() {
     let dir = RunDir::claim_in(&Place::at(Path::new(&path)), "killed").unwrap();
     fs::write(dir.socket(), "stale").unwrap();
     fs::write(dir.logs().join("worker.log"), "stale").unwrap();
-    eprintln!("claimed");
+    report!("claimed");
     std::thread::sleep(Duration::from_secs(60));
 }
 

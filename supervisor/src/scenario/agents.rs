@@ -2,6 +2,7 @@
 //! the SDK. What each message holds follows from its number; who receives it looks at every byte.
 
 use super::tally::Tally;
+use crate::log::report;
 use shoal_agent::{Agent, Next, Publisher, Result, State, Subscription};
 use shoal_measure::load::{fill, is_filled};
 use shoal_runtime::clock::now_ns;
@@ -162,7 +163,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    eprintln!(
+    report!(
         "usage: shoal agent scenario asker|member|teller|clerk KEY=NUMBER… (started by `shoal bench scenario`)"
     );
     ExitCode::from(crate::cli::BAD_INPUT)

@@ -4,6 +4,7 @@ use super::outcome::Outcome;
 use super::play;
 use super::swarms::{ALL, Named};
 use crate::cli::{BAD_INPUT, BenchOptions, FAILED, print};
+use crate::log::report;
 use serde::Serialize;
 use shoal_measure::outcome::Machine;
 use std::fs;
@@ -23,7 +24,7 @@ pub fn scenario(options: &BenchOptions) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(FAILED),
         Err((status, text)) => {
-            eprintln!("shoal bench scenario: {text}");
+            report!("shoal bench scenario: {text}");
             ExitCode::from(status)
         }
     }

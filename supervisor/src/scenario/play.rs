@@ -6,6 +6,7 @@ use super::outcome::{Outcome, Part};
 use super::swarms::{Job, Named, Scene};
 use super::tally::Tally;
 use crate::config;
+use crate::log::report;
 use crate::output::Echo;
 use crate::run::{Setting, run_file};
 use crate::run_dir::{self, RunDir};
@@ -67,7 +68,7 @@ fn play(job: &Job, cue: Cue, gap_ns: u64) -> Result<Stage, String> {
     let began = Instant::now();
     let setting = Setting {
         echo: Echo::to_stderr().unwrap_or_default(),
-        notices: Box::new(|text| eprintln!("shoal: {text}")),
+        notices: Box::new(|text| report!("shoal: {text}")),
         companions: vec![&mut signals, &mut director],
         adopted: Vec::new(),
     };
