@@ -157,7 +157,7 @@ enum Command {
     DemoSupervisor,
     /// Kill, stop and restart agents of a swarm at full speed, at random, and count what is lost, doubled, out of order or damaged
     Chaos(ChaosOptions),
-    /// Measure latency, throughput, steps, fans, starts and recoveries, each beside its floor
+    /// Measure latency, throughput, messages, steps, fans, starts and recoveries, each beside its floor
     Bench(BenchOptions),
     /// Measure the project's eight targets with real processes, and write a report that says which hold
     Certify(crate::certify::command::CertifyOptions),
@@ -237,7 +237,7 @@ pub struct ChaosOptions {
 /// What `shoal bench` is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct BenchOptions {
-    /// Only this: latency, throughput, step, fan, spawn, recovery or removal; `scenario` lists swarms with a job, and runs one
+    /// Only this: latency, throughput, placement, sparse, message, step, fan, spawn, recovery, removal or scale; `scenario` lists swarms with a job, and runs one
     pub case: Option<String>,
     /// Which scenario, or `all`
     pub scenario: Option<String>,
