@@ -11,7 +11,7 @@ use crate::spin::Spin;
 use crate::standby::{self, Inheritance};
 use crate::waking::{self, Party};
 use crate::wire::{self, FromAgent, Manifest, Received, TableEntry, ToAgent};
-use crate::{Region, bootstrap, clock, segment, sync};
+use crate::{Region, bootstrap, clock, segment, sync, zygote};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -53,12 +53,19 @@ pub struct World<P> {
     met_message: bool,
 }
 /// Attaches the process to the supervisor that started it; returns when every peer has been told and it may begin. A standby
-/// waits in here until it takes over.
+/// waits in here until it takes over; a zygote stays in here, and each child that is forked of it comes out.
 ///
 /// # Errors
 /// Not started by a supervisor, a segment of another build, no memory or descriptors, or the supervisor is gone.
 pub fn attach() -> io::Result<Attachment> {
-    attach_through(bootstrap::take_control_socket()?)
+    let socket = bootstrap::take_control_socket()?;
+    if !zygote::is_one() {
+        return attach_through(socket);
+    }
+    // From here on in a child.
+    let attachment = attach_through(zygote::serve(socket)?)?;
+    zygote::be_called(&attachment.manifest.name);
+    Ok(attachment)
 }
 
 /// Attaches the process through a control socket that it was handed, or made itself; otherwise as [`attach`].

@@ -59,6 +59,8 @@ pub mod sync;
 pub mod waking;
 #[cfg(not(loom))]
 pub mod wire;
+#[cfg(not(loom))]
+pub mod zygote;
 
 pub use incarnation::{Incarnation, PeerFault};
 pub use region::Region;

@@ -126,6 +126,7 @@ impl ControlPort {
                 }
             }
             ToAgent::Hello => return Err(io::Error::other("the supervisor said hello twice")),
+            ToAgent::Fork => return Err(io::Error::other("the supervisor ordered an agent to fork")),
         }
         Ok(Some(Vec::new()))
     }

@@ -8,7 +8,7 @@ use crate::incarnation::Incarnation;
 use crate::layout::{BoardShape, SegmentShape};
 use crate::mark::Place;
 use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -214,6 +214,8 @@ pub enum ToAgent {
     Ahead(Vec<Incarnation>),
     /// A standby takes over [what it inherits, frozen].
     Begin,
+    /// A zygote forks [the child's control socket, standard output, standard error].
+    Fork,
 }
 
 /// From an agent to the supervisor: a tag and fixed words, range-checked there, then perhaps a text. Descriptors in brackets.
@@ -258,6 +260,15 @@ pub enum FromAgent {
     Closed,
     /// A standby has written what it inherits: it can be named on the board.
     Begun,
+    /// A zygote takes orders.
+    Forks,
+    /// A child of a zygote waits to be handed what it attaches to.
+    Forked,
+    /// A zygote cannot be forked.
+    Unfit {
+        /// Why, and what to do.
+        why: String,
+    },
 }
 
 /// A message that an agent gives up.
@@ -297,6 +308,7 @@ impl ToAgent {
             ToAgent::Parked => (6, Vec::new()),
             ToAgent::Ahead(links) => (20, list(links)),
             ToAgent::Begin => (21, Vec::new()),
+            ToAgent::Fork => (22, Vec::new()),
         };
         [&(tag | u64::from(number) << 32).to_le_bytes()[..], &body].concat()
     }
@@ -320,6 +332,7 @@ impl ToAgent {
             6 => ToAgent::Parked,
             20 => ToAgent::Ahead(list()?),
             21 => ToAgent::Begin,
+            22 => ToAgent::Fork,
             _ => return None,
         };
         Some((message, (tag >> 32) as u32))
@@ -341,6 +354,9 @@ impl FromAgent {
             }
             FromAgent::Closed => ([6, 0, 0, 0, 0, 0, 0], ""),
             FromAgent::Begun => ([20, 0, 0, 0, 0, 0, 0], ""),
+            FromAgent::Forks => ([21, 0, 0, 0, 0, 0, 0], ""),
+            FromAgent::Forked => ([22, 0, 0, 0, 0, 0, 0], ""),
+            FromAgent::Unfit { why } => ([23, 0, 0, 0, 0, 0, 0], why),
             FromAgent::Failed { input, at, attempt, why } => {
                 ([7, small(*input), at.position, at.sequence, small(*attempt), 0, 0], why)
             }
@@ -382,6 +398,9 @@ impl FromAgent {
             }
             [6, ..] => FromAgent::Closed,
             [20, ..] => FromAgent::Begun,
+            [21, ..] => FromAgent::Forks,
+            [22, ..] => FromAgent::Forked,
+            [23, ..] => FromAgent::Unfit { why: why() },
             [7, input, position, sequence, attempt, ..] => {
                 let at = Place { position, sequence };
                 FromAgent::Failed { input: small(input)?, at, attempt: small(attempt)?, why: why() }
@@ -427,26 +446,39 @@ fn receive(socket: impl AsFd, wait: bool) -> io::Result<Received<Vec<u8>>> {
     receive_with(socket, if wait { MsgFlags::empty() } else { MsgFlags::MSG_DONTWAIT })
 }
 
-#[allow(unsafe_code)]
 fn receive_with(socket: impl AsFd, flags: MsgFlags) -> io::Result<Received<Vec<u8>>> {
+    Ok(match receive_whom(socket, flags)? {
+        Received::Packet((packet, _), fds) => Received::Packet(packet, fds),
+        Received::Nothing => Received::Nothing,
+        Received::Closed => Received::Closed,
+    })
+}
+
+/// Receives, and who sent it, where the socket asks for that.
+#[allow(unsafe_code)]
+fn receive_whom(socket: impl AsFd, flags: MsgFlags) -> io::Result<Received<(Vec<u8>, Option<i32>)>> {
     let mut packet = vec![0u8; PACKET_BYTES];
-    let mut space = cmsg_space!([RawFd; FDS_MAX]);
+    let mut space = cmsg_space!([RawFd; FDS_MAX], UnixCredentials);
     let mut io = [IoSliceMut::new(&mut packet)];
     let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
     let mut lacks = 0;
-    let (bytes, fds, cut) = loop {
+    let (bytes, fds, sender, cut) = loop {
         match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut io, Some(&mut space), flags) {
             Ok(message) => {
-                let mut fds = Vec::new();
+                let (mut fds, mut sender) = (Vec::new(), None);
                 for control in message.cmsgs()? {
-                    if let ControlMessageOwned::ScmRights(raw) = control {
-                        // SAFETY: the kernel has just made these descriptors for this process and nobody else knows
-                        // their numbers; each is owned exactly once from here on.
-                        fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                    match control {
+                        ControlMessageOwned::ScmRights(raw) => {
+                            // SAFETY: the kernel has just made these descriptors for this process and nobody else knows
+                            // their numbers; each is owned exactly once from here on.
+                            fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                        }
+                        ControlMessageOwned::ScmCredentials(of) => sender = Some(of.pid()),
+                        _ => {}
                     }
                 }
                 let cut = message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-                break (message.bytes, fds, cut);
+                break (message.bytes, fds, sender, cut);
             }
             Err(nix::Error::EINTR) => {}
             Err(nix::Error::ENOMEM | nix::Error::ENOBUFS) if lacks < LACKS_MAX => lacks += 1,
@@ -462,7 +494,7 @@ fn receive_with(socket: impl AsFd, flags: MsgFlags) -> io::Result<Received<Vec<u
         return Ok(Received::Closed);
     }
     packet.truncate(bytes);
-    Ok(Received::Packet(packet, fds))
+    Ok(Received::Packet((packet, sender), fds))
 }
 
 /// Sends to an agent without ever blocking.
@@ -541,6 +573,30 @@ pub fn hear_answer(socket: impl AsFd, wait: bool) -> io::Result<Received<(ToAgen
 /// A packet that is none of ours, or the kernel's refusal.
 pub fn listen(socket: impl AsFd) -> io::Result<Received<FromAgent>> {
     decoded(receive(socket, false)?, |packet| FromAgent::decode(packet).map(|(message, _)| message))
+}
+
+/// As [`listen`], with the process that sent it, by the kernel's word; 0 if it was not asked for that ([`ask_for_senders`]).
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_whom(socket: impl AsFd) -> io::Result<Received<(FromAgent, i32)>> {
+    let (packet, sender, fds) = match receive_whom(socket, MsgFlags::MSG_DONTWAIT)? {
+        Received::Packet((packet, sender), fds) => (packet, sender, fds),
+        Received::Nothing => return Ok(Received::Nothing),
+        Received::Closed => return Ok(Received::Closed),
+    };
+    let sender = sender.unwrap_or(0);
+    decoded(Received::Packet(packet, fds), |packet| {
+        FromAgent::decode(packet).map(|(message, _)| (message, sender))
+    })
+}
+
+/// From here on the kernel says of each packet which process sent it.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn ask_for_senders(socket: impl AsFd) -> io::Result<()> {
+    Ok(rustix::net::sockopt::set_socket_passcred(socket, true)?)
 }
 
 /// As [`listen`], with the number of the question; what is there stays there until [`drop_one`]: who dies over it leaves it to be

@@ -15,6 +15,7 @@ use shoal_runtime::wire::{
     self, ChannelEntry, ClaimsEntry, InputEntry, LaneEntry, Manifest, NeighbourEntry, ReaderEntry,
     TableEntry, ToAgent,
 };
+use shoal_runtime::zygote::NAME_ENV;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -158,11 +159,11 @@ pub struct Cradle {
 }
 
 /// A process, our end of its control socket, and its output if we hear it.
-type Process = (Child, OwnedFd, [Option<OwnedFd>; 2]);
+pub type Process = (Child, OwnedFd, [Option<OwnedFd>; 2]);
 
 /// Makes an incarnation: its segment continues where the verdict ended, with the state; its process runs but was not told to begin.
-/// Without an origin it is a standby's. One that is adopted has its process already, and once only. `claims` are those of the
-/// manifest.
+/// Without an origin it is a standby's. One that is adopted has its process already, and once only; another may be `forked` already.
+/// `claims` are those of the manifest.
 ///
 /// # Errors
 /// What is lacking, in words, for the operator.
@@ -172,6 +173,7 @@ pub fn bear(
     config: &crate::config::Agent,
     from: Option<(&Verdict, &[u8])>,
     claims: &[BorrowedFd<'_>],
+    forked: Option<Process>,
 ) -> io::Result<Live> {
     let incarnation = manifest.incarnation();
     let origin = Origin {
@@ -188,11 +190,19 @@ pub fn bear(
     let writer = segment::reopen_for_writer(&segment)?;
     let own = [writer.as_fd(), cradle.board.as_fd(), doorbell.as_fd(), told.as_fd()];
     let handed = [&own, claims].concat();
-    let (child, control, pipes) = match cradle.adopted.get_mut(&manifest.agent) {
-        Some(socket) => adopt(socket, &handed)?,
-        None => {
+    let (child, control, pipes) = match (cradle.adopted.get_mut(&manifest.agent), forked) {
+        (Some(socket), _) => adopt(socket, &handed)?,
+        (None, Some(process)) => {
+            if let Err(error) = wire::tell(&process.1, &ToAgent::Hello, &handed) {
+                spawn::kill_tree(&process.0);
+                return Err(error);
+            }
+            process
+        }
+        (None, None) => {
             let (cage, _) = cradle.cages.of(manifest.agent, &manifest.name, config)?;
-            spawn(&mut cradle.spawner, cage, manifest, config, &handed)?
+            let own = [("SHOAL_SWARM", manifest.swarm.as_str()), (NAME_ENV, &manifest.name)];
+            spawn(&mut cradle.spawner, cage, config, &own, &handed)?
         }
     };
     Ok(Live {
@@ -227,27 +237,49 @@ fn adopt(socket: &mut Option<OwnedFd>, handed: &[BorrowedFd<'_>]) -> io::Result<
     Ok((child, control, [None, None]))
 }
 
-fn spawn(
+/// Both ends of a process's control socket, output and errors.
+pub struct Wires {
+    /// Ours.
+    pub ours: (OwnedFd, [Option<OwnedFd>; 2]),
+    /// Its own.
+    pub theirs: [OwnedFd; 3],
+}
+
+impl Wires {
+    /// Makes them.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn make() -> io::Result<Wires> {
+        let flags = SocketFlags::CLOEXEC;
+        let (control, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC)?;
+        for ours in [&out_read, &err_read] {
+            rustix::io::ioctl_fionbio(ours, true)?;
+        }
+        let ours = (control, [Some(out_read), Some(err_read)]);
+        Ok(Wires { ours, theirs: [theirs, out_write, err_write] })
+    }
+}
+
+/// Starts an agent's command, with variables of its own; hello waits for it if something is handed to it.
+///
+/// # Errors
+/// What is lacking.
+pub fn spawn(
     spawner: &mut Spawner,
     cage: Arc<Cage>,
-    manifest: &Manifest,
     config: &crate::config::Agent,
+    own: &[(&str, &str)],
     handed: &[BorrowedFd<'_>],
 ) -> io::Result<Process> {
-    let flags = SocketFlags::CLOEXEC;
-    let (control, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
-    let (out_read, out_write) = pipe_with(PipeFlags::CLOEXEC)?;
-    let (err_read, err_write) = pipe_with(PipeFlags::CLOEXEC)?;
-    for ours in [&out_read, &err_read] {
-        rustix::io::ioctl_fionbio(ours, true)?;
+    let Wires { ours: (control, pipes), theirs: [theirs, stdout, stderr] } = Wires::make()?;
+    if !handed.is_empty() {
+        wire::tell(&control, &ToAgent::Hello, handed)?;
     }
-    wire::tell(&control, &ToAgent::Hello, handed)?;
     let number = wire::CONTROL_FD.to_string();
-    let own = [
-        (wire::CONTROL_ENV, number.as_str()),
-        ("SHOAL_SWARM", &manifest.swarm),
-        ("SHOAL_AGENT", &manifest.name),
-    ];
+    let own = own.iter().copied().chain([(wire::CONTROL_ENV, number.as_str())]);
     let given = config.env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let (along, numbers) = confine::handed(&config.confinement.secrets)?;
     let numbers = numbers.iter().map(|(name, number)| (name.as_str(), number.as_str()));
@@ -257,12 +289,12 @@ fn spawn(
         command: config.command.iter().map(|part| spawn::c_string(part)).collect::<io::Result<_>>()?,
         environment: spawn::environment(inherits, &given.chain(own).chain(numbers).collect::<Vec<_>>())?,
         control: theirs,
-        stdout: out_write,
-        stderr: err_write,
+        stdout,
+        stderr,
         along,
         cage,
     };
-    Ok((spawner.spawn(order)?, control, [Some(out_read), Some(err_read)]))
+    Ok((spawner.spawn(order)?, control, pipes))
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub enum State {
     Unproven(Next),
     /// Dead; waits for its next start.
     Backoff,
-    /// Dead; the next start waits until readers have drained enough predecessors (`history`).
+    /// Dead; the next start waits until readers have drained enough predecessors (`history`), or a zygote has forked.
     Draining,
     /// Dead; its set restarts, and has not come to it yet.
     Aside,
@@ -164,9 +164,9 @@ pub enum Event {
     SetAside,
     /// The restart of its set has come to it.
     Recalled,
-    /// The start that was due must wait: too many predecessors are not drained.
+    /// The start that was due must wait: too many predecessors are not drained, or a fork is on its way.
     HistoryFull,
-    /// Enough predecessors are drained: a waiting start can be made.
+    /// Enough predecessors are drained, and a fork is there: a waiting start can be made.
     HistoryFreed,
 }
 

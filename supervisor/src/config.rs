@@ -30,6 +30,7 @@
 //! | `agent.NAME.deadline` | how long it may hold one message without a word, 20 ms ..= 24 h | none |
 //! | `agent.NAME.max_attempts` | attempts after which a message is parked with the dead letters; 0: never | 3 |
 //! | `agent.NAME.standby` | spare processes that are attached and parked, 0 ..= 8 | 0 |
+//! | `agent.NAME.prefork` | its processes are forked of one that initialised once | `false` |
 //! | `agent.NAME.significant` | its normal end ends the swarm | `false` |
 //! | `agent.NAME.after` | agents that are ready before it is started | none |
 //! | `agent.NAME.env` | environment variables, beside the inherited ones | none |
@@ -57,6 +58,7 @@ mod confine;
 mod hooks;
 mod keys;
 mod order;
+mod prefork;
 mod problem;
 mod records;
 mod restarts;
@@ -248,6 +250,8 @@ pub struct Agent {
     pub max_attempts: u32,
     /// How many spare processes each of its processes has, attached and parked.
     pub standby: u32,
+    /// Whether its processes are forked of one that initialised once.
+    pub prefork: bool,
     /// Whether the swarm ends when all its processes have ended normally, for good.
     pub significant: bool,
     /// Which agents are ready, or have ended well, before it is started, by `after` and by the order of its set: indices into

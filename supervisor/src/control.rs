@@ -334,6 +334,9 @@ pub struct PsAgent {
     /// Standbys that the swarm file wants.
     #[serde(default)]
     pub standbys_wanted: u64,
+    /// The process that its processes are forked of, once it can be.
+    #[serde(default)]
+    pub zygote: Option<u32>,
     /// Since its process was started; 0 while there is none.
     pub uptime_ms: u64,
     /// Its proportional share of memory.

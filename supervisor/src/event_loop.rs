@@ -3,7 +3,7 @@
 //! It turns what the kernel says into events of the swarm, and the swarm's effects into watches and timers. Nothing else
 //! here blocks: sends to agents and clients never do, and output is read as it comes.
 
-use crate::swarm::{Effect, Swarm, Timer};
+use crate::swarm::{Effect, End, Swarm, Timer};
 use rustix::event::{Timespec, epoll};
 use shoal_runtime::Incarnation;
 use shoal_runtime::again::insist;
@@ -47,6 +47,7 @@ enum Source {
     Output = 3,
     Errors = 4,
     Bells = 5,
+    Nursling = 6,
 }
 
 const SOURCE_SHIFT: u32 = 60;
@@ -63,8 +64,10 @@ impl Watch {
     /// The kernel's refusal.
     pub fn add(&self, fd: impl AsFd, token: u64, flags: epoll::EventFlags) -> io::Result<()> {
         match insist(|| epoll::add(&self.epoll, &fd, epoll::EventData::new_u64(token), flags)) {
-            // When it was tried before, and other descriptors had to wait.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            // When it was tried before, and other descriptors had to wait; or a fork is now an agent's process.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                insist(|| epoll::modify(&self.epoll, &fd, epoll::EventData::new_u64(token), flags))
+            }
             added => added,
         }
     }
@@ -87,6 +90,19 @@ impl Watch {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             asked => asked,
         }
+    }
+
+    /// Watches a process that is no agent's yet.
+    fn nursling(&self, swarm: &Swarm, config: usize, serial: u32) -> io::Result<()> {
+        for (fd, word, end) in swarm.nursling(config, serial) {
+            let edge = if matches!(end, End::Control | End::Death) {
+                epoll::EventFlags::ET
+            } else {
+                epoll::EventFlags::empty()
+            };
+            self.add(fd, token(Source::Nursling, config, word), epoll::EventFlags::IN | edge)?;
+        }
+        Ok(())
     }
 
     /// Watches a new incarnation's descriptors.
@@ -182,6 +198,10 @@ fn dispatch(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wa
         return;
     }
     let agent = (token >> AGENT_SHIFT & 0x0fff_ffff) as usize;
+    if token >> SOURCE_SHIFT == Source::Nursling as u64 {
+        swarm.on_nursling(agent, token as u32);
+        return;
+    }
     swarm.touch(agent);
     let current = swarm.agents[agent].live.as_ref().map(|l| l.incarnation.generation);
     if current != Some(token as u32) {
@@ -224,6 +244,7 @@ fn settle(swarm: &mut Swarm, watch: &Watch, due: &mut Due) {
         for effect in effects.drain(..) {
             let done = match &effect {
                 Effect::Watch(of) => watch.life(swarm, *of),
+                Effect::WatchNursling(config, serial) => watch.nursling(swarm, *config, *serial),
                 Effect::HearOn(of) => watch.control(swarm, *of),
                 Effect::AwaitRing => watch.bells(swarm),
                 &Effect::Arm(at, agent, timer, serial) => {
@@ -267,6 +288,7 @@ fn fire(
                 | Timer::Hang
                 | Timer::Set
                 | Timer::Standby
+                | Timer::Zygote
                 | Timer::Reload
         );
         if outlives || swarm.agents[agent].state_serial == serial {

@@ -394,6 +394,7 @@ fn report(swarm: &Swarm) -> PsReport {
             hangs: agent.hangs,
             standbys: agent.parked().map(|spare| spare.child.pid as u32).collect(),
             standbys_wanted: swarm.standbys_wanted(index) as u64,
+            zygote: swarm.zygote_of(index),
             uptime_ms: agent.live.as_ref().map_or(0, |l| (now - l.born).as_millis() as u64),
             pss_kib: pid.and_then(pss_kib).unwrap_or(0),
             sent: totals.sent,

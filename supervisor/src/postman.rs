@@ -52,6 +52,7 @@ pub fn agent(folder: &Path) -> io::Result<config::Agent> {
         ready_timeout: Duration::from_secs(10),
         deadline: None,
         standby: 0,
+        prefork: false,
         significant: false,
         after: Vec::new(),
         max_attempts: 0,

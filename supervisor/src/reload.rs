@@ -435,6 +435,7 @@ fn what_is_told(old: &Agent, new: &Agent) -> String {
         ("command", old.command != new.command),
         ("env", old.env != new.env),
         ("prefetch", old.prefetch != new.prefetch),
+        ("prefork", old.prefork != new.prefork),
         ("max_attempts", old.max_attempts != new.max_attempts),
         ("restart policy", old.restart.policy != new.restart.policy),
     ];

@@ -11,6 +11,7 @@ use crate::keeper::Link;
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec};
 use rustix::process::{PidfdFlags, Signal};
+use shoal_runtime::again::insist;
 use shoal_runtime::wire::CONTROL_FD;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;
@@ -120,6 +121,30 @@ impl Spawner {
         let own = || rustix::process::getpid();
         let pid = self.keeper.as_ref().map_or_else(own, |_| rustix::process::getppid().unwrap_or_else(own));
         pid.as_raw_nonzero().get()
+    }
+
+    /// A process that another made for us: it must be a living child of the one whose children all are, and lead its own group.
+    ///
+    /// # Errors
+    /// It is not, or no descriptor is left.
+    pub fn foster(&self, pid: i32) -> io::Result<Child> {
+        let other = |what: &str| io::Error::other(format!("process {pid} {what}"));
+        let number = rustix::process::Pid::from_raw(pid).ok_or_else(|| other("is none"))?;
+        // A child's number is its own until it is reaped, which only we do.
+        let pidfd = insist(|| rustix::process::pidfd_open(number, PidfdFlags::empty()))?;
+        let waited = match &self.keeper {
+            Some(keeper) => keeper.wait(pidfd.as_raw_fd(), true),
+            None => crate::keeper::link::wait(pidfd.as_raw_fd(), true),
+        };
+        match waited {
+            Ok(None) => {}
+            Ok(Some(_)) => return Err(other("is dead")),
+            Err(error) => return Err(other(&format!("is no child of ours: {error}"))),
+        }
+        match rustix::process::getpgid(Some(number)) {
+            Ok(group) if group == number => Ok(Child { pid, pidfd, adopted: false }),
+            _ => Err(other("does not lead its own process group")),
+        }
     }
 
     /// How a dead child ended. One that was adopted has left, and may live on. It is to be buried when that is written down.

@@ -62,6 +62,8 @@ pub enum Timer {
     Set,
     /// Make a standby that is lacking.
     Standby,
+    /// Look after the zygote of an agent of the file (instead of an agent).
+    Zygote,
     /// Look how far a reload or an upgrade is.
     Reload,
 }
@@ -70,6 +72,8 @@ pub enum Timer {
 pub enum Effect {
     /// Watch the descriptors of a new incarnation.
     Watch(Incarnation),
+    /// Watch the descriptors of a process that is no agent's: of which agent of the file, and its serial number.
+    WatchNursling(usize, u32),
     /// Say again when an incarnation has said something, also what lies there already.
     HearOn(Incarnation),
     /// Feed a timer of an agent at a time, if its state serial is still this one.
@@ -165,6 +169,7 @@ pub struct Swarm {
     /// What became of the last time.
     upgraded: Option<upgrade::Upgraded>,
     captures: Captures,
+    nurseries: nursery::Nurseries,
     /// What the swarm file asks for and this machine does not give, in words.
     pub lacks: Vec<String>,
 }
@@ -186,6 +191,7 @@ mod hear;
 mod kept;
 pub(crate) use kept::{instant_of, ns_of};
 mod letters;
+mod nursery;
 mod order;
 pub mod pause;
 mod record;
@@ -198,8 +204,10 @@ mod stand;
 mod standby;
 mod tell;
 mod upgrade;
+mod zygote;
 
 use groups::Groups;
+pub use nursery::End;
 pub use reload::{Outcome, Prepared};
 use replay::Postman;
 pub use upgrade::{Proof, Upgraded};
@@ -285,6 +293,7 @@ impl Swarm {
             reloads: 0,
             upgrade: None,
             captures: capture,
+            nurseries: nursery::Nurseries::default(),
             lacks: Vec::new(),
         };
         let rests = |agent: &usize| *agent == swarm.postman.agent || !swarm.topology.agents[*agent].active;
@@ -334,10 +343,11 @@ impl Swarm {
     /// Whether there is nothing left to wait for.
     pub fn is_over(&self) -> bool {
         let ending = self.ends != Ends::No;
-        self.agents.iter().all(|a| match a.state {
-            State::Ended | State::Failed => a.lives().next().is_none(),
-            state => ending && state.is_at_rest() && a.lives().next().is_none(),
-        })
+        self.nurseries.are_empty()
+            && self.agents.iter().all(|a| match a.state {
+                State::Ended | State::Failed => a.lives().next().is_none(),
+                state => ending && state.is_at_rest() && a.lives().next().is_none(),
+            })
     }
 
     /// How long ago it was made.
@@ -487,6 +497,9 @@ impl Swarm {
             if state.is_at_rest() || state == State::Stopping(child::Next::Rest) {
                 self.dismiss_spares(agent);
             }
+            if state.is_at_rest() {
+                self.release_zygote(config);
+            }
         }
         if matches!(event, Event::StartAsked | Event::RestartAsked) {
             self.agents[agent].intensity.forget();
@@ -502,6 +515,7 @@ impl Swarm {
             self.watch_on();
             self.start_due();
             self.refill(agent);
+            self.tend(config);
         }
         self.act(agent, action, event);
     }
@@ -566,6 +580,9 @@ impl Swarm {
 
     /// A timer that was armed, and whose state has not changed since.
     pub fn on_timer(&mut self, agent: usize, timer: Timer) {
+        if timer == Timer::Zygote {
+            return self.tend(agent);
+        }
         self.touch(agent);
         match timer {
             Timer::Ready => self.feed(agent, Event::ReadyTimedOut),
@@ -586,6 +603,7 @@ impl Swarm {
             // The sets go on after every batch of events.
             Timer::Set => {}
             Timer::Standby => self.refill(agent),
+            Timer::Zygote => {}
             Timer::Reload => {
                 self.go_on_reloading();
                 self.go_on_upgrading();
@@ -594,7 +612,7 @@ impl Swarm {
                 self.reclaim(agent);
                 if self.history_is_full(agent) {
                     self.arm(Instant::now() + DRAIN_RETRY, agent, Timer::Drain);
-                } else {
+                } else if !self.awaits_fork(agent) {
                     self.feed(agent, Event::HistoryFreed);
                 }
             }

@@ -99,6 +99,7 @@ fn report(names: &[&str]) -> PsReport {
         hangs: 0,
         standbys: Vec::new(),
         standbys_wanted: 0,
+        zygote: None,
         uptime_ms: 0,
         pss_kib: 0,
         sent: 1,

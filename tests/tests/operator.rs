@@ -64,6 +64,7 @@ fn ps_json_has_exactly_the_documented_fields() {
         "hangs",
         "standbys",
         "standbys_wanted",
+        "zygote",
         "unapplied",
         "uptime_ms",
         "pss_kib",

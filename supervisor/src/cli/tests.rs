@@ -74,6 +74,7 @@ fn report(names: &[&str]) -> PsReport {
         hangs: 0,
         standbys: Vec::new(),
         standbys_wanted: 0,
+        zygote: None,
         uptime_ms: 61_000,
         pss_kib: 2048,
         sent: 3,

@@ -107,6 +107,7 @@ subscribes = ["c"]
 ready_timeout = "250ms"
 stop_timeout = "0s"
 standby = 2
+prefork = true
 env = { RUST_LOG = "debug", EMPTY = "" }
 [agent.a.restart]
 policy = "temporary"
@@ -124,6 +125,7 @@ command = ["y"]
     assert_eq!((agent.ready_timeout, agent.stop_timeout), (Duration::from_millis(250), Duration::ZERO));
     assert_eq!(agent.env, BTreeMap::from([("RUST_LOG".into(), "debug".into()), ("EMPTY".into(), "".into())]));
     assert_eq!((agent.standby, swarm.agents[1].standby), (2, 0));
+    assert_eq!((agent.prefork, swarm.agents[1].prefork), (true, false));
     let seven = Duration::from_millis(7);
     let restart = Restart {
         policy: Policy::Temporary,
@@ -418,7 +420,7 @@ fn a_report_looks_like_this() {
 16 | replica = 4                              # each task goes to one of them
    | ^^^^^^^
    |
-   = help: did you mean `replicas`? known here: `command`, `replicas`, `replicas_max`, `group`, `prefetch`, `subscribes`, `publishes`, `restart`, `stop_timeout`, `ready_timeout`, `deadline`, `max_attempts`, and 15 more";
+   = help: did you mean `replicas`? known here: `command`, `replicas`, `replicas_max`, `group`, `prefetch`, `subscribes`, `publishes`, `restart`, `stop_timeout`, `ready_timeout`, `deadline`, `max_attempts`, and 16 more";
     assert_eq!(report, want, "\n{report}");
 }
 

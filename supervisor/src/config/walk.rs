@@ -252,12 +252,15 @@ impl Walker<'_> {
             "after",
             "env",
             "standby",
+            "prefork",
         ];
         self.known(table, &[&known[..], &confine::KEYS].concat());
         let (day, none, ms) = (DURATION_MAX, Duration::ZERO, Duration::from_millis(1));
         let restart = self.restart(table);
         let significant = self.significant(table, restart.policy);
         let replicas = self.count(table, "replicas", 1, REPLICAS_MAX).unwrap_or(1);
+        let confinement = self.confinement(table);
+        let prefork = self.prefork(table, &confinement);
         Agent {
             name: last_part(&table.key),
             command: self.command(table),
@@ -273,11 +276,12 @@ impl Walker<'_> {
             deadline: self.duration(table, "deadline", DEADLINE_MIN, day),
             max_attempts: self.count(table, "max_attempts", 0, 100).unwrap_or(MAX_ATTEMPTS_DEFAULT),
             standby: self.count(table, "standby", 0, STANDBYS_MAX).unwrap_or(0),
+            prefork,
             significant,
             // Read when all agents are known.
             after: Vec::new(),
             env: self.env(table),
-            confinement: self.confinement(table),
+            confinement,
             line: self.line_of(table.span.start),
         }
     }

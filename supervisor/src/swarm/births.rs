@@ -16,6 +16,11 @@ impl Swarm {
             self.feed(agent, Event::HistoryFull);
             return;
         }
+        if !self.has_standby(agent) && self.awaits_fork(agent) {
+            // It waits as one that waits for its readers; when there is a fork, it looks again.
+            self.feed(agent, Event::HistoryFull);
+            return;
+        }
         self.expect(agent);
         if self.promote(agent) {
             return;

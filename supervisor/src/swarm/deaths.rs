@@ -11,7 +11,7 @@ use crate::output::{Drained, Stream};
 use crate::spawn::{self, Ended, Ending};
 use shoal_runtime::board::{Status, VerdictKind};
 use shoal_runtime::segment::{self, Proof};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use shoal_runtime::{clock, commit, desk, state};
@@ -45,11 +45,16 @@ impl Swarm {
         }
     }
 
-    /// Ends descendants of agents that fell to this process.
+    /// Ends descendants of agents that fell to this process; not while a child of a zygote has yet to say who it is: it is no stray.
     pub(super) fn end_strays(&self) {
-        self.cradle.spawner.end_strays(|pid| {
-            self.guests.contains(&pid) || self.agents.iter().any(|a| a.lives().any(|l| l.child.pid == pid))
-        });
+        if !self.nurseries.hatch() {
+            self.cradle.spawner.end_strays(|pid| self.guests.contains(&pid) || self.knows(pid));
+        }
+    }
+
+    /// Whether a process is an agent's, a standby's, a zygote's, or a fork of one.
+    pub(super) fn knows(&self, pid: i32) -> bool {
+        self.nurseries.know(pid) || self.agents.iter().any(|a| a.lives().any(|l| l.child.pid == pid))
     }
 
     pub(super) fn on_proved(&mut self, agent: usize) {
@@ -174,21 +179,24 @@ impl Swarm {
 
     pub(super) fn drain_output(&mut self, agent: usize, live: &mut Live) {
         let streams = [Stream::Out, Stream::Err];
-        for (pipe, stream) in live.pipes.iter_mut().zip(streams) {
-            let Some(fd) = &*pipe else { continue };
-            // What the dead has written fits the pipe's buffer; a descendant that writes on is not waited for.
-            for _ in 0..64 {
-                let mut waiting = [rustix::event::PollFd::new(fd, rustix::event::PollFlags::IN)];
-                let ready = rustix::event::poll(
-                    &mut waiting,
-                    Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }),
-                );
-                if !matches!(ready, Ok(1..)) {
-                    break;
-                }
-                if !matches!(self.agents[agent].capture.on_readable(fd.as_fd(), stream), Ok(Drained::Open)) {
-                    break;
-                }
+        for (pipe, stream) in live.pipes.iter().zip(streams) {
+            let Some(fd) = pipe else { continue };
+            self.drain_pipe(agent, fd, stream);
+        }
+    }
+
+    /// Reads what a dead process left in a pipe.
+    pub(super) fn drain_pipe(&mut self, agent: usize, pipe: &OwnedFd, stream: Stream) {
+        // What the dead has written fits the pipe's buffer; a descendant that writes on is not waited for.
+        for _ in 0..64 {
+            let mut waiting = [rustix::event::PollFd::new(pipe, rustix::event::PollFlags::IN)];
+            let ready =
+                rustix::event::poll(&mut waiting, Some(&rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 }));
+            if !matches!(ready, Ok(1..)) {
+                break;
+            }
+            if !matches!(self.agents[agent].capture.on_readable(pipe.as_fd(), stream), Ok(Drained::Open)) {
+                break;
             }
         }
     }

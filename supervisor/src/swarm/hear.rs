@@ -102,6 +102,8 @@ impl Swarm {
             }
             FromAgent::Park(park) => self.on_park(agent, &park, along),
             FromAgent::Closed => self.ring_group_of(agent),
+            // It is none of these any more.
+            FromAgent::Forks | FromAgent::Forked | FromAgent::Unfit { .. } => {}
         }
     }
 

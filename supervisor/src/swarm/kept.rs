@@ -317,6 +317,7 @@ impl Swarm {
         self.start_due();
         // Its predecessor's standbys were ended as nobody's.
         (0..self.agents.len()).for_each(|agent| self.refill(agent));
+        (0..self.file.agents.len()).for_each(|config| self.tend(config));
         self.look_again_for_sleepers();
         self.watch_on();
         Ok(())

@@ -317,6 +317,7 @@ impl Swarm {
         self.publish_stand(next);
         drop(former);
         self.act_on_exchange();
+        self.review_zygotes();
         for text in &unread {
             self.notice(&format!("reload: {text}"));
         }

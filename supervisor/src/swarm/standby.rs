@@ -52,7 +52,10 @@ impl Swarm {
     /// # Errors
     /// What is lacking, in words.
     pub(super) fn bear(&mut self, agent: usize, standby: bool) -> io::Result<Live> {
-        self.tell_lacks(agent);
+        let forked = self.take_fork(agent);
+        if forked.is_none() {
+            self.tell_lacks(agent);
+        }
         let inputs = 0..self.topology.agents[agent].inputs.len();
         let given = inputs.map(|input| self.trials.told(self.reader_of(agent, input))).collect();
         let config = &self.file.agents[self.topology.agents[agent].config];
@@ -72,7 +75,7 @@ impl Swarm {
         let config = instead.as_ref().unwrap_or(config);
         let claims = self.groups.handles(&self.topology, agent);
         let origin = (!standby).then_some((&record.last, record.last_state.as_slice()));
-        birth::bear(&mut self.cradle, &manifest, config, origin, &claims)
+        birth::bear(&mut self.cradle, &manifest, config, origin, &claims, forked)
     }
 
     /// Makes a standby if one is lacking: one after the other, while the agent itself is well.
@@ -81,7 +84,7 @@ impl Swarm {
         let record = &self.agents[agent];
         let under_way = record.spares.iter().any(|spare| spare.sealed.is_none());
         let well = record.state == State::Ready && self.ends == Ends::No;
-        if record.spares.len() >= wanted || under_way || !well {
+        if record.spares.len() >= wanted || under_way || !well || self.awaits_fork(agent) {
             return;
         }
         match self.bear(agent, true) {
@@ -115,12 +118,20 @@ impl Swarm {
         self.file.agents[self.topology.agents[agent].config].standby as usize
     }
 
+    /// The oldest standby that can be promoted.
+    fn oldest_spare(&self, agent: usize) -> Option<usize> {
+        self.agents[agent].spares.iter().position(|spare| !spare.ordered && !is_dead(spare))
+    }
+
+    /// Whether a start can be answered by a promotion.
+    pub(super) fn has_standby(&self, agent: usize) -> bool {
+        self.oldest_spare(agent).is_some()
+    }
+
     /// Answers a start by promoting the oldest standby. False when there is none.
     pub(super) fn promote(&mut self, agent: usize) -> bool {
+        let Some(oldest) = self.oldest_spare(agent) else { return false };
         let record = &mut self.agents[agent];
-        let Some(oldest) = record.spares.iter().position(|spare| !spare.ordered && !is_dead(spare)) else {
-            return false;
-        };
         let Some(mut live) = record.spares.remove(oldest) else { return false };
         (live.parked, live.born) = (false, Instant::now());
         self.begin_life(agent, live);
@@ -204,6 +215,7 @@ impl Swarm {
             self.bequeath(agent);
         } else {
             self.refill(agent);
+            self.tend(self.topology.agents[agent].config);
         }
     }
 

@@ -205,6 +205,8 @@ impl Swarm {
         let name = self.file.agents[config].name.clone();
         let which = if failed.is_none() { "new" } else { "former" };
         self.notice(&format!("upgrade: all replicas of {name} run the {which} command"));
+        // It was started by the former program, which may have had the same name.
+        self.dismiss_zygote(config);
         self.upgraded = Some(match failed {
             Some(why) => Upgraded::RolledBack(why),
             None => {

@@ -4,14 +4,52 @@
 //! the number that the file `want` says, to `numbers` or to the channel that ON names. A relay sends on what it reads on `numbers` to `relayed`, or to the channel that ON
 //! names; with a message in hand it waits while the file `hold-NAME` exists, and notes the message in `held`. The sink notes each number in the file `sink` before it acknowledges it, so that
 //! its next life knows what is due. At its end each notes its name in `order`.
+//!
+//! With INIT in its environment it first makes something that is known by its address, and notes its process in `init`; each life then
+//! notes in `lives` its name, its process, the process that made that, and where. INIT = thread: a thread goes on beside; INIT = lie: a zygote
+//! says of itself that it was forked.
 
 use shoal_agent::{Agent, Next, Result};
+use shoal_runtime::bootstrap::take_control_socket;
+use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
+use shoal_runtime::zygote::ZYGOTE_ENV;
 use shoal_tests::agents::{Number, note, number, path, violation};
 use shoal_tests::{Book, Entry};
 use std::time::Duration;
 
+/// What a program makes before it is an agent.
+struct Made {
+    by: u32,
+}
+
+fn make(how: &str) -> Result<Box<Made>> {
+    let made = Box::new(Made { by: std::process::id() });
+    note("init", made.by)?;
+    match how {
+        "thread" => _ = std::thread::spawn(|| std::thread::sleep(Duration::MAX)),
+        "lie" if std::env::var_os(ZYGOTE_ENV).is_some() => lie()?,
+        _ => {}
+    }
+    Ok(made)
+}
+
+/// A zygote that says of itself that it was forked.
+fn lie() -> Result<()> {
+    let orders = take_control_socket()?;
+    wire::say(&orders, &FromAgent::Forks, &[])?;
+    let Received::Packet(ToAgent::Fork, given) = wire::hear(&orders, true)? else { return Ok(()) };
+    wire::say(&given[0], &FromAgent::Forked, &[])?;
+    loop {
+        std::thread::park();
+    }
+}
+
 fn main() -> std::process::ExitCode {
+    let made = std::env::var("INIT").ok().map(|how| make(&how)).transpose();
     shoal_agent::run(|agent| {
+        if let Some(made) = made? {
+            note("lives", format_args!("{} {} {} {made:p}", agent.name(), std::process::id(), made.by))?;
+        }
         let args: Vec<String> = std::env::args().collect();
         match args.get(1).map(String::as_str) {
             Some("source") => source(agent, number(&args, 2)?)?,
