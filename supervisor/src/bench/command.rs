@@ -90,7 +90,7 @@ fn recorded(option: &str, path: &Path) -> Told<Run> {
 }
 
 fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<(), String> {
-    let mut lives: Option<[lives::Lives; 2]> = None;
+    let mut lives: Option<Vec<lives::Lives>> = None;
     for &case in asked {
         let mut bench = Bench { args: &PEER, share, each };
         let of_star = match case {
@@ -117,13 +117,12 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
         let of_kills = match lives.take() {
             Some(lives) => lives,
             None => {
-                let run = |standbys| lives::run(lives::KILLS, standbys);
-                let both = run(0).and_then(|cold| Ok([cold, run(1)?]));
-                both.map_err(|e| format!("measuring {case}: {e}"))?
+                let all = lives::Way::ALL.into_iter().map(|way| lives::run(lives::KILLS, way));
+                all.collect::<Result<Vec<_>, String>>().map_err(|e| format!("measuring {case}: {e}"))?
             }
         };
         let outcomes =
-            of_kills.iter().zip(["cold", "standby"]).flat_map(|(lives, mode)| lives.outcomes(mode));
+            of_kills.iter().zip(lives::Way::ALL).flat_map(|(lives, way)| lives.outcomes(way.mode()));
         outcomes.filter(|outcome| outcome.case == case).for_each(&mut *bench.each);
         lives = Some(of_kills);
     }

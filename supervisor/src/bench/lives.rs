@@ -51,19 +51,53 @@ pub struct Lives {
     pub seconds: f64,
 }
 
-/// Runs the swarm; its sink has so many standbys, and is killed only while all of them are parked.
+/// How the sink comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Its command is executed.
+    Exec,
+    /// A standby is promoted.
+    Standby,
+    /// A process that initialised once was forked ahead.
+    Fork,
+}
+
+impl Way {
+    /// All.
+    pub const ALL: [Way; 3] = [Way::Exec, Way::Standby, Way::Fork];
+
+    /// What results call it.
+    pub fn mode(self) -> &'static str {
+        match self {
+            Way::Exec => "cold",
+            Way::Standby => "standby",
+            Way::Fork => "fork",
+        }
+    }
+
+    /// What the swarm file says of it.
+    fn key(self) -> &'static str {
+        match self {
+            Way::Exec => "",
+            Way::Standby => "standby = 1",
+            Way::Fork => "prefork = true",
+        }
+    }
+}
+
+/// Runs the swarm; its sink comes back in this way, and is killed only while what it needs for that is there.
 ///
 /// # Errors
 /// In words: what is lacking, or did not come back.
-pub fn run(kills: usize, standbys: usize) -> Result<Lives, String> {
+pub fn run(kills: usize, way: Way) -> Result<Lives, String> {
     let name = format!("bench-{}", std::process::id());
     let _ = run_dir::list_running();
     let mut signals = Signals::new()?;
     let folder = RunDir::claim(&name).map_err(|e| e.to_string())?;
-    let file = swarm_file(&name, standbys)?;
+    let file = swarm_file(&name, way)?;
     let mut killer = Killer {
         kills,
-        standbys,
+        way,
         raw: Raw::start()?,
         lives: Lives::default(),
         phase: Phase::Before,
@@ -112,7 +146,7 @@ enum Phase {
 
 struct Killer {
     kills: usize,
-    standbys: usize,
+    way: Way,
     raw: Raw,
     lives: Lives,
     phase: Phase,
@@ -130,7 +164,12 @@ impl Killer {
         let Some(sink) = swarm.agents.iter().position(|agent| agent.name == "sink") else { return Ok(()) };
         match self.phase {
             Phase::Rest(until) if until <= Instant::now() => {
-                if swarm.agents[sink].parked().count() < self.standbys {
+                let prepared = match self.way {
+                    Way::Exec => true,
+                    Way::Standby => swarm.agents[sink].parked().next().is_some(),
+                    Way::Fork => swarm.has_fork(sink),
+                };
+                if !prepared {
                     self.phase = Phase::Rest(Instant::now() + LOOK_EVERY);
                     return Ok(());
                 }
@@ -274,8 +313,9 @@ pub fn be_born() -> io::Result<()> {
     }
 }
 
-fn swarm_file(name: &str, standbys: usize) -> Result<SwarmFile, String> {
+fn swarm_file(name: &str, way: Way) -> Result<SwarmFile, String> {
     let binary = toml::Value::String(config::own_binary()?);
+    let key = way.key();
     let text = format!(
         r#"
         [swarm]
@@ -291,14 +331,14 @@ fn swarm_file(name: &str, standbys: usize) -> Result<SwarmFile, String> {
         command = [{binary}, "agent", "bench", "sink"]
         subscribes = ["beats"]
         stop_timeout = "10s"
-        standby = {standbys}
+        {key}
         "#
     );
     config::parse(Path::new("the bench's swarm file"), &text).map_err(|e| e.to_string())
 }
 
 impl Lives {
-    /// As results: `spawn` and `recovery`. With standbys a start is a promotion.
+    /// As results: `spawn` and `recovery`. With a standby a start is a promotion, and a fork has been made before it.
     pub fn outcomes(&self, mode: &str) -> [Outcome; 2] {
         [
             outcome("spawn", mode, &self.starts_ns, &self.raw_starts_ns, "vfork and exec to main"),
