@@ -122,13 +122,29 @@ fn fans_and_steps_count_what_was_delivered() {
     let _alone = alone();
     let stage = stage!("bench");
     let fans = json(&stage.done(&["bench", "fan", "--quick", "--json", "-"]));
-    assert_eq!(results(&fans).len(), 5);
+    assert_eq!(results(&fans).len(), 6);
     for fan in results(&fans) {
         // 21 pairs of a tenth of 10,000 messages, whoever sends them and whoever receives them.
         assert!(number(fan, "count") >= 20_000.0 && number(fan, "msgs_per_s") > 0.0, "{fan}");
     }
     let steps = json(&stage.done(&["bench", "step", "--quick", "--json", "-"]));
     assert!(results(&steps).iter().all(|step| number(step, "count") >= 4_000.0), "{steps}");
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn places_pauses_and_single_messages_are_measured_beside_their_floors() {
+    let _alone = alone();
+    let stage = stage!("bench");
+    for (case, count) in [("placement", 4), ("sparse", 4), ("message", 16)] {
+        let run = json(&stage.done(&["bench", case, "--quick", "--json", "-"]));
+        assert_eq!(results(&run).len(), count, "{run}");
+        for result in results(&run) {
+            let figures = ["count", "p50_ns", "floor", "ratio_p50"].map(|name| number(result, name));
+            assert!(figures.into_iter().all(|figure| figure > 0.0), "{result}");
+            assert_eq!(case == "sparse", result["cpu_ns"].is_number(), "{result}");
+        }
+    }
     stage.assert_nothing_left();
 }
 
@@ -145,7 +161,7 @@ fn what_cannot_be_measured_or_compared_is_refused_before_anything_runs() {
     refused(
         &stage,
         &["bench", "speed"],
-        "there are: latency, throughput, step, fan, spawn, recovery, removal, scale",
+        "there are: latency, throughput, placement, sparse, message, step, fan, spawn, recovery, removal, scale",
     );
     refused(&stage, &["bench", "--compare", "/nowhere.json"], "/nowhere.json");
     for (text, said) in [
