@@ -2,14 +2,12 @@
 //! other pair the other way round; of a pair the best floor counts.
 
 use crate::outcome::Outcome;
-use crate::pairs::spread;
+use crate::pairs::{PAIRS, in_turns, spread};
 use crate::star::{CAPACITY_BYTES, Star};
 use crate::task::{Op, Reply, Task};
 use std::io;
 use std::time::Instant;
 
-/// Pairs of each result.
-pub const PAIRS: usize = 21;
 /// Sizes of messages; the first is reported first.
 pub const SIZES: [usize; 6] = [64, 8, 40, 1024, 16 << 10, 64 << 10];
 /// Sizes of large messages, and the capacity of the lanes that they go through: a message is at most half of it.
@@ -22,6 +20,8 @@ pub const STREAM_FLOORS: [&str; 2] = ["a raw ring", "a raw ring in batches of 16
 /// Spokes of the fans, and the capacity of the lanes between them and the hub.
 const FANS: [(u32, u64); 4] =
     [(1, CAPACITY_BYTES), (10, CAPACITY_BYTES), (100, CAPACITY_BYTES), (1000, 64 << 10)];
+/// Descriptors that the processes of the largest of them may come to have open, each.
+pub const FAN_DESCRIPTORS: u64 = 8 * FANS[FANS.len() - 1].0 as u64 + 256;
 /// One into more than so many is not measured.
 const TAKERS_MAX: u32 = 100;
 
@@ -42,21 +42,10 @@ struct Pairs {
 }
 
 fn pairs(star: &mut Star, ours: Task, floors: &[Task]) -> io::Result<Pairs> {
-    let mut pairs = Pairs { ours: Vec::new(), floors: vec![Vec::new(); floors.len()] };
     // Once unmeasured: what is met for the first time is no part of the figures.
     star.run(Task { count: (ours.count / 10).max(1), ..ours })?;
-    for pair in 0..PAIRS {
-        if pair % 2 == 0 {
-            pairs.ours.push(star.run(ours)?);
-        }
-        for (row, &floor) in pairs.floors.iter_mut().zip(floors) {
-            row.push(star.run(floor)?);
-        }
-        if pair % 2 == 1 {
-            pairs.ours.push(star.run(ours)?);
-        }
-    }
-    Ok(pairs)
+    let (ours, floors) = in_turns(floors.len(), |floor| star.run(floor.map_or(ours, |floor| floors[floor])))?;
+    Ok(Pairs { ours, floors })
 }
 
 impl Pairs {

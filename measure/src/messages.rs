@@ -1,11 +1,11 @@
 //! The case `message`: what it takes to write one message into a lane and to read one in place, within one process. Writing stands beside
 //! a plain write of as many bytes, reading beside a plain read of them.
 
-use crate::cases::{Bench, PAIRS};
+use crate::cases::Bench;
 use crate::floor::access_unvalidated;
 use crate::load::{LOAD_BYTES_MAX, Load, Loads, fill, is_filled};
 use crate::outcome::Outcome;
-use crate::pairs::spread;
+use crate::pairs::{PAIRS, in_turns, spread};
 use crate::star::CAPACITY_BYTES;
 use crate::talk::Talker;
 use crate::within::{Still, pair};
@@ -99,16 +99,8 @@ fn beside(mode: &str, bytes: usize, ours: Run<'_>, floor: Run<'_>, against: &str
     // Once unmeasured: what is met for the first time is no part of the figures.
     ours()?;
     floor()?;
-    let (mut times, mut floors) = (Vec::new(), Vec::new());
-    for pair in 0..PAIRS {
-        if pair % 2 == 0 {
-            times.push(ours()?);
-        }
-        floors.push(floor()?);
-        if pair % 2 == 1 {
-            times.push(ours()?);
-        }
-    }
+    let (times, mut floors) = in_turns(1, |of| if of.is_none() { ours() } else { floor() })?;
+    let floors = floors.remove(0);
     let ratios: Vec<f64> = times.iter().zip(&floors).map(|(ours, floor)| ours / floor.max(0.1)).collect();
     Ok(Outcome {
         case: "message".into(),

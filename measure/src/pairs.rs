@@ -1,5 +1,35 @@
 //! The arithmetic of samples, and of pairs: two things measured in turns, so that what the machine does to one it does to the other.
 
+use std::io;
+
+/// Pairs of each result.
+pub const PAIRS: usize = 21;
+
+/// Runs a thing and its floors in turns: A B A B …, every other pair the other way round. `run` is told which floor, or none for the thing itself; returns what came of the
+/// thing, and of each floor.
+///
+/// # Errors
+/// Those of a run.
+pub fn in_turns<T>(
+    floors: usize,
+    mut run: impl FnMut(Option<usize>) -> io::Result<T>,
+) -> io::Result<(Vec<T>, Vec<Vec<T>>)> {
+    let (mut ours, mut rows) = (Vec::new(), Vec::new());
+    rows.resize_with(floors, Vec::new);
+    for pair in 0..PAIRS {
+        if pair % 2 == 0 {
+            ours.push(run(None)?);
+        }
+        for (floor, row) in rows.iter_mut().enumerate() {
+            row.push(run(Some(floor))?);
+        }
+        if pair % 2 == 1 {
+            ours.push(run(None)?);
+        }
+    }
+    Ok((ours, rows))
+}
+
 /// The median, and the quartiles around it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Spread {
@@ -37,6 +67,19 @@ impl std::fmt::Display for Spread {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn turns_go_there_and_back() {
+        let mut said = String::new();
+        let (ours, floors) = in_turns(2, |floor| {
+            said.push(floor.map_or('a', |floor| ['b', 'c'][floor]));
+            Ok(said.len())
+        })
+        .expect("no run fails");
+        assert!(said.starts_with("abcbcaabc") && said.len() == 3 * PAIRS, "{said}");
+        assert_eq!((&ours[..3], &floors[1][..2]), (&[1, 6, 7][..], &[3, 5][..]));
+        assert!(in_turns(1, |_| Err::<(), _>(io::Error::other("it failed"))).is_err());
+    }
 
     #[test]
     fn quartiles_of_five_values_are_the_second_third_and_fourth() {

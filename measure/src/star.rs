@@ -59,7 +59,6 @@ impl Star {
     /// # Errors
     /// What the system refuses.
     pub fn start_with(spokes: u32, capacity_bytes: u64, args: &[&str]) -> io::Result<Self> {
-        allow_descriptors(u64::from(spokes))?;
         let count = spokes + 1;
         let (floor, path) = Floor::create(count as usize, capacity_bytes as usize)?;
         let bells = (0..4).map(|_| inherited_bell()).collect::<io::Result<Vec<_>>>()?;
@@ -152,22 +151,6 @@ impl Drop for Star {
             let _ = end.child.wait();
         }
     }
-}
-
-/// Raises the soft limit of descriptors, which children inherit, for a star of so many spokes: a few of each are open here, and in the hub.
-fn allow_descriptors(spokes: u64) -> io::Result<()> {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let (limit, needed) = (getrlimit(Resource::Nofile), spokes * 8 + 256);
-    if limit.current.is_none_or(|current| current >= needed) {
-        return Ok(());
-    }
-    if limit.maximum.is_some_and(|maximum| maximum < needed) {
-        return Err(io::Error::other(format!(
-            "{spokes} processes need {needed} open descriptors, and the limit is {}: raise it (`ulimit -Hn {needed}`)",
-            limit.maximum.unwrap_or_default()
-        )));
-    }
-    Ok(setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum: limit.maximum })?)
 }
 
 /// An eventfd that children inherit, out of the way of the control socket.

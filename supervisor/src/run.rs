@@ -195,7 +195,7 @@ struct Made<'a> {
 
 fn make<'a>(file: SwarmFile, folder: &RunDir, setting: Setting<'a>) -> Result<Made<'a>, String> {
     let Setting { echo, notices, companions, adopted } = setting;
-    raise_descriptor_limit(descriptors_needed(&file))?;
+    raise_descriptor_limit("this swarm", descriptors_needed(&file))?;
     let logs = file.logs.clone().unwrap_or_else(|| folder.logs());
     std::fs::create_dir_all(&logs).map_err(|e| format!("making the log folder {}: {e}", logs.display()))?;
     let logs = logs.canonicalize().map_err(|e| format!("finding the log folder {}: {e}", logs.display()))?;
@@ -254,12 +254,15 @@ fn light(name: &str, swarm: &mut Swarm) -> Option<Beacon> {
 }
 
 /// Raises the soft limit of open descriptors to the hard one and checks that it suffices.
-fn raise_descriptor_limit(needed: u64) -> Result<(), String> {
+///
+/// # Errors
+/// It does not, for whoever needs them.
+pub fn raise_descriptor_limit(who: &str, needed: u64) -> Result<(), String> {
     let limit = getrlimit(Resource::Nofile);
     let hard = limit.maximum.unwrap_or(u64::MAX);
     if hard < needed {
         return Err(format!(
-            "this swarm needs up to {needed} open descriptors, the limit is {hard}: raise it (`ulimit -Hn {needed}`, or LimitNOFILE= \
+            "{who} needs up to {needed} open descriptors, the limit is {hard}: raise it (`ulimit -Hn {needed}`, or LimitNOFILE= \
              of the unit) or run fewer agents"
         ));
     }

@@ -3,6 +3,7 @@
 use super::{CASES, PEER, html, lives, removals, scale, table};
 use crate::cli::{BAD_INPUT, BenchOptions, FAILED, Failure, print};
 use crate::log::report;
+use crate::run::raise_descriptor_limit;
 use shoal_measure::cases::{self, Bench};
 use shoal_measure::compare::{compare, read};
 use shoal_measure::messages;
@@ -100,7 +101,11 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
             "sparse" => Some(cases::sparse(&mut bench)),
             "message" => Some(messages::message(&mut bench)),
             "step" => Some(cases::step(&mut bench)),
-            "fan" => Some(cases::fan(&mut bench)),
+            "fan" => Some(
+                raise_descriptor_limit("the largest fan", cases::FAN_DESCRIPTORS)
+                    .map_err(std::io::Error::other)
+                    .and_then(|()| cases::fan(&mut bench)),
+            ),
             "scale" => Some(scale::run(share, &mut bench).map_err(std::io::Error::other)),
             _ => None,
         };
