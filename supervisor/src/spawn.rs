@@ -52,6 +52,13 @@ pub struct Child {
 }
 
 impl Child {
+    /// Whether it is dead, without waiting.
+    pub fn is_dead(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut ends = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        matches!(poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
+    }
+
     /// Whoever made the socket pair that this is one end of.
     ///
     /// # Errors

@@ -116,7 +116,7 @@ impl Swarm {
         }
         self.verdicts_ns.extend(live.killed_ns.map(|killed_ns| clock::now_ns().saturating_sub(killed_ns)));
         self.note_removed(agent, &live);
-        self.drain_output(agent, &mut live);
+        self.drain_output(agent, &live.pipes);
         if let Some(message) = in_vain {
             self.note_output(agent, message);
         }
@@ -177,16 +177,14 @@ impl Swarm {
         self.feed(agent, Event::Exited { normal: ending == Ending::Exited(0), ordered: live.ordered });
     }
 
-    pub(super) fn drain_output(&mut self, agent: usize, live: &mut Live) {
-        let streams = [Stream::Out, Stream::Err];
-        for (pipe, stream) in live.pipes.iter().zip(streams) {
-            let Some(fd) = pipe else { continue };
-            self.drain_pipe(agent, fd, stream);
+    /// Reads what a dead process left in its pipes.
+    pub(super) fn drain_output(&mut self, agent: usize, pipes: &[Option<OwnedFd>; 2]) {
+        for (pipe, stream) in pipes.iter().zip([Stream::Out, Stream::Err]) {
+            pipe.iter().for_each(|pipe| self.drain_pipe(agent, pipe, stream));
         }
     }
 
-    /// Reads what a dead process left in a pipe.
-    pub(super) fn drain_pipe(&mut self, agent: usize, pipe: &OwnedFd, stream: Stream) {
+    fn drain_pipe(&mut self, agent: usize, pipe: &OwnedFd, stream: Stream) {
         // What the dead has written fits the pipe's buffer; a descendant that writes on is not waited for.
         for _ in 0..64 {
             let mut waiting = [rustix::event::PollFd::new(pipe, rustix::event::PollFlags::IN)];

@@ -2,7 +2,6 @@
 
 use crate::config;
 use crate::spawn::{self, Child};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Instant;
@@ -39,18 +38,12 @@ impl Member {
         self.child.iter().for_each(spawn::kill_tree);
     }
 
-    pub(super) fn is_dead(&self) -> bool {
-        let Some(child) = &self.child else { return false };
-        let mut ends = [PollFd::new(&child.pidfd, PollFlags::IN)];
-        matches!(poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
-    }
-
     pub(super) fn is_zygote(&self) -> bool {
         matches!(self.role, Role::Starting | Role::Fit) && !self.ordered
     }
 
     pub(super) fn is_to_take(&self) -> bool {
-        self.role == Role::Forked && !self.ordered && !self.is_dead()
+        self.role == Role::Forked && !self.ordered && !self.child.as_ref().is_some_and(Child::is_dead)
     }
 }
 

@@ -15,7 +15,6 @@ use crate::child::{Event, State};
 use crate::events::Kind;
 use crate::hooks::Occasion;
 use crate::{birth, spawn};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use shoal_runtime::board::Status;
 use shoal_runtime::layout::board::VERDICT_SLOTS;
 use shoal_runtime::standby::Inheritance;
@@ -39,11 +38,6 @@ pub(super) fn pause_after(deaths: u32) -> Duration {
 pub(super) fn next_number(last: u32, in_use: impl Fn(u64) -> bool) -> u32 {
     let free = (1..=VERDICT_SLOTS as u32).map(|ahead| last + ahead);
     free.clone().find(|number| !in_use(u64::from(*number) % VERDICT_SLOTS)).unwrap_or(last + 1)
-}
-
-fn is_dead(live: &Live) -> bool {
-    let mut ends = [PollFd::new(&live.child.pidfd, PollFlags::IN)];
-    matches!(poll(&mut ends, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1..))
 }
 
 impl Swarm {
@@ -120,7 +114,7 @@ impl Swarm {
 
     /// The oldest standby that can be promoted.
     fn oldest_spare(&self, agent: usize) -> Option<usize> {
-        self.agents[agent].spares.iter().position(|spare| !spare.ordered && !is_dead(spare))
+        self.agents[agent].spares.iter().position(|spare| !spare.ordered && !spare.child.is_dead())
     }
 
     /// Whether a start can be answered by a promotion.
@@ -254,9 +248,9 @@ impl Swarm {
         let Some(place) = self.agents[agent].spares.iter().position(|spare| spare.incarnation == of) else {
             return;
         };
-        let Some(mut spare) = self.agents[agent].spares.remove(place) else { return };
+        let Some(spare) = self.agents[agent].spares.remove(place) else { return };
         spawn::kill_tree(&spare.child);
-        self.drain_output(agent, &mut spare);
+        self.drain_output(agent, &spare.pipes);
         let (ending, ordered) = (self.cradle.spawner.ended(&spare.child), spare.ordered);
         self.remains.push(Remains::Live(Box::new(spare)));
         if ordered {

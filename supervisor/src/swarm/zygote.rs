@@ -338,8 +338,9 @@ impl Swarm {
     fn on_nursling_death(&mut self, config: usize, serial: u32) {
         let Some(mut member) = self.nurseries.remove(config, serial) else { return };
         let was_zygote = matches!(member.role, Role::Starting | Role::Fit);
-        if was_zygote {
-            self.drain_zygote(config, &mut member);
+        let first = self.topology.active(config).next();
+        if let (true, Some(agent)) = (was_zygote, first) {
+            self.drain_output(agent, &member.pipes);
         }
         let Some(child) = member.child.take() else { return };
         spawn::kill_tree(&child);
@@ -365,14 +366,6 @@ impl Swarm {
             }
         }
         instances.into_iter().for_each(|agent| self.refill(agent));
-    }
-
-    fn drain_zygote(&mut self, config: usize, member: &mut Member) {
-        let Some(agent) = self.topology.active(config).next() else { return };
-        for (pipe, stream) in member.pipes.iter().zip([Stream::Out, Stream::Err]) {
-            let Some(pipe) = pipe else { continue };
-            self.drain_pipe(agent, pipe, stream);
-        }
     }
 
     /// What a zygote prints stands with what the first of its agents prints.
