@@ -19,6 +19,7 @@ pub mod stage;
 #[cfg(target_arch = "x86_64")]
 pub mod step_kill;
 pub mod tapped;
+pub mod told;
 pub mod traces;
 
 pub use book::{Book, Entry};

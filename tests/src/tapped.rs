@@ -49,6 +49,25 @@ pub fn want(stage: &Stage, count: u64) {
     fs::rename(stage.path("want.new"), stage.path("want")).expect("a wish");
 }
 
+/// A swarm with a reload ahead that has to wait: its relay holds a message of 500 that are wanted, and has a minute to stop; the file asks for
+/// another size of its lane. [`let_go`] ends that.
+pub fn held<'a>(stage: &'a Stage) -> Running<'a> {
+    let patient = "stop_timeout = \"60s\"";
+    let mut shoal = stage.run(&write(stage, &text("16 KiB", patient, 1, "")));
+    shoal.until_ready();
+    fs::write(stage.path("hold-relay"), "").expect("a hold");
+    want(stage, 500);
+    until("a message in the relay's hand", || stage.path("held").exists().then_some(()));
+    write(stage, &text("64 KiB", patient, 1, ""));
+    shoal
+}
+
+/// The relay that holds a message goes on, and the sink meets all that are wanted.
+pub fn let_go(stage: &Stage, shoal: &mut Running<'_>) {
+    fs::remove_file(stage.path("hold-relay")).expect("let go");
+    until_met(stage, shoal, 500);
+}
+
 /// Waits until the sink has met so many.
 pub fn until_met(stage: &Stage, shoal: &mut Running<'_>, count: u64) {
     until(&format!("{count} numbers at the sink"), || {

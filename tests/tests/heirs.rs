@@ -3,10 +3,10 @@
 
 use shoal::control::{PsAgent, PsState};
 use shoal_tests::failing::{Counted, Failing};
-use shoal_tests::tapped::{arguments, change, finish, lives, text, until_met, want, write};
+use shoal_tests::tapped::{arguments, change, finish, held, let_go, lives, text, until_met, want, write};
+use shoal_tests::told::Told;
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::fs;
-use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 /// Kills the supervisor, and waits for what the next one says.
@@ -168,21 +168,14 @@ fn upgrade_is_known_and_finished_by_the_successor() {
 #[test]
 fn reload_that_had_only_stopped_agents_is_undone_by_the_successor() {
     let stage = stage!("half");
-    let patient = "stop_timeout = \"60s\"";
-    let mut shoal = stage.run(&write(&stage, &text("16 KiB", patient, 1, "")));
-    shoal.until_ready();
-    fs::write(stage.path("hold-relay"), "").expect("a hold");
-    want(&stage, 500);
-    until("a message in the relay's hand", || stage.path("held").exists().then_some(()));
-    write(&stage, &text("64 KiB", patient, 1, ""));
+    let mut shoal = held(&stage);
     let told = stage.start(stage.shoal(&["reload"]));
     shoal.until_agent("source", "stopped", |a| (a.state == PsState::Stopped).then_some(()));
     succeed(&shoal);
     let told = told.ended();
     assert_eq!(told.status, 1, "{}{}", told.out, told.err);
     shoal.until_said("the reload is undone: the supervisor died");
-    fs::remove_file(stage.path("hold-relay")).expect("let go");
-    until_met(&stage, &mut shoal, 500);
+    let_go(&stage, &mut shoal);
     shoal.until_ready();
     assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied");
     assert_undisturbed(&mut shoal);
@@ -266,20 +259,10 @@ fn scales_in_a_storm_of_supervisors_deaths_lose_nothing() {
 #[test]
 fn take_overs_are_events_and_ready_is_told_once() {
     let stage = stage!("told");
-    let socket = UnixDatagram::bind(stage.path("notify")).expect("bound");
-    socket.set_nonblocking(true).expect("set");
-    let mut told = String::new();
-    let mut hear = || {
-        let mut bytes = [0; 4096];
-        while let Ok(got) = socket.recv(&mut bytes) {
-            told += &String::from_utf8_lossy(&bytes[..got]);
-            told.push('\n');
-        }
-        told.clone()
-    };
     let file = write(&stage, &text("16 KiB", "replicas = 2", 0, ""));
     let mut command = stage.shoal(&["up", file.to_str().expect("UTF-8")]);
-    command.env("NOTIFY_SOCKET", stage.path("notify")).env("WATCHDOG_USEC", "40000");
+    let mut told = Told::by(&mut command, &stage);
+    let mut hear = || told.hear();
     let mut shoal = stage.start(command);
     shoal.until_ready();
     until("READY", || hear().contains("READY=1\n").then_some(()));

@@ -344,3 +344,23 @@ fn changed_file_ends_the_zygote_that_it_leaves_without_sense() {
     until_further(&stage, met);
     assert_whole_at_the_end(&stage, shoal);
 }
+
+/// Goal: zygotes, forks that wait and forks at work are gone with the keeper, and with the guard. Method: SIGKILL of each while numbers flow.
+#[test]
+fn zygotes_and_forks_end_with_the_keeper_and_with_the_guard() {
+    let stage = stage!("endings");
+    let file = numbers(&stage, 1_000_000_000);
+    let mut shoal = stage.run(&file);
+    until_whole(&mut shoal);
+    until_further(&stage, 0);
+    assert!(traces::kill(shoal.keeper().expect("a keeper"), stage.mark()));
+    let done = shoal.ended();
+    assert_eq!(done.status, 1, "{}", done.err);
+    stage.assert_nothing_left();
+    let mut shoal = stage.run(&file);
+    until_whole(&mut shoal);
+    shoal.send(Signal::KILL);
+    assert_eq!(shoal.ended().status, 128 + 9);
+    stage.until_no_process();
+    stage.assert_nothing_left();
+}

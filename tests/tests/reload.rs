@@ -2,9 +2,8 @@
 #![allow(missing_docs)]
 
 use rustix::process::Signal;
-use shoal_tests::tapped::{arguments, change, finish, lives, text, until_met, want, write};
-use shoal_tests::{Book, stage, traces, until};
-use std::fs;
+use shoal_tests::tapped::{arguments, change, finish, held, let_go, lives, text, until_met, want, write};
+use shoal_tests::{Book, stage, traces};
 
 /// Goal: replicas come and go while numbers flow, each number once, and the others do not notice. Method: while numbers are under way
 /// the swarm is scaled up and down; processes and generations of all others are compared.
@@ -146,13 +145,7 @@ fn bad_files_and_dry_runs_change_nothing() {
 #[test]
 fn reload_that_nobody_makes_way_for_is_undone_and_another_meanwhile_refused() {
     let stage = stage!("undone");
-    let patient = "stop_timeout = \"60s\"";
-    let mut shoal = stage.run(&write(&stage, &text("16 KiB", patient, 1, "")));
-    shoal.until_ready();
-    fs::write(stage.path("hold-relay"), "").expect("a hold");
-    want(&stage, 500);
-    until("a message in the relay's hand", || stage.path("held").exists().then_some(()));
-    write(&stage, &text("64 KiB", patient, 1, ""));
+    let mut shoal = held(&stage);
     let first = stage.start(stage.shoal(&["reload", "--timeout", "1500ms"]));
     shoal.until_said("reload: restart relay");
     let second = stage.done(&["scale", "relay", "2"]);
@@ -161,8 +154,7 @@ fn reload_that_nobody_makes_way_for_is_undone_and_another_meanwhile_refused() {
     let first = first.ended();
     assert_eq!(first.status, 1, "{}{}", first.out, first.err);
     assert!(first.err.contains("nothing is changed"), "{}", first.err);
-    fs::remove_file(stage.path("hold-relay")).expect("let go");
-    until_met(&stage, &mut shoal, 500);
+    let_go(&stage, &mut shoal);
     assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied", "and now it is made way for");
     finish(&stage, shoal, 1000);
 }

@@ -1,8 +1,8 @@
 //! What surrounds a swarm on a host: a service manager that is told how it is, a unit, completions, manual pages.
 #![allow(missing_docs)]
 
+use shoal_tests::told::Told;
 use shoal_tests::{Stage, stage, traces, until};
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,19 +28,9 @@ fn text(path: &Path) -> &str {
 #[test]
 fn service_manager_is_told_ready_status_watchdog_and_stopping_and_agents_are_not() {
     let stage = stage!("notify");
-    let socket = UnixDatagram::bind(stage.path("notify")).expect("bound");
-    socket.set_nonblocking(true).expect("set");
-    let mut told = String::new();
-    let mut hear = || {
-        let mut bytes = [0; 4096];
-        while let Ok(got) = socket.recv(&mut bytes) {
-            told += &String::from_utf8_lossy(&bytes[..got]);
-            told.push('\n');
-        }
-        told.clone()
-    };
     let mut command = stage.shoal(&["up", text(&swarm(&stage))]);
-    command.env("NOTIFY_SOCKET", stage.path("notify")).env("WATCHDOG_USEC", "40000");
+    let mut told = Told::by(&mut command, &stage);
+    let mut hear = || told.hear();
     let mut shoal = stage.start(command);
     shoal.until_ready();
     until("READY, a status, and the watchdog fed thrice", || {
