@@ -2,6 +2,7 @@
 
 use super::Swarm;
 use crate::agent::{Agent, Live};
+use crate::keeper::table::Held;
 use crate::reload::Work;
 use crate::settle::{self, DeadMember};
 use crate::topology::{InputSpec, TableSpec, Topology};
@@ -11,7 +12,7 @@ use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::mark::Place;
 use shoal_runtime::{Region, segment};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 /// The memory of all groups.
 pub(super) struct Groups {
@@ -127,9 +128,9 @@ impl Groups {
     }
 
     /// The descriptors of each group's memory: for members, for producers.
-    pub(super) fn numbers(&self) -> Vec<(RawFd, RawFd)> {
-        let numbers = |m: &Memory| (m.writable.as_raw_fd(), m.read_only.as_raw_fd());
-        self.all.iter().map(numbers).collect()
+    pub(super) fn held(&self) -> Vec<(Held, Held)> {
+        let held = |m: &Memory| (Held::new(&m.writable), Held::new(&m.read_only));
+        self.all.iter().map(held).collect()
     }
 
     /// Goes on with the memory that a predecessor of this supervisor had. What this process inherited is forgotten: the predecessor may

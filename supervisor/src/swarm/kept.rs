@@ -11,7 +11,8 @@ use super::{Effect, Ends, Swarm, Timer};
 use crate::agent::{Agent, Crash, Grave, Live, Post, Sealed, Totals};
 use crate::child::{Event, Next, State};
 use crate::events::Kind;
-use crate::keeper::{self, Link, Word, table};
+use crate::keeper::table::{self, Held};
+use crate::keeper::{self, Link, Word};
 use crate::log::Level;
 use crate::spawn::Child;
 use shoal_runtime::desk::Histogram;
@@ -20,7 +21,7 @@ use shoal_runtime::journal::Journal;
 use shoal_runtime::{Incarnation, clock, segment};
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -85,16 +86,12 @@ pub(crate) fn ns_of(at: Instant) -> u64 {
     }
 }
 
-fn number(fd: impl AsFd) -> RawFd {
-    fd.as_fd().as_raw_fd()
-}
-
 fn gone(what: &str) -> io::Error {
-    io::Error::other(format!("taking over: the {what} that the journal names is not open"))
+    io::Error::other(format!("taking over: the {what} that the journal names is not open, or is another"))
 }
 
-pub(super) fn claim(fd: RawFd, what: &str) -> io::Result<OwnedFd> {
-    table::claim(fd).ok_or_else(|| gone(what))
+pub(super) fn claim(held: Held, what: &str) -> io::Result<OwnedFd> {
+    table::claim(held).ok_or_else(|| gone(what))
 }
 
 impl Swarm {
@@ -526,7 +523,8 @@ fn descriptors(record: &AgentRecord) -> Vec<RawFd> {
         let LiveRecord { pidfd, control, segment, doorbell, pipes: [out, err], read_only, .. } = *live;
         [pidfd, control, segment, doorbell, out, err, read_only]
     });
-    live.chain(record.graves.iter().flat_map(|grave| [grave.read_only, grave.doorbell])).collect()
+    let all = live.chain(record.graves.iter().flat_map(|grave| [grave.read_only, grave.doorbell]));
+    all.map(|held| held.number).collect()
 }
 
 fn agent_record(agent: &Agent) -> AgentRecord {
@@ -566,12 +564,12 @@ fn live_record(live: &Live) -> LiveRecord {
         generation: live.incarnation.generation,
         owner: live.owner,
         pid: live.child.pid,
-        pidfd: number(&live.child.pidfd),
-        control: number(&live.control),
-        segment: number(&live.segment),
-        doorbell: number(&live.doorbell),
-        pipes: live.pipes.each_ref().map(|pipe| pipe.as_ref().map_or(-1, number)),
-        read_only: live.sealed.as_ref().map_or(-1, |sealed| number(&sealed.read_only)),
+        pidfd: Held::new(&live.child.pidfd),
+        control: Held::new(&live.control),
+        segment: Held::new(&live.segment),
+        doorbell: Held::new(&live.doorbell),
+        pipes: live.pipes.each_ref().map(|pipe| pipe.as_ref().map_or(Held::NONE, Held::new)),
+        read_only: live.sealed.as_ref().map_or(Held::NONE, |sealed| Held::new(&sealed.read_only)),
         going: live.going,
         begun: live.begun,
         by: live.by.clone(),
@@ -585,8 +583,8 @@ fn live_record(live: &Live) -> LiveRecord {
 fn grave_record(grave: &Grave) -> GraveRecord {
     GraveRecord {
         generation: grave.incarnation.generation,
-        read_only: number(&grave.read_only),
-        doorbell: number(&grave.doorbell),
+        read_only: Held::new(&grave.read_only),
+        doorbell: Held::new(&grave.doorbell),
         ends: grave.ends.iter().map(record::words).collect(),
     }
 }

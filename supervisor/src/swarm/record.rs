@@ -3,6 +3,7 @@
 //! A new field of [`crate::agent::Agent`] or of the swarm is journalled in two lines: one where its record is made, one where it is
 //! taken over (`swarm/kept.rs`).
 
+use crate::keeper::table::Held;
 use crate::restart::Streak;
 use crate::strategy::Standing;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -48,20 +49,20 @@ pub struct AgentRecord {
     pub timer: Option<(u8, u64, u64)>,
 }
 
-/// A living incarnation: its descriptors by their numbers.
+/// A living incarnation: its descriptors by their numbers, and what they are of.
 #[derive(Archive, Serialize, Deserialize, Debug, PartialEq)]
 pub struct LiveRecord {
     pub generation: u32,
     pub owner: u32,
     pub pid: i32,
-    pub pidfd: i32,
-    pub control: i32,
-    pub segment: i32,
-    pub doorbell: i32,
-    /// -1 for one that ended.
-    pub pipes: [i32; 2],
-    /// -1 before it was sealed.
-    pub read_only: i32,
+    pub pidfd: Held,
+    pub control: Held,
+    pub segment: Held,
+    pub doorbell: Held,
+    /// None for one that ended.
+    pub pipes: [Held; 2],
+    /// None before it was sealed.
+    pub read_only: Held,
     pub going: bool,
     pub begun: bool,
     pub by: Option<String>,
@@ -75,8 +76,8 @@ pub struct LiveRecord {
 #[derive(Archive, Serialize, Deserialize, Debug, PartialEq)]
 pub struct GraveRecord {
     pub generation: u32,
-    pub read_only: i32,
-    pub doorbell: i32,
+    pub read_only: Held,
+    pub doorbell: Held,
     pub ends: Vec<Words>,
 }
 
@@ -146,7 +147,7 @@ pub struct StandRecord {
     pub topology: Vec<u8>,
     pub board: BoardShape,
     /// The descriptors of each group's memory: for members, for producers.
-    pub groups: Vec<(i32, i32)>,
+    pub groups: Vec<(Held, Held)>,
     /// How often it was changed.
     pub reloads: u64,
 }

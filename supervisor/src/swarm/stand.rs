@@ -13,6 +13,7 @@ use super::kept::{Kept, WORDS, claim, read};
 use super::record::StandRecord;
 use super::{Swarm, hangs};
 use crate::config::SwarmFile;
+use crate::keeper::table::{self, Held};
 use crate::keeper::{self, Word};
 use crate::topology::Topology;
 use shoal_runtime::journal::Journal;
@@ -74,7 +75,7 @@ impl Swarm {
             file: serde_json::to_vec(file).map_err(told)?,
             topology: serde_json::to_vec(topology).map_err(told)?,
             board: board.clone(),
-            groups: vec![(-1, -1); topology.groups.len()],
+            groups: vec![(Held::NONE, Held::NONE); topology.groups.len()],
             reloads: 0,
         };
         let shapes: Vec<SegmentShape> = topology.agents.iter().map(crate::birth::segment_shape).collect();
@@ -94,7 +95,7 @@ impl Swarm {
     /// A successor takes over what was before, or all of this.
     pub(super) fn publish_stand(&mut self, next: Option<Next>) {
         let (Some(Next { journal, fd, mut record }), Some(kept)) = (next, &mut self.kept) else { return };
-        (record.groups, record.reloads) = (self.groups.numbers(), self.reloads);
+        (record.groups, record.reloads) = (self.groups.held(), self.reloads);
         for agent in 0..kept.agents() {
             journal.set_word(WORDS + agent, kept.records.word(WORDS + agent));
         }
@@ -125,7 +126,8 @@ impl Swarm {
     pub(super) fn follow_stand(&mut self, open: &mut BTreeSet<RawFd>) -> io::Result<()> {
         let Some(kept) = &self.kept else { return Ok(()) };
         let Some(number) = keeper::word(&kept.journal, Word::Journal).checked_sub(1) else { return Ok(()) };
-        let fd = claim(number as RawFd, "journal of the changed swarm")?;
+        let fd =
+            table::claim_number(number as RawFd).ok_or_else(|| contradicts("its journal is not open"))?;
         let journal = Journal::open(&fd)?;
         let record = journal.records().checked_sub(1).map(|last| read::<StandRecord, _>(&journal, last));
         let Some(StandRecord { file, topology, board, groups, reloads }) = record.transpose()?.flatten()
@@ -134,8 +136,8 @@ impl Swarm {
         };
         let file: SwarmFile = serde_json::from_slice(&file).map_err(contradicts)?;
         let topology: Topology = serde_json::from_slice(&topology).map_err(contradicts)?;
-        let both = |&(one, other): &(RawFd, RawFd)| [one, other];
-        self.groups.numbers().iter().flat_map(both).for_each(|fd| _ = open.remove(&fd));
+        let both = |&(one, other): &(Held, Held)| [one.number, other.number];
+        self.groups.held().iter().flat_map(both).for_each(|fd| _ = open.remove(&fd));
         open.extend(groups.iter().flat_map(both).chain([fd.as_raw_fd()]));
         let memory = groups.into_iter().map(|(writable, read_only)| {
             Ok((claim(writable, "memory of a group")?, claim(read_only, "memory of a group")?))
