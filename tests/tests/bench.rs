@@ -1,15 +1,19 @@
 //! `shoal bench` as a user runs it: what it prints, counts and refuses. Never how fast.
+//!
+//! A binary of its own: processes that spin on the CPUs would hold up the whole swarms of `swarms/`, and be held up by them.
 #![allow(missing_docs)]
 
 use serde_json::Value;
+use shoal_tests::clone::{self, Clone};
 use shoal_tests::{Done, Stage, stage};
 use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Spinning processes share two CPUs badly with more of their kind.
-static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+/// They share two CPUs badly with more of their kind, too.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn alone() -> std::sync::MutexGuard<'static, ()> {
-    ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn json(done: &Done) -> Value {
@@ -25,13 +29,45 @@ fn number(result: &Value, key: &str) -> f64 {
     result[key].as_f64().filter(|n| *n > 0.0).unwrap_or_else(|| panic!("no {key:?} in {result}"))
 }
 
+/// Goal: every case measures what it says, beside its floor, and the README's commands show and compare it. Method: its commands as
+/// written, with a tenth of the messages, in a folder like a clone; then what they wrote is looked at.
 #[test]
-fn latency_has_every_way_of_waiting_and_size_with_ratios_of_twenty_pairs_and_more() {
+fn the_readmes_commands_measure_every_case_and_compare_with_the_run_before() {
     let _alone = alone();
-    let stage = stage!("bench");
-    let run = json(&stage.done(&["bench", "latency", "--quick", "--json", "-"]));
+    let clone = Clone::new(env!("CARGO_BIN_EXE_shoal-under-test"));
+    let block = clone::blocks(include_str!("../../README.md"), "sh");
+    let block = block.into_iter().find(|block| block.contains("cargo bench")).expect("a block that measures");
+    let block = block.replace("shoal bench", "shoal bench --quick");
+    let out = clone.run(&format!("export PATH=\"$PWD/target/release:$PATH\"\n{block}"));
+    for said in [
+        "latency spin 64 B",
+        "fan 100 into 1 64 B",
+        "500 of 500 messages delivered",
+        "recovery cold",
+        "recovery standby",
+        "recovery fork",
+        "confidence",
+    ] {
+        assert!(out.contains(said), "{said:?} is not in {out}");
+    }
+    assert_eq!(clone.noted(), "bench\n");
+    let file = clone.path("bench.json");
+    let run: Value = serde_json::from_str(&fs::read_to_string(&file).expect("written")).expect("JSON");
     assert!(run["machine"]["cpu"].is_string() && run["machine"]["cpus"].as_u64() > Some(0), "{run}");
-    let results = results(&run);
+    latency_has_every_way_of_waiting_and_size_with_ratios_of_twenty_pairs_and_more(results(&run));
+    kills_are_real_and_beside_a_raw_one(&run);
+    fans_and_steps_count_what_was_delivered(&run);
+    places_pauses_and_single_messages_are_beside_their_floors(&run);
+    hundred_idle_agents_get_ready_and_end_and_what_they_cost_is_told(&run);
+    recorded_run_is_shown_and_compared(&run);
+}
+
+/// The results of a case.
+fn of<'r>(run: &'r Value, case: &str) -> Vec<&'r Value> {
+    results(run).iter().filter(|result| result["case"] == case).collect()
+}
+
+fn latency_has_every_way_of_waiting_and_size_with_ratios_of_twenty_pairs_and_more(results: &[Value]) {
     let first = &results[0];
     let name = (first["case"].as_str(), first["mode"].as_str(), first["size_bytes"].as_u64());
     assert_eq!(name, (Some("latency"), Some("spin"), Some(64)));
@@ -43,7 +79,7 @@ fn latency_has_every_way_of_waiting_and_size_with_ratios_of_twenty_pairs_and_mor
             }
         }
     }
-    for result in results {
+    for result in results.iter().filter(|r| r["case"] == "latency" || r["case"] == "round_trip") {
         let [p50, p99, p999] = ["p50_ns", "p99_ns", "p999_ns"].map(|key| number(result, key));
         assert!(p50 <= p99 && p99 <= p999, "{result}");
         for key in ["count", "floor", "ratio_p50", "ratio_p99"] {
@@ -51,100 +87,83 @@ fn latency_has_every_way_of_waiting_and_size_with_ratios_of_twenty_pairs_and_mor
         }
         assert!(result["ratios"].as_array().is_some_and(|ratios| ratios.len() >= 20), "{result}");
     }
-    stage.assert_nothing_left();
 }
 
-#[test]
-fn removals_are_of_a_real_hostile_agent_and_beside_a_raw_kill() {
-    let _alone = alone();
-    let stage = stage!("bench");
-    let run = json(&stage.done(&["bench", "removal", "--json", "-"]));
-    let [removal] = results(&run) else { panic!("one result: {run}") };
-    assert_eq!((removal["case"].as_str(), removal["mode"].as_str()), (Some("removal"), Some("hostile")));
+fn kills_are_real_and_beside_a_raw_one(run: &Value) {
+    let [removal] = of(run, "removal")[..] else { panic!("one removal: {run}") };
+    assert_eq!(removal["mode"].as_str(), Some("hostile"));
     assert!(number(removal, "count") >= 41.0 && number(removal, "floor") > 0.0, "{removal}");
     assert!(number(removal, "p50_ns") <= number(removal, "p99_ns"), "{removal}");
-    stage.assert_nothing_left();
-}
-
-#[test]
-fn recoveries_are_of_real_kills_and_a_run_compared_with_itself_is_noise() {
-    let _alone = alone();
-    let stage = stage!("bench");
-    let file = stage.path("former.json");
-    let former = file.to_str().expect("UTF-8");
-    let done = stage.done(&["bench", "recovery", "--json", former, "--report", stage.mark()]);
-    assert_eq!(done.status, 0, "{}{}", done.out, done.err);
-    for way in ["cold", "standby", "fork"] {
-        assert!(done.out.contains(&format!("recovery {way}")), "{}", done.out);
-    }
-    let run: Value = serde_json::from_str(&fs::read_to_string(&file).expect("written")).expect("JSON");
-    let recovery = &results(&run)[0];
+    let recovery = of(run, "recovery")[0];
     assert!(number(recovery, "count") >= 20.0 && number(recovery, "p50_ns") > 1000.0, "{recovery}");
-    let page = fs::read_to_string(stage.path("bench.html")).expect("a page");
-    assert!(page.contains("<svg") && page.contains("recovery"), "{page}");
-    // Every ratio ten times what it was.
-    let mut worse = run.clone();
-    for ratio in worse["results"][0]["ratios"].as_array_mut().expect("ratios") {
-        *ratio = Value::from(ratio.as_f64().expect("a number") * 10.0);
-    }
-    let worse_file = stage.write("worse.json", &worse.to_string());
-    let worse = worse_file.to_str().expect("UTF-8");
-    for (results, compare, word) in
-        [(former, former, "noise"), (former, worse, "faster"), (worse, former, "slower")]
-    {
-        let done = stage.done(&["bench", "--results", results, "--compare", compare]);
-        let said = done.out.lines().find(|line| line.contains("confidence"));
-        assert!(said.is_some_and(|line| line.contains(word)), "{word}: {}{}", done.out, done.err);
-    }
-    stage.assert_nothing_left();
 }
 
-#[test]
-fn hundred_idle_agents_get_ready_and_end_and_what_they_cost_is_told() {
-    let _alone = alone();
-    let stage = stage!("bench");
-    let run = json(&stage.done(&["bench", "scale", "--quick", "--json", "-"]));
-    let modes: Vec<_> = results(&run).iter().filter_map(|result| result["mode"].as_str()).collect();
+fn hundred_idle_agents_get_ready_and_end_and_what_they_cost_is_told(run: &Value) {
+    let scale = of(run, "scale");
+    let modes: Vec<_> = scale.iter().filter_map(|result| result["mode"].as_str()).collect();
     assert_eq!(modes, ["ready 100", "idle 100", "stopped 100"]);
     for at in [0, 2] {
-        assert!(number(&results(&run)[at], "p50_ns") > 1000.0, "{run}");
+        assert!(number(scale[at], "p50_ns") > 1000.0, "{run}");
     }
-    let idle = &results(&run)[1];
+    let idle = scale[1];
     assert_eq!(number(idle, "count"), 100.0);
     // More than a descriptor for each agent, and no more than the supervisor reckons with.
     assert!((100.0..1300.0).contains(&number(idle, "descriptors")), "{idle}");
     assert!(number(idle, "memory_bytes") > 1e6 && idle["idle_ticks"].is_u64(), "{idle}");
-    stage.assert_nothing_left();
 }
 
-#[test]
-fn fans_and_steps_count_what_was_delivered() {
-    let _alone = alone();
-    let stage = stage!("bench");
-    let fans = json(&stage.done(&["bench", "fan", "--quick", "--json", "-"]));
-    assert_eq!(results(&fans).len(), 6);
-    for fan in results(&fans) {
+fn fans_and_steps_count_what_was_delivered(run: &Value) {
+    assert_eq!(of(run, "fan").len(), 6);
+    for fan in of(run, "fan") {
         // 21 pairs of a tenth of 10,000 messages, whoever sends them and whoever receives them.
         assert!(number(fan, "count") >= 20_000.0 && number(fan, "msgs_per_s") > 0.0, "{fan}");
     }
-    let steps = json(&stage.done(&["bench", "step", "--quick", "--json", "-"]));
-    assert!(results(&steps).iter().all(|step| number(step, "count") >= 4_000.0), "{steps}");
-    stage.assert_nothing_left();
+    let steps = of(run, "step");
+    assert!(!steps.is_empty() && steps.iter().all(|step| number(step, "count") >= 4_000.0), "{steps:?}");
 }
 
-#[test]
-fn places_pauses_and_single_messages_are_measured_beside_their_floors() {
-    let _alone = alone();
-    let stage = stage!("bench");
+fn places_pauses_and_single_messages_are_beside_their_floors(run: &Value) {
     for (case, count) in [("placement", 4), ("sparse", 4), ("message", 16)] {
-        let run = json(&stage.done(&["bench", case, "--quick", "--json", "-"]));
-        assert_eq!(results(&run).len(), count, "{run}");
-        for result in results(&run) {
+        assert_eq!(of(run, case).len(), count, "{run}");
+        for result in of(run, case) {
             let figures = ["count", "p50_ns", "floor", "ratio_p50"].map(|name| number(result, name));
             assert!(figures.into_iter().all(|figure| figure > 0.0), "{result}");
             assert_eq!(case == "sparse", result["cpu_ns"].is_number(), "{result}");
         }
     }
+}
+
+/// A run that was recorded makes a page, and beside itself is noise; beside one ten times worse it is faster.
+fn recorded_run_is_shown_and_compared(run: &Value) {
+    let stage = stage!("bench");
+    let kept: Vec<_> = of(run, "recovery");
+    let former = serde_json::json!({ "machine": run["machine"], "results": kept });
+    let mut worse = former.clone();
+    for ratio in worse["results"][0]["ratios"].as_array_mut().expect("ratios") {
+        *ratio = Value::from(ratio.as_f64().expect("a number") * 10.0);
+    }
+    let [former, worse] = [("former.json", former), ("worse.json", worse)]
+        .map(|(name, run)| stage.write(name, &run.to_string()).to_str().expect("UTF-8").to_owned());
+    let done = stage.done(&["bench", "--results", &former, "--report", stage.mark()]);
+    assert_eq!(done.status, 0, "{}{}", done.out, done.err);
+    let page = fs::read_to_string(stage.path("bench.html")).expect("a page");
+    assert!(page.contains("<svg") && page.contains("recovery"), "{page}");
+    for (results, compare, word) in
+        [(&former, &former, "noise"), (&former, &worse, "faster"), (&worse, &former, "slower")]
+    {
+        let done = stage.done(&["bench", "--results", results, "--compare", compare]);
+        let said = done.out.lines().find(|line| line.contains("confidence"));
+        assert!(said.is_some_and(|line| line.contains(word)), "{word}: {}{}", done.out, done.err);
+    }
+}
+
+/// One case alone, on standard output alone.
+#[test]
+fn json_of_one_case_is_all_that_is_printed() {
+    let _alone = alone();
+    let stage = stage!("bench");
+    let run = json(&stage.done(&["bench", "message", "--quick", "--json", "-"]));
+    assert_eq!(of(&run, "message").len(), results(&run).len(), "{run}");
     stage.assert_nothing_left();
 }
 

@@ -1,0 +1,196 @@
+//! Goal: an agent's process is bounded as the swarm file says, from its first instruction on, and what cannot be applied is said.
+//! Method: real agents under the real supervisor tell what the kernel says of them, or strain at their bounds.
+
+use shoal_tests::{Stage, stage, traces};
+use std::fs;
+
+fn swarm(stage: &Stage, kind: &str, lines: &str) -> std::path::PathBuf {
+    let text = format!(
+        "[swarm]\nname = \"NAME\"\n[agent.a]\ncommand = [\"BIN/confined\", \"{kind}\"]\n{lines}\n\
+         [agent.b]\ncommand = [\"BIN/confined\", \"idles\"]\n"
+    );
+    stage.write("swarm.toml", &text)
+}
+
+/// What an agent with these lines in its table tells of itself; and what the supervisor said.
+fn told(stage: &Stage, lines: &str) -> (String, String) {
+    let mut running = stage.run(&swarm(stage, "tells", lines));
+    running.until_said("told");
+    let (out, err) = (running.out(), running.err());
+    assert_eq!(running.stop().status, 0, "{err}");
+    stage.assert_nothing_left();
+    (out, err)
+}
+
+fn assert_said(out: &str, lines: &[&str]) {
+    for line in lines {
+        assert!(out.lines().any(|said| said.ends_with(line)), "no {line:?} in\n{out}");
+    }
+}
+
+#[test]
+fn agent_of_which_nothing_is_said_gains_no_rights_and_is_free_otherwise() {
+    let stage = stage!("confined-not");
+    let (out, err) = told(&stage, "");
+    assert_said(&out, &["NoNewPrivs: 1", "Seccomp: 0", "policy 0"]);
+    assert!(!err.contains("runs without"), "{err}");
+}
+
+#[test]
+fn bounds_of_the_swarm_file_are_the_processes() {
+    let stage = stage!("confined");
+    fs::create_dir(stage.path("inside")).expect("a folder");
+    fs::write(stage.path("inside/file"), "x").expect("written");
+    fs::write(stage.path("outside"), "x").expect("written");
+    fs::write(stage.path("key"), "s3cret\n").expect("written");
+    let cpu = rustix::thread::sched_getaffinity(None).expect("an affinity");
+    let cpu = (0..1024).find(|number| cpu.is_set(*number)).expect("a processor");
+    let (out, _) = told(
+        &stage,
+        &format!(
+            "cwd = \".\"\nenv_clear = true\nenv_allow = [\"SHOAL_TEST_FOLDER\"]\nsecrets = {{ KEY = \"key\" }}\n\
+             seccomp = \"default\"\nlandlock = {{ read = [\"inside\", \"/proc\"] }}\n\
+             limits = {{ cpu_time = \"300s\", open_files = 64, file_size = \"3 MiB\", core_size = 0, nice = 7, \
+             scheduling = \"batch\", cpus = [{cpu}] }}"
+        ),
+    );
+    assert_said(
+        &out,
+        &[
+            "NoNewPrivs: 1",
+            "Seccomp: 2",
+            "Max cpu time 300 300 seconds",
+            "Max file size 3145728 3145728 bytes",
+            "Max core file size 0 0 bytes",
+            "Max open files 64 64 files",
+            "nice 7 policy 3",
+            &format!("Cpus_allowed_list: {cpu}"),
+            &format!("cwd {}", stage.mark()),
+            "environment SHOAL_AGENT SHOAL_CONTROL_FD SHOAL_SECRET_KEY SHOAL_SWARM SHOAL_TEST_FOLDER",
+            "secret KEY has 7 bytes: Secret(7 bytes)",
+            "outside Permission denied (os error 13) inside read",
+        ],
+    );
+    assert!(out.contains("was given no secret \"NONE\": add secrets = { NONE = \"FILE\" }"), "{out}");
+}
+
+#[test]
+fn secret_stands_in_no_command_line_no_environment_no_log_and_no_file_but_its_own() {
+    let stage = stage!("confined-secret");
+    fs::write(stage.path("key"), "s3cret-of-nobody\n").expect("written");
+    let mut running = stage.run(&swarm(&stage, "tells", "secrets = { KEY = \"key\" }"));
+    running.until_said("told");
+    let processes = traces::marked(stage.mark());
+    assert!(processes.len() >= 3, "{processes:?}");
+    for pid in processes {
+        for file in ["cmdline", "environ"] {
+            let text = fs::read(format!("/proc/{pid}/{file}")).unwrap_or_default();
+            assert!(!String::from_utf8_lossy(&text).contains("s3cret"), "{file} of {pid}");
+        }
+    }
+    let (out, err) = (running.out(), running.err());
+    assert!(out.contains("secret KEY has 17 bytes") && !(out + &err).contains("s3cret"));
+    let holders = files_with(&stage.path(""), "s3cret");
+    assert_eq!(holders, [stage.path("key")]);
+    assert_eq!(running.stop().status, 0);
+}
+
+/// The files below a folder that hold a text.
+fn files_with(folder: &std::path::Path, text: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type().expect("a kind"));
+        if kind.is_dir() {
+            found.extend(files_with(&path, text));
+        } else if kind.is_file()
+            && String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).contains(text)
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+#[test]
+fn agent_runs_as_the_user_that_the_file_names_and_dies_with_its_supervisor() {
+    if !rustix::process::geteuid().is_root() {
+        // Only root may run agents as somebody else: then the file is refused.
+        let stage = stage!("confined-user");
+        let done = stage.done(&["check", swarm(&stage, "tells", "user = \"0\"").to_str().expect("UTF-8")]);
+        assert!(done.status == 2 && done.err.contains("only root"), "{done:?}");
+        return;
+    }
+    let stage = stage!("confined-user");
+    let mut running = stage.run(&swarm(
+        &stage,
+        "tells",
+        "user = \"12345\"\nuser_group = \"54321\"\nlimits = { processes = 9 }",
+    ));
+    running.until_said("told");
+    assert_said(
+        &running.out(),
+        &["Uid: 12345 12345 12345 12345", "Gid: 54321 54321 54321 54321", "CapEff: 0000000000000000"],
+    );
+    // The kernel forgets whose death ends a process when its user changes.
+    running.send(rustix::process::Signal::KILL);
+    stage.until_no_process();
+}
+
+#[test]
+fn agent_that_allocates_beyond_its_bound_dies_alone_and_comes_back() {
+    let stage = stage!("confined-memory");
+    let mut running = stage.run(&swarm(&stage, "hoards", "limits = { memory = \"48 MiB\" }"));
+    running.until_said("hoarder is back");
+    let report = running.until_ready();
+    let b = report.agents.iter().find(|agent| agent.name == "b").expect("b");
+    assert_eq!(b.generation, 1);
+    assert_eq!(running.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn agent_makes_as_many_processes_as_it_may_and_they_end_with_it() {
+    let stage = stage!("confined-forks");
+    let lines = if rustix::process::geteuid().is_root() {
+        "user = \"12346\"\nlimits = { processes = 20 }"
+    } else {
+        "limits = { processes = 20 }"
+    };
+    let mut running = stage.run(&swarm(&stage, "forks", lines));
+    running.until_said("refused after ");
+    let said = running.out();
+    let count =
+        said.split("refused after ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+    assert!(count.is_some_and(|count| count < 20), "{said}");
+    assert_eq!(running.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn what_cannot_be_applied_is_said_at_the_start_and_shown() {
+    let stage = stage!("confined-lacks");
+    // A share of a processor needs a cgroup; the kernel counts no processes of root.
+    let mut running = stage.run(&swarm(&stage, "idles", "limits = { cpu = \"50%\" }"));
+    let report = running.until_ready();
+    let a = report.agents.iter().find(|agent| agent.name == "a").expect("a");
+    let said = running.err().contains("agent a runs without limits.cpu");
+    assert_eq!(said, !a.unapplied.is_empty(), "{} {:?}", running.err(), a.unapplied);
+    let bounded = |pid: u32| {
+        let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("cgroups");
+        groups.lines().any(|line| line.contains("cpu") && line.contains("/shoal-"))
+            || groups.lines().any(|line| line.starts_with("0::") && line.contains("/shoal-"))
+    };
+    // Either it is in a cgroup, or it is said that it is not.
+    assert_ne!(bounded(a.pid.expect("a process")), said, "{}", running.err());
+    assert_eq!(running.stop().status, 0);
+}
+
+#[test]
+fn agent_whose_bounds_cannot_be_set_is_not_started_and_the_step_is_named() {
+    let stage = stage!("confined-refused");
+    let file = swarm(&stage, "idles", "limits = { cpus = [1023] }");
+    let done = stage.finish(stage.shoal(&["run", file.to_str().expect("UTF-8")]));
+    assert_ne!(done.status, 0, "{done:?}");
+    assert!(done.err.contains("setting its nice, scheduling or cpus of `limits`"), "{done:?}");
+    stage.assert_nothing_left();
+}

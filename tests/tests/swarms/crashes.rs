@@ -1,0 +1,363 @@
+//! Crash reports, events and the supervisor's log on real swarms: every kind of death, orders, hangs, storms, full disks.
+//!
+//! Method: as in `dead_letters.rs` a source sends numbers to a sink, which does with them what the file `poison` says.
+
+use serde_json::Value;
+use shoal::control::PsState;
+use shoal_tests::{Running, Stage, stage, until};
+use std::fs;
+use std::path::PathBuf;
+
+const COUNT: u64 = 60;
+
+/// The swarm file: a source of numbers and a sink that takes them as `poison` says.
+fn swarm_file(stage: &Stage, poison: &str, swarm: &str, sink: &str) -> PathBuf {
+    fs::write(stage.path("poison"), poison).expect("written");
+    stage.write(
+        "swarm.toml",
+        &format!(
+            r#"
+            [swarm]
+            name = "NAME"
+            {swarm}
+            [channel.numbers]
+            message = "Number"
+            capacity = "4 KiB"
+            [channel.handled]
+            message = "Number"
+            capacity = "4 KiB"
+            [agent.source]
+            command = ["BIN/letters", "source", "{COUNT}"]
+            publishes = ["numbers"]
+            [agent.sink]
+            command = ["BIN/letters", "sink"]
+            subscribes = ["numbers"]
+            publishes = ["handled"]
+            {sink}
+            [agent.teller]
+            command = ["BIN/letters", "teller"]
+            subscribes = ["handled"]
+            "#
+        ),
+    )
+}
+
+fn until_handled(stage: &Stage, shoal: &mut Running<'_>, last: u64) {
+    until("the last number", || {
+        assert_eq!(shoal.poll(), None, "{}", shoal.err());
+        let text = fs::read_to_string(stage.path("handled")).unwrap_or_default();
+        text.lines().any(|line| line == last.to_string()).then_some(())
+    });
+}
+
+fn crashes(stage: &Stage, args: &[&str]) -> Vec<Value> {
+    let done = stage.done(&[&["crashes"], args, &["--json"]].concat());
+    assert_eq!((done.status, done.err.as_str()), (0, ""), "{args:?}");
+    let listed: Value = serde_json::from_str(&done.out).expect("one JSON object");
+    assert_eq!(listed["swarm"], stage.name());
+    listed["crashes"].as_array().expect("a list").clone()
+}
+
+fn events(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}
+
+fn messages(list: &Value) -> Vec<String> {
+    list.as_array().expect("a list").iter().map(|seen| text(&seen["message"]).to_owned()).collect()
+}
+
+/// Goal: a report of each death says how, with which message in hand, after what, and what follows. Method: four numbers kill the
+/// sink in four ways, three times each.
+#[test]
+fn each_kind_of_death_is_reported_with_its_message_the_last_messages_its_output_and_what_follows() {
+    let kinds = [
+        (3, "aborts", None, Some(6), "was killed by SIGABRT", None),
+        (4, "crashes", None, Some(11), "was killed by SIGSEGV", None),
+        (9, "exits", Some(7), None, "exited with status 7", Some("number 9 makes me exit")),
+        (50, "panics", Some(1), None, "exited with status 1", Some("number 50 makes me panic")),
+    ];
+    let poison: String = kinds.iter().map(|(value, how, ..)| format!("{value} {how}\n")).collect();
+    let stage = stage!("crashes");
+    let bounds = r#"restart = { intensity = 100, period = "1h", backoff = "1ms..4ms" }"#;
+    let mut shoal = stage.run(&swarm_file(&stage, &poison, "logs = \"kept\"", bounds));
+    until_handled(&stage, &mut shoal, COUNT - 1);
+    let reports = crashes(&stage, &["sink"]);
+    assert_eq!(reports.len(), 12);
+    for (index, report) in reports.iter().enumerate() {
+        let (value, _, status, signal, how, said) = kinds[index / 3];
+        let attempt = index as u64 % 3 + 1;
+        assert_eq!((&report["status"], &report["signal"]), (&status.into(), &signal.into()), "{report}");
+        assert_eq!(
+            (&report["how"], &report["ordered"], &report["by"]),
+            (&how.into(), &false.into(), &Value::Null)
+        );
+        assert_eq!((&report["agent"], &report["generation"]), (&"sink".into(), &(index + 1).into()));
+        assert_eq!((&report["state"], &report["verdict"]), (&"ready".into(), &"committed".into()));
+        let held = &report["in_hand"];
+        assert_eq!(
+            (&held["sequence"], &held["attempt"], &held["attempts_max"]),
+            (&value.into(), &attempt.into(), &3.into())
+        );
+        let id = format!("source/numbers/{}", held["position"]);
+        assert_eq!(held["message"], id);
+        let received = messages(&report["received"]);
+        assert_eq!(received.last(), Some(&id), "what it had in hand is what it took last");
+        assert_eq!(report["received"].as_array().and_then(|l| l.last()).expect("one")["attempt"], attempt);
+        let output: Vec<&str> = report["output"].as_array().expect("a list").iter().map(text).collect();
+        assert!(said.is_none_or(|said| output.iter().any(|line| line.contains(said))), "{output:?}");
+        assert!(report["usage"]["max_rss_kib"].as_u64() > Some(100), "{report}");
+        let decision = &report["decision"];
+        let what = if index < 2 { "restarted" } else { "pauses" };
+        assert_eq!(
+            (&decision["what"], &decision["counted"], &decision["deaths"]),
+            (&what.into(), &true.into(), &(index + 1).into())
+        );
+    }
+    // Number 50 came after the 40 numbers since number 9 was parked: of those the last sixteen are known, each in its order.
+    let first_of_50 = &reports[9];
+    assert_eq!(
+        (first_of_50["counts"]["received"].as_u64(), first_of_50["counts"]["sent"].as_u64()),
+        (Some(41), Some(40))
+    );
+    let position = |message: &String| {
+        message.rsplit('/').next().and_then(|p| p.parse::<u64>().ok()).expect("a position")
+    };
+    for (list, way) in [("received", "source/numbers/"), ("sent", "sink/handled/")] {
+        let seen = messages(&first_of_50[list]);
+        assert_eq!(seen.len(), 16, "{seen:?}");
+        assert!(seen.iter().all(|message| message.starts_with(way)), "{seen:?}");
+        assert!(seen.windows(2).all(|pair| position(&pair[0]) < position(&pair[1])), "{seen:?}");
+    }
+    assert_eq!(messages(&reports[10]["sent"]).len(), 0, "its next life has sent nothing that was committed");
+    let page = stage.done(&["crashes", "show", &reports[9]["id"].to_string()]);
+    assert!(page.status == 0 && page.out.contains("number 50 makes me panic"), "{page:?}");
+    let unknown = stage.done(&["crashes", "show", "999"]);
+    assert!(
+        unknown.status == 2 && unknown.err.contains("no crash report 999; there are 1 to 12"),
+        "{unknown:?}"
+    );
+    let nobody = stage.done(&["crashes", "sing"]);
+    assert!(nobody.status == 2 && nobody.err.contains("did you mean `sink`?"), "{nobody:?}");
+    assert_eq!(shoal.stop().status, 0);
+    // The swarm is gone, what it left in its log folder is not.
+    let file = stage.path("swarm.toml");
+    assert_eq!(crashes(&stage, &["--file", file.to_str().expect("UTF-8"), "-n", "2"]), reports[10..]);
+    assert_eq!(stage.done(&["crashes"]).status, 1);
+    purge(&stage);
+}
+
+fn purge(stage: &Stage) {
+    let done = stage.done(&["dlq", "purge", "--all", "--swarm", stage.name()]);
+    assert!(done.status == 0 || done.err.contains("none has left dead letters"), "{}", done.err);
+    stage.assert_nothing_left();
+}
+
+/// Goal: an ordered death names who ordered it and counts for nothing; followers hear everything in order, to the end. Method: the
+/// sink holds a number when it is killed by an order, and is stopped later; an event stream is read from beginning to end.
+#[test]
+fn an_ordered_death_names_who_ordered_it_and_events_are_followed_to_the_end() {
+    let stage = stage!("orders");
+    let mut shoal = stage.run(&swarm_file(&stage, "5 holds\n", "", ""));
+    until_handled(&stage, &mut shoal, 4);
+    let follower = stage.start(stage.shoal(&["events", "-f", "--json"]));
+    let done = stage.done(&["kill", "sink"]);
+    assert_eq!(done.status, 0, "{done:?}");
+    shoal.until_agent("sink", "back", |a| (a.generation == 2 && a.state == PsState::Ready).then_some(()));
+    let [report] = crashes(&stage, &[]).try_into().expect("one report");
+    assert_eq!((&report["ordered"], &report["signal_name"]), (&true.into(), &"SIGKILL".into()));
+    let by = text(&report["by"]);
+    assert!(by.starts_with("an operator (user ") && by.ends_with("): shoal kill sink"), "{by}");
+    assert_eq!((&report["in_hand"]["sequence"], &report["in_hand"]["attempt"]), (&5.into(), &1.into()));
+    let decision = &report["decision"];
+    assert_eq!(
+        (&decision["what"], &decision["counted"], &decision["deaths"]),
+        (&"restarted".into(), &false.into(), &0.into())
+    );
+    fs::write(stage.path("poison"), "").expect("written");
+    until_handled(&stage, &mut shoal, COUNT - 1);
+    assert_eq!(stage.done(&["restart", "teller"]).status, 0);
+    let of_teller = stage.done(&["events", "teller", "--json"]);
+    assert_eq!(shoal.stop().status, 0);
+    let done = follower.ended();
+    assert_eq!((done.status, done.err.as_str()), (0, ""), "the end of the swarm is its end");
+    let all = events(&done.out);
+    let numbers: Vec<u64> = all.iter().map(|event| event["n"].as_u64().expect("a number")).collect();
+    assert_eq!(numbers, (1..=all.len() as u64).collect::<Vec<_>>(), "none is missing");
+    let of = |kind: &str, agent: &str| -> Vec<&Value> {
+        all.iter().filter(|event| event["kind"] == kind && event["agent"] == agent).collect()
+    };
+    assert_eq!(
+        (&all[0]["kind"], &all[all.len() - 1]["kind"]),
+        (&"swarm-started".into(), &"swarm-ended".into())
+    );
+    assert_eq!(of("started", "sink").len(), 2);
+    let states: Vec<&str> = of("state", "sink").iter().map(|event| text(&event["text"])).collect();
+    assert!(
+        states.starts_with(&[
+            "stopped → starting",
+            "starting → ready",
+            "ready → backoff",
+            "backoff → starting"
+        ]),
+        "{states:?}"
+    );
+    let died = of("died", "sink");
+    assert_eq!((&died[0]["crash"], &died[0]["generation"]), (&report["id"], &1.into()));
+    assert!(
+        all.iter().any(|event| event["kind"] == "order" && text(&event["text"]).ends_with("shoal kill sink"))
+    );
+    let of_teller = events(&of_teller.out);
+    assert!(of_teller.len() > 5 && of_teller.iter().all(|event| event["agent"] == "teller"), "{of_teller:?}");
+    // A stop and a restart that end well are no crashes.
+    assert!(of("died", "teller").iter().all(|event| event["crash"].is_null()));
+    stage.assert_nothing_left();
+}
+
+/// Goal: the report of a hang says that the deadline ended it, and which message was held.
+#[test]
+fn a_hung_agents_report_names_its_deadline_and_the_message_it_held() {
+    let stage = stage!("hangs");
+    let mut shoal = stage.run(&swarm_file(&stage, "2 holds\n", "", "deadline = \"100ms\"\nmax_attempts = 1"));
+    until_handled(&stage, &mut shoal, COUNT - 1);
+    let [report] = crashes(&stage, &["sink"]).try_into().expect("one report");
+    assert_eq!((&report["signal_name"], &report["ordered"]), (&"SIGABRT".into(), &false.into()));
+    assert_eq!(report["by"], "SIGABRT because it held a message beyond its deadline");
+    assert_eq!(
+        (&report["state"], &report["in_hand"]["sequence"]),
+        (&"stopping, then decide".into(), &2.into())
+    );
+    assert!(report["in_hand"]["held_ms"].as_u64() >= Some(96), "{report}");
+    let all = events(&stage.done(&["events", "--json"]).out);
+    assert!(all.iter().any(|event| event["kind"] == "hang" && event["agent"] == "sink"), "{all:?}");
+    assert_eq!(shoal.stop().status, 0);
+    purge(&stage);
+}
+
+/// Goal: however often something dies, the last reports are there and no more than were asked for. Method: a message that is never
+/// given up kills its reader until that is given up.
+#[test]
+fn a_storm_of_deaths_leaves_as_many_reports_as_were_asked_for_and_the_last_says_that_it_is_given_up() {
+    let stage = stage!("storm");
+    let sink = "max_attempts = 0\nrestart = { intensity = 30, period = \"1h\", backoff = \"1ms\" }";
+    let file =
+        swarm_file(&stage, "7 exits\n", "logs = \"kept\"\ncrashes = { count = 5, bytes = \"64 KiB\" }", sink);
+    let mut shoal = stage.run(&file);
+    shoal.until_agent("sink", "given up", |a| (a.state == PsState::Failed).then_some(()));
+    // Those in memory are more, and come in the answer of a running supervisor.
+    assert_eq!(crashes(&stage, &[]).len(), 31);
+    let files = fs::read_dir(stage.path("kept").join("crashes")).expect("a folder").count();
+    assert_eq!(files, 5);
+    assert_eq!(shoal.stop().status, 1, "an agent was given up");
+    let left = crashes(&stage, &["--file", file.to_str().expect("UTF-8")]);
+    let ids: Vec<u64> = left.iter().map(|report| report["id"].as_u64().expect("a number")).collect();
+    assert_eq!(ids, [27, 28, 29, 30, 31]);
+    let (before, last) = (&left[3]["decision"], &left[4]["decision"]);
+    assert_eq!((&before["what"], &before["deaths"]), (&"pauses".into(), &30.into()));
+    assert!((1..=1000).contains(&before["pause_us"].as_u64().expect("a pause")), "{before}");
+    assert_eq!(
+        (&last["what"], &last["deaths"], &last["deaths_max"]),
+        (&"given-up".into(), &31.into(), &30.into())
+    );
+    purge(&stage);
+}
+
+/// Goal: a full disk is told and stops nothing; what could not be written is in memory. Method: the log folder is a file system
+/// of 24 KiB of its own, in a namespace of mounts; where there may be none, a file stands where the folder of the reports belongs.
+#[test]
+fn a_supervisor_whose_disk_is_full_says_so_once_and_goes_on() {
+    let stage = stage!("full");
+    let sink = "max_attempts = 12\nrestart = { intensity = 100, period = \"1h\", backoff = \"1ms\" }";
+    let file = swarm_file(&stage, "7 exits\n", "logs = \"kept\"", sink);
+    let kept = stage.path("kept");
+    fs::create_dir(&kept).expect("made");
+    let plain = stage.shoal(&["run", file.to_str().expect("UTF-8")]);
+    let mut namespace = std::process::Command::new("unshare");
+    let mount = "mount -t tmpfs -o size=24k none kept && exec \"$@\"";
+    namespace.args(["-rm", "/bin/sh", "-c", mount, "sh"]).arg(plain.get_program()).args(plain.get_args());
+    namespace.current_dir(plain.get_current_dir().expect("a folder")).stdin(std::process::Stdio::null());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => namespace.env(name, value),
+            None => namespace.env_remove(name),
+        };
+    }
+    let has_namespaces =
+        std::process::Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    let mut shoal = if has_namespaces.is_ok_and(|output| output.status.success()) {
+        stage.start(namespace)
+    } else {
+        fs::write(kept.join("crashes"), "").expect("a file in the way");
+        stage.start(plain)
+    };
+    until_handled(&stage, &mut shoal, COUNT - 1);
+    shoal.until_said("crash reports cannot be written to");
+    let reports = crashes(&stage, &["sink"]);
+    assert_eq!(reports.len(), 12, "written or not, all are told");
+    assert_eq!(stage.done(&["restart", "sink"]).status, 0, "it still does what it is told");
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert_eq!(done.err.matches("crash reports cannot be written").count(), 1, "{}", done.err);
+    purge(&stage);
+}
+
+/// Goal: a supervisor under a limit of file sizes lives, too. Method: an agent prints more than a file may hold.
+#[test]
+fn a_supervisor_whose_files_may_not_grow_says_so_and_goes_on() {
+    let stage = stage!("limit");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [agent.talker]
+        command = ["/bin/sh", "-c", "head -c 100000 /dev/zero | tr '\\0' '\\n'; exec sleep 1000"]
+        ready_timeout = "1h"
+        [agent.idle]
+        command = ["BIN/misbehaving", "idle"]
+    "#;
+    let file = stage.write("swarm.toml", text);
+    // In units of 512 or of 1024 bytes: a segment fits, a hundred thousand lines with their times do not.
+    let mut shoal = stage.start(stage.shoal_limited("-Sf 512", &["run", file.to_str().expect("UTF-8")]));
+    shoal.until_said("talker.log cannot be written");
+    shoal.pid_of("idle");
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    stage.assert_nothing_left();
+}
+
+/// Goal: level and format are those of the swarm file, or of the environment before it, on the terminal and in the file.
+#[test]
+fn the_supervisors_log_has_the_level_and_format_that_were_asked_for() {
+    let stage = stage!("log");
+    let swarm = "logs = \"kept\"\nlog_level = \"error\"";
+    let file = swarm_file(&stage, "7 exits\n", swarm, "max_attempts = 1");
+    let file = file.to_str().expect("UTF-8");
+    let mut shoal = stage.start(stage.shoal(&["run", file]));
+    until_handled(&stage, &mut shoal, COUNT - 1);
+    let quiet = shoal.stop();
+    assert_eq!((quiet.status, quiet.err.as_str()), (0, ""), "a crash that is dealt with is no error");
+    for name in ["handled", "tried", "kept/shoal.supervisor.log"] {
+        let _ = fs::remove_file(stage.path(name));
+    }
+    purge(&stage);
+    let mut loud = stage.shoal(&["run", file]);
+    loud.env("SHOAL_LOG", "debug,json");
+    let mut shoal = stage.start(loud);
+    until_handled(&stage, &mut shoal, COUNT - 1);
+    let loud = shoal.stop();
+    assert_eq!(loud.status, 0);
+    let said = events(&loud.err);
+    let has = |level: &str, words: &str| {
+        said.iter().any(|r| r["level"] == level && text(&r["text"]).contains(words))
+    };
+    assert!(has("warn", "agent sink (generation 1) exited with status 7"), "{}", loud.err);
+    assert!(has("debug", "agent sink (generation 2): starting → ready"), "{}", loud.err);
+    assert_eq!(fs::read_to_string(stage.path("kept/shoal.supervisor.log")).expect("a file"), loud.err);
+    purge(&stage);
+    let mut bad = stage.shoal(&["run", file]);
+    bad.env("SHOAL_LOG", "loud");
+    let bad = stage.finish(bad);
+    assert!(bad.status == 2 && bad.err.contains("SHOAL_LOG: \"loud\" is no level"), "{bad:?}");
+}

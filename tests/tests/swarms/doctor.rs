@@ -1,0 +1,97 @@
+//! The doctor on this machine: it tries what swarms need, compares limits with a swarm file, finds and sweeps strays.
+
+use rustix::process::Signal;
+use serde_json::Value;
+use shoal_tests::{Done, Stage, stage, traces};
+
+fn report(done: &Done) -> Value {
+    serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}: {}{}", done.out, done.err))
+}
+
+fn finding<'r>(report: &'r Value, what: &str) -> &'r Value {
+    let findings = report["findings"].as_array().expect("findings");
+    findings.iter().find(|f| f["what"] == what).unwrap_or_else(|| panic!("nothing on {what}: {report}"))
+}
+
+fn swarm(stage: &Stage) -> String {
+    let file = stage.write(
+        "swarm.toml",
+        "[swarm]\nname = \"NAME\"\n[channel.tasks]\nmessage = \"Task\"\n[agent.lister]\ncommand = [\"BIN/misbehaving\", \"publishes\"]\n\
+         publishes = [\"tasks\"]\n[agent.worker]\ncommand = [\"BIN/misbehaving\", \"subscribes\"]\nreplicas = 20\nsubscribes = [\"tasks\"]\n",
+    );
+    file.to_str().expect("a UTF-8 path").to_owned()
+}
+
+#[test]
+fn what_these_tests_use_is_found_to_work_and_its_exit_status_is_the_worst_finding() {
+    let stage = stage!("doctor");
+    let done = stage.done(&["doctor", "--json", &swarm(&stage)]);
+    let report = report(&done);
+    // Swarms run in these tests, so nothing of this can be lacking.
+    for what in [
+        "sealed memory and the proof of death",
+        "handles of processes",
+        "spawning",
+        "open descriptors",
+        "memory",
+    ] {
+        assert_eq!(finding(&report, what)["weight"], "fine", "{report}");
+    }
+    let weights: Vec<_> =
+        report["findings"].as_array().expect("findings").iter().map(|f| f["weight"].as_str()).collect();
+    let limited = weights.contains(&Some("limits"));
+    let expected = if limited { (1, "limited") } else { (0, "fine") };
+    assert_eq!((done.status, report["verdict"].as_str().unwrap_or_default()), expected);
+    let said = stage.done(&["doctor"]);
+    assert_eq!(said.status, done.status);
+    assert!(said.out.starts_with("kernel\n") && said.out.contains("\nlimits\n"), "{}", said.out);
+    // What was tried left nothing.
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn swarm_that_needs_more_descriptors_than_there_are_cannot_run_here() {
+    let stage = stage!("doctor-limits");
+    let file = swarm(&stage);
+    let done = stage.finish(stage.shoal_limited("-n 200", &["doctor", "--json", &file]));
+    let report = report(&done);
+    assert_eq!((done.status, &report["verdict"]), (2, &Value::from("cannot run")));
+    let lack = finding(&report, "open descriptors");
+    assert_eq!((&lack["weight"], &lack["found"]), (&"stops".into(), &"needs 328, there are 200".into()));
+    assert!(lack["advice"].as_str().is_some_and(|advice| advice.contains("ulimit -Hn")), "{lack}");
+    // And so it is: the supervisor refuses for the same reason.
+    let run = stage.finish(stage.shoal_limited("-n 200", &["run", &file]));
+    assert_eq!(run.status, 2);
+    assert!(run.err.contains("needs up to 328 open descriptors"), "{}", run.err);
+    assert_eq!(stage.done(&["doctor", "absent.toml"]).status, 2);
+}
+
+#[test]
+fn what_a_killed_supervisor_left_is_found_and_swept() {
+    let stage = stage!("doctor-strays");
+    let file = swarm(&stage);
+    let mut shoal = stage.run(file.as_ref());
+    shoal.until_ready();
+    let lived = report(&stage.done(&["doctor", "--json"]));
+    let strays = |report: &Value| -> Vec<String> {
+        let findings = report["findings"].as_array().expect("findings");
+        // Other tests' beacons come and go.
+        let ours = findings.iter().filter(|f| f["group"] == "strays" && f["weight"] != "fine");
+        let ours = ours.filter_map(|f| f["what"].as_str()).filter(|what| what.contains(stage.name()));
+        ours.map(str::to_owned).collect()
+    };
+    assert_eq!(strays(&lived), Vec::<String>::new(), "what runs is no stray");
+    // Stopped first, so that nobody who survives the others tidies up.
+    for signal in [Signal::STOP, Signal::KILL] {
+        traces::marked(stage.mark()).into_iter().for_each(|pid| _ = traces::send(pid, stage.mark(), signal));
+    }
+    stage.until_no_process();
+    drop(shoal);
+    let found = strays(&report(&stage.done(&["doctor", "--json"])));
+    assert!(found.iter().any(|what| what.starts_with("folder of ")), "{found:?}");
+    assert!(found.iter().any(|what| what.starts_with("beacon of ")), "{found:?}");
+    let swept = stage.done(&["doctor", "--sweep"]);
+    assert!(swept.out.contains(&format!("folder of `{}`", stage.name())), "{}", swept.out);
+    assert_eq!(strays(&report(&stage.done(&["doctor", "--json"]))), Vec::<String>::new());
+    stage.assert_nothing_left();
+}

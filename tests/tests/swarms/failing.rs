@@ -1,0 +1,192 @@
+//! A supervisor of which one system call fails.
+
+use shoal::control::{PsAgent, PsState};
+use shoal_tests::failing::{Counted, Failed, Failing, Fault, WAYS_MAX};
+use shoal_tests::stage::Relayed;
+use shoal_tests::{Book, Running, Stage, stage, traces, until};
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+fn swarm(stage: &Stage) -> PathBuf {
+    Relayed { relay: "replicas = 2", sink: "standby = 1", ways: 0, ..Relayed::default() }.write(stage)
+}
+
+/// What came of a run.
+#[derive(Default)]
+struct Run {
+    /// How many calls could have failed.
+    seen: u64,
+    /// The one that did.
+    failed: Option<Failed>,
+    /// What the supervisor said.
+    said: String,
+    /// How many descriptors it had open before its end.
+    descriptors: usize,
+}
+
+/// A life of a swarm: start, a death and a restart, commands, the end. With a fault in it, it either works all the same, or does not
+/// come to a start and says why.
+fn live(fault: Option<Fault>, run: &mut Run, descriptors_max: Option<usize>) {
+    let stage = stage!("failing");
+    let file = swarm(&stage);
+    let counted = Counted { program: stage.program(), from: "swarm.toml".to_owned() };
+    let (mut shoal, failing) =
+        Failing::start(counted, fault, || stage.run(&file)).expect("filters of system calls");
+    let failing = Noted { failing, run };
+    let is_started = until("a start, or an end", || match shoal.poll() {
+        Some(_) => Some(false),
+        None => all_ready(&shoal).then_some(true),
+    });
+    let said = if is_started { go_on(&stage, shoal, failing.run, descriptors_max) } else { refused(shoal) };
+    assert!(!said.contains("panicked"), "{said}");
+    stage.assert_nothing_left();
+    failing.run.said = said;
+}
+
+/// Notes, also when a test fails, which call it was.
+struct Noted<'r> {
+    failing: Failing,
+    run: &'r mut Run,
+}
+
+impl Drop for Noted<'_> {
+    fn drop(&mut self) {
+        (self.run.seen, self.run.failed) = (self.failing.seen(), self.failing.failed());
+    }
+}
+
+fn all_ready(shoal: &Running<'_>) -> bool {
+    shoal.try_ps().is_some_and(|report| report.agents.iter().all(|a| a.state == PsState::Ready))
+}
+
+/// It did not start: it says why, once.
+fn refused(shoal: Running<'_>) -> String {
+    let done = shoal.ended();
+    assert!([1, 2].contains(&done.status), "{}: {}", done.status, done.err);
+    assert!(
+        ["shoal: ", "error: "].iter().any(|word| done.err.starts_with(word)),
+        "it says nothing: {:?}",
+        done.err
+    );
+    done.err
+}
+
+/// It started, so it is to work: messages flow, deaths are answered, a command is, nothing is hoarded, and it ends as asked.
+fn go_on(stage: &Stage, mut shoal: Running<'_>, run: &mut Run, descriptors_max: Option<usize>) -> String {
+    let supervisor = shoal.supervisor().expect("a supervisor");
+    let book = stage.path("sink");
+    for victim in ["relay.1", "sink"] {
+        let pid = shoal.pid_of(victim);
+        assert!(traces::kill(pid, stage.mark()));
+        shoal.until_agent(victim, "restarted", |a| (a.restarts >= 1).then_some(()));
+        shoal.until_ready();
+        let due = Book::count(&book) + 50;
+        until("further numbers", || (Book::count(&book) > due).then_some(()));
+    }
+    // One command may be told of the lack.
+    until("an answer to a command", || (stage.done(&["restart", "source"]).status == 0).then_some(()));
+    let report = shoal.until("every agent ready, with its standbys", |report| {
+        let whole = |a: &PsAgent| a.state == PsState::Ready && a.standbys.len() as u64 == a.standbys_wanted;
+        report.agents.iter().all(whole).then(|| report.clone())
+    });
+    assert!(report.agents.iter().all(|a| a.rescues == 0), "somebody was not woken: {report:?}");
+    let open = || std::fs::read_dir(format!("/proc/{supervisor}/fd")).map_or(0, Iterator::count);
+    run.descriptors = open();
+    if let Some(most) = descriptors_max {
+        until("no more open descriptors than without a fault", || {
+            run.descriptors = open();
+            (1..=most).contains(&run.descriptors).then_some(())
+        });
+    }
+    assert_eq!(shoal.supervisor(), Some(supervisor), "the supervisor died: {}", shoal.err());
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert_eq!(stage.violations(), "");
+    let mut book = Book::read(&book).expect("the sink's book");
+    book.sort_unstable();
+    assert!(book.iter().enumerate().all(|(due, met)| due as u64 == *met), "a number is lost or doubled");
+    done.err
+}
+
+/// Lives through each of these faults, two at a time, and tells all that are not borne.
+fn sweep(faults: impl Iterator<Item = Fault> + Send, whole: &Run) {
+    let (faults, wrong) = (Mutex::new(faults), Mutex::new(Vec::new()));
+    let met = AtomicUsize::new(0);
+    let next = || faults.lock().expect("not poisoned").next();
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(fault) = next() {
+                    let mut run = Run::default();
+                    let lived = AssertUnwindSafe(|| live(Some(fault), &mut run, Some(whole.descriptors)));
+                    let lived = std::panic::catch_unwind(lived);
+                    let Some(Failed { call, errno, by }) = run.failed else { continue };
+                    met.fetch_add(1, Ordering::Relaxed);
+                    let error = std::io::Error::from_raw_os_error(errno);
+                    let what = format!("call {}, {call} of {by}, {error}", fault.nth);
+                    match lived {
+                        Ok(()) => println!("{what}: {}", run.said.trim_end().replace('\n', " | ")),
+                        Err(why) => {
+                            let why = why.downcast_ref::<String>().map_or("", String::as_str);
+                            println!("NOT BORNE: {what}: {why}");
+                            wrong.lock().expect("not poisoned").push(format!("{what}: {why}"));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().expect("not poisoned");
+    assert!(met.into_inner() > 0, "nothing was made to fail");
+    assert!(wrong.is_empty(), "{} faults are not borne:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
+}
+
+/// Goal: whatever call of guard, keeper and supervisor fails once, the swarm works or says why it does not start. Method: the kernel asks
+/// us about each call that may fail, and the k-th is answered with an error, for a k in each stretch of the life; once each.
+#[test]
+fn swarm_bears_that_a_system_call_of_its_supervisor_fails() {
+    let mut whole = Run::default();
+    live(None, &mut whole, None);
+    assert!(whole.seen > 500, "{} calls", whole.seen);
+    let calls = (0..whole.seen).step_by(number("SHOAL_FAULT_STEP", 31) as usize);
+    sweep(calls.map(|nth| Fault { nth, way: (nth % 3) as usize }), &whole);
+}
+
+/// Every k and every way, or those of `SHOAL_FAULT_FROM` to `SHOAL_FAULT_TO`.
+#[test]
+#[ignore = "takes half an hour"]
+fn swarm_bears_that_any_system_call_of_its_supervisor_fails() {
+    let mut whole = Run::default();
+    live(None, &mut whole, None);
+    let calls = number("SHOAL_FAULT_FROM", 0)..number("SHOAL_FAULT_TO", whole.seen);
+    let calls = calls.step_by(number("SHOAL_FAULT_STEP", 1) as usize);
+    sweep(calls.flat_map(|nth| (0..WAYS_MAX).map(move |way| Fault { nth, way })), &whole);
+}
+
+/// Goal: a full disk behind standard output and error takes words, and nothing else. Method: both are /dev/full; an agent is killed and
+/// told of, and its supervisor is still the same.
+#[test]
+fn supervisor_whose_words_nobody_takes_goes_on() {
+    let stage = stage!("mute");
+    let file = swarm(&stage);
+    let file = file.to_str().expect("a UTF-8 path");
+    let mut shoal = stage.start(stage.shoal_after("exec >/dev/full 2>&1", &["run", file]));
+    shoal.until_ready();
+    let supervisor = shoal.supervisor();
+    let pid = shoal.pid_of("sink");
+    assert!(traces::kill(pid, stage.mark()));
+    shoal.until_agent("sink", "restarted", |a| (a.restarts >= 1).then_some(()));
+    shoal.until_ready();
+    let due = Book::count(&stage.path("sink")) + 50;
+    until("further numbers", || (Book::count(&stage.path("sink")) > due).then_some(()));
+    assert_eq!(shoal.supervisor(), supervisor, "the supervisor died");
+    assert_eq!(shoal.stop().status, 0);
+    assert_eq!(stage.violations(), "");
+    stage.assert_nothing_left();
+}

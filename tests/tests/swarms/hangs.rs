@@ -1,0 +1,229 @@
+//! Handlers that hang, and those that only look as if they did.
+
+use rustix::process::Signal;
+use shoal::control::PsState;
+use shoal_tests::{Running, Stage, stage, traces, until};
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+const DEADLINE_MS: u64 = 200;
+
+/// A tap of numbers, and an agent that reads them in some way.
+fn slow(stage: &Stage, way: &str) -> PathBuf {
+    let text = format!(
+        r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        [agent.tap]
+        command = ["BIN/numbers", "tap"]
+        publishes = ["numbers"]
+        [agent.slow]
+        command = ["BIN/slow", "{way}", "{DEADLINE_MS}"]
+        subscribes = ["numbers"]
+        deadline = "{DEADLINE_MS}ms"
+        "#
+    );
+    stage.write("swarm.toml", &text)
+}
+
+fn want(stage: &Stage, count: u64) {
+    fs::write(stage.path("want"), count.to_string()).expect("a file in the stage's folder");
+}
+
+/// The numbers that an agent handled, each with the life that did it and the attempt that it was.
+fn handled(stage: &Stage, name: &str) -> Vec<[u64; 3]> {
+    let text = fs::read_to_string(stage.path(&format!("handled-{name}"))).unwrap_or_default();
+    let entry = |line: &str| {
+        let numbers: Vec<u64> = line.split(' ').map(|n| n.parse().expect("a number")).collect();
+        numbers.try_into().expect("three numbers")
+    };
+    text.lines().map(entry).collect()
+}
+
+fn until_handled(stage: &Stage, name: &str, count: usize) {
+    until("numbers handled", || (handled(stage, name).len() >= count).then_some(()));
+}
+
+/// How often a process went to sleep in the kernel.
+fn sleeps(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the supervisor runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.expect("the kernel counts").trim().parse().expect("a number")
+}
+
+/// Waits until a second passes in which the supervisor woke hardly ever: once for its look at sleepers. At half a deadline it
+/// would wake ten times.
+fn until_quiet(shoal: &Running<'_>) {
+    until("a quiet supervisor", || {
+        let before = sleeps(shoal.supervisor()?);
+        std::thread::sleep(Duration::from_secs(1));
+        (sleeps(shoal.supervisor()?) - before <= 4).then_some(())
+    });
+}
+
+/// Goal: a handler that sleeps, loops or is stopped is ended, its message is given to its next life, and nothing else is. Method:
+/// numbers 5 and 15 hang, in the first life that meets them; the second of them comes after the whole swarm slept and the
+/// supervisor with it, which looks at nobody then.
+#[test]
+fn hung_handler_is_ended_and_its_message_comes_again_though_everybody_slept_before() {
+    for way in ["sleeps", "loops", "stops"] {
+        let stage = stage!("hung");
+        let mut shoal = stage.run(&slow(&stage, way));
+        want(&stage, 10);
+        shoal.until_agent("slow", "ended once", |a| (a.hangs == 1 && a.generation == 2).then_some(()));
+        until_handled(&stage, "slow", 10);
+        until_quiet(&shoal);
+        want(&stage, 20);
+        let restarts = shoal.until_agent("slow", "ended twice", |a| {
+            (a.hangs == 2 && a.state == PsState::Ready).then_some(a.restarts)
+        });
+        until_handled(&stage, "slow", 20);
+        assert_eq!(restarts, 2, "{way}");
+        let life = |value: u64| 1 + u64::from(value >= 5) + u64::from(value >= 15);
+        let attempt = |value: u64| 1 + u64::from(value == 5 || value == 15);
+        let expected: Vec<_> = (0..20).map(|value| [value, life(value), attempt(value)]).collect();
+        assert_eq!(handled(&stage, "slow"), expected, "{way}");
+        let done = shoal.stop();
+        assert_eq!(done.status, 0, "{}", done.err);
+        let notice = "agent slow (generation 1) holds message tap/numbers/";
+        assert!(done.err.contains(notice) && done.err.contains("`deadline` of [agent.slow]"), "{}", done.err);
+        assert!(done.err.contains("agent slow (generation 2) was killed by SIG"), "{way}: {}", done.err);
+        stage.assert_nothing_left();
+    }
+}
+
+/// Goal: nobody is taken for hung who is not. Method: side by side, for eight deadlines, one who works and says so, one who waits
+/// for space, one who never receives, and one who sleeps; each has the same deadline, and all are in their first life at the end.
+#[test]
+fn busy_blocked_idle_and_sleeping_agents_outlive_their_deadlines() {
+    let stage = stage!("busy");
+    let text = format!(
+        r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        [channel.flood]
+        message = "Number"
+        capacity = "4 KiB"
+        [agent.tap]
+        command = ["BIN/numbers", "tap"]
+        publishes = ["numbers"]
+        [agent.busy]
+        command = ["BIN/slow", "busy", "{DEADLINE_MS}"]
+        subscribes = ["numbers"]
+        deadline = "{DEADLINE_MS}ms"
+        [agent.floods]
+        command = ["BIN/slow", "floods", "{DEADLINE_MS}"]
+        subscribes = ["numbers"]
+        publishes = ["flood"]
+        deadline = "{DEADLINE_MS}ms"
+        [agent.naps]
+        command = ["BIN/slow", "naps", "{DEADLINE_MS}"]
+        subscribes = ["flood"]
+        deadline = "{DEADLINE_MS}ms"
+        [agent.sleeper]
+        command = ["BIN/slow", "sleeps", "{DEADLINE_MS}"]
+        subscribes = ["numbers"]
+        deadline = "{DEADLINE_MS}ms"
+        "#
+    );
+    let mut shoal = stage.run(&stage.write("swarm.toml", &text));
+    // The sleeper gets its number 5 when the others are done.
+    want(&stage, 5);
+    until_handled(&stage, "sleeper", 5);
+    fs::write(stage.path("met-sleeper-5"), "").expect("a file in the stage's folder");
+    let begun = Instant::now();
+    want(&stage, 6);
+    until_handled(&stage, "busy", 6);
+    until_handled(&stage, "floods", 6);
+    assert!(begun.elapsed() >= Duration::from_millis(DEADLINE_MS) * 8, "they did take their time");
+    // What it prints comes by a pipe of its own.
+    until("its words", || shoal.out().contains("channel `flood` stayed full for 1.6s").then_some(()));
+    let report = shoal.until_ready();
+    for agent in &report.agents {
+        assert_eq!((agent.generation, agent.hangs), (1, 0), "{}: {}", agent.name, shoal.err());
+    }
+    for name in ["busy", "floods", "sleeper"] {
+        let expected: Vec<_> = (0..6).map(|value| [value, 1, 1]).collect();
+        assert_eq!(handled(&stage, name), expected, "{name}");
+    }
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    stage.assert_nothing_left();
+}
+
+/// Goal: a supervisor that was stopped, as with the whole machine, blames nobody for the time that passed; it goes on watching.
+/// Method: both it and an agent that holds a message are stopped for three deadlines and continued; only then may the agent go on.
+/// Then it holds the next message for ever.
+#[test]
+fn supervisor_that_was_stopped_for_several_deadlines_kills_nobody_who_was_not_hung() {
+    const DEADLINE: Duration = Duration::from_secs(2);
+    let stage = stage!("frozen");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        [channel.relayed]
+        message = "Number"
+        [agent.tap]
+        command = ["BIN/numbers", "tap"]
+        publishes = ["numbers"]
+        [agent.relay]
+        command = ["BIN/numbers", "relay"]
+        subscribes = ["numbers"]
+        publishes = ["relayed"]
+        deadline = "2s"
+        [agent.sink]
+        command = ["BIN/numbers", "sink", "1"]
+        subscribes = ["relayed"]
+        "#;
+    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    let relay = shoal.pid_of("relay");
+    shoal.until_ready();
+    let hold = stage.path("hold-relay");
+    fs::write(&hold, "").expect("a file in the stage's folder");
+    want(&stage, 1);
+    let held = |line: &str| {
+        let text = fs::read_to_string(stage.path("held")).unwrap_or_default();
+        text.lines().any(|held| held == line).then_some(())
+    };
+    until("the message in hand", || held("relay 0 1"));
+    // Long enough for a look at it, which comes half a deadline after it woke.
+    let begun = Instant::now();
+    until("the first look", || (begun.elapsed() >= DEADLINE * 6 / 10).then_some(()));
+    let supervisor = shoal.supervisor().expect("a supervisor");
+    for pid in [supervisor, relay] {
+        assert!(traces::send(pid, stage.mark(), Signal::STOP));
+        until("the stop", || (traces::state(pid) == Some('T')).then_some(()));
+    }
+    let stopped = Instant::now();
+    until("three deadlines", || (stopped.elapsed() >= DEADLINE * 3).then_some(()));
+    for pid in [relay, supervisor] {
+        assert!(traces::send(pid, stage.mark(), Signal::CONT));
+    }
+    // The second answer comes behind all that was overdue at the first.
+    for _ in 0..2 {
+        let report = until("an answer", || shoal.try_ps());
+        let relay = report.agents.iter().find(|a| a.name == "relay").expect("it is there");
+        assert_eq!((relay.generation, relay.hangs), (1, 0), "{}", shoal.err());
+    }
+    fs::remove_file(&hold).expect("it was there");
+    shoal.until_agent("relay", "through with its message", |a| {
+        assert_eq!((a.generation, a.hangs), (1, 0), "it is not hung");
+        (a.received == 1).then_some(())
+    });
+    fs::write(&hold, "").expect("a file in the stage's folder");
+    want(&stage, 2);
+    shoal.until_agent("relay", "ended", |a| (a.generation == 2 && a.hangs == 1).then_some(()));
+    fs::remove_file(&hold).expect("it was there");
+    shoal.until_agent("sink", "given both", |a| (a.received == 2).then_some(()));
+    let done = shoal.stop();
+    assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);
+    assert!(done.err.contains("agent relay (generation 1) was killed by SIGABRT"), "{}", done.err);
+    stage.assert_nothing_left();
+}

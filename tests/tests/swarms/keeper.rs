@@ -1,0 +1,142 @@
+//! The death of the supervisor, of its keeper, and of the process that a shell started.
+
+use rustix::process::Signal;
+use shoal_tests::stage::Relayed;
+use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
+use std::path::PathBuf;
+use std::time::Duration;
+
+fn numbers(stage: &Stage, swarm: &str) -> PathBuf {
+    Relayed { swarm, relay: "replicas = 2", ways: 0, ..Relayed::default() }.write(stage)
+}
+
+fn kill_supervisor(shoal: &Running<'_>) {
+    until("a supervisor to kill", || shoal.kill_supervisor().then_some(()));
+}
+
+/// Every number from 0 on was met once.
+fn assert_exactly_once(stage: &Stage) {
+    assert_eq!(stage.violations(), "");
+    let mut book = Book::read(&stage.path("sink")).expect("the sink's book");
+    book.sort_unstable();
+    assert!(!book.is_empty());
+    assert!(book.iter().enumerate().all(|(due, met)| due as u64 == *met), "a number is lost or doubled");
+}
+
+/// Goal: agents go on while their supervisor is killed, keep process and generation, and a successor serves operators. Method: SIGKILL
+/// at random moments while numbers flow; each time more arrive, and the same processes are shown.
+#[test]
+fn agents_go_on_under_the_next_supervisor() {
+    let stage = stage!("heirs");
+    let mut shoal = stage.run(&numbers(&stage, ""));
+    let before = shoal.until_ready();
+    let mut chance = Chance::seeded();
+    for _ in 0..12 {
+        std::thread::sleep(chance.time(Duration::from_millis(40)));
+        kill_supervisor(&shoal);
+        if chance.below(3) == 0 {
+            // Its successor, too, in the middle of the take-over perhaps.
+            std::thread::sleep(chance.time(Duration::from_millis(8)));
+            shoal.kill_supervisor();
+        }
+        let due = Book::count(&stage.path("sink")) + 1;
+        until("further numbers", || (Book::count(&stage.path("sink")) > due).then_some(()));
+    }
+    let after = shoal.until_ready();
+    for (before, after) in before.agents.iter().zip(&after.agents) {
+        assert_eq!((before.pid, before.generation), (after.pid, after.generation), "{}", after.name);
+    }
+    assert!(shoal.err().contains("takes over"), "{}", shoal.err());
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert_exactly_once(&stage);
+    stage.assert_nothing_left();
+}
+
+/// Goal: a death that nobody saw is concluded by the successor, a start that was begun is made again. Method: an agent and the supervisor
+/// are killed together, in either order and a random moment apart.
+#[test]
+fn deaths_and_births_are_finished_by_the_successor() {
+    let stage = stage!("unfinished");
+    let mut shoal = stage.run(&numbers(&stage, ""));
+    shoal.until_ready();
+    let mut chance = Chance::seeded();
+    let mut kills = 0;
+    for round in 0..12 {
+        let names = ["relay.1", "relay.2", "sink", "source"];
+        let victim = shoal.pid_of(names[round % names.len()]);
+        if chance.below(2) == 0 {
+            kill_supervisor(&shoal);
+            kills += u64::from(traces::kill(victim, stage.mark()));
+        } else {
+            kills += u64::from(traces::kill(victim, stage.mark()));
+            std::thread::sleep(chance.time(Duration::from_millis(12)));
+            kill_supervisor(&shoal);
+        }
+        shoal.until_ready();
+    }
+    let report = shoal.until_ready();
+    let restarts: u64 = report.agents.iter().map(|agent| agent.restarts).sum();
+    assert!(kills == 12 && restarts >= kills, "{restarts} restarts after {kills} kills");
+    let due = Book::count(&stage.path("sink")) + 100;
+    until("further numbers", || (Book::count(&stage.path("sink")) > due).then_some(()));
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert_exactly_once(&stage);
+    stage.assert_nothing_left();
+}
+
+/// Goal: an order that was begun is finished. Method: SIGTERM, and the supervisor killed a random moment later, again and again until
+/// the end.
+#[test]
+fn shutdown_is_finished_by_the_successor() {
+    let stage = stage!("evening");
+    let mut chance = Chance::seeded();
+    for _ in 0..3 {
+        let _ = std::fs::remove_file(stage.path("sink"));
+        let mut shoal = stage.run(&numbers(&stage, ""));
+        shoal.until_ready();
+        shoal.send(Signal::TERM);
+        for _ in 0..2 {
+            std::thread::sleep(chance.time(Duration::from_millis(15)));
+            shoal.kill_supervisor();
+        }
+        let done = shoal.ended();
+        assert_eq!(done.status, 0, "{}", done.err);
+        assert_exactly_once(&stage);
+        stage.assert_nothing_left();
+    }
+}
+
+/// Goal: who wants it so has no agents without a supervisor. Method: `orphans = "kill"`, and the supervisor killed.
+#[test]
+fn everything_ends_with_the_supervisor_where_the_swarm_file_says_so() {
+    let stage = stage!("strict");
+    let mut shoal = stage.run(&numbers(&stage, "orphans = \"kill\""));
+    shoal.until_ready();
+    kill_supervisor(&shoal);
+    let done = shoal.ended();
+    assert_eq!(done.status, 1, "{}", done.err);
+    assert!(done.err.contains("orphans"), "{}", done.err);
+    stage.assert_nothing_left();
+}
+
+/// Goal: when keeper or guard are killed, nothing is left. Method: SIGKILL of each while numbers flow.
+#[test]
+fn everything_ends_with_the_keeper_and_with_the_guard() {
+    let stage = stage!("endings");
+    let file = numbers(&stage, "");
+    let mut shoal = stage.run(&file);
+    shoal.until_ready();
+    assert!(traces::kill(shoal.keeper().expect("a keeper"), stage.mark()));
+    let done = shoal.ended();
+    assert_eq!(done.status, 1, "{}", done.err);
+    assert!(done.err.contains("everything of it was ended"), "{}", done.err);
+    stage.assert_nothing_left();
+    let mut shoal = stage.run(&file);
+    shoal.until_ready();
+    shoal.send(Signal::KILL);
+    assert_eq!(shoal.ended().status, 128 + 9);
+    stage.until_no_process();
+    stage.assert_nothing_left();
+}

@@ -1,0 +1,115 @@
+//! The operator's guide does what it says: every command in its `sh` blocks is run, on real swarms, and what it prints is
+//! looked at.
+//!
+//! Method: as `clone.rs` says; each block is a script of its own, and leaves no process.
+
+use shoal_tests::clone::{Clone, blocks, root};
+use std::fs;
+
+const GUIDE: &str = include_str!("../../../docs/operations.md");
+
+/// Each block by a text that only it holds, and what its output must hold.
+const KNOWN: [(&str, &[&str]); BLOCKS] = [
+    ("shoal completions bash", &["shoal.bash", "shoal-status.1"]),
+    ("shoal check examples/ticks.toml", &["swarm `ticks`: 2 processes", "\"processes\":2"]),
+    (
+        "shoal up -d examples/ticks.toml\nshoal status\n",
+        &["is up: 2 agents ready", "swarm `ticks`: healthy", "is down"],
+    ),
+    ("shoal up examples/wordcount.toml", &["words in"]),
+    ("one line an agent", &["teller", "\"state\":\"ready\"", "STATE", "tick "]),
+    ("shoal status teller", &["messages", "LAST CRASH", "status 3"]),
+    ("shoal wait --timeout", &["ready", "the swarm `ticks` ended"]),
+    ("shoal pause ticker", &["ticker paused", "paused", "ticker resumed"]),
+    (
+        "shoal kill --signal HUP",
+        &["teller killed (1 of 1)", "sent signal 1 ", "teller restarted", "ticker stopped", "ticker started"],
+    ),
+    ("shoal crashes show 1", &["teller", "SIGKILL", "restarted", "\"kind\":\"died\""]),
+    ("examples/spare.toml", &["\"standbys_wanted\":1", "teller killed (1 of 1)", "ticks` is down"]),
+    ("examples/hooked.toml", &["teller sent signal 6", "SIGABRT", "ticks` is down"]),
+    ("shoal dlq list", &["no dead letters"]),
+    ("shoal doctor examples/ticks.toml", &["kernel", "open descriptors", "\"verdict\":"]),
+    ("shoal unit examples/ticks.toml", &["shoal-ticks.service"]),
+];
+const BLOCKS: usize = 15;
+
+#[test]
+fn every_command_of_the_guide_does_what_it_says() {
+    let all = blocks(GUIDE, "sh");
+    for block in &all {
+        let known: Vec<_> = KNOWN.iter().filter(|(text, _)| block.contains(text)).collect();
+        assert_eq!(known.len(), 1, "not tried, or not told apart:\n{block}");
+    }
+    assert_eq!(all.len(), KNOWN.len(), "a block of the guide is gone");
+    // Each on its own, a few at once: most of their time they wait.
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while let Some(block) = all.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    try_block(block);
+                }
+            });
+        }
+    });
+}
+
+fn try_block(block: &str) {
+    let (_, expected) = KNOWN.iter().find(|(text, _)| block.contains(text)).expect("it is known");
+    let clone = Clone::new(env!("CARGO_BIN_EXE_shoal-under-test"));
+    words(&clone);
+    let out = clone.run(&format!("export PATH=\"$PWD/target/release:$PATH\"\n{block}"));
+    for text in *expected {
+        assert!(out.contains(text), "{text:?} is not in what this printed:\n{block}\n{out}");
+    }
+}
+
+/// A small tree for the swarm that counts words.
+fn words(clone: &Clone) {
+    let file = clone.path("examples/wordcount.toml");
+    let text = fs::read_to_string(&file).expect("read").replace("/usr/include", "words");
+    fs::write(&file, text).expect("written");
+    fs::create_dir_all(clone.path("words")).expect("made");
+    for n in 1..=20 {
+        fs::write(clone.path(&format!("words/{n}")), "one two\n".repeat(n)).expect("written");
+    }
+}
+
+/// The blocks of other documents, and the tests that run the same commands.
+const ELSEWHERE: [(&str, &str); 2] =
+    [("shoal dlq show 1", "dead_letters.rs"), ("shoal dlq replay", "dead_letters.rs")];
+
+#[test]
+fn commands_of_other_documents_are_run_by_tests_that_are_named_here() {
+    for entry in fs::read_dir(root().join("docs")).expect("listed") {
+        let path = entry.expect("read").path();
+        if path.extension().is_none_or(|ext| ext != "md") || path.ends_with("operations.md") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).expect("read");
+        for block in blocks(&text, "sh") {
+            let named: Vec<_> = ELSEWHERE.iter().filter(|(text, _)| block.contains(text)).collect();
+            assert_eq!(named.len(), 1, "{}: no test runs\n{block}", path.display());
+            assert!(root().join("tests/tests/swarms").join(named[0].1).exists(), "{} is no test", named[0].1);
+        }
+    }
+}
+
+/// Every command that the command line offers has a row in the guide's table of exit statuses.
+#[test]
+fn guide_names_every_command() {
+    let help = std::process::Command::new(env!("CARGO_BIN_EXE_shoal-under-test")).arg("--help").output();
+    let help = String::from_utf8_lossy(&help.expect("it runs").stdout).into_owned();
+    let commands =
+        help.split("Commands:\n").nth(1).expect("commands").split("\n\n").next().unwrap_or_default();
+    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names: Vec<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.len() > 15, "{help}");
+    for name in names.into_iter().filter(|name| *name != "help") {
+        assert!(
+            GUIDE.contains(&format!("| `{name}`")) || GUIDE.contains(&format!(", `{name}`")),
+            "{name} has no row"
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! Who is started before whom, and whose end ends the swarm.
+
+use rustix::process::Signal;
+use shoal::control::PsState;
+use shoal_tests::{Stage, stage, until};
+use std::fs;
+
+fn order(stage: &Stage) -> Vec<String> {
+    let text = fs::read_to_string(stage.path("order")).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Goal: an agent is started when those that it comes after are ready, all their replicas, and ended before them. Method: each
+/// may say ready only when the test lets it; what begins, gets ready and ends is noted in one file. The file of the swarm names
+/// them against their order.
+#[test]
+fn agents_start_after_those_they_need_and_end_before_them() {
+    let stage = stage!("after");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [agent.page]
+        command = ["BIN/stages", "slow"]
+        after = ["cache", "store"]
+        stop_timeout = "10m"
+        [agent.cache]
+        command = ["BIN/stages", "slow"]
+        after = ["store"]
+        [agent.store]
+        command = ["BIN/stages", "slow"]
+        replicas = 2
+        "#;
+    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    let seen = |last: &str| until(last, || order(&stage).iter().any(|line| line == last).then_some(()));
+    let may = |name: &str| fs::write(stage.path(&format!("let-{name}")), "").expect("a file of the stage");
+    seen("store.1 begins");
+    seen("store.2 begins");
+    may("store.1");
+    shoal.until_agent("store.1", "ready", |a| (a.state == PsState::Ready).then_some(()));
+    // It waits, for the other replica of the store.
+    shoal
+        .until_agent("cache", "waiting", |a| (a.state == PsState::Starting && a.pid.is_none()).then_some(()));
+    may("store.2");
+    seen("cache begins");
+    may("cache");
+    seen("page begins");
+    may("page");
+    shoal.until_ready();
+    let stay = stage.path("stay-page");
+    fs::write(&stay, "").expect("a file of the stage");
+    shoal.send(Signal::TERM);
+    let others = shoal.until("the page stopping", |report| {
+        let stopping = report.agents.iter().any(|a| a.name == "page" && a.state == PsState::Stopping);
+        let others = report.agents.iter().filter(|a| a.name != "page").map(|a| a.state);
+        stopping.then(|| others.collect::<Vec<_>>())
+    });
+    assert_eq!(others, [PsState::Ready; 3], "nobody else is asked while the page stays");
+    fs::remove_file(&stay).expect("it was there");
+    let done = shoal.ended();
+    assert_eq!(done.status, 0, "{}", done.err);
+    let mut lines = order(&stage);
+    lines[..2].sort();
+    let last = lines.len() - 2;
+    lines[last..].sort();
+    assert_eq!(
+        lines,
+        [
+            "store.1 begins",
+            "store.2 begins",
+            "store.1 is ready",
+            "store.2 is ready",
+            "cache begins",
+            "cache is ready",
+            "page begins",
+            "page is ready",
+            "page ends",
+            "cache ends",
+            "store.1 ends",
+            "store.2 ends",
+        ]
+    );
+    stage.assert_nothing_left();
+}
+
+/// Goal: a swarm that is asked to end while some wait for their first start ends, and starts nobody. Method: SIGTERM while an agent
+/// waits for one that never gets ready.
+#[test]
+fn stop_of_a_swarm_that_still_starts_starts_nobody_more() {
+    let stage = stage!("early");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [agent.page]
+        command = ["BIN/stages", "slow"]
+        after = ["store"]
+        [agent.store]
+        command = ["BIN/stages", "slow"]
+        stop_timeout = "100ms"
+        "#;
+    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    until("the store's begin", || (order(&stage) == ["store begins"]).then_some(()));
+    shoal.until_agent("page", "waiting", |a| (a.state == PsState::Starting && a.pid.is_none()).then_some(()));
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert_eq!(order(&stage), ["store begins"]);
+    stage.assert_nothing_left();
+}
+
+/// Goal: nobody waits for ever for one that will not come. Method: of two that an agent comes after, one fails after it was ready and
+/// is given up, while the other is never ready.
+#[test]
+fn start_is_undone_when_one_that_others_wait_for_is_given_up() {
+    let stage = stage!("hopeless");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [agent.page]
+        command = ["BIN/stages", "slow"]
+        after = ["store", "cache"]
+        [agent.store]
+        command = ["BIN/stages", "fails"]
+        restart = { intensity = 0 }
+        [agent.cache]
+        command = ["BIN/stages", "slow"]
+        ready_timeout = "10m"
+        "#;
+    let done = stage.run(&stage.write("swarm.toml", text)).ended();
+    assert_eq!(done.status, 2, "{}", done.err);
+    assert!(
+        done.err.contains("did not start") && done.err.contains("agent store is given up"),
+        "{}",
+        done.err
+    );
+    assert!(!order(&stage).iter().any(|line| line.starts_with("page")));
+    stage.assert_nothing_left();
+}
+
+/// Goal: the normal end of a significant agent, and no other, ends a swarm of permanent agents well, and in stages. Method: the
+/// first life of the worker fails, the second reads to its end; a source that never ends feeds it.
+#[test]
+fn normal_end_of_a_significant_agent_ends_the_swarm_with_status_0() {
+    let stage = stage!("batch");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        [agent.source]
+        command = ["BIN/numbers", "source", "0"]
+        publishes = ["numbers"]
+        [agent.worker]
+        command = ["BIN/stages", "worker", "1000"]
+        subscribes = ["numbers"]
+        restart = "transient"
+        significant = true
+        [agent.beside]
+        command = ["BIN/stages", "slow"]
+        "#;
+    fs::write(stage.path("let-beside"), "").expect("a file of the stage");
+    let done = stage.run(&stage.write("swarm.toml", text)).ended();
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert!(done.err.contains("agent worker (generation 1) exited with status 1"), "{}", done.err);
+    assert!(done.err.contains("agent worker has done its work and is significant"), "{}", done.err);
+    assert!(done.out.contains("1000 numbers were read"), "{}", done.out);
+    assert!(done.out.contains("sent "), "the source was asked, not killed: {}", done.out);
+    let mut lines = order(&stage);
+    lines.retain(|line| line.starts_with("beside"));
+    assert_eq!(lines, ["beside begins", "beside is ready", "beside ends"]);
+    stage.assert_nothing_left();
+}

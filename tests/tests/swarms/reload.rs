@@ -1,0 +1,221 @@
+//! A swarm is changed while it runs: no number is lost or doubled, and who is not concerned keeps its process.
+
+use rustix::process::Signal;
+use shoal_tests::tapped::{arguments, change, finish, held, let_go, lives, text, until_met, want, write};
+use shoal_tests::{Book, stage, traces};
+
+/// Goal: replicas come and go while numbers flow, each number once, and the others do not notice. Method: while numbers are under way
+/// the swarm is scaled up and down; processes and generations of all others are compared.
+#[test]
+fn replicas_come_and_go_while_numbers_flow_and_nobody_else_notices() {
+    let stage = stage!("scale");
+    let mut shoal = stage.run(&write(&stage, &text("64 KiB", "replicas = 2", 0, "")));
+    shoal.until_ready();
+    let before = lives(&shoal);
+    let mut wanted = 0;
+    for (replicas, all) in [("6", 6), ("1", 1), ("4", 4), ("2", 2)] {
+        wanted += 3000;
+        want(&stage, wanted);
+        until_met(&stage, &mut shoal, wanted - 2900);
+        let report = change(&stage, &["scale", "relay", replicas, "--json"]);
+        assert_eq!(report["outcome"], "applied");
+        assert_eq!(report["plan"]["restart"].as_array().map(Vec::len), Some(0), "{report}");
+        let now = lives(&shoal);
+        assert_eq!(now.keys().filter(|name| name.starts_with("relay.")).count(), all, "{now:?}");
+        for name in ["source", "sink", "relay.1"] {
+            assert_eq!(before[name], now[name], "{name} is not started again");
+        }
+    }
+    let names: Vec<_> = shoal.try_ps().expect("an answer").agents.into_iter().map(|a| a.name).collect();
+    assert_eq!(names, ["source", "relay.1", "relay.2", "sink"], "in the order of the file");
+    finish(&stage, shoal, wanted + 10);
+}
+
+/// Goal: lanes are resized, readers added and removed while numbers flow, none lost, doubled or out of order, and only who is concerned
+/// is started again. Method: one relay, so that order is promised; the sink notes each number in order; several reloads, one by SIGHUP.
+#[test]
+fn lanes_are_resized_and_readers_added_while_numbers_flow_in_order() {
+    let stage = stage!("resize");
+    let notebook = r#"
+        [agent.notebook]
+        command = ["BIN/numbers", "sink", "0"]
+        env = { CHANNEL = "relayed" }
+        subscribes = ["relayed"]
+    "#;
+    let mut shoal = stage.run(&write(&stage, &text("64 KiB", "", 1, "")));
+    shoal.until_ready();
+    let (mut wanted, mut before) = (0, lives(&shoal));
+    let relayed =
+        |text: String| text.replace("[channel.relayed]", "[channel.relayed]\n        capacity = \"8 KiB\"");
+    let steps = [
+        // The file, who is started again, who is new or gone.
+        (text("4 KiB", "", 1, ""), vec!["relay", "source"]),
+        (text("256 KiB", "", 1, ""), vec!["relay", "source"]),
+        (text("256 KiB", "", 1, notebook), vec!["relay"]),
+        (relayed(text("256 KiB", "", 1, notebook)), vec!["notebook", "relay", "sink", "source"]),
+        (relayed(text("256 KiB", "", 1, "")), vec![]),
+    ];
+    for (step, (text, restarted)) in steps.into_iter().enumerate() {
+        wanted += 2000;
+        want(&stage, wanted);
+        until_met(&stage, &mut shoal, wanted - 1900);
+        write(&stage, &text);
+        let report = change(&stage, &["reload", "--json"]);
+        assert_eq!(report["outcome"], "applied", "step {step}: {report}");
+        let now = lives(&shoal);
+        let again = now.keys().filter(|name| before.get(*name).is_some_and(|life| *life != now[*name]));
+        assert_eq!(again.collect::<Vec<_>>(), restarted, "step {step}: {report}");
+        before = now;
+    }
+    assert_eq!(before.keys().collect::<Vec<_>>(), ["relay", "sink", "source"]);
+    assert!(Book::count(&stage.path("notebook")) > 0, "the reader that came and went has read");
+    write(&stage, &relayed(text_with_stop_timeout()));
+    shoal.send(Signal::HUP);
+    shoal.until_said("reload: applied");
+    assert_eq!(lives(&shoal), before, "a setting of the supervisor starts nobody again");
+    finish(&stage, shoal, wanted + 10);
+}
+
+fn text_with_stop_timeout() -> String {
+    text("256 KiB", "stop_timeout = \"9s\"", 1, "")
+}
+
+/// Goal: one process becomes a group and is one again, and each number is met once. Method: what was acknowledged by a cursor goes on as
+/// claims in a table, with numbers under way.
+#[test]
+fn one_reader_becomes_a_group_where_it_stands() {
+    let stage = stage!("group");
+    let mut shoal = stage.run(&write(&stage, &text("16 KiB", "", 0, "")));
+    shoal.until_ready();
+    let mut wanted = 0;
+    for (relays, all) in [("replicas = 3", 3), ("replicas = 9", 9), ("replicas = 1", 1)] {
+        wanted += 2000;
+        want(&stage, wanted);
+        until_met(&stage, &mut shoal, wanted - 1900);
+        write(&stage, &text("16 KiB", relays, 0, ""));
+        let report = change(&stage, &["reload", "--json"]);
+        assert_eq!(report["outcome"], "applied", "{report}");
+        let now = lives(&shoal);
+        assert_eq!(now.keys().filter(|name| name.starts_with("relay")).count(), all, "{now:?}");
+    }
+    finish(&stage, shoal, wanted + 2000);
+}
+
+/// Goal: what is wrong, or only asked for, changes nothing. Method: bad files, a plan only, the same file again; lives are compared.
+#[test]
+fn bad_files_and_dry_runs_change_nothing() {
+    let stage = stage!("nothing");
+    let file = write(&stage, &text("16 KiB", "replicas = 2", 0, ""));
+    let mut shoal = stage.run(&file);
+    shoal.until_ready();
+    let before = lives(&shoal);
+    write(&stage, &text("16 KiB", "replicas = 3", 0, ""));
+    let report = change(&stage, &["reload", "--dry-run", "--json"]);
+    assert_eq!((&report["outcome"], &report["plan"]["start"][0]), (&"planned".into(), &"relay.3".into()));
+    let done = stage.done(&["reload", "--dry-run"]);
+    assert!(
+        done.out.contains("start relay.3\n4 agents keep their processes\nplanned, not applied\n"),
+        "{}",
+        done.out
+    );
+    write(&stage, &text("16 KiB", "replicas = \"three\"", 0, ""));
+    let done = stage.done(&["reload"]);
+    assert_eq!(done.status, 2, "{}{}", done.out, done.err);
+    assert!(done.err.contains("swarm.toml:16") && done.err.contains("replicas"), "{}", done.err);
+    write(&stage, &text("16 KiB", "replicas = 2", 0, "").replace("\"Number\"", "\"Other\""));
+    let done = stage.done(&["reload"]);
+    assert_eq!(done.status, 1, "{}{}", done.out, done.err);
+    assert!(done.err.contains("give the new one another name"), "{}", done.err);
+    for (args, says) in
+        [(["scale", "rely", "2"], "did you mean `relay`"), (["scale", "relay", "1001"], "at most 1000")]
+    {
+        let done = stage.done(&args);
+        assert_eq!(done.status, 1, "{}{}", done.out, done.err);
+        assert!(done.err.contains(says), "{}", done.err);
+    }
+    write(&stage, &text("16 KiB", "replicas = 2", 0, "# only a remark"));
+    assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "unchanged");
+    assert_eq!(lives(&shoal), before);
+    finish(&stage, shoal, 100);
+}
+
+/// Goal: a reload that agents do not make way for is undone, another meanwhile is refused, and nothing is lost. Method: the relay
+/// holds a message and does not stop; it is let go later.
+#[test]
+fn reload_that_nobody_makes_way_for_is_undone_and_another_meanwhile_refused() {
+    let stage = stage!("undone");
+    let mut shoal = held(&stage);
+    let first = stage.start(stage.shoal(&["reload", "--timeout", "1500ms"]));
+    shoal.until_said("reload: restart relay");
+    let second = stage.done(&["scale", "relay", "2"]);
+    assert_eq!(second.status, 1, "{}{}", second.out, second.err);
+    assert!(second.err.contains("another reload is under way"), "{}", second.err);
+    let first = first.ended();
+    assert_eq!(first.status, 1, "{}{}", first.out, first.err);
+    assert!(first.err.contains("nothing is changed"), "{}", first.err);
+    let_go(&stage, &mut shoal);
+    assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied", "and now it is made way for");
+    finish(&stage, shoal, 1000);
+}
+
+/// Goal: replicas are replaced one by one while numbers flow; a command that does not hold is taken back everywhere. Method: another
+/// argument, seen on the processes; then a command that ends with an error, and one that never gets ready.
+#[test]
+fn replicas_are_replaced_one_by_one_and_go_back_from_a_command_that_fails() {
+    let stage = stage!("upgrade");
+    let relays = "replicas = 3\n        ready_timeout = \"2s\"";
+    let mut shoal = stage.run(&write(&stage, &text("64 KiB", relays, 0, "")));
+    shoal.until_ready();
+    let before = lives(&shoal);
+    want(&stage, 5000);
+    until_met(&stage, &mut shoal, 100);
+    let bin = arguments(&mut shoal, "relay.1").split(' ').next().expect("a program").to_owned();
+    let upgrade = |more: &[&str]| {
+        stage.done(&[&["upgrade", "relay", "--prove", "50ms", "--json", "--command"], more].concat())
+    };
+    let done = upgrade(&[&bin, "relay", "second"]);
+    assert_eq!(done.status, 0, "{}{}", done.out, done.err);
+    for replica in 1..=3 {
+        assert!(arguments(&mut shoal, &format!("relay.{replica}")).ends_with("relay second "));
+    }
+    want(&stage, 10_000);
+    until_met(&stage, &mut shoal, 5100);
+    for command in [&["/bin/false"][..], &["/bin/sleep", "1000"], &["/no/such/program"]] {
+        let done = upgrade(command);
+        assert_eq!(done.status, 1, "{command:?}: {}{}", done.out, done.err);
+        let said = if command[0].starts_with("/no") { "command not found" } else { "former command" };
+        assert!(done.err.contains(said), "{command:?}: {}", done.err);
+        for replica in 1..=3 {
+            let is = arguments(&mut shoal, &format!("relay.{replica}"));
+            assert!(is.ends_with("relay second "), "{command:?}: {is}");
+        }
+    }
+    let now = lives(&shoal);
+    assert!(["source", "sink"].iter().all(|name| before[*name] == now[*name]), "{now:?}");
+    finish(&stage, shoal, 10_500);
+}
+
+/// Goal: whoever dies in the middle of a reload, each number is met once and the reload is applied. Method: SIGKILL of all agents in
+/// turn, from outside, while reloads resize lanes to and fro.
+#[test]
+fn agents_killed_in_the_middle_of_reloads_lose_nothing() {
+    let stage = stage!("killed");
+    let file = |numbers: &str| text(numbers, "replicas = 2", 0, "");
+    let mut shoal = stage.run(&write(&stage, &file("16 KiB")));
+    shoal.until_ready();
+    let mut wanted = 0;
+    for (round, size) in ["64 KiB", "8 KiB", "32 KiB", "16 KiB"].into_iter().cycle().take(8).enumerate() {
+        wanted += 1000;
+        want(&stage, wanted);
+        write(&stage, &file(size));
+        let reload = stage.start(stage.shoal(&["reload"]));
+        for name in ["source", "relay.1", "sink", "relay.2"] {
+            let pid = shoal.try_ps().and_then(|r| r.agents.into_iter().find(|a| a.name == name)?.pid);
+            pid.into_iter().for_each(|pid| _ = traces::kill(pid as i32, stage.mark()));
+        }
+        let done = reload.ended();
+        assert_eq!(done.status, 0, "round {round}: {}{}", done.out, done.err);
+    }
+    shoal.until_ready();
+    finish(&stage, shoal, wanted + 100);
+}

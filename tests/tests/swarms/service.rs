@@ -1,0 +1,138 @@
+//! What surrounds a swarm on a host: a service manager that is told how it is, a unit, completions, manual pages.
+
+use shoal_tests::told::Told;
+use shoal_tests::{Stage, stage, traces, until};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn swarm(stage: &Stage) -> PathBuf {
+    stage.write(
+        "swarm.toml",
+        r#"
+        [swarm]
+        name = "NAME"
+        [agent.talker]
+        command = ["BIN/misbehaving", "talks"]
+        [agent.heir]
+        command = ["sh", "-c", "env > heir.env; exec BIN/misbehaving talks"]
+        "#,
+    )
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a UTF-8 path")
+}
+
+/// Goal: a service manager learns all that sd_notify(3) promises. Method: its socket, bound here; a real swarm.
+#[test]
+fn service_manager_is_told_ready_status_watchdog_and_stopping_and_agents_are_not() {
+    let stage = stage!("notify");
+    let mut command = stage.shoal(&["up", text(&swarm(&stage))]);
+    let mut told = Told::by(&mut command, &stage);
+    let mut hear = || told.hear();
+    let mut shoal = stage.start(command);
+    shoal.until_ready();
+    until("READY, a status, and the watchdog fed thrice", || {
+        let told = hear();
+        let fed = told.lines().filter(|line| *line == "WATCHDOG=1").count();
+        (told.contains("READY=1\n") && told.contains("STATUS=2 of 2 agents ready\n") && fed > 2).then_some(())
+    });
+    assert_eq!(hear().matches("READY=1").count(), 1);
+    assert!(!hear().contains("STOPPING"));
+    // A supervisor that is stopped feeds nothing.
+    let supervisor = shoal.supervisor().expect("it runs");
+    let send = |signal| {
+        let pid = rustix::process::Pid::from_raw(supervisor).expect("a number");
+        rustix::process::kill_process(pid, signal).expect("sent");
+    };
+    send(rustix::process::Signal::STOP);
+    until("the supervisor stopped", || (traces::state(supervisor) == Some('T')).then_some(()));
+    let fed = |told: &str| told.matches("WATCHDOG=1").count();
+    let before = fed(&hear());
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(fed(&hear()), before);
+    send(rustix::process::Signal::CONT);
+    until("the watchdog fed again", || (fed(&hear()) > before).then_some(()));
+    let inherited = std::fs::read_to_string(stage.path("heir.env")).expect("the agent's environment");
+    for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC"] {
+        assert!(!inherited.contains(name), "{name} is inherited");
+    }
+    assert_eq!(shoal.stop().status, 0);
+    assert!(hear().contains("STOPPING=1\n"));
+    stage.assert_nothing_left();
+}
+
+/// The checker of units, where there is one.
+fn analyze(unit: &Path) -> Option<(bool, String)> {
+    let checked = Command::new("systemd-analyze").args(["verify", "--man=no"]).arg(unit).output().ok()?;
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    Some((checked.status.success(), said))
+}
+
+#[test]
+fn unit_of_a_swarm_file_is_one_that_systemd_takes() {
+    let stage = stage!("unit");
+    let file = swarm(&stage);
+    let done = stage.done(&["unit", text(&file)]);
+    assert_eq!((done.status, done.err.as_str()), (0, ""));
+    assert!(done.out.contains(&format!(" up {}\n", text(&file))), "{}", done.out);
+    assert!(done.out.contains("Type=notify\n") && done.out.contains("KillMode=mixed\n"), "{}", done.out);
+    let unit = stage.path("shoal-tested.service");
+    std::fs::write(&unit, &done.out).expect("written");
+    if let Some((good, said)) = analyze(&unit) {
+        assert!(good && !said.contains("shoal-tested"), "{said}");
+        // And the checker would say if it were none.
+        std::fs::write(&unit, done.out.replace("Type=notify", "Typ=notify")).expect("written");
+        let (_, said) = analyze(&unit).expect("it ran");
+        assert!(said.contains("Typ"), "{said}");
+    }
+    assert_eq!(stage.done(&["unit", "absent.toml"]).status, 2);
+}
+
+#[test]
+fn template_of_a_unit_is_one_that_systemd_takes() {
+    let stage = stage!("template");
+    let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/shoal@.service");
+    let template = std::fs::read_to_string(template).expect("the template");
+    let unit = stage.path("shoal@tested.service");
+    // The binary of the template need not be installed here.
+    std::fs::write(&unit, template.replace("/usr/local/bin/shoal", "/bin/true")).expect("written");
+    if let Some((good, said)) = analyze(&unit) {
+        assert!(good && !said.contains("shoal@"), "{said}");
+    }
+}
+
+#[test]
+fn completions_offer_the_commands_and_are_what_the_shell_takes() {
+    let stage = stage!("completions");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let done = stage.done(&["completions", shell]);
+        assert_eq!((done.status, done.err.as_str()), (0, ""), "{shell}");
+        for word in ["restart", "doctor", "pause", "completions"] {
+            assert!(done.out.contains(word), "{shell} does not offer {word}");
+        }
+        // Hidden commands are for ourselves.
+        assert!(!done.out.contains("demo-supervisor"), "{shell}");
+    }
+    let script = stage.done(&["completions", "bash"]).out
+        + "\nCOMP_WORDS=(shoal sta) COMP_CWORD=1; _shoal shoal sta shoal; echo \"${COMPREPLY[*]}\"\n";
+    let file = stage.path("completed.sh");
+    std::fs::write(&file, script).expect("written");
+    let Ok(shown) = Command::new("bash").arg(&file).output() else { return };
+    assert_eq!(String::from_utf8_lossy(&shown.stdout).trim(), "status start", "{shown:?}");
+}
+
+#[test]
+fn manual_has_a_page_for_every_command() {
+    let stage = stage!("manual");
+    let page = stage.done(&["man"]);
+    assert_eq!((page.status, page.err.as_str()), (0, ""));
+    assert!(page.out.contains(".TH shoal 1") && page.out.contains("shoal\\-status(1)"), "{}", page.out);
+    let folder = stage.path("man");
+    assert_eq!(stage.done(&["man", "--dir", text(&folder)]).status, 0);
+    for command in ["up", "down", "status", "pause", "resume", "kill", "doctor", "dlq-list", "wait", "unit"] {
+        let page = folder.join(format!("shoal-{command}.1"));
+        assert!(page.exists(), "no page for {command}");
+    }
+    assert!(!folder.join("shoal-bench-peer.1").exists(), "hidden commands have none");
+}

@@ -1,0 +1,233 @@
+//! Standbys: a death is answered by promoting one, nothing is lost or doubled over it, and their own deaths concern nobody.
+
+use rustix::process::Signal;
+use shoal::control::{PsAgent, PsState};
+use shoal_tests::stage::Relayed;
+use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Numbers from a source over a relay to a sink; the relay and the sink have standbys.
+fn numbers(stage: &Stage, count: u64, standbys: u32) -> PathBuf {
+    let standby = &format!("standby = {standbys}");
+    Relayed { count, relay: standby, sink: standby, ..Relayed::default() }.write(stage)
+}
+
+/// Waits until an agent is ready and all its standbys are parked.
+fn until_parked(shoal: &mut Running<'_>, name: &str) -> PsAgent {
+    shoal.until_agent(name, "ready, with its standbys", |agent| {
+        let whole = agent.standbys.len() as u64 == agent.standbys_wanted && agent.standbys_wanted > 0;
+        (agent.state == PsState::Ready && whole).then(|| agent.clone())
+    })
+}
+
+/// Kills an agent and waits until another process is ready in its place, and its standbys are parked.
+fn killed_and_followed(stage: &Stage, shoal: &mut Running<'_>, before: &PsAgent) -> PsAgent {
+    assert!(traces::kill(before.pid.expect("a process") as i32, stage.mark()));
+    shoal.until_agent(&before.name, "followed", |agent| {
+        (agent.pid != before.pid && agent.generation > before.generation).then_some(())
+    });
+    until_parked(shoal, &before.name)
+}
+
+/// The sink has noted every number below `count` once, in order, and nobody has seen anything else.
+fn assert_all_arrived(stage: &Stage, count: u64) {
+    assert_eq!(stage.violations(), "");
+    let noted = Book::read(&stage.path("sink")).expect("the sink's book");
+    assert_eq!(noted.len() as u64, count);
+    assert!(noted.iter().zip(0..).all(|(noted, due)| *noted == due), "every number once, in order");
+}
+
+/// The sink has come further than before.
+fn until_further(stage: &Stage, before: u64) {
+    until("more numbers in the sink's book", || (Book::count(&stage.path("sink")) > before).then_some(()));
+}
+
+#[test]
+fn dead_agent_is_followed_by_the_process_that_stood_by() {
+    // Goal: a death is answered by a process that existed before it. Method: the pids of `shoal ps` before and after a SIGKILL.
+    let stage = stage!("standby");
+    let file = numbers(&stage, 0, 1);
+    let mut shoal = stage.run(&file);
+    for name in ["relay", "sink", "relay"] {
+        let before = until_parked(&mut shoal, name);
+        let after = killed_and_followed(&stage, &mut shoal, &before);
+        assert_eq!(after.pid, before.standbys.first().copied(), "the standby of {name} is the agent now");
+        assert_ne!(after.standbys, before.standbys, "it has a standby of its own");
+        assert!(after.generation > before.generation);
+        assert_eq!(after.restarts, before.restarts + 1);
+        let met = Book::count(&stage.path("sink"));
+        until_further(&stage, met);
+    }
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert_eq!(stage.violations(), "");
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn storm_of_kills_among_agents_and_standbys_loses_and_doubles_nothing() {
+    // Goal: exactly once over promotions. Method: SIGKILL at random moments to agents and standbys alike, until 60 deaths were
+    // answered by a standby; then the source is let end, and the sink's book must hold every number once, in order.
+    let stage = stage!("standby-storm");
+    let file = numbers(&stage, 0, 2);
+    let mut shoal = stage.run(&file);
+    let mut chance = Chance::seeded();
+    until_parked(&mut shoal, "relay");
+    let (mut stood_by, mut promoted) = (BTreeSet::new(), BTreeSet::new());
+    while promoted.len() < 60 {
+        let Some(report) = shoal.try_ps() else { continue };
+        let victims = report.agents.iter().filter(|agent| agent.standbys_wanted > 0);
+        for agent in victims {
+            stood_by.extend(agent.standbys.iter().copied());
+            promoted.extend(agent.pid.filter(|pid| stood_by.contains(pid)));
+        }
+        let all: Vec<u32> = report
+            .agents
+            .iter()
+            // More often the active one than one of its standbys.
+            .flat_map(|agent| [agent.pid, agent.pid, agent.standbys.first().copied()])
+            .flatten()
+            .collect();
+        let victim = all[chance.below(all.len() as u64) as usize];
+        std::thread::sleep(chance.time(Duration::from_millis(4)));
+        let met = Book::count(&stage.path("sink"));
+        traces::kill(victim as i32, stage.mark());
+        if chance.below(4) == 0 {
+            until_further(&stage, met);
+        }
+    }
+    for name in ["source", "relay", "sink"] {
+        shoal.pid_of(name);
+    }
+    let met = Book::count(&stage.path("sink"));
+    until_further(&stage, met);
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    let sent = done.out.lines().rev().find_map(|line| line.rsplit_once("sent ")?.1.trim().parse().ok());
+    assert_all_arrived(&stage, sent.expect("the source says how many it sent"));
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn standby_that_dies_while_it_is_promoted_leaves_everything_as_it_was() {
+    // Goal: a promotion can fail at its worst moment. Method: the standby is stopped, so that it cannot answer; the agent is
+    // killed; once the standby is the agent's process, it is killed too.
+    let stage = stage!("standby-promoted");
+    let file = numbers(&stage, 20_000, 1);
+    fs::write(stage.path("hold-relay"), "").expect("a hold");
+    let mut shoal = stage.run(&file);
+    for _ in 0..3 {
+        let before = until_parked(&mut shoal, "relay");
+        let standby = before.standbys[0];
+        assert!(traces::send(standby as i32, stage.mark(), Signal::STOP));
+        assert!(traces::kill(before.pid.expect("a process") as i32, stage.mark()));
+        shoal.until_agent("relay", "being promoted", |agent| {
+            (agent.pid == Some(standby) && agent.state == PsState::Starting).then_some(())
+        });
+        assert!(traces::kill(standby as i32, stage.mark()));
+        let after = until_parked(&mut shoal, "relay");
+        assert!(after.generation > before.generation + 1, "the promoted one used a generation up");
+    }
+    fs::remove_file(stage.path("hold-relay")).expect("no hold");
+    let done = shoal.ended();
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert_all_arrived(&stage, 20_000);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn death_of_a_standby_disturbs_nobody_and_is_made_good() {
+    // Goal: an agent does not notice what happens to its standbys. Method: SIGKILL to them; the agent keeps process and generation.
+    let stage = stage!("standby-killed");
+    let file = numbers(&stage, 0, 2);
+    let mut shoal = stage.run(&file);
+    let before = until_parked(&mut shoal, "sink");
+    let mut killed = BTreeSet::new();
+    for _ in 0..4 {
+        let now = until_parked(&mut shoal, "sink");
+        assert_eq!((now.pid, now.generation, now.restarts), (before.pid, before.generation, before.restarts));
+        assert!(now.standbys.iter().all(|pid| !killed.contains(pid)));
+        killed.insert(now.standbys[1]);
+        assert!(traces::kill(now.standbys[1] as i32, stage.mark()));
+        shoal.until_agent("sink", "without the dead standby", |agent| {
+            (!agent.standbys.contains(&now.standbys[1])).then_some(())
+        });
+    }
+    assert!(shoal.err().contains("a standby of agent sink (generation"), "{}", shoal.err());
+    // Generation numbers were used up by the dead: the next life jumps over them.
+    let now = until_parked(&mut shoal, "sink");
+    let after = killed_and_followed(&stage, &mut shoal, &now);
+    assert_eq!(after.pid, Some(now.standbys[0]));
+    let met = Book::count(&stage.path("sink"));
+    until_further(&stage, met);
+    assert_eq!(shoal.stop().status, 0);
+    assert_eq!(stage.violations(), "");
+    stage.assert_nothing_left();
+}
+
+/// Segments that a process maps.
+fn segments(pid: u32) -> usize {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    maps.lines().filter(|line| line.contains("shoal-segment")).count()
+}
+
+#[test]
+fn parked_standby_holds_no_memory_of_peers_that_died_meanwhile() {
+    // Goal: a standby that waits for long stays small. Method: its peers die forty times; the segments that it maps are counted.
+    let stage = stage!("standby-parked");
+    let file = numbers(&stage, 0, 1);
+    let mut shoal = stage.run(&file);
+    let parked = until_parked(&mut shoal, "sink").standbys[0];
+    let mut relay = until_parked(&mut shoal, "relay");
+    for _ in 0..40 {
+        relay = killed_and_followed(&stage, &mut shoal, &relay);
+        let met = Book::count(&stage.path("sink"));
+        until_further(&stage, met);
+    }
+    assert_eq!(until_parked(&mut shoal, "sink").standbys, [parked]);
+    // Its own, the living relay's, its standby's, and perhaps one that died just now.
+    until("a standby that maps no dead relays", || (segments(parked) <= 4).then_some(()));
+    assert!(relay.generation > 40);
+    assert_eq!(shoal.stop().status, 0);
+    assert_eq!(stage.violations(), "");
+    stage.assert_nothing_left();
+}
+
+/// How many descriptors a process has open.
+fn descriptors(pid: i32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn two_hundred_deaths_leave_no_descriptor_and_no_memory_behind() {
+    // Goal: a supervisor does not grow with the deaths that it answers. Method: SIGKILL two hundred times to a relay with a standby;
+    // its descriptors and the segments that it maps are counted before and after, each time when all is at rest.
+    let stage = stage!("standby-growth");
+    let file = numbers(&stage, 0, 1);
+    let mut shoal = stage.run(&file);
+    let supervisor = shoal.pid();
+    let mut relay = until_parked(&mut shoal, "relay");
+    until_parked(&mut shoal, "sink");
+    // A few deaths bring everything to its usual height.
+    for _ in 0..10 {
+        relay = killed_and_followed(&stage, &mut shoal, &relay);
+    }
+    let met = Book::count(&stage.path("sink"));
+    until_further(&stage, met);
+    let most = (descriptors(supervisor) + 8, segments(supervisor as u32) + 2);
+    for _ in 0..200 {
+        relay = killed_and_followed(&stage, &mut shoal, &relay);
+    }
+    let met = Book::count(&stage.path("sink"));
+    until_further(&stage, met);
+    until("descriptors and maps as before", || {
+        let now = (descriptors(supervisor), segments(supervisor as u32));
+        (now.0 <= most.0 && now.1 <= most.1).then_some(())
+    });
+    assert_eq!(shoal.stop().status, 0);
+    assert_eq!(stage.violations(), "");
+    stage.assert_nothing_left();
+}

@@ -1,0 +1,366 @@
+//! A swarm in the background: `up -d`, `status`, `wait`, `kill --signal`, `down`, and what each says by its exit status.
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use shoal_tests::{Done, Stage, stage, traces, until};
+use std::path::PathBuf;
+
+/// One plain agent that prints, and two replicas of a reader.
+fn swarm(stage: &Stage) -> PathBuf {
+    stage.write(
+        "swarm.toml",
+        r#"
+        [swarm]
+        name = "NAME"
+        [channel.tasks]
+        message = "Task"
+        [agent.talker]
+        command = ["BIN/misbehaving", "talks"]
+        restart = { policy = "permanent", intensity = 10000, period = "1s", backoff = "1ms..5ms" }
+        [agent.lister]
+        command = ["BIN/misbehaving", "publishes"]
+        publishes = ["tasks"]
+        [agent.worker]
+        command = ["BIN/misbehaving", "subscribes"]
+        replicas = 2
+        subscribes = ["tasks"]
+        "#,
+    )
+}
+
+fn path(file: &std::path::Path) -> &str {
+    file.to_str().expect("a UTF-8 path")
+}
+
+/// Starts a swarm file in the background; its log lies on the stage.
+fn up(stage: &Stage, file: &std::path::Path) -> Done {
+    let log = stage.path("up.log");
+    stage.done(&["up", "-d", "--log", path(&log), path(file)])
+}
+
+fn object(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("no JSON object: {error}: {text}"))
+}
+
+/// What one command prints with `--json`, and its status.
+fn asked(stage: &Stage, args: &[&str]) -> (i32, Value) {
+    let done = stage.done(&[args, &["--json"]].concat());
+    (done.status, object(&done.out))
+}
+
+/// The session of process `pid`; 0 if its leader is outside our pid namespace, as ours may be in a container.
+fn session(pid: &str) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("its state");
+    let after_name = stat.rsplit_once(')').expect("a name in brackets").1;
+    after_name.split_whitespace().nth(3).expect("a session").parse().expect("a number")
+}
+
+/// Ends a stage's swarm, and sees that nothing of it is left.
+fn down(stage: &Stage) {
+    let done = stage.done(&["down"]);
+    assert_eq!((done.status, done.err.as_str()), (0, ""), "{}", done.out);
+    assert!(done.out.starts_with(&format!("swarm `{}` is down\n", stage.name())), "{}", done.out);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn swarm_in_the_background_is_ready_when_up_returns_and_gone_when_down_returns() {
+    let stage = stage!("background");
+    let done = up(&stage, &swarm(&stage));
+    assert_eq!((done.status, done.err.as_str()), (0, ""));
+    assert!(
+        done.out.starts_with(&format!("swarm `{}` is up: 4 agents ready, process ", stage.name())),
+        "{}",
+        done.out
+    );
+    let (status, report) = asked(&stage, &["status", "--over", "0"]);
+    let states: Vec<_> = report["agents"]
+        .as_array()
+        .expect("agents")
+        .iter()
+        .map(|a| a["state"].as_str().unwrap_or_default())
+        .collect();
+    assert_eq!((status, states), (0, vec!["ready"; 4]), "{report}");
+    assert_eq!(report["health"], "healthy");
+    // It has a session of its own: the terminal's signals do not reach it.
+    let its = session(&report["pid"].to_string());
+    assert_ne!(its, 0, "the session of a process outside");
+    assert_ne!(its, session("self"));
+    down(&stage);
+    // What the supervisor said is kept; what agents said never was in it.
+    let log = std::fs::read_to_string(stage.path("up.log")).expect("the log");
+    assert!(!log.contains("talker begins"), "{log}");
+}
+
+#[test]
+fn up_without_d_runs_in_the_foreground_until_a_signal() {
+    let stage = stage!("foreground");
+    let file = swarm(&stage);
+    let mut shoal = stage.start(stage.shoal(&["up", path(&file)]));
+    shoal.until_ready();
+    shoal.until_said("talker | talker begins");
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn start_that_fails_is_told_with_its_reason_and_undone() {
+    let stage = stage!("fails");
+    let good = std::fs::read_to_string(swarm(&stage)).expect("read");
+    let log = stage.path("up.log");
+    for (broken, said) in [
+        (good.replace("misbehaving\", \"talks", "misbehaving\", \"exits"), "I have no configuration"),
+        (good.replace("misbehaving\", \"talks", "absent"), "no such command"),
+        (good.replace("replicas", "replicsa"), "replicsa"),
+    ] {
+        let file = stage.write("broken.toml", &broken);
+        let done = up(&stage, &file);
+        let told = done.err.clone() + &std::fs::read_to_string(&log).unwrap_or_default();
+        assert_eq!((done.status, done.out.as_str()), (2, ""), "{}", done.err);
+        assert!(done.err.contains(said) || told.contains("exited with status 3"), "{said:?}: {told}");
+        stage.assert_nothing_left();
+    }
+}
+
+#[test]
+fn start_that_takes_too_long_is_stopped() {
+    let stage = stage!("late");
+    let text = std::fs::read_to_string(swarm(&stage)).expect("read").replace("\"talks\"", "\"never-ready\"");
+    let file = stage.write("late.toml", &text);
+    let log = stage.path("up.log");
+    let done = stage.done(&["up", "-d", "--timeout", "300ms", "--log", path(&log), path(&file)]);
+    assert_eq!((done.status, done.out.as_str()), (2, ""), "{}", done.err);
+    assert!(done.err.contains("not all ready within 300ms"), "{}", done.err);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn second_start_of_the_same_swarm_is_refused_and_harms_nothing() {
+    let stage = stage!("twice");
+    let file = swarm(&stage);
+    assert_eq!(up(&stage, &file).status, 0);
+    let done = up(&stage, &file);
+    assert_eq!(done.status, 2);
+    assert!(done.err.contains("is running already (process "), "{}", done.err);
+    assert_eq!(stage.done(&["status"]).status, 0);
+    down(&stage);
+}
+
+#[test]
+fn log_lies_beside_the_runtime_folder_unless_told_otherwise() {
+    let stage = stage!("log");
+    let done = stage.done(&["up", "-d", "--json", path(&swarm(&stage))]);
+    assert_eq!(done.status, 0, "{}", done.err);
+    let report = object(&done.out);
+    let log = PathBuf::from(report["log"].as_str().expect("a path"));
+    assert_eq!(log, stage.path("run").join("shoal").join(format!("{}.log", stage.name())));
+    assert_eq!((report["agents"].as_u64(), report["swarm"].as_str()), (Some(4), Some(stage.name())));
+    assert_eq!(stage.done(&["down"]).status, 0);
+    std::fs::remove_file(&log).expect("the log outlives the run");
+    std::fs::remove_dir(log.parent().expect("a folder")).expect("nothing else is left");
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn status_tells_a_swarm_that_is_degraded_or_not_running_by_its_exit_status() {
+    let stage = stage!("status");
+    for args in [&["status"][..], &["down"], &["wait"], &["status", "--swarm", "absent"]] {
+        let done = stage.done(args);
+        assert_eq!((done.status, done.out.as_str()), (3, ""), "{args:?}: {}", done.err);
+        assert!(done.err.contains("running"), "{}", done.err);
+    }
+    assert_eq!(stage.done(&["wait", "--ended"]).status, 0, "it has ended");
+    // The talker may not die, so a death is the last.
+    let text =
+        std::fs::read_to_string(swarm(&stage)).expect("read").replace("intensity = 10000", "intensity = 0");
+    assert_eq!(up(&stage, &stage.write("once.toml", &text)).status, 0);
+    let (status, report) = asked(&stage, &["status", "--over", "0"]);
+    assert_eq!((status, report["agents"][0]["last_crash"].is_null()), (0, true));
+    let pid = report["agents"][0]["pid"].as_i64().expect("a process") as i32;
+    kill_process(Pid::from_raw(pid).expect("a process"), Signal::ABORT).expect("killed");
+    let report = until("the talker given up", || {
+        let (status, report) = asked(&stage, &["status", "--over", "0"]);
+        (report["agents"][0]["state"] == "failed").then_some((status, report))
+    });
+    assert_eq!((report.0, &report.1["health"]), (1, &Value::from("degraded")));
+    assert_eq!(report.1["agents"][0]["last_crash"]["how"], "was killed by SIGABRT");
+    assert_eq!(stage.done(&["status", "worker"]).status, 0, "of the workers there is nothing to say");
+    let done = stage.done(&["status"]);
+    assert!(done.out.contains("3 ready, 1 failed") && done.out.contains("SIGABRT"), "{}", done.out);
+    assert_eq!(stage.done(&["status", "tlaker"]).status, 2);
+    // One that is given up does not get ready.
+    let done = stage.done(&["wait", "talker"]);
+    assert_eq!(done.status, 1, "{}", done.out);
+    assert!(done.err.contains("given up"), "{}", done.err);
+    let (status, report) = asked(&stage, &["down"]);
+    assert_eq!((status, &report["failed"][0]), (0, &Value::from("talker")));
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn wait_ends_when_agents_are_ready_or_have_ended_and_gives_up_in_time() {
+    let stage = stage!("wait");
+    assert_eq!(up(&stage, &swarm(&stage)).status, 0);
+    assert_eq!(stage.done(&["wait"]).status, 0, "all are ready");
+    let done = stage.done(&["wait", "--ended", "--timeout", "50ms", "talker"]);
+    assert_eq!(done.status, 1, "{}", done.out);
+    assert!(done.err.contains("is not ended after 50ms"), "{}", done.err);
+    // One waits for the end of an agent, one for that of the swarm.
+    let agent = stage.start(stage.shoal(&["wait", "--ended", "--json", "worker"]));
+    let swarm = stage.start(stage.shoal(&["wait", "--ended"]));
+    assert_eq!(stage.done(&["stop", "worker"]).status, 0);
+    let done = agent.ended();
+    assert_eq!(
+        (done.status, &object(&done.out)["agents"]),
+        (0, &serde_json::json!(["worker.1", "worker.2"]))
+    );
+    assert_eq!(stage.done(&["wait", "lister"]).status, 0);
+    assert_eq!(stage.done(&["down"]).status, 0);
+    assert_eq!(swarm.ended().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn kill_sends_the_signal_that_is_asked_for() {
+    let stage = stage!("signals");
+    assert_eq!(up(&stage, &swarm(&stage)).status, 0);
+    let pid = |name: &str| {
+        let (_, report) = asked(&stage, &["ps"]);
+        let agents = report["agents"].as_array().expect("agents").clone();
+        let agent = agents.into_iter().find(|a| a["name"] == name).expect("the agent");
+        (agent["pid"].as_i64(), agent["generation"].as_u64())
+    };
+    let (first, _) = pid("worker.1");
+    for (signal, said) in [("0", "no signal"), ("TREM", "no signal"), ("64", "no signal")] {
+        let done = stage.done(&["kill", "--signal", signal, "worker.1"]);
+        assert_eq!(done.status, 2, "{signal}");
+        assert!(done.err.contains(said), "{}", done.err);
+    }
+    let done = stage.done(&["kill", "--signal", "STOP", "worker.1"]);
+    assert_eq!((done.status, done.out.as_str()), (0, "worker.1 sent signal 19 (1 of 1)\n"), "{}", done.err);
+    let state =
+        || std::fs::read_to_string(format!("/proc/{}/stat", first.expect("a process"))).unwrap_or_default();
+    until("the worker stopped", || state().contains(") T ").then_some(()));
+    let (status, report) = asked(&stage, &["kill", "--signal", "18", "worker.1"]);
+    assert_eq!((status, &report["agents"]), (0, &serde_json::json!(["worker.1"])));
+    until("the worker continued", || (!state().contains(") T ")).then_some(()));
+    assert_eq!(pid("worker.1"), (first, Some(1)), "it lives");
+    // SIGKILL by name is the whole tree's, as without a name.
+    assert_eq!(stage.done(&["kill", "--signal", "sigkill", "all"]).out, "all killed (4 of 4)\n");
+    until("all started again", || (pid("talker").1 >= Some(2)).then_some(()));
+    assert_eq!(stage.done(&["wait"]).status, 0);
+    down(&stage);
+}
+
+#[test]
+fn down_kills_what_does_not_end_in_time_and_counts_what_was_not_read() {
+    let stage = stage!("late-end");
+    let file = stage.write(
+        "deaf.toml",
+        r#"
+        [swarm]
+        name = "NAME"
+        [agent.deaf]
+        command = ["BIN/misbehaving", "deaf"]
+        stop_timeout = "10m"
+        "#,
+    );
+    assert_eq!(up(&stage, &file).status, 0);
+    let (status, report) = asked(&stage, &["down", "--timeout", "200ms"]);
+    assert_eq!((status, &report["killed"]), (1, &Value::from(true)), "{report}");
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn down_says_what_nobody_read() {
+    let stage = stage!("unread");
+    // The relay holds its first message for ever, and is killed with the others unread.
+    std::fs::write(stage.path("hold-stuck"), "").expect("written");
+    let file = stage.write(
+        "unread.toml",
+        r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        [channel.relayed]
+        message = "Number"
+        [agent.source]
+        command = ["BIN/numbers", "source", "20"]
+        publishes = ["numbers"]
+        [agent.stuck]
+        command = ["BIN/numbers", "relay"]
+        subscribes = ["numbers"]
+        publishes = ["relayed"]
+        stop_timeout = "300ms"
+        [agent.reader]
+        command = ["BIN/numbers", "sink", "1"]
+        subscribes = ["relayed"]
+        "#,
+    );
+    assert_eq!(up(&stage, &file).status, 0);
+    until("twenty messages sent", || {
+        let (_, report) = asked(&stage, &["ps"]);
+        (report["agents"][0]["sent"] == 20).then_some(())
+    });
+    let (status, report) = asked(&stage, &["down"]);
+    let unread = &report["unread"][0];
+    assert_eq!(
+        (status, &unread["agent"], &unread["channel"]),
+        (0, &Value::from("stuck"), &Value::from("numbers"))
+    );
+    assert!(unread["count"].as_u64() == Some(20), "{report}");
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn orders_and_logs_print_objects_when_asked_for() {
+    let stage = stage!("json");
+    let file = swarm(&stage);
+    let (status, checked) = asked(&stage, &["check", path(&file)]);
+    assert_eq!(
+        (status, &checked["processes"], &checked["warnings"]),
+        (0, &Value::from(4), &serde_json::json!([]))
+    );
+    assert_eq!(checked["channels"][0]["subscribers"], serde_json::json!(["worker"]));
+    let (status, refused) = asked(&stage, &["check", "absent.toml"]);
+    assert_eq!((status, refused["error"].is_string()), (2, true));
+    assert_eq!(up(&stage, &file).status, 0);
+    for (order, name) in
+        [("stop", "worker.2"), ("start", "worker.2"), ("restart", "talker"), ("kill", "lister")]
+    {
+        let (status, done) = asked(&stage, &[order, name]);
+        assert_eq!(
+            (status, &done["agents"], &done["swarm"]),
+            (0, &serde_json::json!([name]), &Value::from(stage.name()))
+        );
+    }
+    let done = until("both lines of the talker", || {
+        let done = stage.done(&["logs", "--json", "talker"]);
+        (done.out.lines().count() >= 3).then_some(done)
+    });
+    let first = object(done.out.lines().next().expect("a line"));
+    assert_eq!(
+        (&first["agent"], &first["stream"], &first["text"]),
+        (&Value::from("talker"), &Value::from("out"), &Value::from("talker begins"))
+    );
+    assert!(first["time"].as_str().is_some_and(|time| time.ends_with('Z')), "{first}");
+    down(&stage);
+}
+
+#[test]
+fn sigterm_to_the_process_that_up_names_ends_the_swarm_in_order() {
+    let stage = stage!("term");
+    let log = stage.path("up.log");
+    let done = stage.done(&["up", "-d", "--json", "--log", path(&log), path(&swarm(&stage))]);
+    let pid = object(&done.out)["pid"].as_i64().expect("a process") as i32;
+    let pidfd = rustix::process::pidfd_open(
+        Pid::from_raw(pid).expect("a process"),
+        rustix::process::PidfdFlags::empty(),
+    );
+    let pidfd = pidfd.expect("it lives");
+    rustix::process::pidfd_send_signal(&pidfd, Signal::TERM).expect("signalled");
+    until("the end of every process", || traces::marked(stage.mark()).is_empty().then_some(()));
+    stage.assert_nothing_left();
+    assert!(std::fs::read_to_string(&log).expect("the log").contains("stopping"), "in order");
+}
