@@ -1,4 +1,4 @@
-//! The only file that names atomics: core's, or loom's under `--cfg loom`.
+//! The only file that names atomics: core's, or loom's with the feature `loom`.
 //!
 //! Every shared word is an `AtomicU64`, so that one model covers all of them. Every ordering that is stronger than Relaxed
 //! has a [`Site`], so that `scripts/loom --weakened` can take them away one by one and see a model fail.

@@ -2,7 +2,6 @@
 //!
 //! The code under test is the crate's own; only words, bytes and doorbells are loom's. A deadlock is a lost wake-up. Run by
 //! `scripts/loom`; `scripts/loom --weakened` takes every ordering away once and demands that a model fails.
-#![cfg(loom)]
 
 mod group;
 mod handover;
