@@ -4,9 +4,11 @@
 use rustix::process::Signal;
 use shoal::control::{PsAgent, PsReport, PsState};
 use shoal_tests::stage::Relayed;
+use shoal_tests::tapped::arguments;
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -342,6 +344,83 @@ fn changed_file_ends_the_zygote_that_it_leaves_without_sense() {
     let met = Book::count(&stage.path("sink"));
     until_further(&stage, met);
     assert_whole_at_the_end(&stage, shoal);
+}
+
+#[test]
+fn upgrade_of_forked_agents_leaves_nobody_forked_of_the_former_program_and_a_reload_goes_back() {
+    // Goal: nobody is forked of a program that was replaced. Method: each life says who had initialised it; the command gets another
+    // argument by an upgrade, a replica is killed, and a reload goes by the file again.
+    let stage = stage!("prefork-upgrade");
+    let mut shoal = stage.run(&numbers(&stage, 0));
+    until_whole(&mut shoal);
+    let first = until_forked(&mut shoal, "relay.1").1;
+    let bin = arguments(&mut shoal, "relay.1").split(' ').next().expect("a program").to_owned();
+    let done = stage.done(&["upgrade", "relay", "--prove", "50ms", "--command", &bin, "relay", "second"]);
+    assert_eq!(done.status, 0, "{}{}", done.out, done.err);
+    let made = |pid: u32| lives(&stage).into_iter().rfind(|life| life.pid == pid).expect("its word").made.0;
+    until("the end of the former zygote", || traces::state(first as i32).is_none().then_some(()));
+    for name in ["relay.1", "relay.2", "relay.3"] {
+        let pid = shoal.pid_of(name) as u32;
+        assert_eq!(made(pid), pid, "{name} was started by the new command");
+        assert!(arguments(&mut shoal, name).ends_with("relay second "), "{name}");
+    }
+    let again = |shoal: &mut Running<'_>, name: &str, words: &str| {
+        until("a fork", || {
+            let pid = killed_and_followed(&stage, shoal, name);
+            assert!(arguments(shoal, name).ends_with(words), "{name} {words}");
+            (made(pid) != pid).then_some(())
+        });
+    };
+    again(&mut shoal, "relay.2", "relay second ");
+    let done = stage.done(&["reload"]);
+    assert_eq!(done.status, 0, "{}{}", done.out, done.err);
+    for name in ["relay.1", "relay.2", "relay.3"] {
+        again(&mut shoal, name, "relay ");
+    }
+    let met = Book::count(&stage.path("sink"));
+    until_further(&stage, met);
+    assert_whole_at_the_end(&stage, shoal);
+}
+
+#[test]
+fn forks_of_another_user_are_that_users_and_end_with_the_supervisors_keeper() {
+    // Goal: a fork has the user of its zygote, and is not forgotten at the end, though the kernel forgets whose death ends a process that
+    // changes its user. Method: what the kernel says of each process; a kill of one; then of the process that was started.
+    if !rustix::process::geteuid().is_root() {
+        return; // the file is refused then: `agent_runs_as_the_user_that_the_file_names_and_dies_with_its_supervisor`
+    }
+    let stage = stage!("prefork-user");
+    // Agents of that user write there, too.
+    fs::set_permissions(stage.path("."), fs::Permissions::from_mode(0o777)).expect("opened to all");
+    let relay = &format!("replicas = 2\n{FORKED}\nuser = \"12345\"\nuser_group = \"54321\"");
+    for note in ["init", "lives", "order", "violations"] {
+        fs::write(stage.path(note), "").expect("a page");
+        fs::set_permissions(stage.path(note), fs::Permissions::from_mode(0o666)).expect("opened to all");
+    }
+    let mut shoal = stage.run(&Relayed { relay, ways: 0, ..Relayed::default() }.write(&stage));
+    let (_, zygote) = until_forked(&mut shoal, "relay.1");
+    shoal.until_ready();
+    killed_and_followed(&stage, &mut shoal, "relay.2");
+    let ids = |pid: u32| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+        let of = |key: &str| {
+            status.lines().find_map(|line| line.strip_prefix(key)?.split('\t').nth(1)?.parse().ok())
+        };
+        (of("Uid:"), of("Gid:"))
+    };
+    for pid in [zygote, shoal.pid_of("relay.1") as u32, shoal.pid_of("relay.2") as u32] {
+        assert_eq!(ids(pid), (Some(12345), Some(54321)), "process {pid}");
+    }
+    until("a fork of that user", || {
+        let pid = killed_and_followed(&stage, &mut shoal, "relay.1");
+        let life = lives(&stage).into_iter().rfind(|life| life.pid == pid).expect("its word");
+        (life.made.0 != pid && ids(pid) == (Some(12345), Some(54321))).then_some(())
+    });
+    let met = Book::count(&stage.path("sink"));
+    until_further(&stage, met);
+    shoal.send(Signal::KILL);
+    assert_eq!(shoal.ended().status, 128 + 9);
+    stage.until_no_process();
 }
 
 /// Goal: zygotes, forks that wait and forks at work are gone with the keeper, and with the guard. Method: SIGKILL of each while numbers flow.
