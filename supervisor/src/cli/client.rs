@@ -101,7 +101,10 @@ impl Client {
 
     /// Asks; `await_answer` waits for the answer.
     pub(super) fn tell(&mut self, request: &Request) -> Result<(), Failure> {
-        let mut line = serde_json::to_vec(request).map_err(|error| Failure::failed(error.to_string()))?;
+        let untold = |error| {
+            Failure::bad_input(format!("this cannot be asked of swarm `{}`: {error}", self.swarm.name))
+        };
+        let mut line = serde_json::to_vec(request).map_err(untold)?;
         line.push(b'\n');
         self.stream.get_mut().write_all(&line).map_err(|_| self.ended())
     }

@@ -261,7 +261,11 @@ impl Client {
     }
 
     fn answer(&mut self, response: &Response) -> Result<(), Cut> {
-        let line = serde_json::to_vec(response).map_err(|_| Cut::Gone)?;
+        // An answer that has no JSON names a path that is not UTF-8: that is told instead.
+        let told = |error: serde_json::Error| {
+            serde_json::to_vec(&Response::Error { text: format!("the answer cannot be told: {error}") })
+        };
+        let line = serde_json::to_vec(response).or_else(told).map_err(|_| Cut::Gone)?;
         if self.unsent.len() + line.len() > UNSENT_BYTES_MAX {
             return Err(Cut::Misbehaved);
         }

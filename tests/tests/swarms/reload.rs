@@ -3,6 +3,9 @@
 use rustix::process::Signal;
 use shoal_tests::tapped::{arguments, change, finish, held, let_go, lives, text, until_met, want, write};
 use shoal_tests::{Book, stage, traces};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
 /// Goal: replicas come and go while numbers flow, each number once, and the others do not notice. Method: while numbers are under way
 /// the swarm is scaled up and down; processes and generations of all others are compared.
@@ -218,4 +221,39 @@ fn agents_killed_in_the_middle_of_reloads_lose_nothing() {
     }
     shoal.until_ready();
     finish(&stage, shoal, wanted + 100);
+}
+
+/// Goal: a path that no successor of the supervisor could be told of is refused, whichever way it comes, and the swarm goes on. Method: a
+/// swarm whose file lies in a folder with a name in Latin-1; it is reloaded by name and without, scaled, and has each number once.
+#[test]
+fn file_whose_path_is_not_utf_8_is_refused_by_reload_and_scale_and_nothing_changes() {
+    let stage = stage!("latin");
+    let folder = stage.path("run").parent().expect("a folder").join(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&folder).expect("a folder");
+    let told = write(&stage, &text("16 KiB", "replicas = 2", 0, ""));
+    let file = folder.join("swarm.toml");
+    fs::copy(told, &file).expect("a swarm file");
+    let mut run = stage.shoal(&["run"]);
+    run.arg(&file);
+    let mut shoal = stage.start(run);
+    shoal.until_ready();
+    let before = lives(&shoal);
+    let changed = text("16 KiB", "replicas = 3\n        stop_timeout = \"9s\"", 0, "");
+    fs::copy(write(&stage, &changed), &file).expect("a swarm file");
+    let mut by_name = stage.shoal(&["reload"]);
+    by_name.arg(&file);
+    let orders = [
+        // What cannot be asked at all is bad input; what cannot be answered, or done, is a failure.
+        (by_name, 2, "this cannot be asked of swarm"),
+        (stage.shoal(&["reload"]), 1, "the answer cannot be told"),
+        (stage.shoal(&["scale", "relay", "3"]), 1, "a successor of the supervisor could not be told"),
+    ];
+    for (order, status, said) in orders {
+        let done = stage.finish(order);
+        assert_eq!(done.status, status, "{said}: {}{}", done.out, done.err);
+        assert!(done.err.contains(said) && done.err.contains("invalid UTF-8"), "{said}: {}", done.err);
+    }
+    shoal.until_ready();
+    assert_eq!(lives(&shoal).keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    finish(&stage, shoal, 1000);
 }
