@@ -438,6 +438,8 @@ fn what_is_told(old: &Agent, new: &Agent) -> String {
         ("prefork", old.prefork != new.prefork),
         ("max_attempts", old.max_attempts != new.max_attempts),
         ("restart policy", old.restart.policy != new.restart.policy),
+        ("standby", old.standby != new.standby),
+        ("confinement", old.confinement != new.confinement),
     ];
     let keys: Vec<&str> = changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect();
     if keys.is_empty() {

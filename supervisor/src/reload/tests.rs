@@ -160,6 +160,67 @@ fn command_and_settings_concern_their_agent_alone() {
     assert_eq!(plan.kept, 3);
 }
 
+/// Whatever a line adds to an agent's table is seen: it is started again, or told of a new setting.
+#[test]
+fn each_key_of_an_agent_that_changes_starts_it_again_or_is_a_setting_that_is_named() {
+    let side = Side::first(&wordcount(2, ""));
+    let of = |line: &str| {
+        let other = wordcount(2, "").replace("[agent.lister]\n", &format!("[agent.lister]\n{line}\n"));
+        let next = side.next(&other).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let (plan, work) = side.to(&next);
+        let again: Vec<String> = next.names(&work.again).into_iter().map(str::to_owned).collect();
+        (again, plan)
+    };
+    for (line, why) in [
+        ("env = { A = \"b\" }", "env"),
+        ("prefetch = 2", "prefetch"),
+        ("prefork = true", "prefork"),
+        ("max_attempts = 5", "max_attempts"),
+        ("restart = \"temporary\"", "restart policy"),
+        ("standby = 1", "standby"),
+        ("trust = \"isolated\"", "confinement"),
+        ("cwd = \"/\"", "confinement"),
+        ("env_clear = true", "confinement"),
+        ("env_allow = [\"HOME\"]", "confinement"),
+        ("no_new_privs = false", "confinement"),
+        ("seccomp = \"default\"", "confinement"),
+        ("landlock = { read = [\"/tmp\"] }", "confinement"),
+        ("landlock = { write = [\"/tmp\"] }", "confinement"),
+        ("limits = { memory = \"48 MiB\" }", "confinement"),
+        ("limits = { cpu = \"50%\" }", "confinement"),
+        ("limits = { cpu_time = \"5s\" }", "confinement"),
+        ("limits = { processes = 9 }", "confinement"),
+        ("limits = { open_files = 64 }", "confinement"),
+        ("limits = { file_size = 9 }", "confinement"),
+        ("limits = { core_size = 9 }", "confinement"),
+        ("limits = { nice = 9 }", "confinement"),
+        ("limits = { scheduling = \"batch\" }", "confinement"),
+        ("limits = { cpus = [0] }", "confinement"),
+    ] {
+        let (again, plan) = of(line);
+        assert_eq!((again, plan.settings), (vec!["lister".to_owned()], vec![]), "{line}");
+        let of_it = plan.restart.iter().find(|change| change.name == "lister").expect("it is told");
+        assert_eq!(of_it.why, [format!("its {why} changes")], "{line}");
+        // Whom it may not believe concerns its neighbours, too.
+        assert_eq!(plan.kept, if line.starts_with("trust") { 1 } else { 3 }, "{line}");
+    }
+    for (line, why) in [
+        ("stop_timeout = \"9s\"", "stop_timeout"),
+        ("ready_timeout = \"9s\"", "ready_timeout"),
+        ("deadline = \"9s\"", "deadline"),
+        ("restart = { intensity = 9 }", "restart"),
+        ("restart = { period = \"9s\" }", "restart"),
+        ("restart = { backoff = \"9ms..9s\" }", "restart"),
+        ("restart = { jitter = \"9%\" }", "restart"),
+        ("restart = { on_give_up = \"escalate\" }", "restart"),
+        ("after = [\"collector\"]", "after"),
+    ] {
+        let (again, plan) = of(line);
+        assert_eq!((again, plan.restart), (vec![], vec![]), "{line}");
+        assert_eq!(plan.settings, [Change { name: "lister".into(), why: vec![why.to_owned()] }], "{line}");
+    }
+}
+
 #[test]
 fn what_cannot_change_is_refused_by_name() {
     let side = Side::first(&wordcount(2, ""));
