@@ -94,6 +94,15 @@ fn kills_are_real_and_beside_a_raw_one(run: &Value) {
     assert_eq!(removal["mode"].as_str(), Some("hostile"));
     assert!(number(removal, "count") >= 41.0 && number(removal, "floor") > 0.0, "{removal}");
     assert!(number(removal, "p50_ns") <= number(removal, "p99_ns"), "{removal}");
+    let takeovers = of(run, "takeover");
+    let modes: Vec<_> = takeovers.iter().filter_map(|result| result["mode"].as_str()).collect();
+    assert_eq!(modes, ["10", "100"]);
+    for takeover in takeovers {
+        // More than no time, and beside one raw death each.
+        assert!(number(takeover, "p50_ns") > 10_000.0 && number(takeover, "floor") > 0.0, "{takeover}");
+        assert_eq!(number(takeover, "count"), 20.0, "{takeover}");
+        assert!(number(takeover, "p50_ns") <= number(takeover, "p99_ns"), "{takeover}");
+    }
     let recovery = of(run, "recovery")[0];
     assert!(number(recovery, "count") >= 20.0 && number(recovery, "p50_ns") > 1000.0, "{recovery}");
 }

@@ -1,6 +1,6 @@
 //! `shoal bench`: runs the cases, shows what comes as it comes, writes what was asked for.
 
-use super::{CASES, PEER, html, lives, removals, scale, table};
+use super::{CASES, PEER, html, lives, removals, scale, table, takeover};
 use crate::cli::{BAD_INPUT, BenchOptions, FAILED, Failure, print};
 use crate::log::report;
 use crate::run::raise_descriptor_limit;
@@ -107,6 +107,7 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
                     .and_then(|()| cases::fan(&mut bench)),
             ),
             "scale" => Some(scale::run(share, &mut bench).map_err(std::io::Error::other)),
+            "takeover" => Some(takeover::run(share, &mut bench).map_err(std::io::Error::other)),
             _ => None,
         };
         if let Some(measured) = of_star {

@@ -1,6 +1,6 @@
 //! `shoal bench`: figures of this machine, each beside its floor, from real processes of this same binary.
 //!
-//! What two or a few processes do is measured in the crate `shoal-measure`; here is what needs a supervisor (`lives`, `removals`, `scale`), and
+//! What two or a few processes do is measured in the crate `shoal-measure`; here is what needs a supervisor (`lives`, `removals`, `scale`, `takeover`), and
 //! what the command shows: a table (`table`), a page (`html`), JSON, a comparison (`command`).
 
 use crate::log::report;
@@ -11,11 +11,12 @@ pub mod lives;
 pub mod removals;
 pub mod scale;
 pub mod table;
+pub mod takeover;
 
 use std::process::ExitCode;
 
 /// The cases, in the order in which they run.
-pub const CASES: [&str; 11] = [
+pub const CASES: [&str; 12] = [
     "latency",
     "throughput",
     "placement",
@@ -27,6 +28,7 @@ pub const CASES: [&str; 11] = [
     "recovery",
     "removal",
     "scale",
+    "takeover",
 ];
 /// The command line of a measured process.
 pub const PEER: [&str; 1] = ["bench-peer"];
