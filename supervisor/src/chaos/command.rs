@@ -229,7 +229,8 @@ fn swarm_file(name: &str) -> Result<SwarmFile, String> {
         format!("[swarm]\nname = \"{name}\"\nhistory = {HISTORY}\n"),
         ["numbers", "direct", "results", "beats"].map(channel).concat(),
         agent("source", SOURCES, "publishes = [\"numbers\", \"direct\"]"),
-        agent("worker", WORKERS, "subscribes = [\"numbers\"]\npublishes = [\"results\"]"),
+        // Their lives are forks of one process, which chaos does not disturb itself; the others' are started by their command.
+        agent("worker", WORKERS, "subscribes = [\"numbers\"]\npublishes = [\"results\"]\nprefork = true"),
         agent("counter", 1, "subscribes = [\"direct\"]"),
         agent("sink", 1, "subscribes = [\"results\"]"),
         agent("beat", 1, "publishes = [\"beats\"]"),
