@@ -127,13 +127,12 @@ pub fn neighbours(manifest: &Manifest) -> Vec<Neighbour> {
 impl<P: Port> World<P> {
     /// A world of the given links and port.
     pub fn new(manifest: &Manifest, links: Links, port: P, region: Region) -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         World {
             links,
             port,
             desk: Desk::new(region),
             agent: manifest.agent,
-            spin: Spin::new(cpus),
+            spin: Spin::default(),
             faults: Vec::new(),
             told: 0,
             met_message: false,
@@ -238,10 +237,10 @@ impl<P: Port> World<P> {
         self.desk.cpu(rustix::thread::sched_getcpu() as u32);
     }
 
-    fn spin_budget(&self) -> u64 {
+    fn spin_budget(&mut self) -> u64 {
         let here = rustix::thread::sched_getcpu() as u64;
         let same = self.links.any_newest(|link| crate::desk::view(&link.region).cpu == Some(here));
-        self.spin.budget_ns(same)
+        self.spin.budget_ns(same, || std::thread::available_parallelism().map_or(1, usize::from))
     }
 
     #[inline]

@@ -13,22 +13,26 @@ const WAKE_PRICE_MAX_NS: u64 = 100_000;
 /// What an agent has seen of its own waits.
 #[derive(Clone, Debug)]
 pub struct Spin {
-    cpus: usize,
+    /// How many CPUs there are for this process, once that was asked: to find out takes as long as some wake-ups.
+    cpus: Option<usize>,
     wake_price_ns: u64,
     gap_ns: u64,
     in_vain: u32,
 }
 
-impl Spin {
-    /// Begins on a machine with so many CPUs for this process.
-    pub fn new(cpus: usize) -> Self {
-        Spin { cpus, wake_price_ns: WAKE_PRICE_NS, gap_ns: 4 * WAKE_PRICE_NS, in_vain: 0 }
+impl Default for Spin {
+    /// Nothing was seen yet.
+    fn default() -> Self {
+        Spin { cpus: None, wake_price_ns: WAKE_PRICE_NS, gap_ns: 4 * WAKE_PRICE_NS, in_vain: 0 }
     }
+}
 
-    /// How long to spin now, given whether a peer last ran on the CPU that this agent runs on.
-    pub fn budget_ns(&self, peer_on_this_cpu: bool) -> u64 {
+impl Spin {
+    /// How long to spin now, given whether a peer last ran on the CPU that this agent runs on, and, if that decides, how many CPUs there
+    /// are for this process.
+    pub fn budget_ns(&mut self, peer_on_this_cpu: bool, cpus: impl FnOnce() -> usize) -> u64 {
         let likely = self.gap_ns <= 2 * self.wake_price_ns;
-        if self.cpus < 2 || peer_on_this_cpu || !likely || self.in_vain >= 8 {
+        if peer_on_this_cpu || !likely || self.in_vain >= 8 || *self.cpus.get_or_insert_with(cpus) < 2 {
             return 0;
         }
         (2 * self.gap_ns).clamp(2_000, 2 * self.wake_price_ns)
@@ -60,9 +64,9 @@ mod tests {
     use super::*;
 
     fn after(gaps: impl IntoIterator<Item = u64>) -> Spin {
-        let mut spin = Spin::new(2);
+        let mut spin = Spin::default();
         for gap in gaps {
-            let budget = spin.budget_ns(false);
+            let budget = spin.budget_ns(false, || 2);
             spin.learn(gap, gap <= budget, budget);
         }
         spin
@@ -70,28 +74,39 @@ mod tests {
 
     #[test]
     fn dense_messages_are_spun_for_and_sparse_ones_are_not() {
-        assert!(after([1_000; 20]).budget_ns(false) >= 2_000);
-        assert_eq!(after([1_000_000; 20]).budget_ns(false), 0);
+        assert!(after([1_000; 20]).budget_ns(false, || 2) >= 2_000);
+        assert_eq!(after([1_000_000; 20]).budget_ns(false, || 2), 0);
     }
 
     #[test]
     fn a_burst_after_a_pause_is_noticed_within_a_dozen_messages() {
         let gaps = std::iter::repeat_n(1_000_000, 50).chain(std::iter::repeat_n(1_000, 12));
-        assert!(after(gaps).budget_ns(false) > 0);
+        assert!(after(gaps).budget_ns(false, || 2) > 0);
     }
 
     #[test]
     fn nobody_spins_on_one_cpu_or_on_the_cpu_of_its_peer() {
-        assert_eq!(after([1_000; 20]).budget_ns(true), 0);
-        let mut one = Spin::new(1);
+        assert_eq!(after([1_000; 20]).budget_ns(true, || 2), 0);
+        let mut one = Spin::default();
         (0..20).for_each(|_| one.learn(1_000, true, 0));
-        assert_eq!(one.budget_ns(false), 0);
+        assert_eq!(one.budget_ns(false, || 1), 0);
+    }
+
+    #[test]
+    fn cpus_are_counted_once_and_only_where_that_decides() {
+        let never = || -> usize { panic!("nobody needs to know") };
+        assert_eq!(Spin::default().budget_ns(false, never), 0, "nothing was seen yet");
+        assert_eq!(after([1_000; 20]).budget_ns(true, never), 0);
+        assert!(after([1_000; 20]).budget_ns(false, never) > 0, "they were counted before");
     }
 
     #[test]
     fn spinning_in_vain_stops() {
         let mut spin = after([1_000; 20]);
-        (0..8).for_each(|_| spin.learn(40_000, false, spin.budget_ns(false)));
-        assert_eq!(spin.budget_ns(false), 0);
+        for _ in 0..8 {
+            let budget = spin.budget_ns(false, || 2);
+            spin.learn(40_000, false, budget);
+        }
+        assert_eq!(spin.budget_ns(false, || 2), 0);
     }
 }
