@@ -2,6 +2,7 @@
 
 use super::{CASES, PEER, html, lives, removals, scale, table, takeover};
 use crate::cli::{BAD_INPUT, BenchOptions, FAILED, Failure, print};
+use crate::config;
 use crate::log::report;
 use crate::run::raise_descriptor_limit;
 use shoal_measure::cases::{self, Bench};
@@ -10,7 +11,7 @@ use shoal_measure::messages;
 use shoal_measure::outcome::{Machine, Outcome, Run};
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode, Stdio};
 
 /// Runs it.
 pub fn bench(options: &BenchOptions) -> ExitCode {
@@ -106,7 +107,14 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
                     .map_err(std::io::Error::other)
                     .and_then(|()| cases::fan(&mut bench)),
             ),
-            "scale" => Some(scale::run(share, &mut bench).map_err(std::io::Error::other)),
+            "scale" => {
+                // After other cases this process is larger than a supervisor.
+                let measured = match asked.len() {
+                    1 => scale::run(share, &mut bench),
+                    _ => apart(case, share).map(|outcomes| outcomes.into_iter().for_each(&mut *bench.each)),
+                };
+                Some(measured.map_err(std::io::Error::other))
+            }
             "takeover" => Some(takeover::run(share, &mut bench).map_err(std::io::Error::other)),
             _ => None,
         };
@@ -133,6 +141,17 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
         lives = Some(of_kills);
     }
     Ok(())
+}
+
+/// Measures a case in a process of its own.
+fn apart(case: &str, share: u64) -> Result<Vec<Outcome>, String> {
+    let mut command = Command::new(config::own_binary()?);
+    command.args(["bench", case, "--json", "-"]).args((share > 1).then_some("--quick"));
+    let ended = command.stderr(Stdio::inherit()).output().map_err(|e| format!("starting it: {e}"))?;
+    match ended.status.success() {
+        true => Ok(read(&String::from_utf8_lossy(&ended.stdout))?.results),
+        false => Err(format!("its process ended with {}", ended.status)),
+    }
 }
 
 fn write(options: &BenchOptions, run: &Run, json_only: bool) -> Result<(), String> {
