@@ -8,7 +8,7 @@ use crate::incarnation::PeerFault;
 use crate::links::{Links, Neighbour, Port};
 use crate::port::{Control, ControlPort};
 use crate::spin::Spin;
-use crate::standby::{self, Inheritance};
+use crate::standby;
 use crate::waking::{self, Party};
 use crate::wire::{self, FromAgent, Manifest, Received, TableEntry, ToAgent};
 use crate::{Region, bootstrap, clock, segment, sync, zygote};
@@ -99,7 +99,6 @@ pub fn attach_through(socket: OwnedFd) -> io::Result<Attachment> {
     let mut world = World::new(&manifest, Links::new(board, neighbours(&manifest)), port, region.clone());
     if manifest.standby {
         let inherited = world.port.wait_for_inheritance(&mut world.links)?;
-        let inherited = Inheritance::from_bytes(&segment::thaw(&inherited)?)?;
         standby::take_over(&region, &manifest.shape, manifest.incarnation(), &inherited)?;
         manifest.given = inherited.given;
         world.port.say(&FromAgent::Begun)?;

@@ -6,6 +6,7 @@ use crate::incarnation::Incarnation;
 use crate::layout::SegmentShape;
 use crate::links::{Link, Links, Port};
 use crate::segment;
+use crate::standby::Inheritance;
 use crate::wire::{self, FromAgent, Received, ToAgent};
 use rustix::event::{Timespec, epoll};
 use std::collections::HashMap;
@@ -21,7 +22,7 @@ pub struct ControlPort {
     shapes: HashMap<u32, Arc<SegmentShape>>,
     go: bool,
     /// What a standby inherits, once it came.
-    inherited: Option<OwnedFd>,
+    inherited: Option<Inheritance>,
     /// The number of the last question.
     asked: u32,
     answers: Vec<ToAgent>,
@@ -116,7 +117,7 @@ impl ControlPort {
                 wire::say(&self.socket, &FromAgent::LinksTaken, &[])?;
                 return Ok(Some(links));
             }
-            ToAgent::Begin => self.inherited = fds.into_iter().next(),
+            ToAgent::Begin(bytes) => self.inherited = Some(Inheritance::taken(&bytes, &fds)?),
             ToAgent::Go => self.go = true,
             ToAgent::Declared | ToAgent::Parked | ToAgent::Refused(_) => {
                 // An answer that was given twice, by a supervisor and its successor, is to an earlier question. One without a number
@@ -160,7 +161,7 @@ impl ControlPort {
     ///
     /// # Errors
     /// As [`Port::receive`].
-    pub fn wait_for_inheritance(&mut self, links: &mut Links) -> io::Result<OwnedFd> {
+    pub fn wait_for_inheritance(&mut self, links: &mut Links) -> io::Result<Inheritance> {
         loop {
             if let Some(inherited) = self.inherited.take() {
                 return Ok(inherited);

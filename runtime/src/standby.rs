@@ -10,8 +10,11 @@ use crate::incarnation::Incarnation;
 use crate::layout::SegmentShape;
 use crate::mark::Place;
 use crate::region::Region;
+use crate::segment;
 use crate::sync::Ordering;
+use crate::wire::{self, ToAgent};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// What an incarnation takes over from the ones before it.
 #[derive(Clone, Debug, Default, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -22,7 +25,7 @@ pub struct Inheritance {
     pub inputs: Vec<Place>,
     /// For each input the message that earlier incarnations were given in vain.
     pub given: Vec<Given>,
-    /// The committed state as a whole slot; empty for none.
+    /// The committed state: its slot without the zeros that it ends with, which a fresh segment has.
     pub state: Vec<u8>,
 }
 
@@ -35,12 +38,47 @@ impl Inheritance {
         rkyv::to_bytes::<rkyv::rancor::BoxedError>(self).map_err(io::Error::other)
     }
 
+    /// Tells a standby, over its control socket, to take over; never blocks.
+    ///
+    /// # Errors
+    /// As [`wire::tell`], or no descriptor is left.
+    ///
+    /// # If we die here
+    /// The standby is not named yet: a successor ends it, and starts another.
+    pub fn hand_over(&self, socket: impl AsFd) -> io::Result<()> {
+        let bytes = self.to_bytes()?;
+        if bytes.len() <= wire::BODY_BYTES_MAX {
+            return wire::tell(socket, &ToAgent::Begin(bytes.into_vec()), &[]);
+        }
+        let frozen = segment::freeze("shoal-inheritance", &bytes)?;
+        wire::tell(socket, &ToAgent::Begin(Vec::new()), &[frozen.as_fd()])
+    }
+
+    /// What came of [`Inheritance::hand_over`].
+    ///
+    /// # Errors
+    /// When it is no inheritance, or the kernel's refusal.
+    pub fn taken(bytes: &[u8], along: &[OwnedFd]) -> io::Result<Self> {
+        match along.first() {
+            Some(frozen) => Self::from_bytes(&segment::thaw(frozen)?),
+            None => Self::from_bytes(bytes),
+        }
+    }
+
+    /// A committed state, given as a whole slot, as it is inherited: whole words of it.
+    pub fn state_of(slot: &[u8]) -> Vec<u8> {
+        let used = slot.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        slot[..used.next_multiple_of(8).min(slot.len())].to_vec()
+    }
+
     /// From bytes, validated.
     ///
     /// # Errors
     /// When the bytes are no inheritance.
     pub fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
-        rkyv::from_bytes::<Self, rkyv::rancor::BoxedError>(bytes).map_err(|e| {
+        let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(bytes.len());
+        aligned.extend_from_slice(bytes);
+        rkyv::from_bytes::<Self, rkyv::rancor::BoxedError>(&aligned).map_err(|e| {
             io::Error::other(format!("what the supervisor handed over is no inheritance of this build: {e}"))
         })
     }
@@ -86,17 +124,20 @@ pub fn take_over(
 mod tests {
     use super::*;
     use crate::layout::{LaneShape, WhenFull};
-    use crate::segment;
-
     fn shape() -> SegmentShape {
         let lane = LaneShape { capacity_bytes: 4096, when_full: WhenFull::Block, channel: 0 };
         SegmentShape { lanes: vec![lane], input_count: 1, state_bytes: 64 }
     }
 
+    /// A state of 41 bytes, of which the last two are zeros.
+    fn slot() -> Vec<u8> {
+        (1..=39).chain(std::iter::repeat_n(0, 25)).collect()
+    }
+
     fn inheritance() -> Inheritance {
         let place = |position, sequence| Place { position, sequence };
         let given = Given { position: 8192, attempts: 2 };
-        let state = (1..=64).collect();
+        let state = Inheritance::state_of(&slot());
         Inheritance { lanes: vec![place(8256, 7)], inputs: vec![place(8192, 3)], given: vec![given], state }
     }
 
@@ -105,12 +146,29 @@ mod tests {
         let incarnation = Incarnation { agent: 1, generation: 5 };
         let origin = |lanes, inputs, state| Origin { swarm: 9, incarnation, lanes, inputs, state };
         let Inheritance { lanes, inputs, state, .. } = inheritance();
-        let fresh = segment::heap(&shape(), &origin(lanes, inputs, state));
+        assert_eq!(state.len(), 40, "whole words, and no zeros behind");
+        let fresh = segment::heap(&shape(), &origin(lanes, inputs, slot()));
         let standby = segment::heap(&shape(), &origin(Vec::new(), Vec::new(), Vec::new()));
         take_over(&standby, &shape(), incarnation, &inheritance()).expect("it fits");
         for offset in (0..fresh.len_bytes()).step_by(8) {
             let words = [&fresh, &standby].map(|r| r.word(offset).load(Ordering::Relaxed));
             assert_eq!(words[0], words[1], "at {offset}");
+        }
+    }
+
+    #[test]
+    fn inheritance_comes_whole_in_its_packet_or_frozen_beside_it() {
+        for (words, descriptors) in [(5, 0), (2000, 1)] {
+            let given =
+                Inheritance { state: (1..=words).flat_map(u64::to_le_bytes).collect(), ..inheritance() };
+            let (ours, its) = std::os::unix::net::UnixDatagram::pair().expect("a pair");
+            given.hand_over(&ours).expect("handed over");
+            let wire::Received::Packet(ToAgent::Begin(bytes), along) = wire::hear(&its, true).expect("heard")
+            else {
+                panic!("no word to begin")
+            };
+            assert_eq!(along.len(), descriptors);
+            assert_eq!(Inheritance::taken(&bytes, &along).expect("taken"), given);
         }
     }
 
@@ -123,5 +181,9 @@ mod tests {
         let bytes = inheritance().to_bytes().expect("as bytes");
         assert_eq!(Inheritance::from_bytes(&bytes).expect("from bytes"), inheritance());
         assert!(Inheritance::from_bytes(&bytes[..8]).is_err());
+        for state in [vec![], vec![0; 64], vec![7; 64]] {
+            let trimmed = if state.contains(&7) { state.clone() } else { Vec::new() };
+            assert_eq!(Inheritance::state_of(&state), trimmed);
+        }
     }
 }

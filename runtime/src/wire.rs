@@ -19,6 +19,8 @@ pub const CONTROL_ENV: &str = "SHOAL_CONTROL_FD";
 /// Links in one packet: two descriptors each, of 253 that a packet may carry.
 pub const LINKS_PER_PACKET: usize = 100;
 const PACKET_BYTES: usize = 8192;
+/// Bytes that a packet to an agent may carry behind its tag.
+pub const BODY_BYTES_MAX: usize = PACKET_BYTES - 64;
 const FDS_MAX: usize = 253;
 
 /// A channel as an agent needs to know it.
@@ -212,8 +214,8 @@ pub enum ToAgent {
     Parked,
     /// As `Links`, of standbys: they count from when the board names their generation.
     Ahead(Vec<Incarnation>),
-    /// A standby takes over [what it inherits, frozen].
-    Begin,
+    /// A standby takes over what these bytes say that it inherits; [where they are too many for a packet, they come frozen].
+    Begin(Vec<u8>),
     /// A zygote forks [the child's control socket, standard output, standard error].
     Fork,
 }
@@ -304,10 +306,10 @@ impl ToAgent {
             ToAgent::Links(links) => (2, list(links)),
             ToAgent::Go => (3, Vec::new()),
             ToAgent::Declared => (4, Vec::new()),
-            ToAgent::Refused(text) => (5, text.bytes().take(PACKET_BYTES - 64).collect()),
+            ToAgent::Refused(text) => (5, text.bytes().take(BODY_BYTES_MAX).collect()),
             ToAgent::Parked => (6, Vec::new()),
             ToAgent::Ahead(links) => (20, list(links)),
-            ToAgent::Begin => (21, Vec::new()),
+            ToAgent::Begin(inherited) => (21, inherited.clone()),
             ToAgent::Fork => (22, Vec::new()),
         };
         [&(tag | u64::from(number) << 32).to_le_bytes()[..], &body].concat()
@@ -331,7 +333,7 @@ impl ToAgent {
             5 => ToAgent::Refused(String::from_utf8_lossy(body).into_owned()),
             6 => ToAgent::Parked,
             20 => ToAgent::Ahead(list()?),
-            21 => ToAgent::Begin,
+            21 => ToAgent::Begin(body.to_vec()),
             22 => ToAgent::Fork,
             _ => return None,
         };

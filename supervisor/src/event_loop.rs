@@ -154,24 +154,24 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion]) -> io::Resu
     }
     settle(swarm, &watch, &mut due);
     swarm.note_taken_over();
+    let mut output_waited = false;
     loop {
         settle(swarm, &watch, &mut due);
         swarm.settle_batch();
         companions.iter_mut().for_each(|c| c.passed(swarm));
         if swarm.is_over() && companions.iter().all(|c| c.is_done()) {
-            swarm.file_crashes(true);
+            swarm.catch_up(true);
             return Ok(());
         }
-        // An incarnation that is on its way is not kept waiting by files.
-        let quiet = swarm.unfiled_pause().map(|pause| Instant::now() + pause);
+        let quiet = swarm.catch_up_pause().map(|pause| Instant::now() + pause);
         let timer = due.timers.peek().map(|Reverse((at, ..))| *at);
         let deadlines = companions.iter().filter_map(|c| c.deadline());
         let deadline = deadlines.chain(timer).chain(due.again).chain(quiet).min();
         let mut events = Vec::with_capacity(256);
         wait(&watch, &mut events, deadline)?;
-        swarm.file_crashes(events.is_empty());
-        for event in events {
-            dispatch(swarm, companions, &watch, event.data.u64());
+        swarm.catch_up(events.is_empty());
+        for token in in_turn(events.iter().map(|event| event.data.u64()), &mut output_waited) {
+            dispatch(swarm, companions, &watch, token);
         }
         fire(swarm, companions, &watch, &mut due.timers);
     }
@@ -186,10 +186,29 @@ fn wait(watch: &Watch, events: &mut Vec<epoll::Event>, deadline: Option<Instant>
     }
 }
 
+/// What is ready, in the order of its turn: deaths, what agents say, all else. What agents print has its turn when nobody died or said
+/// anything, or when it has waited once: it is told of again.
+fn in_turn(tokens: impl Iterator<Item = u64>, output_waited: &mut bool) -> Vec<u64> {
+    let is = |token: u64, sources: &[Source]| sources.iter().any(|s| token >> SOURCE_SHIFT == *s as u64);
+    let rank = |token: u64| match token {
+        t if is(t, &[Source::Death]) => 0,
+        t if is(t, &[Source::Control, Source::Nursling]) => 1,
+        _ => 2,
+    };
+    let mut tokens: Vec<u64> = tokens.collect();
+    tokens.sort_by_key(|token| rank(*token));
+    let urgent = tokens.first().is_some_and(|token| rank(*token) < 2);
+    *output_waited = urgent && !*output_waited;
+    if *output_waited {
+        tokens.retain(|token| !is(*token, &[Source::Output, Source::Errors]));
+    }
+    tokens
+}
+
 fn dispatch(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Watch, token: u64) {
     if token >> SOURCE_SHIFT == Source::Companion as u64 {
         // Who asks is told all that happened.
-        swarm.file_crashes(true);
+        swarm.file_crashes();
         companions.iter_mut().for_each(|c| c.run(Some(token), swarm, watch));
         return;
     }
@@ -299,5 +318,26 @@ fn fire(
         if companion.deadline().is_some_and(|at| at <= now) {
             companion.run(None, swarm, watch);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deaths_have_their_turn_first_and_output_waits_for_what_agents_say_but_once() {
+        let of = |source| token(source, 7, 3);
+        let ready =
+            [Source::Output, Source::Companion, Source::Control, Source::Errors, Source::Death].map(of);
+        let mut waited = false;
+        let first = [Source::Death, Source::Control, Source::Companion].map(of);
+        assert_eq!(in_turn(ready.into_iter(), &mut waited), first);
+        let second =
+            [Source::Death, Source::Control, Source::Output, Source::Companion, Source::Errors].map(of);
+        assert_eq!(in_turn(ready.into_iter(), &mut waited), second, "output waited once");
+        let calm = [Source::Errors, Source::Output].map(of);
+        assert_eq!(in_turn(calm.into_iter(), &mut waited), calm, "nobody says anything");
+        assert!(!waited);
     }
 }

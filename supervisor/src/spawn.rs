@@ -160,18 +160,22 @@ impl Spawner {
     /// It is not dead, or not ours.
     pub fn ended(&self, child: &Child) -> io::Result<Ended> {
         match &self.keeper {
-            Some(keeper) if !child.adopted => {
-                let waited = keeper.wait(child.pidfd.as_raw_fd(), true)?;
+            _ if child.adopted => Ok(Ended::unknown(Ending::Exited(0))),
+            keeper => {
+                let pidfd = child.pidfd.as_raw_fd();
+                let own = || crate::keeper::link::wait(pidfd, true);
+                let waited = keeper.as_ref().map_or_else(own, |keeper| keeper.wait(pidfd, true))?;
                 waited.map(ended_of).ok_or_else(|| io::Error::other("a child is not dead yet"))
             }
-            _ => reap(child),
         }
     }
 
     /// Gives the number of a dead child free, if it was not yet.
     pub fn bury(&self, child: Child) {
-        if let Some(keeper) = self.keeper.as_ref().filter(|_| !child.adopted) {
-            keeper.bury(child.pidfd);
+        match &self.keeper {
+            _ if child.adopted => {}
+            Some(keeper) => keeper.bury(child.pidfd),
+            None => drop(crate::keeper::link::wait(child.pidfd.as_raw_fd(), false)),
         }
     }
 

@@ -150,8 +150,8 @@ pub struct Swarm {
     begun: bool,
     /// What is let go of after the next writing.
     remains: Vec<Remains>,
-    /// Reports of deaths whose next incarnation is on its way.
-    unfiled: Vec<(Instant, usize, crate::crash::Crash)>,
+    /// What waits while an incarnation is on its way.
+    later: later::Later,
     /// Who was stopped for what is being applied, and runs again if nothing comes of it.
     called: BTreeSet<usize>,
     /// Who is struck for what was applied.
@@ -189,6 +189,7 @@ mod guests;
 mod hangs;
 mod hear;
 mod kept;
+mod later;
 pub(crate) use kept::{instant_of, ns_of};
 mod letters;
 mod nursery;
@@ -283,7 +284,7 @@ impl Swarm {
             kept: None,
             begun: false,
             remains: Vec::new(),
-            unfiled: Vec::new(),
+            later: later::Later::default(),
             called: BTreeSet::new(),
             struck: Vec::new(),
             again: Vec::new(),
@@ -300,16 +301,6 @@ impl Swarm {
         let resting: Vec<usize> = (0..swarm.agents.len()).filter(rests).collect();
         resting.into_iter().for_each(|agent| swarm.rest(agent));
         Ok(swarm)
-    }
-
-    /// A batch of events is done: writes the journal, then lets go of what that named until now.
-    pub fn settle_batch(&mut self) {
-        self.write_journal();
-        for remains in std::mem::take(&mut self.remains) {
-            if let Remains::Live(live) = remains {
-                self.cradle.spawner.bury(live.child);
-            }
-        }
     }
 
     /// What the event loop is to do since the last call.

@@ -20,14 +20,10 @@ use shoal_runtime::board::VerdictKind;
 use shoal_runtime::desk::{self, Counter, DeskView};
 use shoal_runtime::recorder::{self, Recorded};
 use shoal_runtime::{Region, clock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 /// The longest account of who ended a process, bytes.
 const BY_BYTES_MAX: usize = 500;
-/// A report that was put off is filed when nothing else came for so long.
-const UNFILED_PAUSE: Duration = Duration::from_millis(1);
-/// So long after it at the latest.
-const UNFILED_MAX: Duration = Duration::from_millis(20);
 
 /// What was decided of the death that is being dealt with.
 #[derive(Clone, Debug)]
@@ -100,8 +96,8 @@ impl Swarm {
         let view = live.sealed.as_ref().map(|sealed| &sealed.view);
         let (received, sent) = view.map_or_else(Default::default, |view| self.recorded(agent, view));
         let program = config.command.first().map_or("", String::as_str);
-        let folder = std::env::current_dir().unwrap_or_default();
         let core = core_dumped.then(|| {
+            let folder = std::env::current_dir().unwrap_or_default();
             Core::look(Whose { pid: live.child.pid, signal: signal.unwrap_or(0), program, folder: &folder })
         });
         let verdict = match (view, record.last.kind) {
@@ -187,31 +183,16 @@ impl Swarm {
     }
 
     /// Files the report of a death: what it led to is known, and its output is read. While the next incarnation is on its way that
-    /// comes later: a disk may take longer than the whole recovery.
+    /// comes later.
     pub(super) fn report_crash(&mut self, agent: usize, mut crash: Crash) {
         crash.decision = self.decision(agent);
         match self.agents[agent].live {
-            Some(_) => self.unfiled.push((Instant::now(), agent, crash)),
+            Some(_) => self.report_later(agent, crash),
             None => self.file_crash(agent, crash),
         }
     }
 
-    /// Files what was put off: when nothing else is to be done, or it was put off long enough.
-    pub fn file_crashes(&mut self, idle: bool) {
-        let due = |(since, ..): &(Instant, usize, Crash)| idle || since.elapsed() >= UNFILED_MAX;
-        if self.unfiled.first().is_some_and(due) {
-            std::mem::take(&mut self.unfiled)
-                .into_iter()
-                .for_each(|(_, agent, crash)| self.file_crash(agent, crash));
-        }
-    }
-
-    /// How long to wait for something else to do before what was put off is filed.
-    pub fn unfiled_pause(&self) -> Option<Duration> {
-        (!self.unfiled.is_empty()).then_some(UNFILED_PAUSE)
-    }
-
-    fn file_crash(&mut self, agent: usize, crash: Crash) {
+    pub(super) fn file_crash(&mut self, agent: usize, crash: Crash) {
         let text = format!("{}; {}", crash.how, what_follows(&crash.decision));
         let (id, generation) = (crash.id, crash.generation);
         self.happened_in(Kind::Died, agent, generation, &text, Some(id));

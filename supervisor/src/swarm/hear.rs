@@ -19,12 +19,26 @@ pub(super) const PACKETS_AT_ONCE: usize = 64;
 /// More than a socket holds.
 const PACKETS_LEFT_MAX: usize = 4096;
 
+/// What a control socket may bring besides.
+enum Heard {
+    /// More.
+    Open,
+    /// Nothing: the other end is closed.
+    Closed,
+    /// Nothing of whom it was heard.
+    NoMore,
+}
+
 impl Swarm {
     /// Reads what an agent said; who says more than a piece at once is heard on when the others were.
     pub fn on_control(&mut self, agent: usize) {
-        if self.hear(agent, PACKETS_AT_ONCE) {
-            self.effects
-                .extend(self.agents[agent].live.as_ref().map(|live| Effect::HearOn(live.incarnation)));
+        let heard = self.hear(agent, PACKETS_AT_ONCE);
+        let Some(live) = &self.agents[agent].live else { return };
+        match heard {
+            Heard::Open => self.effects.push(Effect::HearOn(live.incarnation)),
+            // All that it said is heard. That it is dead is told through its pidfd, too, a little later.
+            Heard::Closed if live.dead_since.is_none() && live.child.is_dead() => self.on_death(agent),
+            Heard::Closed | Heard::NoMore => {}
         }
     }
 
@@ -33,10 +47,10 @@ impl Swarm {
         self.hear(agent, PACKETS_LEFT_MAX);
     }
 
-    /// Reads so many packets of an agent. Whether it is to be heard on.
-    fn hear(&mut self, agent: usize, packets: usize) -> bool {
+    /// Reads so many packets of an agent.
+    fn hear(&mut self, agent: usize, packets: usize) -> Heard {
         for _ in 0..packets {
-            let Some(live) = &self.agents[agent].live else { return false };
+            let Some(live) = &self.agents[agent].live else { return Heard::NoMore };
             match wire::overhear(&live.control) {
                 Ok(Received::Packet((message, number), along)) => {
                     if let Some(live) = &mut self.agents[agent].live {
@@ -50,18 +64,17 @@ impl Swarm {
                     if let Some((of, Err(error))) = dropped {
                         // It would be heard again.
                         self.end_unheard(of, &format!("what it said cannot be taken: {error}"));
-                        return false;
+                        return Heard::NoMore;
                     }
                 }
                 // An adopted process leaves by this and may live on.
                 Ok(Received::Closed) if live.child.adopted && live.dead_since.is_none() => {
                     self.on_death(agent);
-                    return false;
+                    return Heard::NoMore;
                 }
                 // Asked for anew, an edge is told also when the kernel had only said so for want of something.
-                Ok(Received::Nothing) => return true,
-                // A death is heard of through the pidfd.
-                Ok(Received::Closed) => return false,
+                Ok(Received::Nothing) => return Heard::Open,
+                Ok(Received::Closed) => return Heard::Closed,
                 Err(error) => {
                     let of = live.incarnation;
                     self.remove(
@@ -71,11 +84,11 @@ impl Swarm {
                     );
                     let text = format!("agent {} is killed: {error}", self.agents[agent].name);
                     self.notice(&text);
-                    return false;
+                    return Heard::NoMore;
                 }
             }
         }
-        true
+        Heard::Open
     }
 
     /// Descriptors that nobody asked for are closed.

@@ -15,13 +15,12 @@ use crate::child::{Event, State};
 use crate::events::Kind;
 use crate::hooks::Occasion;
 use crate::{birth, spawn};
+use shoal_runtime::Incarnation;
 use shoal_runtime::board::Status;
 use shoal_runtime::layout::board::VERDICT_SLOTS;
 use shoal_runtime::standby::Inheritance;
-use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
-use shoal_runtime::{Incarnation, segment};
+use shoal_runtime::wire::{self, FromAgent, Received};
 use std::io;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// The pause after a standby died by itself; doubled each time, up to [`PAUSE_MAX`].
@@ -164,7 +163,8 @@ impl Swarm {
         let given = inputs.map(|input| self.trials.told(self.reader_of(agent, input))).collect();
         let record = &self.agents[agent];
         let (lanes, inputs) = (record.last.lanes.clone(), record.last.inputs.clone());
-        let inheritance = Inheritance { lanes, inputs, given, state: record.last_state.clone() };
+        let state = Inheritance::state_of(&record.last_state);
+        let inheritance = Inheritance { lanes, inputs, given, state };
         let graves: Vec<Incarnation> = self
             .topology
             .neighbours(agent)
@@ -174,10 +174,7 @@ impl Swarm {
             .collect();
         let Some(live) = &mut self.agents[agent].live else { return };
         graves.into_iter().for_each(|grave| live.post.add(grave, true));
-        let told = inheritance
-            .to_bytes()
-            .and_then(|bytes| segment::freeze("shoal-inheritance", &bytes))
-            .and_then(|fd| wire::tell(&live.control, &ToAgent::Begin, &[fd.as_fd()]));
+        let told = inheritance.hand_over(&live.control);
         if told.is_err() {
             // It is dead, or cannot be told: the next one is.
             live.kill();

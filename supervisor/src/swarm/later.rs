@@ -1,0 +1,79 @@
+//! What waits while the next incarnation is on its way: reports of deaths, and letting go of the dead. A disk, or taking the memory of a
+//! process back, may take longer than a whole recovery.
+
+use super::Swarm;
+use crate::agent::Remains;
+use crate::crash::Crash;
+use std::time::{Duration, Instant};
+
+/// What was put off is done when nothing else came for so long.
+const PAUSE: Duration = Duration::from_millis(1);
+/// So long after it at the latest.
+const AT_LATEST: Duration = Duration::from_millis(20);
+
+/// What was put off.
+#[derive(Default)]
+pub(super) struct Later {
+    /// Since when there is something.
+    since: Option<Instant>,
+    /// Reports of deaths, by agent.
+    crashes: Vec<(usize, Crash)>,
+    /// What the journal names no longer.
+    remains: Vec<Remains>,
+}
+
+impl Later {
+    fn is_empty(&self) -> bool {
+        self.crashes.is_empty() && self.remains.is_empty()
+    }
+}
+
+impl Swarm {
+    /// A batch of events is done: writes the journal, which then names nothing any more that is to be let go of.
+    pub fn settle_batch(&mut self) {
+        self.write_journal();
+        for remains in std::mem::take(&mut self.remains) {
+            match remains {
+                Remains::Pipe(_) => continue,
+                Remains::Live(mut live) => {
+                    // The kernel tells of a pipe at its end for as long as it is watched.
+                    live.pipes = [None, None];
+                    self.later.remains.push(Remains::Live(live));
+                }
+                Remains::Grave(_) => self.later.remains.push(remains),
+            }
+            self.later.since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Puts off the report of a death.
+    pub(super) fn report_later(&mut self, agent: usize, crash: Crash) {
+        self.later.since.get_or_insert_with(Instant::now);
+        self.later.crashes.push((agent, crash));
+    }
+
+    /// Files the reports that were put off.
+    pub fn file_crashes(&mut self) {
+        for (agent, crash) in std::mem::take(&mut self.later.crashes) {
+            self.file_crash(agent, crash);
+        }
+    }
+
+    /// Does what was put off: when nothing else is to be done, or it was put off long enough.
+    pub fn catch_up(&mut self, idle: bool) {
+        if idle || self.later.since.is_some_and(|since| since.elapsed() >= AT_LATEST) {
+            self.later.since = None;
+            self.file_crashes();
+            for remains in std::mem::take(&mut self.later.remains) {
+                if let Remains::Live(live) = remains {
+                    self.cradle.spawner.bury(live.child);
+                }
+            }
+        }
+    }
+
+    /// How long to wait for something else to do before that.
+    pub fn catch_up_pause(&self) -> Option<Duration> {
+        (!self.later.is_empty()).then_some(PAUSE)
+    }
+}
