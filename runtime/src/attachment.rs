@@ -93,7 +93,8 @@ pub fn attach_through(socket: OwnedFd) -> io::Result<Attachment> {
     let region = segment::attach(&own, &manifest.shape, manifest.incarnation())?;
     drop(own);
     wire::say(&socket, &FromAgent::Mapped, &[])?;
-    let board = segment::open_board(&board, manifest.board.clone())?;
+    // Of a large swarm it is most of what is told, and is needed once.
+    let board = segment::open_board(&board, std::mem::take(&mut manifest.board))?;
     let shapes = manifest.neighbours.iter().map(|n| (n.agent, Arc::new(n.shape.clone()))).collect();
     let port = ControlPort::new(socket, &Doorbell::from_fd(doorbell), shapes)?;
     let mut world = World::new(&manifest, Links::new(board, neighbours(&manifest)), port, region.clone());

@@ -143,7 +143,7 @@ pub struct Manifest {
     pub fence_by_sleeper: bool,
     /// Shape of its segment.
     pub shape: SegmentShape,
-    /// Shape of the board.
+    /// Shape of the board. Who is attached has it there.
     pub board: BoardShape,
     /// The channels that it has a lane of, in either direction, in the order of their indices.
     pub channels: Vec<ChannelEntry>,
