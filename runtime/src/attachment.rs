@@ -1,13 +1,13 @@
 //! An incarnation attached to its swarm: its lanes, its inputs, its links, and the one place where it waits.
 
-use crate::board::Request;
+use crate::board::{Asked, Request};
 use crate::claims::ClaimTable;
 use crate::desk::{Counter, Desk, Life};
 use crate::doorbell::Doorbell;
 use crate::incarnation::PeerFault;
 use crate::links::{Links, Neighbour, Port};
 use crate::port::{Control, ControlPort};
-use crate::spin::Spin;
+use crate::spin::{self, Spin};
 use crate::standby;
 use crate::waking::{self, Party};
 use crate::wire::{self, FromAgent, Manifest, Received, TableEntry, ToAgent};
@@ -45,6 +45,7 @@ pub struct World<P> {
     pub desk: Desk,
     /// The own index on the board.
     pub agent: u32,
+    asked: Asked,
     spin: Spin,
     faults: Vec<PeerFault>,
     /// How many of them the supervisor heard already.
@@ -52,6 +53,9 @@ pub struct World<P> {
     /// Whether this incarnation took or committed a message yet.
     met_message: bool,
 }
+/// How often who spins looks before it reads the clock again.
+const LOOKS_PER_CLOCK: usize = 8;
+
 /// Attaches the process to the supervisor that started it; returns when every peer has been told and it may begin. A standby
 /// waits in here until it takes over; a zygote stays in here, and each child that is forked of it comes out.
 ///
@@ -128,6 +132,7 @@ impl<P: Port> World<P> {
     /// A world of the given links and port.
     pub fn new(manifest: &Manifest, links: Links, port: P, region: Region) -> Self {
         World {
+            asked: links.board.asked(manifest.agent),
             links,
             port,
             desk: Desk::new(region),
@@ -142,7 +147,7 @@ impl<P: Port> World<P> {
     /// What the supervisor asks.
     #[inline]
     pub fn request(&self) -> Request {
-        self.links.board.request(self.agent)
+        self.asked.now()
     }
 
     /// Faults of peers seen since the last call.
@@ -159,8 +164,8 @@ impl<P: Port> World<P> {
 
     /// The same world with another port.
     pub fn map_port<Q>(self, map: impl FnOnce(P) -> Q) -> World<Q> {
-        let World { links, port, desk, agent, spin, faults, told, met_message } = self;
-        World { links, port: map(port), desk, agent, spin, faults, told, met_message }
+        let World { links, port, desk, agent, asked, spin, faults, told, met_message } = self;
+        World { links, port: map(port), desk, agent, asked, spin, faults, told, met_message }
     }
 
     /// Notes the first message of this incarnation: how long a recovery took.
@@ -194,14 +199,18 @@ impl<P: Port> World<P> {
         }
         let began_ns = clock::now_ns();
         let budget_ns = self.spin_budget();
-        while budget_ns > 0 && clock::now_ns() - began_ns < budget_ns {
-            for _ in 0..32 {
-                sync::spin_hint();
+        let mut spun_ns = 0;
+        while spun_ns < budget_ns {
+            for _ in 0..LOOKS_PER_CLOCK {
+                if let Some(found) = look(self, false) {
+                    self.spin.learn(clock::now_ns() - began_ns, true, budget_ns);
+                    return Ok(Some(found));
+                }
+                for _ in 0..spin::hints(spun_ns) {
+                    sync::spin_hint();
+                }
             }
-            if let Some(found) = look(self, false) {
-                self.spin.learn(clock::now_ns() - began_ns, true, budget_ns);
-                return Ok(Some(found));
-            }
+            spun_ns = clock::now_ns() - began_ns;
         }
         let found = self.park(deadline, &mut look)?;
         self.spin.learn(clock::now_ns() - began_ns, false, budget_ns);
@@ -239,7 +248,7 @@ impl<P: Port> World<P> {
 
     fn spin_budget(&mut self) -> u64 {
         let here = rustix::thread::sched_getcpu() as u64;
-        let same = self.links.any_newest(|link| crate::desk::view(&link.region).cpu == Some(here));
+        let same = self.links.any_newest(|link| crate::desk::cpu_of(&link.region) == Some(here));
         self.spin.budget_ns(same, || std::thread::available_parallelism().map_or(1, usize::from))
     }
 

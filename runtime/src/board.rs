@@ -6,7 +6,7 @@ use crate::bug::{Bug, placed};
 use crate::incarnation::Incarnation;
 use crate::layout::{BOARD_MAGIC, BoardShape, VERSION, board};
 use crate::mark::Place;
-use crate::region::Region;
+use crate::region::{Region, Row};
 use crate::sync::{Ordering, Site, fence, ordering};
 
 /// Whether an agent is expected to come (back).
@@ -33,6 +33,18 @@ pub enum Request {
     Pause = 3,
 }
 
+impl Request {
+    #[inline(always)]
+    fn of(word: u64) -> Self {
+        match word {
+            0 => Request::Run,
+            1 => Request::Drain,
+            3 => Request::Pause,
+            _ => Request::Stop,
+        }
+    }
+}
+
 /// How a verdict came about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u64)]
@@ -56,10 +68,25 @@ pub struct Verdict {
     pub inputs: Vec<Place>,
 }
 
+/// What is asked of one agent.
+pub(crate) struct Asked {
+    word: Row<1>,
+}
+
+impl Asked {
+    /// As it stands now.
+    #[inline(always)]
+    pub(crate) fn now(&self) -> Request {
+        // Acquire: pairs with the Release stores of `BoardWriter`.
+        Request::of(self.word.word(0).load(ordering(Site::AgentWordLoad, Ordering::Acquire)))
+    }
+}
+
 /// The board as its readers see it.
 #[derive(Clone)]
 pub struct Board {
     region: Region,
+    epoch: Row<1>,
     shape: std::sync::Arc<BoardShape>,
     verdicts: std::sync::Arc<[usize]>,
 }
@@ -80,14 +107,15 @@ impl Board {
             ));
         }
         let verdicts = shape.verdict_offsets().into();
-        Ok(Board { region, shape: shape.into(), verdicts })
+        let epoch = Row::new(&region, board::EPOCH);
+        Ok(Board { region, epoch, shape: shape.into(), verdicts })
     }
 
     /// Number of the last change.
     #[inline]
     pub fn epoch(&self) -> u64 {
         // Acquire: pairs with the Release in `BoardWriter::announce`; what the epoch told is seen.
-        self.region.word(board::EPOCH).load(ordering(Site::EpochLoad, Ordering::Acquire))
+        self.epoch.word(0).load(ordering(Site::EpochLoad, Ordering::Acquire))
     }
 
     fn agent_word(&self, agent: u32, offset: usize) -> u64 {
@@ -113,12 +141,12 @@ impl Board {
     /// What is asked of an agent.
     #[inline]
     pub fn request(&self, agent: u32) -> Request {
-        match self.agent_word(agent, board::REQUEST) {
-            0 => Request::Run,
-            1 => Request::Drain,
-            3 => Request::Pause,
-            _ => Request::Stop,
-        }
+        Request::of(self.agent_word(agent, board::REQUEST))
+    }
+
+    /// Where it stands what is asked of an agent, for who looks at it again and again.
+    pub(crate) fn asked(&self, agent: u32) -> Asked {
+        Asked { word: Row::new(&self.region, self.shape.agent_offset(agent as usize) + board::REQUEST) }
     }
 
     /// Fingerprint of the message type of a channel; 0 until somebody declared it.
@@ -189,7 +217,8 @@ impl BoardWriter {
             region.word(offset).store(value, Ordering::Relaxed);
         }
         let verdicts = shape.verdict_offsets().into();
-        BoardWriter { board: Board { region, shape: shape.into(), verdicts } }
+        let epoch = Row::new(&region, board::EPOCH);
+        BoardWriter { board: Board { region, epoch, shape: shape.into(), verdicts } }
     }
 
     /// A board on the heap, of loom's words.

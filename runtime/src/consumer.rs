@@ -114,7 +114,7 @@ impl Consumer {
     ) -> Self {
         let offset = shape.input_offset(index);
         let at = mark::read(&region, offset + input::CURSOR).unwrap_or_default();
-        let mark = MarkWriter::new(offset + input::CURSOR, Site::CursorStore);
+        let mark = MarkWriter::new(&region, offset + input::CURSOR, Site::CursorStore);
         let want_offset = producer.lane_offset(end.lane) + lane::WANT;
         let sources = Sources::new(producer, end.lane);
         let cursor = Cursor::new(region, offset, at, mark, end.neighbour, want_offset);
@@ -218,6 +218,13 @@ impl Consumer {
     pub fn glance(&self) -> Glance {
         let usual = self.end.share.1 == 1 && self.cursor.is_published();
         if usual { self.sources.glance(self.cursor.at) } else { Glance::Unusual }
+    }
+
+    /// Has the next message fetched whole, if it is small, when it comes: for who looks again at once.
+    #[inline(always)]
+    pub fn foresee(&self) {
+        #[cfg(not(loom))]
+        self.sources.foresee(self.cursor.at);
     }
 
     /// Looks for the next message for this consumer. Skips padding, other members' messages, and exhausted incarnations.

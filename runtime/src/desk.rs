@@ -1,8 +1,8 @@
 //! The desk: where an incarnation writes about itself, and how others read it.
 
-use crate::layout::{HISTOGRAM_BUCKETS, SegmentShape, desk, input};
+use crate::layout::{HISTOGRAM_BUCKETS, SegmentShape, desk, input, recorder};
 use crate::mark::Place;
-use crate::region::Region;
+use crate::region::{Region, Row};
 use crate::sync::{AtomicU64, Ordering, Site, fence_of_sleeper};
 
 /// What an incarnation says of its life.
@@ -78,19 +78,23 @@ pub enum Counter {
 /// An incarnation's own desk.
 #[derive(Clone)]
 pub struct Desk {
-    region: Region,
+    /// All of it before the histogram.
+    words: Row<WORDS>,
 }
+
+/// Words of a desk and its flight recorder.
+const WORDS: usize = (recorder::TAKEN + recorder::BYTES - desk::LIFE) / 8;
 
 impl Desk {
     /// The desk of a segment that this process writes.
     pub fn new(region: Region) -> Self {
-        Desk { region }
+        Desk { words: Row::new(&region, desk::LIFE) }
     }
 
-    /// The segment.
-    #[inline]
-    pub(crate) fn region(&self) -> &Region {
-        &self.region
+    /// The word at an offset of the segment.
+    #[inline(always)]
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+        self.words.word((offset - desk::LIFE) / 8)
     }
 
     /// Adds to a counter.
@@ -99,7 +103,7 @@ impl Desk {
     /// A count is lost; nothing depends on it.
     #[inline]
     pub fn count(&self, counter: Counter, by: u64) {
-        let word = self.region.word(desk::COUNTERS + counter as usize * 8);
+        let word = self.word(desk::COUNTERS + counter as usize * 8);
         // Relaxed: one writer, and readers only show it.
         word.store(word.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
     }
@@ -107,19 +111,19 @@ impl Desk {
     /// Says how far in its life the incarnation is.
     pub fn life(&self, life: Life) {
         // Relaxed: the supervisor hears of it over the socket; this word is for show.
-        self.region.word(desk::LIFE).store(life as u64, Ordering::Relaxed);
+        self.word(desk::LIFE).store(life as u64, Ordering::Relaxed);
     }
 
     /// Says for what a wait is that begins, or, with nothing, that it ended.
     pub fn awaits(&self, what: Awaits) {
         // Relaxed: the supervisor compares it with itself a second later.
-        self.region.word(desk::AWAITS).store(what.pack(), Ordering::Relaxed);
+        self.word(desk::AWAITS).store(what.pack(), Ordering::Relaxed);
     }
 
     /// Notes the CPU that the agent runs on.
     pub fn cpu(&self, cpu: u32) {
         // Relaxed: a hint.
-        self.region.word(desk::CPU).store(u64::from(cpu) + 1, Ordering::Relaxed);
+        self.word(desk::CPU).store(u64::from(cpu) + 1, Ordering::Relaxed);
     }
 
     /// Notes that a message is held, which attempt at it this is (from 1), and since when.
@@ -129,28 +133,28 @@ impl Desk {
     #[inline]
     pub fn hold(&self, input: usize, at: Place, attempt: u32, now_ns: u64) {
         // Relaxed: read by the supervisor when it looks for hangs and after a death; each word stands for itself.
-        self.region.word(desk::HELD_POSITION).store(at.position, Ordering::Relaxed);
-        self.region.word(desk::HELD_SEQUENCE).store(at.sequence, Ordering::Relaxed);
+        self.word(desk::HELD_POSITION).store(at.position, Ordering::Relaxed);
+        self.word(desk::HELD_SEQUENCE).store(at.sequence, Ordering::Relaxed);
         let held = u64::from(attempt) << 32 | (input as u64 + 1);
-        self.region.word(desk::HELD_INPUT).store(held, Ordering::Relaxed);
-        self.region.word(desk::HELD_SINCE_NS).store(now_ns, Ordering::Relaxed);
-        let step = self.region.word(desk::PROGRESS).load(Ordering::Relaxed);
+        self.word(desk::HELD_INPUT).store(held, Ordering::Relaxed);
+        self.word(desk::HELD_SINCE_NS).store(now_ns, Ordering::Relaxed);
+        let step = self.word(desk::PROGRESS).load(Ordering::Relaxed);
         self.note_taken(step, input, at, attempt, now_ns);
     }
 
     /// Notes that no message is held, and one more step of progress.
     #[inline]
     pub fn release(&self) {
-        let progress = self.region.word(desk::PROGRESS);
+        let progress = self.word(desk::PROGRESS);
         // Relaxed: as in `hold`.
-        self.region.word(desk::HELD_SINCE_NS).store(0, Ordering::Relaxed);
-        self.region.word(desk::HELD_INPUT).store(0, Ordering::Relaxed);
+        self.word(desk::HELD_SINCE_NS).store(0, Ordering::Relaxed);
+        self.word(desk::HELD_INPUT).store(0, Ordering::Relaxed);
         progress.store(progress.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// Notes that who holds a message is still at it: the time that it may take begins anew. Nothing is noted when none is held.
     pub fn still_at_it(&self, now_ns: u64) {
-        let since = self.region.word(desk::HELD_SINCE_NS);
+        let since = self.word(desk::HELD_SINCE_NS);
         // Relaxed: as in `hold`.
         if since.load(Ordering::Relaxed) > 0 {
             since.store(now_ns, Ordering::Relaxed);
@@ -160,19 +164,19 @@ impl Desk {
     /// Notes when the incarnation took or committed its first message.
     pub fn first_message(&self, now_ns: u64) {
         // Relaxed: for measurement only.
-        self.region.word(desk::FIRST_MESSAGE_NS).store(now_ns, Ordering::Relaxed);
+        self.word(desk::FIRST_MESSAGE_NS).store(now_ns, Ordering::Relaxed);
     }
 
     /// Adds a latency to the histogram.
     pub fn latency(&self, ns: u64) {
-        let word = self.region.word(desk::HISTOGRAM + bucket(ns) * 8);
+        let word = self.words.region().word(desk::HISTOGRAM + bucket(ns) * 8);
         // Relaxed: one writer, and readers only show it.
         word.store(word.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
     }
 
     /// The parked word.
     pub fn parked(&self) -> Parked<'_> {
-        Parked { word: self.region.word(desk::PARKED) }
+        Parked { word: self.word(desk::PARKED) }
     }
 }
 
@@ -228,13 +232,20 @@ pub struct DeskView {
     pub awaits: Awaits,
 }
 
+/// The CPU that an agent last ran on, if it said so. Reads nothing that the agent writes for every message: a peer may ask often.
+#[inline]
+pub fn cpu_of(region: &Region) -> Option<u64> {
+    // Relaxed: a hint.
+    region.word(desk::CPU).load(Ordering::Relaxed).checked_sub(1)
+}
+
 /// Reads a desk.
 pub fn view(region: &Region) -> DeskView {
     // Relaxed: shown or compared by itself; nothing is derived from two words together.
     let word = |offset: usize| region.word(offset).load(Ordering::Relaxed);
     let held = word(desk::HELD_INPUT);
     DeskView {
-        cpu: word(desk::CPU).checked_sub(1),
+        cpu: cpu_of(region),
         first_message_ns: word(desk::FIRST_MESSAGE_NS),
         progress: word(desk::PROGRESS),
         held: (held as u32).checked_sub(1).map(|input| {

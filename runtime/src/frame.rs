@@ -97,10 +97,16 @@ impl Facts {
         Ok(Facts { len, kind, extended, sequence: (word >> 32) as u32 })
     }
 
-    /// Whether it is a message without an extension.
-    #[inline]
-    pub fn is_plain(self) -> bool {
-        self.kind == Kind::Message && !self.extended
+    /// The same for the usual frame, a message without an extension; `None` for any other, and for an impossible one.
+    #[inline(always)]
+    pub fn check_plain(word: u64, position: u64, capacity: u64) -> Option<Facts> {
+        let len = word & LEN_MASK;
+        let room = capacity - (position & (capacity - 1));
+        let unusual = word & (RESERVED | EXTENDED | 3 << KIND_SHIFT) != 0;
+        if unusual || len > payload_max(capacity) || frame_bytes(len) > room {
+            return None;
+        }
+        Some(Facts { len, kind: Kind::Message, extended: false, sequence: (word >> 32) as u32 })
     }
 
     /// Position behind the frame that begins at `position`.
@@ -129,7 +135,10 @@ mod tests {
             let capacity = 1u64 << shift;
             let position = capacity * 3 + slot * FRAME_ALIGN_BYTES % capacity;
             for word in words {
-                if let Ok(facts) = Facts::check(word, position, capacity) {
+                let believed = Facts::check(word, position, capacity);
+                let plain = believed.ok().filter(|facts| facts.kind == Kind::Message && !facts.extended);
+                prop_assert_eq!(Facts::check_plain(word, position, capacity), plain);
+                if let Ok(facts) = believed {
                     prop_assert!(position % capacity + frame_bytes(facts.len) <= capacity);
                     prop_assert!(facts.kind == Kind::Padding || facts.len <= payload_max(capacity));
                     prop_assert_eq!(Facts::check(facts.pack(), position, capacity), Ok(facts));

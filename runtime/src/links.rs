@@ -9,9 +9,8 @@ use crate::board::Board;
 use crate::doorbell::Doorbell;
 use crate::incarnation::Incarnation;
 use crate::layout::{SegmentShape, desk};
-use crate::region::Region;
+use crate::region::{Region, Row};
 use crate::sync::{Ordering, Site, fence, fence_of_publisher};
-use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,6 +24,7 @@ pub struct Link {
     pub region: Region,
     /// What wakes it.
     pub doorbell: Doorbell,
+    parked: Row<1>,
     /// The parked word that was rung for last: one ring a sleep suffices.
     rung: u64,
     /// Whether it is a standby's, which counts from when the board names it.
@@ -34,7 +34,8 @@ pub struct Link {
 impl Link {
     /// A link as handed over.
     pub fn new(incarnation: Incarnation, region: Region, doorbell: Doorbell) -> Self {
-        Link { incarnation, region, doorbell, rung: 0, ahead: false }
+        let parked = Row::new(&region, desk::PARKED);
+        Link { incarnation, region, doorbell, parked, rung: 0, ahead: false }
     }
 
     /// The same link as a standby's: it counts from when the board names its generation.
@@ -51,21 +52,21 @@ pub struct Neighbour {
     pub shape: Arc<SegmentShape>,
     /// Whether this agent reads a lane of it, and so needs its dead incarnations until it drained them.
     pub read: bool,
-    links: VecDeque<Link>,
+    links: Vec<Link>,
     /// Standbys that the board has not named yet, oldest first.
-    ahead: VecDeque<Link>,
+    ahead: Vec<Link>,
 }
 
 impl Neighbour {
     /// A neighbour without a link yet.
     pub fn new(agent: u32, shape: Arc<SegmentShape>, read: bool) -> Self {
-        Neighbour { agent, shape, read, links: VecDeque::new(), ahead: VecDeque::new() }
+        Neighbour { agent, shape, read, links: Vec::new(), ahead: Vec::new() }
     }
 
     /// Its newest incarnation that was handed over.
     #[inline]
     pub fn newest(&self) -> Option<&Link> {
-        self.links.back()
+        self.links.last()
     }
 
     /// All incarnations that are kept, oldest first.
@@ -101,8 +102,8 @@ impl Neighbour {
             return;
         }
         let named = board.generation(self.agent);
-        while self.ahead.front().is_some_and(|l| l.incarnation.generation <= named) {
-            let Some(link) = self.ahead.pop_front() else { return };
+        while self.ahead.first().is_some_and(|l| l.incarnation.generation <= named) {
+            let link = self.ahead.remove(0);
             if link.incarnation.generation == named || board.verdict(link.incarnation).is_some() {
                 self.take(Link { ahead: false, ..link });
             }
@@ -111,7 +112,7 @@ impl Neighbour {
 }
 
 /// Puts a link in the order of generations, unless it is there.
-fn insert(links: &mut VecDeque<Link>, link: Link) {
+fn insert(links: &mut Vec<Link>, link: Link) {
     let before = links.iter().take_while(|l| l.incarnation.generation < link.incarnation.generation).count();
     if links.get(before).is_none_or(|l| l.incarnation != link.incarnation) {
         links.insert(before, link);
@@ -216,7 +217,7 @@ impl Links {
 
     fn complete(&self) -> bool {
         self.neighbours.iter().all(|n| {
-            let newest = n.links.back().map_or(0, |l| l.incarnation.generation);
+            let newest = n.links.last().map_or(0, |l| l.incarnation.generation);
             let named = self.board.generation(n.agent);
             // Of an incarnation that is dead by now only its readers need the link, and it will wake them.
             newest >= named || self.board.last_verdict(n.agent) >= named
@@ -245,14 +246,14 @@ impl Links {
 
     /// Whether any neighbour's newest link is as asked.
     pub fn any_newest(&self, is: impl Fn(&Link) -> bool) -> bool {
-        self.neighbours.iter().filter_map(|n| n.links.back()).any(is)
+        self.neighbours.iter().filter_map(|n| n.links.last()).any(is)
     }
 
     /// Lets go of a neighbour's incarnations before `generation`, all of whose messages were acknowledged.
     pub fn release(&mut self, neighbour: usize, generation: u32) {
         let links = &mut self.neighbours[neighbour].links;
         while links.len() > 1 && links[0].incarnation.generation < generation {
-            links.pop_front();
+            links.remove(0);
         }
     }
 
@@ -273,9 +274,9 @@ impl Links {
     /// Rings a neighbour that sleeps, once a sleep. After [`Links::fence`].
     #[inline]
     pub fn ring_if_parked(&mut self, neighbour: usize) {
-        if let Some(link) = self.neighbours[neighbour].links.back_mut() {
+        if let Some(link) = self.neighbours[neighbour].links.last_mut() {
             // Relaxed: ordered by the fence before; a wrong word costs a ring.
-            let parked = link.region.word(desk::PARKED).load(Ordering::Relaxed);
+            let parked = link.parked.word(0).load(Ordering::Relaxed);
             if parked & 1 == 1 && parked != link.rung {
                 link.rung = parked;
                 link.doorbell.ring();
@@ -286,7 +287,7 @@ impl Links {
 
     /// Rings a neighbour whatever its desk says.
     pub fn ring(&mut self, neighbour: usize) {
-        if let Some(link) = self.neighbours[neighbour].links.back() {
+        if let Some(link) = self.neighbours[neighbour].links.last() {
             link.doorbell.ring();
             self.rings += 1;
         }

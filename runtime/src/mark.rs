@@ -5,7 +5,7 @@
 
 use crate::bug::{Bug, placed};
 use crate::layout::mark;
-use crate::region::Region;
+use crate::region::{Region, Row};
 use crate::sync::{Ordering, Site, ordering};
 
 /// A position in a lane with the number of the message that begins there.
@@ -18,18 +18,24 @@ pub struct Place {
     pub sequence: u64,
 }
 
+/// Words of a mark.
+const WORDS: usize = mark::BYTES / 8;
+
 /// Where a mark lies, and which of its slots is written next: private to its one writer.
-#[derive(Debug)]
 pub(crate) struct MarkWriter {
-    offset: usize,
+    words: Row<WORDS>,
     slot: usize,
     site: Site,
 }
 
 impl MarkWriter {
     /// Takes over a mark that was initialised with its pair in slot 0.
-    pub(crate) fn new(offset: usize, site: Site) -> Self {
-        MarkWriter { offset, slot: usize::from(!placed(Bug::MarkFirstSlotFirst)), site }
+    pub(crate) fn new(region: &Region, offset: usize, site: Site) -> Self {
+        MarkWriter {
+            words: Row::new(region, offset),
+            slot: usize::from(!placed(Bug::MarkFirstSlotFirst)),
+            site,
+        }
     }
 
     /// Moves the mark.
@@ -37,21 +43,21 @@ impl MarkWriter {
     /// # If we die here
     /// Before the last store the old pair stands whole, after it the new one.
     #[inline]
-    pub(crate) fn publish(&mut self, region: &Region, place: Place) {
-        let at = self.offset + mark::SLOTS + self.slot * 16;
+    pub(crate) fn publish(&mut self, place: Place) {
+        // One bit: so it is seen that it lies inside.
+        let slot = mark::SLOTS / 8 + (self.slot & 1) * 2;
+        let position = self.words.word(mark::POSITION / 8);
         if placed(Bug::MarkPositionFirst) {
-            region.word(self.offset + mark::POSITION).store(place.position, Ordering::Release);
+            position.store(place.position, Ordering::Release);
         }
         // Relaxed: published by both Releases below.
-        region.word(at).store(place.position, Ordering::Relaxed);
+        self.words.word(slot).store(place.position, Ordering::Relaxed);
         // Release: pairs with the Acquire of the sequence in `read`. A reader that was about to read this slot's former
         // pair, and reads the new sequence, sees that the slot names another position by now.
-        region.word(at + 8).store(place.sequence, ordering(Site::MarkSequenceStore, Ordering::Release));
+        self.words.word(slot + 1).store(place.sequence, ordering(Site::MarkSequenceStore, Ordering::Release));
         // Release: pairs with the Acquire of `position` and `read` in other processes; publishes the slot, and for a
         // tail the frames before it, for a cursor that they are no longer read.
-        region
-            .word(self.offset + mark::POSITION)
-            .store(place.position, ordering(self.site, Ordering::Release));
+        position.store(place.position, ordering(self.site, Ordering::Release));
         self.slot ^= usize::from(!placed(Bug::MarkOneSlot));
     }
 }
@@ -97,8 +103,8 @@ mod tests {
             for (i, word) in image(places(0)).into_iter().enumerate() {
                 region.word(i * 8).store(word, Ordering::Relaxed);
             }
-            let mut writer = MarkWriter::new(0, Site::TailStore);
-            (1..5).for_each(|n| writer.publish(&region, places(n)));
+            let mut writer = MarkWriter::new(&region, 0, Site::TailStore);
+            (1..5).for_each(|n| writer.publish(places(n)));
             // The three stores of the next publish, cut off after `stores` of them.
             let at = mark::SLOTS + writer.slot * 16;
             let next = places(5);

@@ -12,7 +12,7 @@ use crate::incarnation::PeerFault;
 use crate::layout::{LaneShape, SegmentShape, WhenFull, lane};
 use crate::links::Links;
 use crate::mark::{self, MarkWriter, Place};
-use crate::region::Region;
+use crate::region::{Region, Ring};
 use crate::sync::{Ordering, Site, fence, left_out, ordering};
 
 mod readers;
@@ -49,6 +49,7 @@ pub struct Producer {
     region: Region,
     lane_offset: usize,
     ring_offset: usize,
+    ring: Ring,
     capacity: u64,
     when_full: WhenFull,
     base: Place,
@@ -79,11 +80,13 @@ impl Producer {
         let tail = mark::read(&region, lane_offset + lane::TAIL).unwrap_or_default();
         assert!(tail.position >= cursor::first_position(capacity) && frame::aligned(tail.position));
         let readers = Readers::new(readers, tail.position);
+        let ring = Ring::new(&region, shape.ring_offset(index), capacity);
         Producer {
-            mark: MarkWriter::new(lane_offset + lane::TAIL, Site::TailStore),
+            mark: MarkWriter::new(&region, lane_offset + lane::TAIL, Site::TailStore),
             region,
             lane_offset,
             ring_offset: shape.ring_offset(index),
+            ring,
             capacity,
             when_full,
             base: tail,
@@ -157,8 +160,9 @@ impl Producer {
         self.region.word(self.lane_offset + lane::FINGERPRINT).store(fingerprint, Ordering::Relaxed);
     }
 
+    #[inline(always)]
     fn ring_word(&self, position: u64, word: usize) -> &crate::sync::AtomicU64 {
-        self.region.word(self.ring_offset + (position & (self.capacity - 1)) as usize + word)
+        self.ring.word(position + word as u64)
     }
 
     /// Claims space for `len` bytes behind a header, looking at the readers' cursors only when needed.
@@ -182,7 +186,7 @@ impl Producer {
         }
         if placed(Bug::TailBeforePayload) {
             let sequence = self.pending.sequence + 1;
-            self.mark.publish(&self.region, Place { position: placement.end, sequence });
+            self.mark.publish(Place { position: placement.end, sequence });
         }
         Claimed::Space(self.claim_at(placement, len))
     }
@@ -297,7 +301,7 @@ impl Producer {
         let sequence = self.pending.sequence as u32;
         if placed(Bug::TailBeforeFacts) {
             let position = position + cursor::frame_bytes(len);
-            self.mark.publish(&self.region, Place { position, sequence: self.pending.sequence + 1 });
+            self.mark.publish(Place { position, sequence: self.pending.sequence + 1 });
         }
         if padding > 0 {
             let sequence = sequence + u32::from(placed(Bug::PaddingNumbered));
@@ -371,7 +375,7 @@ impl Producer {
             self.ring_word(position, frame::FACTS).store(facts, Ordering::Relaxed);
         }
         if !placed(Bug::CommitWordsBeforeTail) {
-            self.mark.publish(&self.region, self.pending);
+            self.mark.publish(self.pending);
         }
         for i in 0..self.hidden.len() {
             let position = self.hidden[i];
@@ -381,7 +385,7 @@ impl Producer {
                 .store(position, ordering(Site::CommitWordStore, Ordering::Release));
         }
         if placed(Bug::CommitWordsBeforeTail) {
-            self.mark.publish(&self.region, self.pending);
+            self.mark.publish(self.pending);
         }
         self.hidden.clear();
         self.tail = self.pending;

@@ -82,8 +82,8 @@ impl Desk {
         }
         let at_entry = entry(recorder::TAKEN, step);
         // Relaxed: see the head of this file.
-        self.region().word(at_entry).store(at.position, Ordering::Relaxed);
-        self.region().word(at_entry + 8).store(pack(input, attempt, now_ns), Ordering::Relaxed);
+        self.word(at_entry).store(at.position, Ordering::Relaxed);
+        self.word(at_entry + 8).store(pack(input, attempt, now_ns), Ordering::Relaxed);
     }
 
     /// Notes what a step has published on a lane; `stamp_ns` is the last time that a frame of the lane carries.
@@ -95,13 +95,13 @@ impl Desk {
         if cfg!(loom) {
             return;
         }
-        let count = self.region().word(recorder::SENT_COUNT);
+        let count = self.word(recorder::SENT_COUNT);
         // Relaxed: see the head of this file.
         let number = count.load(Ordering::Relaxed);
-        let held_ns = self.region().word(desk::HELD_SINCE_NS).load(Ordering::Relaxed);
+        let held_ns = self.word(desk::HELD_SINCE_NS).load(Ordering::Relaxed);
         let at_entry = entry(recorder::SENT, number);
-        self.region().word(at_entry).store(end.position, Ordering::Relaxed);
-        self.region().word(at_entry + 8).store(pack(lane, 0, stamp_ns.max(held_ns)), Ordering::Relaxed);
+        self.word(at_entry).store(end.position, Ordering::Relaxed);
+        self.word(at_entry + 8).store(pack(lane, 0, stamp_ns.max(held_ns)), Ordering::Relaxed);
         count.store(number.wrapping_add(1), Ordering::Relaxed);
     }
 }

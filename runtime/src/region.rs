@@ -7,14 +7,17 @@
 
 #[cfg(not(loom))]
 pub use mapped::Region;
-#[cfg(loom)]
-pub(crate) use modelled::As;
+#[cfg(not(loom))]
+pub(crate) use mapped::{Ring, Row};
 #[cfg(loom)]
 pub use modelled::Region;
+#[cfg(loom)]
+pub(crate) use modelled::{As, Ring, Row};
 
 #[cfg(not(loom))]
 mod mapped {
     use crate::bug::{Bug, placed};
+    use crate::layout::LINE_BYTES;
     use crate::sync::{AtomicU64, Ordering};
     use core::{mem::MaybeUninit, ptr::NonNull};
     use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -146,10 +149,10 @@ mod mapped {
         /// Makes a zeroed region on the heap, for tests and in-process use.
         pub fn heap(len_bytes: usize) -> Self {
             let words: Box<[AtomicU64]> =
-                (0..len_bytes.div_ceil(16) * 2 + 2).map(|_| AtomicU64::new(0)).collect();
+                (0..(len_bytes + LINE_BYTES).div_ceil(16) * 2).map(|_| AtomicU64::new(0)).collect();
             let start = words.as_ptr() as *mut u8;
-            // Frames want 16-aligned payloads; the allocation has one spare pair of words to shift by.
-            let shift = start.align_offset(16);
+            // As a mapping does it begins with a line; the allocation has one spare to shift by.
+            let shift = start.align_offset(LINE_BYTES);
             let base = NonNull::new(start.wrapping_add(shift)).unwrap_or(NonNull::dangling());
             Region { base, len_bytes, _backing: Arc::new(Backing::Heap(words)) }
         }
@@ -184,19 +187,6 @@ mod mapped {
             for (word, value) in words.iter().zip(values) {
                 word.store(value, Ordering::Relaxed);
             }
-        }
-
-        /// Asks for the line at an offset, ahead of a read: a hint, which changes nothing.
-        #[inline]
-        pub(crate) fn prefetch(&self, offset: usize) {
-            #[cfg(target_arch = "x86_64")]
-            if offset < self.len_bytes {
-                use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                // SAFETY: a prefetch has no effect but on caches, and the address lies inside the mapping.
-                unsafe { _mm_prefetch::<_MM_HINT_T0>(self.base.as_ptr().wrapping_add(offset).cast()) };
-            }
-            #[cfg(not(target_arch = "x86_64"))]
-            let _ = offset;
         }
 
         /// Copies bytes in. The caller owns `offset..offset + bytes.len()` by the protocol.
@@ -253,6 +243,99 @@ mod mapped {
             assert!(offset <= self.len_bytes && self.len_bytes - offset >= len);
             // SAFETY: inside the mapping (checked above); exclusive (the caller's promise).
             unsafe { core::slice::from_raw_parts_mut(self.base.as_ptr().add(offset).cast(), len) }
+        }
+    }
+
+    /// Neighbouring words of a region, checked once: what is used for every message.
+    #[derive(Clone)]
+    pub(crate) struct Row<const N: usize> {
+        words: NonNull<[AtomicU64; N]>,
+        /// Keeps them mapped.
+        region: Region,
+    }
+
+    // SAFETY: as for the region that it is a part of.
+    unsafe impl<const N: usize> Send for Row<N> {}
+    // SAFETY: as above.
+    unsafe impl<const N: usize> Sync for Row<N> {}
+
+    impl<const N: usize> Row<N> {
+        /// The words from an 8-aligned offset.
+        ///
+        /// # Panics
+        /// When the offset is not aligned or they are not all inside: that is our own bug.
+        pub(crate) fn new(region: &Region, offset: usize) -> Self {
+            assert!(
+                offset.is_multiple_of(8) && offset < region.len_bytes && region.len_bytes - offset >= N * 8
+            );
+            // SAFETY: inside the mapping (checked above), so the address is not null.
+            let words = unsafe { NonNull::new_unchecked(region.base.as_ptr().add(offset).cast()) };
+            Row { words, region: region.clone() }
+        }
+
+        /// The word of an index.
+        #[inline(always)]
+        pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
+            // SAFETY: inside the mapping and aligned (checked by `new`), which the region keeps; as in `Region::word`.
+            let words = unsafe { self.words.as_ref() };
+            &words[index]
+        }
+
+        /// The region that it is a part of.
+        pub(crate) fn region(&self) -> &Region {
+            &self.region
+        }
+    }
+
+    /// A power of two of bytes of a region, by positions that go on and on: checked once.
+    #[derive(Clone)]
+    pub(crate) struct Ring {
+        base: NonNull<u8>,
+        /// Of the bytes at which words begin.
+        mask: usize,
+        /// Keeps it mapped.
+        _region: Region,
+    }
+
+    // SAFETY: as for the region that it is a part of.
+    unsafe impl Send for Ring {}
+    // SAFETY: as above.
+    unsafe impl Sync for Ring {}
+
+    impl Ring {
+        /// The ring of so many bytes from an 8-aligned offset.
+        ///
+        /// # Panics
+        /// When it is no power of two, not aligned, or not wholly inside: that is our own bug, shapes are checked before.
+        pub(crate) fn new(region: &Region, offset: usize, capacity: u64) -> Self {
+            let bytes = capacity as usize;
+            assert!(bytes.is_power_of_two() && bytes >= 8 && offset.is_multiple_of(8));
+            assert!(offset < region.len_bytes && region.len_bytes - offset >= bytes);
+            // SAFETY: inside the mapping (checked above), so the address is not null.
+            let base = unsafe { NonNull::new_unchecked(region.base.as_ptr().add(offset)) };
+            Ring { base, mask: bytes - 8, _region: region.clone() }
+        }
+
+        /// The word in which a position lies.
+        #[inline(always)]
+        pub(crate) fn word(&self, position: u64) -> &AtomicU64 {
+            // SAFETY: the mask leaves a multiple of 8 below the ring's length, which `new` found inside the mapping; the region
+            // keeps that. As in `Region::word`.
+            unsafe { &*self.base.as_ptr().add(position as usize & self.mask).cast::<AtomicU64>() }
+        }
+
+        /// Fetches the line of a position for reading.
+        #[inline(always)]
+        pub(crate) fn prefetch(&self, position: u64) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                use core::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+                let at = self.base.as_ptr().wrapping_add(position as usize & self.mask);
+                // SAFETY: a prefetch has no effect but on caches, and the address lies inside the mapping.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = position;
         }
     }
 }
@@ -371,6 +454,50 @@ mod modelled {
         /// Never called: see `Sources::leased`.
         pub(crate) unsafe fn leased(&self, _: usize, _: usize) -> &[u8] {
             unreachable!("loom's words are not bytes")
+        }
+    }
+
+    /// Neighbouring words of a region.
+    #[derive(Clone)]
+    pub(crate) struct Row<const N: usize> {
+        region: Region,
+        offset: usize,
+    }
+
+    #[expect(missing_docs, reason = "documented on the mapped form")]
+    impl<const N: usize> Row<N> {
+        pub(crate) fn new(region: &Region, offset: usize) -> Self {
+            Row { region: region.clone(), offset }
+        }
+
+        #[track_caller]
+        pub(crate) fn word(&self, index: usize) -> &AtomicU64 {
+            assert!(index < N);
+            self.region.word(self.offset + index * 8)
+        }
+
+        pub(crate) fn region(&self) -> &Region {
+            &self.region
+        }
+    }
+
+    /// A power of two of bytes of a region.
+    #[derive(Clone)]
+    pub(crate) struct Ring {
+        region: Region,
+        offset: usize,
+        mask: usize,
+    }
+
+    #[expect(missing_docs, reason = "documented on the mapped form")]
+    impl Ring {
+        pub(crate) fn new(region: &Region, offset: usize, capacity: u64) -> Self {
+            Ring { region: region.clone(), offset, mask: capacity as usize - 8 }
+        }
+
+        #[track_caller]
+        pub(crate) fn word(&self, position: u64) -> &AtomicU64 {
+            self.region.word(self.offset + (position as usize & self.mask))
         }
     }
 }

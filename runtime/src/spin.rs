@@ -10,6 +10,15 @@ const WAKE_PRICE_NS: u64 = 25_000;
 /// Bounds of the measured price.
 const WAKE_PRICE_MAX_NS: u64 = 100_000;
 
+/// How long who spins looks as often as it can: an answer that is being written comes within that.
+const EAGER_NS: u64 = 4_000;
+
+/// How many hints to the processor a look is followed by, after so long a spin: the longer it took, the longer it may take, and the
+/// less it should disturb a peer that shares the core.
+pub(crate) fn hints(spun_ns: u64) -> usize {
+    if spun_ns < EAGER_NS { 1 } else { 16 }
+}
+
 /// What an agent has seen of its own waits.
 #[derive(Clone, Debug)]
 pub struct Spin {

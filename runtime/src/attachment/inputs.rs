@@ -11,6 +11,9 @@ use crate::{Region, clock};
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// Of so many inputs that are looked at in turns the next messages are fetched ahead: of more, they would push each other out.
+const FORESEEN_MAX: usize = 8;
+
 /// The reading ends.
 pub struct Inputs {
     consumers: Vec<Consumer>,
@@ -104,7 +107,12 @@ impl Inputs {
                     world.note_message();
                     return Some(Found::Message(input, frame));
                 }
-                Glance::Empty if !thorough => continue,
+                Glance::Empty if !thorough => {
+                    if among.len() <= FORESEEN_MAX {
+                        self.consumers[input].foresee();
+                    }
+                    continue;
+                }
                 Glance::Empty | Glance::Unusual => {}
             }
             if let Some(frame) = self.poll(input, world, thorough) {

@@ -5,7 +5,7 @@ use crate::bug::{Bug, placed};
 use crate::layout::input;
 use crate::links::Links;
 use crate::mark::{MarkWriter, Place};
-use crate::region::Region;
+use crate::region::{Region, Row};
 use crate::sync::Ordering;
 
 /// The part of a consumer that an ack moves.
@@ -19,6 +19,8 @@ pub struct Cursor {
     pub(super) missed: u64,
     neighbour: usize,
     want_offset: usize,
+    /// The want of the producer's newest incarnation, as of this version of the links.
+    want: (u64, Option<Row<1>>),
     rung_want: u64,
     /// Where the lane is shared in a group, that counts and not the cursor.
     pub(super) member: Option<Member>,
@@ -36,7 +38,20 @@ impl Cursor {
         want_offset: usize,
     ) -> Self {
         let (missed, rung_want, member, published) = (0, 0, None, at.position);
-        Cursor { region, offset, at, published, mark, missed, neighbour, want_offset, rung_want, member }
+        let want = (u64::MAX, None);
+        Cursor {
+            region,
+            offset,
+            at,
+            published,
+            mark,
+            missed,
+            neighbour,
+            want_offset,
+            want,
+            rung_want,
+            member,
+        }
     }
 
     /// Makes it a member of a group that shares the lane.
@@ -74,7 +89,7 @@ impl Cursor {
         match &self.member {
             Some(member) => self.published = member.frontier().position,
             None => {
-                self.mark.publish(&self.region, self.at);
+                self.mark.publish(self.at);
                 self.published = self.at.position;
             }
         }
@@ -106,7 +121,7 @@ impl Cursor {
     pub(crate) fn publish_early(&mut self, frame: &Frame) {
         match &self.member {
             Some(member) => member.finish_early(frame),
-            None => self.mark.publish(&self.region, frame.next),
+            None => self.mark.publish(frame.next),
         }
     }
 
@@ -118,9 +133,12 @@ impl Cursor {
     /// Rings the producer when it waits for space that the cursor has passed. After [`Links::fence`].
     #[inline]
     pub fn ring_if_wanted(&mut self, links: &mut Links) {
-        let Some(link) = links.neighbour(self.neighbour).newest() else { return };
+        if self.want.0 != links.version() {
+            self.look_up_want(links);
+        }
+        let Some(want) = &self.want.1 else { return };
         // Relaxed: ordered by the fence before; a wrong word costs a ring.
-        let want = link.region.word(self.want_offset).load(Ordering::Relaxed);
+        let want = want.word(0).load(Ordering::Relaxed);
         if placed(Bug::WantForgotten) || placed(Bug::GroupWantForgotten) && self.in_group() {
             return;
         }
@@ -128,6 +146,12 @@ impl Cursor {
             self.rung_want = want;
             links.ring(self.neighbour);
         }
+    }
+
+    #[cold]
+    fn look_up_want(&mut self, links: &Links) {
+        let newest = links.neighbour(self.neighbour).newest();
+        self.want = (links.version(), newest.map(|link| Row::new(&link.region, self.want_offset)));
     }
 
     /// Moves over messages that are lost to this consumer.

@@ -9,9 +9,8 @@ use crate::frame::{self, EXTENSION_BYTES, Facts, Kind};
 use crate::incarnation::{Incarnation, PeerFault};
 use crate::layout::{SegmentShape, WhenFull, lane};
 use crate::mark::{self, Place};
-use crate::region::Region;
+use crate::region::{Region, Ring};
 use crate::sync::{Ordering, Site, fence, ordering};
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// How often a reader of a drop-oldest lane runs after a floor that moves under it before it says that there is nothing: who
@@ -31,6 +30,9 @@ const POSITION_MAX: u64 = 1 << 62;
 struct Source {
     incarnation: Incarnation,
     region: Region,
+    ring: Ring,
+    /// Whether a quick look may judge it: it lives as far as is known, waits for its readers, and nobody shares it.
+    plain: bool,
     /// The end that its verdict gave it.
     end: Option<Place>,
     /// Its verdict says that it wrote over its own memory: only commit words prove its frames.
@@ -44,7 +46,7 @@ struct Source {
 /// The part of a consumer that a lease borrows.
 pub struct Sources {
     shape: Arc<SegmentShape>,
-    rings: VecDeque<Source>,
+    rings: Vec<Source>,
     /// The ring that is looked at. Always the first, but for a group: its members hold messages in older ones.
     current: usize,
     /// The group's table: behind its frontier frames may be overwritten at any time.
@@ -109,6 +111,13 @@ pub enum Glance {
     Unusual,
 }
 
+/// Fetches the frames behind, while this one is worked on: each tells where the next begins, so that nothing else would.
+#[cfg(not(loom))]
+#[inline(always)]
+fn prefetch(source: &Source, end: u64) {
+    PREFETCH_BYTES.iter().for_each(|ahead| source.ring.prefetch(end + ahead));
+}
+
 impl Sources {
     /// No ring yet of a producer's lane.
     pub(super) fn new(shape: Arc<SegmentShape>, lane: usize) -> Self {
@@ -119,7 +128,7 @@ impl Sources {
             capacity: shape.lanes[lane].capacity_bytes,
             when_full: shape.lanes[lane].when_full,
             shape,
-            rings: VecDeque::new(),
+            rings: Vec::new(),
             current: 0,
             pinned_by: None,
             lane,
@@ -138,36 +147,39 @@ impl Sources {
     /// From here on frames stay only as long as the frontier of this table has not passed them.
     pub(super) fn pin_by(&mut self, table: ClaimTable) {
         self.pinned_by = Some(table);
+        self.rings.iter_mut().for_each(|source| source.plain = false);
     }
 
     /// Adds the ring of a new incarnation.
     pub(super) fn add(&mut self, incarnation: Incarnation, region: Region) {
-        let source = Source { incarnation, region, end: None, corrupt: false, confirmed: 0, cut: false };
-        self.rings.push_back(source);
+        let plain = self.when_full != WhenFull::DropOldest && self.pinned_by.is_none();
+        let ring = Ring::new(&region, self.ring_offset, self.capacity);
+        let (end, corrupt, confirmed, cut) = (None, false, 0, false);
+        self.rings.push(Source { incarnation, region, ring, plain, end, corrupt, confirmed, cut });
     }
 
     /// Takes over verdicts: where a ring ends, and whether its incarnation wrote over its own memory.
     pub(super) fn end_by(&mut self, verdict: impl Fn(Incarnation) -> Option<(Place, bool)>) {
         for source in self.rings.iter_mut().filter(|source| source.end.is_none()) {
             if let Some((end, corrupt)) = verdict(source.incarnation) {
-                (source.end, source.corrupt) = (Some(end), corrupt);
+                (source.end, source.corrupt, source.plain) = (Some(end), corrupt, false);
             }
         }
     }
 
     /// Generation of the newest incarnation known; 0 for none.
     pub(super) fn newest(&self) -> u32 {
-        self.rings.back().map_or(0, |source| source.incarnation.generation)
+        self.rings.last().map_or(0, |source| source.incarnation.generation)
     }
 
     /// Generation of the oldest incarnation kept; 0 for none.
     pub(super) fn oldest(&self) -> u32 {
-        self.rings.front().map_or(0, |source| source.incarnation.generation)
+        self.rings.first().map_or(0, |source| source.incarnation.generation)
     }
 
     /// The fingerprint of the type that the producer declared; 0 before.
     pub(super) fn fingerprint(&self) -> u64 {
-        self.rings.front().map_or(0, |source| {
+        self.rings.first().map_or(0, |source| {
             // Relaxed: as in `Producer::declare`.
             source.region.word(self.lane_offset + lane::FINGERPRINT).load(Ordering::Relaxed)
         })
@@ -175,7 +187,9 @@ impl Sources {
 
     /// Lets go of the oldest ring.
     pub(super) fn let_go_of_oldest(&mut self) {
-        self.rings.pop_front();
+        if !self.rings.is_empty() {
+            self.rings.remove(0);
+        }
     }
 
     /// Looks at the ring in which a place lies, and lets go of those that lie before the frontier.
@@ -183,7 +197,7 @@ impl Sources {
         let ended =
             |source: &Source, place: Place| source.end.is_some_and(|end| end.position <= place.position);
         while self.rings.len() > 1 && ended(&self.rings[0], frontier) {
-            self.rings.pop_front();
+            self.rings.remove(0);
         }
         let last = self.rings.len().saturating_sub(1);
         self.current = self.rings.iter().position(|source| !ended(source, at)).unwrap_or(last);
@@ -204,10 +218,9 @@ impl Sources {
 
     #[inline(always)]
     fn ring_word(&self, source: &Source, position: u64, word: usize, site: Site) -> u64 {
-        let offset = self.ring_offset + (position & (self.capacity - 1)) as usize + word;
         // Acquire: for the commit word, pairs with the Release in `Producer::publish`; for facts on a drop-oldest lane,
         // with the Release fence in `Producer::make_room`: who reads facts of a later lap sees the floor that gave way.
-        source.region.word(offset).load(ordering(site, Ordering::Acquire))
+        source.ring.word(position + word as u64).load(ordering(site, Ordering::Acquire))
     }
 
     /// A look at the usual case: a living producer, a lane that waits for its readers and that nobody shares, and nothing or a
@@ -215,8 +228,7 @@ impl Sources {
     #[inline(always)]
     pub(super) fn glance(&self, at: Place) -> Glance {
         let Some(source) = self.rings.get(self.current) else { return Glance::Empty };
-        let unusual = source.end.is_some() | source.cut | self.pinned_by.is_some();
-        if unusual || self.when_full == WhenFull::DropOldest {
+        if !source.plain {
             return Glance::Unusual;
         }
         let position = at.position;
@@ -224,14 +236,24 @@ impl Sources {
             return if position < source.confirmed { Glance::Unusual } else { Glance::Empty };
         }
         let word = self.ring_word(source, position, frame::FACTS, Site::FactsLoad);
-        match Facts::check(word, position, self.capacity) {
-            Ok(facts) if facts.is_plain() && facts.sequence == at.sequence as u32 => {
+        match Facts::check_plain(word, position, self.capacity) {
+            Some(facts) if facts.sequence == at.sequence as u32 => {
                 let end = facts.end(position);
                 #[cfg(not(loom))]
-                self.prefetch(end);
+                prefetch(source, end);
                 Glance::Message(self.frame(source, at, end, facts, None))
             }
             _ => Glance::Unusual,
+        }
+    }
+
+    /// Fetches the lines behind the one in which the next frame begins, while nothing is there yet: who writes a frame takes them over
+    /// before it says that the frame is there, so that those of a small message come together with its first.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    pub(super) fn foresee(&self, at: Place) {
+        if let Some(source) = self.rings.get(self.current) {
+            prefetch(source, at.position);
         }
     }
 
@@ -329,26 +351,16 @@ impl Sources {
             return Look::Skip(Place { position: end, sequence: at.sequence });
         }
         #[cfg(not(loom))]
-        self.prefetch(end);
+        prefetch(source, end);
         let stamp_ns = facts
             .extended
             .then(|| self.ring_word(source, at.position, HEADER_BYTES as usize, Site::FactsLoad));
         Look::Message(self.frame(source, at, end, facts, stamp_ns))
     }
 
-    /// Fetches the frames behind, while this one is worked on: each tells where the next begins, so that nothing else would.
-    #[cfg(not(loom))]
-    #[inline]
-    fn prefetch(&self, end: u64) {
-        let region = &self.rings[self.current].region;
-        for ahead in PREFETCH_BYTES {
-            region.prefetch(self.ring_offset + ((end + ahead) & (self.capacity - 1)) as usize);
-        }
-    }
-
     fn cut(&mut self, at: Place, what: &str) -> PeerFault {
         let source = &mut self.rings[self.current];
-        source.cut = true;
+        (source.cut, source.plain) = (true, false);
         let what = format!("{what} (lane {}, position {})", self.lane, at.position);
         PeerFault { incarnation: source.incarnation, what }
     }
@@ -361,7 +373,7 @@ impl Sources {
     /// On a drop-oldest lane: jumps to the floor when the frame at `at` was given up.
     fn look_below_floor(&mut self, at: Place) -> Look {
         for _ in 0..CHASES_MAX {
-            let Some(source) = self.rings.front() else { return Look::Empty };
+            let Some(source) = self.rings.first() else { return Look::Empty };
             let floor = self.floor(source);
             if floor <= at.position {
                 return Look::Empty;
@@ -382,7 +394,7 @@ impl Sources {
             };
         }
         // Who lives and moves them publishes after this, and rings. The dead move nothing.
-        match self.rings.front() {
+        match self.rings.first() {
             Some(source) if source.end.is_some() => {
                 Look::Fault(self.cut(at, "its tail mark and its floor contradict each other"))
             }
