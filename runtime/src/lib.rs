@@ -50,6 +50,8 @@ mod region;
 #[cfg(not(loom))]
 pub mod segment;
 #[cfg(not(loom))]
+mod slot;
+#[cfg(not(loom))]
 pub mod spin;
 #[cfg(not(loom))]
 pub mod standby;

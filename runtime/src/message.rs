@@ -1,8 +1,8 @@
 //! Messages: encoded straight into a claim, read in place from a lease.
 //!
 //! What lives here: the trait of a message, [`encode`], [`encoded_len`] and [`access`]. Where the bytes lie and when
-//! they become visible is the lane's business; which type they have is in `fingerprint.rs`. There is no unsafe here:
-//! rkyv's validation is what stands between a peer's bytes and a reference.
+//! they become visible is the lane's business; which type they have is in `fingerprint.rs`; the bytes that an archive is
+//! written to are in `slot.rs`. There is no unsafe here: rkyv's validation is what stands between a peer's bytes and a reference.
 //!
 //! A type that contains itself cannot have a fingerprint, hence is no message. So the depth of every archive is
 //! bounded by its type, and no archive can exhaust the stack of whoever validates it.
@@ -13,13 +13,13 @@ use core::mem::{MaybeUninit, align_of};
 use rkyv::api::low::{self, LowDeserializer, LowSerializer, LowValidator};
 use rkyv::api::serialize_using;
 use rkyv::bytecheck::CheckBytes;
-use rkyv::rancor::{BoxedError, Failure, Source};
+use rkyv::rancor::{BoxedError, Failure, Source, Strategy};
 use rkyv::ser::allocator::SubAllocator;
-use rkyv::ser::writer::Buffer;
 use rkyv::ser::{Positional, Serializer, Writer};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::fingerprint::Typed;
+pub use crate::slot::Slot;
 
 /// The alignment of every payload: no archived type may ask for more.
 pub const MESSAGE_ALIGN: usize = 16;
@@ -157,33 +157,6 @@ impl fmt::Debug for Scratch {
     }
 }
 
-/// Writes an archive into a slot, and remembers whether it was the slot that ended it. Named only in the bounds of
-/// [`Message`].
-#[derive(Debug)]
-pub struct Slot<'a> {
-    bytes: Buffer<'a>,
-    capacity_bytes: usize,
-    is_full: bool,
-}
-
-impl Positional for Slot<'_> {
-    #[inline]
-    fn pos(&self) -> usize {
-        self.bytes.pos()
-    }
-}
-
-impl<E: Source> Writer<E> for Slot<'_> {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> Result<(), E> {
-        if bytes.len() > self.capacity_bytes - Positional::pos(&self.bytes) {
-            self.is_full = true;
-            return Err(slot_is_full());
-        }
-        self.bytes.write(bytes)
-    }
-}
-
 /// Counts the bytes of an archive and keeps none. Named only in the bounds of [`Message`].
 #[derive(Debug, Default)]
 pub struct Counter {
@@ -211,7 +184,7 @@ impl<E: Source> Writer<E> for Counter {
 }
 
 #[cold]
-fn slot_is_full<E: Source>() -> E {
+pub(crate) fn slot_is_full<E: Source>() -> E {
     E::new(EncodeError::SlotTooSmall)
 }
 
@@ -233,19 +206,19 @@ pub fn encode<M: Message>(
     scratch: &mut Scratch,
 ) -> Result<usize, EncodeError> {
     const { assert!(align_of::<M::Archived>() <= MESSAGE_ALIGN, "a payload is aligned to 16 bytes") };
-    debug_assert!(slot.as_ptr().addr().is_multiple_of(MESSAGE_ALIGN), "the slot is not aligned");
     let capacity_bytes = slot.len().min(MESSAGE_BYTES_MAX);
     let mut grow = Growth::new();
     loop {
-        let bytes = Buffer::from(&mut slot[..capacity_bytes]);
-        let writer = Slot { bytes, capacity_bytes, is_full: false };
-        let mut serializer = Serializer::new(writer, scratch.allocator(), ());
-        match serialize_using::<_, Failure>(message, &mut serializer) {
-            Ok(_) => return Ok(serializer.writer.pos()),
-            Err(Failure) if serializer.writer.is_full && capacity_bytes < MESSAGE_BYTES_MAX => {
+        let slot = Slot::new(&mut slot[..capacity_bytes]);
+        let mut serializer = Serializer::new(slot, scratch.allocator(), ());
+        let resolver = message.serialize(Strategy::<_, Failure>::wrap(&mut serializer));
+        let mut slot = serializer.writer;
+        match resolver.and_then(|resolver| slot.root(message, resolver)) {
+            Ok(()) => return Ok(slot.len()),
+            Err(Failure) if slot.is_full() && capacity_bytes < MESSAGE_BYTES_MAX => {
                 return Err(EncodeError::SlotTooSmall);
             }
-            Err(Failure) if serializer.writer.is_full => {
+            Err(Failure) if slot.is_full() => {
                 return Err(EncodeError::TooLarge { message: M::NAME });
             }
             Err(Failure) => {}
