@@ -122,6 +122,13 @@ fn pause(gap_us: u64) {
     }
 }
 
+/// How often this thread has slept so far.
+fn sleeps() -> io::Result<u64> {
+    let status = std::fs::read_to_string("/proc/thread-self/status")?;
+    let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.and_then(|count| count.trim().parse().ok()).ok_or_else(|| io::Error::other("/proc tells of no switches"))
+}
+
 fn right(all: bool) -> io::Result<()> {
     all.then_some(()).ok_or_else(|| io::Error::other("what came over a floor is not what was sent"))
 }
@@ -185,6 +192,9 @@ impl Peer {
     fn floor_ping_pong(&mut self, task: Task) -> io::Result<()> {
         let first = self.first();
         let Task { op, count, bytes, every, .. } = task;
+        // These two store before they ring: while both sides stay awake, each finds the other's number before it would sleep.
+        let may_stay_awake = matches!(op, Op::FloorEpoll | Op::FloorFutex);
+        let slept = if may_stay_awake { sleeps()? } else { 0 };
         let Peer { floor, bells: [[own, other], [never_read, its_other]], times, .. } = self;
         let lap = || {
             if task.timed && first {
@@ -206,7 +216,12 @@ impl Peer {
             _ => self.baseline.ping_pong(first, count, lap).map_err(|e| io::Error::other(e.to_string())),
             #[cfg(not(feature = "peers"))]
             _ => Err(io::Error::other("this build has no peers to compare with (feature `peers`)")),
+        }?;
+        if may_stay_awake && (sleeps()? - slept) * 2 < count {
+            // No floor of those who sleep.
+            self.times.discard();
         }
+        Ok(())
     }
 
     fn floor_stream(&mut self, task: Task) -> io::Result<()> {

@@ -21,8 +21,8 @@ impl Port for Still {
         Ok(Vec::new())
     }
 
-    fn sleep(&mut self, _deadline: Option<Instant>) -> io::Result<()> {
-        Ok(())
+    fn sleep(&mut self, _deadline: Option<Instant>) -> io::Result<bool> {
+        Ok(false)
     }
 }
 

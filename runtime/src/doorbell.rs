@@ -130,13 +130,13 @@ mod modelled {
             Ok(std::mem::take(&mut waiting.links))
         }
 
-        fn sleep(&mut self, _: Option<Instant>) -> io::Result<()> {
+        fn sleep(&mut self, _: Option<Instant>) -> io::Result<bool> {
             let mut waiting = self.waiting.0.lock().expect("nobody panics with it");
             while !waiting.rung && !waiting.packet {
                 waiting = self.waiting.1.wait(waiting).expect("nobody panics with it");
             }
             waiting.rung = false;
-            Ok(())
+            Ok(waiting.packet)
         }
     }
 }

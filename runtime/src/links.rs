@@ -128,11 +128,12 @@ pub trait Port {
     /// The supervisor is gone, or what it sent cannot be used.
     fn receive(&mut self, wait: bool) -> io::Result<Vec<Link>>;
 
-    /// Sleeps until the doorbell rings, a link arrives, or the deadline passes; may wake for nothing.
+    /// Sleeps until the doorbell rings, a link arrives, or the deadline passes; may wake for nothing. Returns whether there may be
+    /// something to receive.
     ///
     /// # Errors
     /// As [`Port::receive`].
-    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()>;
+    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<bool>;
 
     /// Says that a peer wrote what cannot be true. Nobody listens to a model.
     ///

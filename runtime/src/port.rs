@@ -28,6 +28,10 @@ pub struct ControlPort {
     answers: Vec<ToAgent>,
 }
 
+/// What the epoll says of the doorbell, and of the socket.
+const BELL: u64 = 0;
+const SOCKET: u64 = 1;
+
 /// What the supervisor answered (a refusal with its text), and the links that came meanwhile.
 pub type Answer = (Result<(), String>, Vec<Link>);
 
@@ -55,7 +59,7 @@ impl Port for Box<dyn Control> {
         (**self).receive(wait)
     }
 
-    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<bool> {
         (**self).sleep(deadline)
     }
 
@@ -99,8 +103,8 @@ impl ControlPort {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         // Edge-triggered and never read: every ring is an edge, and nothing is to be reset.
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&epoll, doorbell, epoll::EventData::new_u64(0), edge)?;
-        epoll::add(&epoll, &socket, epoll::EventData::new_u64(1), epoll::EventFlags::IN)?;
+        epoll::add(&epoll, doorbell, epoll::EventData::new_u64(BELL), edge)?;
+        epoll::add(&epoll, &socket, epoll::EventData::new_u64(SOCKET), epoll::EventFlags::IN)?;
         Ok(ControlPort { socket, epoll, shapes, go: false, inherited: None, asked: 0, answers: Vec::new() })
     }
 
@@ -229,13 +233,15 @@ impl Port for ControlPort {
         Ok(links)
     }
 
-    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<bool> {
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         let timeout = left.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: d.subsec_nanos().into() });
         match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            // What it does not say now it says at the next sleep: the socket is watched for as long as something lies there.
+            Ok(count) => Ok(events[..count].iter().any(|event| event.data.u64() == SOCKET)),
+            Err(rustix::io::Errno::INTR) => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

@@ -25,7 +25,7 @@ pub trait Party {
 
 /// Sleeps until `look` finds something, or the deadline.
 ///
-/// `look` is always called with `true`: thoroughly.
+/// `look` is called with `true` before each sleep: thoroughly.
 ///
 /// # Errors
 /// As [`Port::receive`].
@@ -48,9 +48,15 @@ pub fn park<P: Party, T>(
             return Ok(found);
         }
         desk.count(Counter::Sleeps, 1);
-        port.sleep(deadline)?;
+        let heard = port.sleep(deadline)?;
         desk.parked().clear();
-        links.sync(port)?;
+        if heard {
+            links.sync(port)?;
+        }
+        // Mostly it was woken for what lies there now: found before the next sleep is announced, which costs a system call.
+        if let Some(found) = look(party, false) {
+            return Ok(Some(found));
+        }
     }
 }
 

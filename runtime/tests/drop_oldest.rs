@@ -23,8 +23,8 @@ impl Port for Nowhere {
         Ok(std::mem::take(&mut self.0))
     }
 
-    fn sleep(&mut self, _deadline: Option<Instant>) -> io::Result<()> {
-        Ok(())
+    fn sleep(&mut self, _deadline: Option<Instant>) -> io::Result<bool> {
+        Ok(false)
     }
 }
 

@@ -27,8 +27,8 @@ impl Port for Nowhere {
         Ok(Vec::new())
     }
 
-    fn sleep(&mut self, _deadline: Option<Instant>) -> io::Result<()> {
-        Ok(())
+    fn sleep(&mut self, _deadline: Option<Instant>) -> io::Result<bool> {
+        Ok(false)
     }
 }
 

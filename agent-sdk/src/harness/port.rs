@@ -52,7 +52,7 @@ impl Port for HarnessPort {
         Ok(std::mem::take(&mut self.links))
     }
 
-    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<()> {
+    fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<bool> {
         let mut outside = self.outside.borrow_mut();
         let moved = !outside.by_hand && (outside.pump() || outside.finish());
         drop(outside);
@@ -69,7 +69,7 @@ impl Port for HarnessPort {
         let mut events =
             [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }];
         match epoll::wait(&self.epoll, &mut events[..], Some(&timeout)) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(!self.links.is_empty()),
             Err(error) => Err(error.into()),
         }
     }
@@ -122,7 +122,7 @@ impl Port for PeerPort {
         Ok(std::mem::take(&mut self.links))
     }
 
-    fn sleep(&mut self, _deadline: Option<Instant>) -> io::Result<()> {
+    fn sleep(&mut self, _deadline: Option<Instant>) -> io::Result<bool> {
         Err(io::Error::other("a peer of a harness does not sleep"))
     }
 }

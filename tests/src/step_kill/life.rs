@@ -21,7 +21,7 @@ impl Port for Quiet {
         Ok(Vec::new())
     }
 
-    fn sleep(&mut self, _: Option<Instant>) -> io::Result<()> {
+    fn sleep(&mut self, _: Option<Instant>) -> io::Result<bool> {
         Err(io::Error::other("it goes to sleep although there is work"))
     }
 }
