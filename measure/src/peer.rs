@@ -126,7 +126,9 @@ fn pause(gap_us: u64) {
 fn sleeps() -> io::Result<u64> {
     let status = std::fs::read_to_string("/proc/thread-self/status")?;
     let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    count.and_then(|count| count.trim().parse().ok()).ok_or_else(|| io::Error::other("/proc tells of no switches"))
+    count
+        .and_then(|count| count.trim().parse().ok())
+        .ok_or_else(|| io::Error::other("/proc tells of no switches"))
 }
 
 fn right(all: bool) -> io::Result<()> {

@@ -143,6 +143,17 @@ fn sweep(faults: impl Iterator<Item = Fault> + Send, whole: &Run) {
     assert!(wrong.is_empty(), "{} faults are not borne:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+/// A life without a fault, with the most descriptors of three such lives: one alone may be looked at when something is not yet open that
+/// stays open in all others, and then none of them would be borne.
+fn unharmed() -> Run {
+    let lives = (0..3).map(|_| {
+        let mut run = Run::default();
+        live(None, &mut run, None);
+        run
+    });
+    lives.max_by_key(|run| run.descriptors).expect("three lives")
+}
+
 fn number(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
@@ -151,8 +162,7 @@ fn number(name: &str, otherwise: u64) -> u64 {
 /// us about each call that may fail, and the k-th is answered with an error, for a k in each stretch of the life; once each.
 #[test]
 fn swarm_bears_that_a_system_call_of_its_supervisor_fails() {
-    let mut whole = Run::default();
-    live(None, &mut whole, None);
+    let whole = unharmed();
     assert!(whole.seen > 500, "{} calls", whole.seen);
     let calls = (0..whole.seen).step_by(number("SHOAL_FAULT_STEP", 31) as usize);
     sweep(calls.map(|nth| Fault { nth, way: (nth % 3) as usize }), &whole);
@@ -162,8 +172,7 @@ fn swarm_bears_that_a_system_call_of_its_supervisor_fails() {
 #[test]
 #[ignore = "takes half an hour"]
 fn swarm_bears_that_any_system_call_of_its_supervisor_fails() {
-    let mut whole = Run::default();
-    live(None, &mut whole, None);
+    let whole = unharmed();
     let calls = number("SHOAL_FAULT_FROM", 0)..number("SHOAL_FAULT_TO", whole.seen);
     let calls = calls.step_by(number("SHOAL_FAULT_STEP", 1) as usize);
     sweep(calls.flat_map(|nth| (0..WAYS_MAX).map(move |way| Fault { nth, way })), &whole);
