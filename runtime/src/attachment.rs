@@ -122,6 +122,20 @@ fn table(entry: &TableEntry, claims: &[Region]) -> ClaimTable {
     ClaimTable::new(claims[entry.claims as usize].clone(), entry.offset as usize, entry.entries)
 }
 
+/// The CPU that this thread runs on, as the C library knows it without a system call.
+fn this_cpu() -> u64 {
+    nix::sched::sched_getcpu().map_or(0, |cpu| cpu as u64)
+}
+
+/// How many CPUs the machine has. Not how many this process may use: one that is bound to a CPU may well have its peers on others.
+fn processors() -> usize {
+    match std::fs::read_to_string("/sys/devices/system/cpu/online") {
+        Ok(online) => 1 + usize::from(online.contains([',', '-'])),
+        // Not to be seen from in here.
+        Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
 /// The neighbours of a manifest, without links.
 pub fn neighbours(manifest: &Manifest) -> Vec<Neighbour> {
     let entries = manifest.neighbours.iter();
@@ -243,13 +257,13 @@ impl<P: Port> World<P> {
     }
 
     fn note_cpu(&self) {
-        self.desk.cpu(rustix::thread::sched_getcpu() as u32);
+        self.desk.cpu(this_cpu() as u32);
     }
 
     fn spin_budget(&mut self) -> u64 {
-        let here = rustix::thread::sched_getcpu() as u64;
+        let here = this_cpu();
         let same = self.links.any_newest(|link| crate::desk::cpu_of(&link.region) == Some(here));
-        self.spin.budget_ns(same, || std::thread::available_parallelism().map_or(1, usize::from))
+        self.spin.budget_ns(same, processors)
     }
 
     #[inline]
@@ -319,5 +333,22 @@ impl<P: Control> Attachment<P> {
         let (answer, links) = self.world.port.ask(&message, None)?;
         self.world.links.add_all(links);
         Ok(answer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    #[test]
+    fn who_is_bound_to_one_cpu_counts_those_of_its_peers() {
+        let bound = || {
+            let allowed = sched_getaffinity(None)?;
+            let mut one = CpuSet::new();
+            one.set((0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu)).unwrap_or(0));
+            sched_setaffinity(None, &one).map(|()| processors())
+        };
+        assert_eq!(std::thread::spawn(bound).join().expect("no panic"), Ok(processors()));
     }
 }

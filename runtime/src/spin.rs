@@ -22,7 +22,7 @@ pub(crate) fn hints(spun_ns: u64) -> usize {
 /// What an agent has seen of its own waits.
 #[derive(Clone, Debug)]
 pub struct Spin {
-    /// How many CPUs there are for this process, once that was asked: to find out takes as long as some wake-ups.
+    /// How many CPUs there are (more than one counts as two), once that was asked: to find out takes as long as a wake-up.
     cpus: Option<usize>,
     wake_price_ns: u64,
     gap_ns: u64,
@@ -38,7 +38,7 @@ impl Default for Spin {
 
 impl Spin {
     /// How long to spin now, given whether a peer last ran on the CPU that this agent runs on, and, if that decides, how many CPUs there
-    /// are for this process.
+    /// are.
     pub fn budget_ns(&mut self, peer_on_this_cpu: bool, cpus: impl FnOnce() -> usize) -> u64 {
         let likely = self.gap_ns <= 2 * self.wake_price_ns;
         if peer_on_this_cpu || !likely || self.in_vain >= 8 || *self.cpus.get_or_insert_with(cpus) < 2 {
