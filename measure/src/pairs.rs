@@ -5,8 +5,8 @@ use std::io;
 /// Pairs of each result.
 pub const PAIRS: usize = 21;
 
-/// Runs a thing and its floors in turns: A B A B …, every other pair the other way round. `run` is told which floor, or none for the thing itself; returns what came of the
-/// thing, and of each floor.
+/// Runs a thing and its floors in turns: A B A B …, every other pair the other way round. `run` is told which floor, or none for the
+/// thing itself; returns what came of the thing, and of each floor.
 ///
 /// # Errors
 /// Those of a run.

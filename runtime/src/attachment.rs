@@ -23,6 +23,9 @@ mod outputs;
 pub use inputs::{Found, Inputs};
 pub use outputs::{Encode, Outputs, SendError};
 
+/// How often who spins looks before it reads the clock again.
+const LOOKS_PER_CLOCK: usize = 8;
+
 /// An attached incarnation. Its port is the control socket's, or a harness's.
 pub struct Attachment<P = ControlPort> {
     /// What it was told.
@@ -53,8 +56,6 @@ pub struct World<P> {
     /// Whether this incarnation took or committed a message yet.
     met_message: bool,
 }
-/// How often who spins looks before it reads the clock again.
-const LOOKS_PER_CLOCK: usize = 8;
 
 /// Attaches the process to the supervisor that started it; returns when every peer has been told and it may begin. A standby
 /// waits in here until it takes over; a zygote stays in here, and each child that is forked of it comes out.
@@ -127,12 +128,13 @@ fn this_cpu() -> u64 {
     nix::sched::sched_getcpu().map_or(0, |cpu| cpu as u64)
 }
 
-/// How many CPUs the machine has. Not how many this process may use: one that is bound to a CPU may well have its peers on others.
-fn processors() -> usize {
+/// Whether the machine has several CPUs. Not whether this process may use them: one that is bound to a CPU may well have its peers on
+/// others.
+fn has_several_cpus() -> bool {
     match std::fs::read_to_string("/sys/devices/system/cpu/online") {
-        Ok(online) => 1 + usize::from(online.contains([',', '-'])),
+        Ok(online) => online.contains([',', '-']),
         // Not to be seen from in here.
-        Err(_) => std::thread::available_parallelism().map_or(1, usize::from),
+        Err(_) => std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1),
     }
 }
 
@@ -263,7 +265,7 @@ impl<P: Port> World<P> {
     fn spin_budget(&mut self) -> u64 {
         let here = this_cpu();
         let same = self.links.any_newest(|link| crate::desk::cpu_of(&link.region) == Some(here));
-        self.spin.budget_ns(same, processors)
+        self.spin.budget_ns(same, has_several_cpus)
     }
 
     #[inline]
@@ -347,8 +349,8 @@ mod tests {
             let allowed = sched_getaffinity(None)?;
             let mut one = CpuSet::new();
             one.set((0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu)).unwrap_or(0));
-            sched_setaffinity(None, &one).map(|()| processors())
+            sched_setaffinity(None, &one).map(|()| has_several_cpus())
         };
-        assert_eq!(std::thread::spawn(bound).join().expect("no panic"), Ok(processors()));
+        assert_eq!(std::thread::spawn(bound).join().expect("no panic"), Ok(has_several_cpus()));
     }
 }

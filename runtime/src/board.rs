@@ -106,9 +106,13 @@ impl Board {
                 "the board does not fit this build: magic, version, size are {found:x?}, not {expected:x?}"
             ));
         }
+        Ok(Board::of(region, shape))
+    }
+
+    fn of(region: Region, shape: BoardShape) -> Self {
         let verdicts = shape.verdict_offsets().into();
         let epoch = Row::new(&region, board::EPOCH);
-        Ok(Board { region, epoch, shape: shape.into(), verdicts })
+        Board { region, epoch, shape: shape.into(), verdicts }
     }
 
     /// Number of the last change.
@@ -216,9 +220,7 @@ impl BoardWriter {
             // Relaxed: nobody maps the board before it is handed over.
             region.word(offset).store(value, Ordering::Relaxed);
         }
-        let verdicts = shape.verdict_offsets().into();
-        let epoch = Row::new(&region, board::EPOCH);
-        BoardWriter { board: Board { region, epoch, shape: shape.into(), verdicts } }
+        BoardWriter { board: Board::of(region, shape) }
     }
 
     /// A board on the heap, of loom's words.

@@ -223,7 +223,6 @@ impl Consumer {
     /// Has the next message fetched whole, if it is small, when it comes: for who looks again at once.
     #[inline(always)]
     pub fn foresee(&self) {
-        #[cfg(not(loom))]
         self.sources.foresee(self.cursor.at);
     }
 

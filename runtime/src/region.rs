@@ -499,5 +499,8 @@ mod modelled {
         pub(crate) fn word(&self, position: u64) -> &AtomicU64 {
             self.region.word(self.offset + (position as usize & self.mask))
         }
+
+        /// A model has no caches.
+        pub(crate) fn prefetch(&self, _position: u64) {}
     }
 }

@@ -22,8 +22,8 @@ pub(crate) fn hints(spun_ns: u64) -> usize {
 /// What an agent has seen of its own waits.
 #[derive(Clone, Debug)]
 pub struct Spin {
-    /// How many CPUs there are (more than one counts as two), once that was asked: to find out takes as long as a wake-up.
-    cpus: Option<usize>,
+    /// Whether there are several CPUs, once that was asked: to find out takes as long as a wake-up.
+    several_cpus: Option<bool>,
     wake_price_ns: u64,
     gap_ns: u64,
     in_vain: u32,
@@ -32,16 +32,20 @@ pub struct Spin {
 impl Default for Spin {
     /// Nothing was seen yet.
     fn default() -> Self {
-        Spin { cpus: None, wake_price_ns: WAKE_PRICE_NS, gap_ns: 4 * WAKE_PRICE_NS, in_vain: 0 }
+        Spin { several_cpus: None, wake_price_ns: WAKE_PRICE_NS, gap_ns: 4 * WAKE_PRICE_NS, in_vain: 0 }
     }
 }
 
 impl Spin {
-    /// How long to spin now, given whether a peer last ran on the CPU that this agent runs on, and, if that decides, how many CPUs there
-    /// are.
-    pub fn budget_ns(&mut self, peer_on_this_cpu: bool, cpus: impl FnOnce() -> usize) -> u64 {
+    /// How long to spin now, given whether a peer last ran on the CPU that this agent runs on, and, if that decides, whether there are
+    /// several CPUs.
+    pub fn budget_ns(&mut self, peer_on_this_cpu: bool, several_cpus: impl FnOnce() -> bool) -> u64 {
         let likely = self.gap_ns <= 2 * self.wake_price_ns;
-        if peer_on_this_cpu || !likely || self.in_vain >= 8 || *self.cpus.get_or_insert_with(cpus) < 2 {
+        if peer_on_this_cpu
+            || !likely
+            || self.in_vain >= 8
+            || !*self.several_cpus.get_or_insert_with(several_cpus)
+        {
             return 0;
         }
         (2 * self.gap_ns).clamp(2_000, 2 * self.wake_price_ns)
@@ -75,7 +79,7 @@ mod tests {
     fn after(gaps: impl IntoIterator<Item = u64>) -> Spin {
         let mut spin = Spin::default();
         for gap in gaps {
-            let budget = spin.budget_ns(false, || 2);
+            let budget = spin.budget_ns(false, || true);
             spin.learn(gap, gap <= budget, budget);
         }
         spin
@@ -83,27 +87,27 @@ mod tests {
 
     #[test]
     fn dense_messages_are_spun_for_and_sparse_ones_are_not() {
-        assert!(after([1_000; 20]).budget_ns(false, || 2) >= 2_000);
-        assert_eq!(after([1_000_000; 20]).budget_ns(false, || 2), 0);
+        assert!(after([1_000; 20]).budget_ns(false, || true) >= 2_000);
+        assert_eq!(after([1_000_000; 20]).budget_ns(false, || true), 0);
     }
 
     #[test]
     fn a_burst_after_a_pause_is_noticed_within_a_dozen_messages() {
         let gaps = std::iter::repeat_n(1_000_000, 50).chain(std::iter::repeat_n(1_000, 12));
-        assert!(after(gaps).budget_ns(false, || 2) > 0);
+        assert!(after(gaps).budget_ns(false, || true) > 0);
     }
 
     #[test]
     fn nobody_spins_on_one_cpu_or_on_the_cpu_of_its_peer() {
-        assert_eq!(after([1_000; 20]).budget_ns(true, || 2), 0);
+        assert_eq!(after([1_000; 20]).budget_ns(true, || true), 0);
         let mut one = Spin::default();
         (0..20).for_each(|_| one.learn(1_000, true, 0));
-        assert_eq!(one.budget_ns(false, || 1), 0);
+        assert_eq!(one.budget_ns(false, || false), 0);
     }
 
     #[test]
     fn cpus_are_counted_once_and_only_where_that_decides() {
-        let never = || -> usize { panic!("nobody needs to know") };
+        let never = || -> bool { panic!("nobody needs to know") };
         assert_eq!(Spin::default().budget_ns(false, never), 0, "nothing was seen yet");
         assert_eq!(after([1_000; 20]).budget_ns(true, never), 0);
         assert!(after([1_000; 20]).budget_ns(false, never) > 0, "they were counted before");
@@ -113,9 +117,9 @@ mod tests {
     fn spinning_in_vain_stops() {
         let mut spin = after([1_000; 20]);
         for _ in 0..8 {
-            let budget = spin.budget_ns(false, || 2);
+            let budget = spin.budget_ns(false, || true);
             spin.learn(40_000, false, budget);
         }
-        assert_eq!(spin.budget_ns(false, || 2), 0);
+        assert_eq!(spin.budget_ns(false, || true), 0);
     }
 }

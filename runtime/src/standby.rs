@@ -124,6 +124,7 @@ pub fn take_over(
 mod tests {
     use super::*;
     use crate::layout::{LaneShape, WhenFull};
+
     fn shape() -> SegmentShape {
         let lane = LaneShape { capacity_bytes: 4096, when_full: WhenFull::Block, channel: 0 };
         SegmentShape { lanes: vec![lane], input_count: 1, state_bytes: 64 }

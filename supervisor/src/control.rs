@@ -26,6 +26,8 @@ pub use server::{ClientId, Control};
 pub const REQUEST_BYTES_MAX: usize = 64 << 10;
 /// The most that waits for a slow reader before it is cut off, bytes. Ten thousand agents need 2 MiB.
 pub const UNSENT_BYTES_MAX: usize = 8 << 20;
+/// The longest answer that who asks reads, bytes.
+pub const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// The most clients at once; then the one that idles longest gives way.
 pub const CLIENTS_MAX: usize = 64;
 

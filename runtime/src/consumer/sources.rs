@@ -21,7 +21,6 @@ pub(super) const CHASES_MAX: usize = 16;
 #[cfg(loom)]
 pub(super) const CHASES_MAX: usize = 1;
 /// How far behind a frame lines are fetched for reading.
-#[cfg(not(loom))]
 const PREFETCH_BYTES: [u64; 2] = [64, 128];
 /// No lane gets this far; what says so lies, and behind it arithmetic would overflow.
 const POSITION_MAX: u64 = 1 << 62;
@@ -111,11 +110,12 @@ pub enum Glance {
     Unusual,
 }
 
-/// Fetches the frames behind, while this one is worked on: each tells where the next begins, so that nothing else would.
-#[cfg(not(loom))]
-#[inline(always)]
-fn prefetch(source: &Source, end: u64) {
-    PREFETCH_BYTES.iter().for_each(|ahead| source.ring.prefetch(end + ahead));
+impl Source {
+    /// Fetches the frames behind, while this one is worked on: each tells where the next begins, so that nothing else would.
+    #[inline(always)]
+    fn prefetch(&self, end: u64) {
+        PREFETCH_BYTES.iter().for_each(|ahead| self.ring.prefetch(end + ahead));
+    }
 }
 
 impl Sources {
@@ -239,8 +239,7 @@ impl Sources {
         match Facts::check_plain(word, position, self.capacity) {
             Some(facts) if facts.sequence == at.sequence as u32 => {
                 let end = facts.end(position);
-                #[cfg(not(loom))]
-                prefetch(source, end);
+                source.prefetch(end);
                 Glance::Message(self.frame(source, at, end, facts, None))
             }
             _ => Glance::Unusual,
@@ -249,11 +248,10 @@ impl Sources {
 
     /// Fetches the lines behind the one in which the next frame begins, while nothing is there yet: who writes a frame takes them over
     /// before it says that the frame is there, so that those of a small message come together with its first.
-    #[cfg(not(loom))]
     #[inline(always)]
     pub(super) fn foresee(&self, at: Place) {
         if let Some(source) = self.rings.get(self.current) {
-            prefetch(source, at.position);
+            source.prefetch(at.position);
         }
     }
 
@@ -350,8 +348,7 @@ impl Sources {
         if facts.kind == Kind::Padding {
             return Look::Skip(Place { position: end, sequence: at.sequence });
         }
-        #[cfg(not(loom))]
-        prefetch(source, end);
+        source.prefetch(end);
         let stamp_ns = facts
             .extended
             .then(|| self.ring_word(source, at.position, HEADER_BYTES as usize, Site::FactsLoad));

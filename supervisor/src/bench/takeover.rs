@@ -4,7 +4,7 @@
 use super::lives::{Raw, outcome};
 use super::scale::swarm_text;
 use crate::config;
-use crate::control::{PsReport, PsState, Request, Response, address_of};
+use crate::control::{ANSWER_BYTES_MAX, PsReport, PsState, Request, Response, address_of};
 use crate::run_dir::list_running;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use shoal_measure::cases::Bench;
@@ -28,8 +28,6 @@ const KILLS: usize = 41;
 const REST: Duration = Duration::from_millis(20);
 /// What takes longer ends the measurement.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The longest answer, bytes.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// Runs a swarm of each size; with a small share of the work none of a thousand, and fewer kills.
 ///

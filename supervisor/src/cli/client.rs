@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::{Failure, NOT_RUNNING, Order, json, print};
 use crate::control::status::StatusReport;
-use crate::control::{ALL, PsReport, Request, Response, SwarmInfo, address_of, agent_of, is_meant};
+use crate::control::{
+    ALL, ANSWER_BYTES_MAX, PsReport, Request, Response, SwarmInfo, address_of, agent_of, is_meant,
+};
 use crate::run_dir::{Place, Running, list_running_in};
 
 /// How long a supervisor may take for an answer that needs no agent: longer means it is stopped or stuck.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// The longest answer, bytes.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 /// A connection to a running supervisor.
 pub(super) struct Client {

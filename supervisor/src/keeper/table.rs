@@ -62,8 +62,7 @@ pub fn close_others(known: &BTreeSet<RawFd>) -> io::Result<usize> {
 ///
 /// Each is to be claimed once.
 pub fn claim(held: Held) -> Option<OwnedFd> {
-    // SAFETY: asks about a number.
-    if held.number < 0 || unsafe { libc::fcntl(held.number, libc::F_GETFD) } < 0 {
+    if !is_open(held.number) {
         return None;
     }
     // SAFETY: it is open (asked above), and nobody of this process closes it meanwhile.
@@ -74,12 +73,13 @@ pub fn claim(held: Held) -> Option<OwnedFd> {
 
 /// As [`claim`], of a number that whoever opens it knows otherwise.
 pub fn claim_number(number: RawFd) -> Option<OwnedFd> {
+    // SAFETY: it is open (asked here), its owner is dead, and what it is shows when it is opened.
+    is_open(number).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+fn is_open(number: RawFd) -> bool {
     // SAFETY: asks about a number.
-    if number < 0 || unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
-        return None;
-    }
-    // SAFETY: it is open (asked above), its owner is dead, and what it is shows when it is opened.
-    Some(unsafe { OwnedFd::from_raw_fd(number) })
+    number >= 0 && unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0
 }
 
 #[cfg(test)]
