@@ -164,8 +164,8 @@ enum Command {
     /// Be a process that is measured
     #[command(hide = true)]
     BenchPeer {
-        /// `born`: say so, and wait
-        what: Option<String>,
+        /// `born`: say so, and wait; `swarm AGENTS PID`: run so many idle agents for the process of this number
+        what: Vec<String>,
     },
     /// Be an agent of the demo, chaos or bench, or the one that replays dead letters
     #[command(hide = true, disable_help_flag = true)]
@@ -321,7 +321,7 @@ pub fn main() -> ExitCode {
         Command::Chaos(options) => return crate::chaos::command::chaos(&options),
         Command::Certify(options) => return crate::certify::command::certify(&options),
         Command::Bench(options) => return crate::bench::command::bench(&options),
-        Command::BenchPeer { what } => return crate::bench::peer(what.as_deref()),
+        Command::BenchPeer { what } => return crate::bench::peer(&what),
         Command::Agent { args } => return agent(&args),
         Command::Doctor(options) => return doctor::doctor(&options),
         Command::DoctorProbe { what } => return crate::doctor::probe::child_main(&what),

@@ -38,13 +38,17 @@ const DESCRIPTORS_BESIDES: u64 = 64;
 /// Runs a swarm file until the swarm is over.
 pub fn run(file: &Path, manner: Manner) -> ExitCode {
     manner.begin();
-    let mut file = match config::read(file) {
-        Ok(file) => file,
+    match config::read(file) {
+        Ok(file) => run_read(file, manner),
         Err(error) => {
             log::say(error.to_string().trim_end());
-            return ExitCode::from(BAD_INPUT);
+            ExitCode::from(BAD_INPUT)
         }
-    };
+    }
+}
+
+/// The same of a file that was read, or made.
+pub(crate) fn run_read(mut file: SwarmFile, manner: Manner) -> ExitCode {
     if let Err(error) = heed_environment(&mut file) {
         log::say(&format!("shoal: {error}"));
         return ExitCode::from(BAD_INPUT);

@@ -3,9 +3,10 @@
 //! A binary of its own: processes that spin on the CPUs would hold up the whole swarms of `swarms/`, and be held up by them.
 #![allow(missing_docs)]
 
+use rustix::process::Signal;
 use serde_json::Value;
 use shoal_tests::clone::{self, Clone};
-use shoal_tests::{Done, Stage, stage};
+use shoal_tests::{Done, Stage, stage, traces, until};
 use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -164,6 +165,20 @@ fn recorded_run_is_shown_and_compared(run: &Value) {
         let said = done.out.lines().find(|line| line.contains("confidence"));
         assert!(said.is_some_and(|line| line.contains(word)), "{word}: {}{}", done.out, done.err);
     }
+}
+
+/// Goal: a swarm that was started to be measured does not outlive the measurement. Method: SIGKILL as soon as agents run in it.
+#[test]
+fn killed_measurement_leaves_no_swarm() {
+    let _alone = alone();
+    let stage = stage!("bench");
+    let mut shoal = stage.start(stage.shoal(&["bench", "takeover", "--quick"]));
+    let agents = || traces::marked(stage.mark()).len() > 5;
+    until("agents of the measured swarm", || agents().then_some(()));
+    shoal.send(Signal::KILL);
+    assert_eq!(shoal.ended().status, 128 + 9);
+    stage.until_no_process();
+    stage.assert_nothing_left();
 }
 
 /// One case alone, on standard output alone.

@@ -34,12 +34,18 @@ pub const CASES: [&str; 12] = [
 pub const PEER: [&str; 1] = ["bench-peer"];
 
 /// Is a process that `shoal bench` measures.
-pub fn peer(what: Option<&str>) -> ExitCode {
-    if what == Some("born") {
-        // It waits to be killed, so it returns only when something is wrong.
-        let _ = lives::be_born();
-    } else {
-        shoal_measure::peer::run_if_peer();
+pub fn peer(what: &[String]) -> ExitCode {
+    match what {
+        [born] if born == "born" => {
+            // It waits to be killed, so it returns only when something is wrong.
+            let _ = lives::be_born();
+        }
+        [swarm, agents, parent] if swarm == takeover::SWARM => {
+            if let (Ok(agents), Ok(parent)) = (agents.parse(), parent.parse()) {
+                return takeover::be_swarm(agents, parent);
+            }
+        }
+        _ => shoal_measure::peer::run_if_peer(),
     }
     report!("shoal: `shoal bench` starts the processes that it measures itself");
     ExitCode::from(crate::cli::BAD_INPUT)

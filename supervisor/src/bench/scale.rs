@@ -198,12 +198,8 @@ impl Companion for Watcher {
     }
 }
 
-fn swarm_file(name: &str, agents: usize) -> Result<SwarmFile, String> {
-    config::parse(Path::new("the bench's swarm file"), &swarm_text(name, agents)?).map_err(|e| e.to_string())
-}
-
 /// A swarm of so many agents, which wait for each other's messages in pairs.
-pub(super) fn swarm_text(name: &str, agents: usize) -> Result<String, String> {
+pub(super) fn swarm_file(name: &str, agents: usize) -> Result<SwarmFile, String> {
     let binary = toml::Value::String(config::own_binary()?);
     let mut text = format!("[swarm]\nname = \"{name}\"\n");
     for pair in 0..agents / 2 {
@@ -224,5 +220,5 @@ pub(super) fn swarm_text(name: &str, agents: usize) -> Result<String, String> {
             );
         }
     }
-    Ok(text)
+    config::parse(Path::new("the bench's swarm file"), &text).map_err(|e| e.to_string())
 }

@@ -1,12 +1,20 @@
 //! Take-overs: the supervisor of a swarm of idle agents is killed under its keeper, again and again, and asked who it is. What answers is
-//! the next one, which does so when it watches all agents. The swarm is a `shoal run` of its own, for only that has a keeper.
+//! the next one, which does so when it watches all agents. The swarm has a process of its own, which runs it as `shoal run` does, for only
+//! that has a keeper; it ends when who measures it is gone.
 
 use super::lives::{Raw, outcome};
-use super::scale::swarm_text;
+use super::scale::swarm_file;
+use crate::cli::BAD_INPUT;
 use crate::config;
 use crate::control::{ANSWER_BYTES_MAX, PsReport, PsState, Request, Response, address_of};
+use crate::herald::Manner;
+use crate::log::report;
+use crate::run::run_read;
 use crate::run_dir::list_running;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open, pidfd_send_signal,
+    set_parent_process_death_signal,
+};
 use shoal_measure::cases::Bench;
 use shoal_measure::outcome::Outcome;
 use shoal_runtime::clock::now_ns;
@@ -15,7 +23,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -28,6 +36,28 @@ const KILLS: usize = 41;
 const REST: Duration = Duration::from_millis(20);
 /// What takes longer ends the measurement.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the process that runs the swarm is told to be.
+pub(super) const SWARM: &str = "swarm";
+
+fn name_for(bench: u32) -> String {
+    format!("bench-takeover-{bench}")
+}
+
+/// Is the process that runs a swarm of so many agents, for the process of this number: it is asked to end when that is gone.
+pub(super) fn be_swarm(agents: usize, bench: u32) -> ExitCode {
+    let begun = set_parent_process_death_signal(Some(Signal::TERM)).map_err(|error| error.to_string());
+    // It may have gone before it was asked for.
+    let is_there = getppid().is_some_and(|parent| parent.as_raw_pid() == bench as i32);
+    match begun.and_then(|()| swarm_file(&name_for(bench), agents)) {
+        Ok(file) if is_there => run_read(file, Manner::Foreground),
+        Ok(_) => ExitCode::from(BAD_INPUT),
+        Err(error) => {
+            report!("shoal: {error}");
+            ExitCode::from(BAD_INPUT)
+        }
+    }
+}
 
 /// Runs a swarm of each size; with a small share of the work none of a thousand, and fewer kills.
 ///
@@ -85,31 +115,25 @@ impl Drop for Interrupted {
     }
 }
 
-/// A `shoal run`; it ends with this.
+/// The process that runs the swarm; it ends with this.
 struct Swarm {
     name: String,
     guard: Child,
     socket: Option<PathBuf>,
     interrupted: Interrupted,
-    /// Holds its swarm file.
-    _folder: tempfile::TempDir,
 }
 
 impl Swarm {
     fn start(agents: usize) -> io::Result<Swarm> {
-        let name = format!("bench-takeover-{}", std::process::id());
-        let folder = tempfile::tempdir()?;
-        let file = folder.path().join("swarm.toml");
-        std::fs::write(&file, swarm_text(&name, agents).map_err(io::Error::other)?)?;
+        let bench = std::process::id();
         let interrupted = Interrupted::watch()?;
         let guard = Command::new(config::own_binary().map_err(io::Error::other)?)
-            .arg("run")
-            .arg(&file)
+            .args([super::PEER[0], SWARM, &agents.to_string(), &bench.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        Ok(Swarm { name, guard, socket: None, interrupted, _folder: folder })
+        Ok(Swarm { name: name_for(bench), guard, socket: None, interrupted })
     }
 
     /// Tries something until it comes to pass.
