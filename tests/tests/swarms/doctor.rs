@@ -81,9 +81,11 @@ fn what_a_killed_supervisor_left_is_found_and_swept() {
         ours.map(str::to_owned).collect()
     };
     assert_eq!(strays(&lived), Vec::<String>::new(), "what runs is no stray");
-    // Stopped first, so that nobody who survives the others tidies up.
+    // Stopped first, so that nobody who survives the others tidies up; and children before their parents, whose end would have the kernel
+    // continue them.
     for signal in [Signal::STOP, Signal::KILL] {
-        traces::marked(stage.mark()).into_iter().for_each(|pid| _ = traces::send(pid, stage.mark(), signal));
+        let pids = traces::marked(stage.mark()).into_iter().rev();
+        pids.for_each(|pid| _ = traces::send(pid, stage.mark(), signal));
     }
     stage.until_no_process();
     drop(shoal);
