@@ -1,6 +1,6 @@
 //! The traces of a stage outside its folder: processes, memory files and names in /dev/shm.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -51,6 +51,18 @@ pub fn children(pid: i32) -> Vec<i32> {
 pub fn parent(pid: i32) -> Option<i32> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+/// How many descriptors a process has open, by what they lead to: each file by its path, sockets and the like by their kind.
+pub fn descriptors(pid: i32) -> BTreeMap<String, usize> {
+    let mut kinds = BTreeMap::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
+        let target = fs::read_link(entry.path()).unwrap_or_default();
+        let target = target.to_string_lossy();
+        let kind = if target.starts_with('/') { &target } else { target.split(":[").next().unwrap_or_default() };
+        *kinds.entry(kind.to_owned()).or_default() += 1;
+    }
+    kinds
 }
 
 /// The files, other than memory, that processes hold open to write to.
