@@ -168,6 +168,7 @@ impl ControlPort {
     pub fn wait_for_inheritance(&mut self, links: &mut Links) -> io::Result<Inheritance> {
         loop {
             if let Some(inherited) = self.inherited.take() {
+                self.go |= inherited.at_once;
                 return Ok(inherited);
             }
             links.add_all(self.take(true)?.unwrap_or_default());

@@ -11,6 +11,7 @@ use crate::layout::SegmentShape;
 use crate::mark::Place;
 use crate::region::Region;
 use crate::segment;
+use crate::state;
 use crate::sync::Ordering;
 use crate::wire::{self, ToAgent};
 use std::io;
@@ -27,6 +28,8 @@ pub struct Inheritance {
     pub given: Vec<Given>,
     /// The committed state: its slot without the zeros that it ends with, which a fresh segment has.
     pub state: Vec<u8>,
+    /// Whether it may begin as soon as it has said that it has taken over: nothing else is to be handed to it before.
+    pub at_once: bool,
 }
 
 impl Inheritance {
@@ -67,8 +70,7 @@ impl Inheritance {
 
     /// A committed state, given as a whole slot, as it is inherited: whole words of it.
     pub fn state_of(slot: &[u8]) -> Vec<u8> {
-        let used = slot.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-        slot[..used.next_multiple_of(8).min(slot.len())].to_vec()
+        state::used(slot).to_vec()
     }
 
     /// From bytes, validated.
@@ -139,7 +141,8 @@ mod tests {
         let place = |position, sequence| Place { position, sequence };
         let given = Given { position: 8192, attempts: 2 };
         let state = Inheritance::state_of(&slot());
-        Inheritance { lanes: vec![place(8256, 7)], inputs: vec![place(8192, 3)], given: vec![given], state }
+        let (lanes, inputs) = (vec![place(8256, 7)], vec![place(8192, 3)]);
+        Inheritance { lanes, inputs, given: vec![given], state, at_once: true }
     }
 
     #[test]

@@ -127,6 +127,16 @@ pub fn committed(region: &Region, shape: &SegmentShape, record: &Record) -> Vec<
     bytes
 }
 
+/// A whole slot without the zeros that it ends with, in whole words.
+pub fn used(slot: &[u8]) -> &[u8] {
+    let (words, rest) = slot.as_chunks::<8>();
+    let last = words.iter().rposition(|word| u64::from_ne_bytes(*word) != 0);
+    match rest.iter().any(|byte| *byte != 0) {
+        true => slot,
+        false => &slot[..last.map_or(0, |last| (last + 1) * 8)],
+    }
+}
+
 /// The value in a whole slot that [`committed`] copied, and the fingerprint of its type; `None` when there is none.
 pub fn value(slot: &[u8]) -> Option<(&[u8], u64)> {
     let word = |at: usize| Some(u64::from_le_bytes(slot.get(at..at + 8)?.try_into().ok()?));

@@ -107,7 +107,9 @@ pub struct Live {
     pub parked: bool,
     /// Whether its segment says where its lanes begin: of a standby only once it has written what it inherits.
     pub begun: bool,
-    /// Whether it was told to begin.
+    /// Whether it begins by itself once it has taken over.
+    pub at_once: bool,
+    /// Whether it was told to begin, or has said that it does.
     pub going: bool,
     /// The number of the question that is being answered.
     pub asked: u32,

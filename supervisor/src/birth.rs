@@ -217,6 +217,7 @@ pub fn bear(
         post: Post::default(),
         parked: from.is_none(),
         begun: from.is_some(),
+        at_once: false,
         going: false,
         asked: 0,
         born: Instant::now(),

@@ -29,7 +29,7 @@
 //! | `agent.NAME.ready_timeout` | until a start counts as a death | 10 s |
 //! | `agent.NAME.deadline` | how long it may hold one message without a word, 20 ms ..= 24 h | none |
 //! | `agent.NAME.max_attempts` | attempts after which a message is parked with the dead letters; 0: never | 3 |
-//! | `agent.NAME.standby` | spare processes that are attached and parked, 0 ..= 8 | 0 |
+//! | `agent.NAME.standby` | spare processes that are attached and parked, 0 ..= 8 | 0, with `prefork` 1 |
 //! | `agent.NAME.prefork` | its processes are forked of one that initialised once | `false` |
 //! | `agent.NAME.significant` | its normal end ends the swarm | `false` |
 //! | `agent.NAME.after` | agents that are ready before it is started | none |

@@ -63,6 +63,8 @@ pub struct Capture {
     stdout: Lines,
     stderr: Lines,
     recent: VecDeque<String>,
+    /// Whether the life before is not told of yet, and if so whether another has begun.
+    held: Option<bool>,
 }
 
 impl Capture {
@@ -75,6 +77,7 @@ impl Capture {
             stdout: Lines::default(),
             stderr: Lines::default(),
             recent: VecDeque::new(),
+            held: None,
         }
     }
 
@@ -101,8 +104,25 @@ impl Capture {
 
     /// Another life begins: the lines of the one before are remembered no longer.
     pub fn begin(&mut self) {
-        self.flush();
-        self.recent.clear();
+        match &mut self.held {
+            Some(begun) => *begun = true,
+            None => {
+                self.flush();
+                self.recent.clear();
+            }
+        }
+    }
+
+    /// Remembers the lines of a life that has ended also when another begins, until [`Capture::go_on`].
+    pub fn hold(&mut self) {
+        self.held = Some(false);
+    }
+
+    /// It was told of: the other life begins, if it did meanwhile.
+    pub fn go_on(&mut self) {
+        if self.held.take() == Some(true) {
+            self.begin();
+        }
     }
 
     /// Ends a line that was begun, on both streams: nothing more comes from this incarnation.

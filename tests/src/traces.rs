@@ -59,7 +59,8 @@ pub fn descriptors(pid: i32) -> BTreeMap<String, usize> {
     for entry in fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten() {
         let target = fs::read_link(entry.path()).unwrap_or_default();
         let target = target.to_string_lossy();
-        let kind = if target.starts_with('/') { &target } else { target.split(":[").next().unwrap_or_default() };
+        let kind =
+            if target.starts_with('/') { &target } else { target.split(":[").next().unwrap_or_default() };
         *kinds.entry(kind.to_owned()).or_default() += 1;
     }
     kinds

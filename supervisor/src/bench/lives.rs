@@ -58,7 +58,7 @@ pub enum Way {
     Exec,
     /// A standby is promoted.
     Standby,
-    /// A process that initialised once was forked ahead.
+    /// A standby is promoted that was forked of a process that initialised once.
     Fork,
 }
 
@@ -166,8 +166,7 @@ impl Killer {
             Phase::Rest(until) if until <= Instant::now() => {
                 let prepared = match self.way {
                     Way::Exec => true,
-                    Way::Standby => swarm.agents[sink].parked().next().is_some(),
-                    Way::Fork => swarm.has_fork(sink),
+                    Way::Standby | Way::Fork => swarm.agents[sink].parked().next().is_some(),
                 };
                 if !prepared {
                     self.phase = Phase::Rest(Instant::now() + LOOK_EVERY);
@@ -338,7 +337,7 @@ fn swarm_file(name: &str, way: Way) -> Result<SwarmFile, String> {
 }
 
 impl Lives {
-    /// As results: `spawn` and `recovery`. With a standby a start is a promotion, and a fork has been made before it.
+    /// As results: `spawn` and `recovery`. With a standby a start is a promotion, also of one that was forked.
     pub fn outcomes(&self, mode: &str) -> [Outcome; 2] {
         [
             outcome("spawn", mode, &self.starts_ns, &self.raw_starts_ns, "vfork and exec to main"),

@@ -275,7 +275,7 @@ impl Walker<'_> {
             ready_timeout: self.duration(table, "ready_timeout", ms, day).unwrap_or(Duration::from_secs(10)),
             deadline: self.duration(table, "deadline", DEADLINE_MIN, day),
             max_attempts: self.count(table, "max_attempts", 0, 100).unwrap_or(MAX_ATTEMPTS_DEFAULT),
-            standby: self.count(table, "standby", 0, STANDBYS_MAX).unwrap_or(0),
+            standby: self.count(table, "standby", 0, STANDBYS_MAX).unwrap_or(prefork.into()),
             prefork,
             significant,
             // Read when all agents are known.

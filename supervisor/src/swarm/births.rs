@@ -29,7 +29,8 @@ impl Swarm {
             Ok(live) => {
                 // Before it is watched: of a child that is in no record, a successor knows only that it is none of its own.
                 let watch = Effect::Watch(live.incarnation);
-                self.begin_life(agent, live);
+                self.take_place(agent, live);
+                self.tell_of_life(agent);
                 self.effects.push(watch);
             }
             Err(error) => {
@@ -179,9 +180,12 @@ impl Swarm {
         let begins = |live: &&mut Live| live.begun && live.sealed.is_some() && live.post.is_done();
         let Some(live) = self.agents[agent].live.as_mut().filter(begins) else { return };
         if !std::mem::replace(&mut live.going, true) {
+            let told = !live.at_once;
             // Before it begins: a successor must know that it may have done something.
             self.write_agent(agent);
-            self.tell_to_begin(agent);
+            if told {
+                self.tell_to_begin(agent);
+            }
         }
         self.note_post(agent, true);
     }

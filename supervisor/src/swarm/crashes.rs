@@ -1,7 +1,7 @@
 //! Evidence of a death for its report: what the pinned segment, the pipes, the kernel and the supervisor's own record say.
 //!
-//! Gathered in three moments: before the death means anything (`evidence`), while it is decided what it means (`note_decision`),
-//! and when that is done and the next incarnation is on its way (`report_crash`).
+//! Gathered in three moments: before the death means anything (`scene`), while it is decided what it means (`note_decision`), and
+//! when that is done and the next incarnation is on its way (`report_crash`, which looks at what does not change any more).
 
 use super::{Ends, Swarm};
 use crate::agent::Live;
@@ -24,6 +24,15 @@ use std::time::{Duration, SystemTime};
 
 /// The longest account of who ended a process, bytes.
 const BY_BYTES_MAX: usize = 500;
+
+/// What a death's report says that cannot be found out later.
+pub(super) struct Scene {
+    state: &'static str,
+    /// What it wrote: its memory does not change any more.
+    view: Option<Region>,
+    in_hand: Option<InHand>,
+    lived: Duration,
+}
 
 /// What was decided of the death that is being dealt with.
 #[derive(Clone, Debug)]
@@ -68,17 +77,17 @@ impl Swarm {
         });
     }
 
-    /// The report of a death as far as it is known before it is decided what follows; `None` for a normal end.
+    /// What of a death's report is known only before it is decided what follows; `None` for a normal end.
     ///
-    /// To be asked before the dead's messages are settled and its segment is let go.
-    pub(super) fn evidence(
+    /// To be asked before the dead's messages are settled.
+    pub(super) fn scene(
         &mut self,
         agent: usize,
         live: &Live,
+        view: Option<Region>,
         desk: Option<&DeskView>,
-        ended: &Ended,
-    ) -> Option<Crash> {
-        let Ended { ending, usage, core_dumped } = *ended;
+        ending: Ending,
+    ) -> Option<Scene> {
         let config = &self.file.agents[self.topology.agents[agent].config];
         let record = &self.agents[agent];
         // A permanent agent that ends by itself is not expected to; nor is one that was killed, ordered or not.
@@ -89,11 +98,21 @@ impl Swarm {
             return None;
         }
         self.decided = None;
+        let in_hand = desk.and_then(|desk| self.in_hand(agent, live.owner, desk));
+        let state = self.agents[agent].state.name();
+        Some(Scene { state, view, in_hand, lived: live.born.elapsed() })
+    }
+
+    /// The report of a death whose output was read.
+    fn evidence(&self, agent: usize, live: &Live, scene: Scene, ended: &Ended) -> Crash {
+        let Ended { ending, usage, core_dumped } = *ended;
+        let config = &self.file.agents[self.topology.agents[agent].config];
+        let record = &self.agents[agent];
         let (status, signal) = match ending {
             Ending::Exited(status) => (Some(status), None),
             Ending::Signalled(signal) => (None, Some(signal)),
         };
-        let view = live.sealed.as_ref().map(|sealed| &sealed.view);
+        let view = scene.view.as_ref();
         let (received, sent) = view.map_or_else(Default::default, |view| self.recorded(agent, view));
         let program = config.command.first().map_or("", String::as_str);
         let core = core_dumped.then(|| {
@@ -105,7 +124,7 @@ impl Swarm {
             (_, VerdictKind::Committed) => "committed",
             (_, VerdictKind::Corrupt) => "corrupt",
         };
-        Some(Crash {
+        Crash {
             id: 0,
             swarm: self.file.name.clone(),
             run: format!("{:016x}", self.id()),
@@ -113,8 +132,8 @@ impl Swarm {
             generation: live.incarnation.generation,
             pid: live.child.pid,
             at: utc_of(SystemTime::now()),
-            lived_ms: live.born.elapsed().as_millis() as u64,
-            state: record.state.name().to_owned(),
+            lived_ms: scene.lived.as_millis() as u64,
+            state: scene.state.to_owned(),
             how: ending.to_string(),
             status,
             signal,
@@ -124,13 +143,13 @@ impl Swarm {
             ordered: trial::is_ordered(live.ordered, ending),
             by: live.by.clone(),
             verdict: verdict.to_owned(),
-            in_hand: desk.and_then(|desk| self.in_hand(agent, live.owner, desk)),
+            in_hand: scene.in_hand,
             received,
             sent,
             counts: view.map_or_else(Counts::default, counts),
-            output: Vec::new(),
+            output: record.capture.recent().map(str::to_owned).collect(),
             decision: Decision::default(),
-        })
+        }
     }
 
     /// The message that a dead process says to have had in hand, if it can have had it.
@@ -184,7 +203,10 @@ impl Swarm {
 
     /// Files the report of a death: what it led to is known, and its output is read. While the next incarnation is on its way that
     /// comes later.
-    pub(super) fn report_crash(&mut self, agent: usize, mut crash: Crash) {
+    pub(super) fn report_crash(&mut self, agent: usize, live: &Live, scene: Scene, ended: &Ended) {
+        self.agents[agent].capture.flush();
+        let mut crash = self.evidence(agent, live, scene, ended);
+        crash.id = self.records.crashes.number();
         crash.decision = self.decision(agent);
         match self.agents[agent].live {
             Some(_) => self.report_later(agent, crash),

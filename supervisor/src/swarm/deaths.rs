@@ -85,12 +85,11 @@ impl Swarm {
             None => std::mem::take(&mut record.last_state),
         };
         record.last = verdict;
-        if let Some(sealed) = &live.sealed {
-            record.past.add(&sealed.view);
-        }
+        let view = live.sealed.as_ref().map(|sealed| sealed.view.clone());
+        view.iter().for_each(|view| record.past.add(view));
         let ended = self.cradle.spawner.ended(&live.child).unwrap_or(Ended::unknown(Ending::Exited(255)));
         let ending = ended.ending;
-        let crash = self.evidence(agent, &live, desk.as_ref(), &ended);
+        let scene = self.scene(agent, &live, view, desk.as_ref(), ending);
         let in_vain = self.note_attempts(agent, &live, desk, ending);
         self.settle_claims(agent, &live);
         let ends = self.agents[agent].last.lanes.clone();
@@ -116,25 +115,21 @@ impl Swarm {
         }
         self.verdicts_ns.extend(live.killed_ns.map(|killed_ns| clock::now_ns().saturating_sub(killed_ns)));
         self.note_removed(agent, &live);
+        self.agents[agent].capture.hold();
+        self.conclude(agent, &live, ending, corrupt);
+        // The next incarnation is on its way. What the dead one printed comes before anything of it.
         self.drain_output(agent, &live.pipes);
         if let Some(message) = in_vain {
             self.note_output(agent, message);
         }
-        let crash = crash.map(|mut crash| {
-            let capture = &mut self.agents[agent].capture;
-            capture.flush();
-            crash.output = capture.recent().map(str::to_owned).collect();
-            crash.id = self.records.crashes.number();
-            crash
-        });
-        self.conclude(agent, &live, ending, corrupt);
-        match crash {
-            Some(crash) => self.report_crash(agent, crash),
+        match scene {
+            Some(scene) => self.report_crash(agent, &live, scene, &ended),
             None => {
                 let generation = live.incarnation.generation;
                 self.happened_in(Kind::Died, agent, generation, &ending.to_string(), None);
             }
         }
+        self.agents[agent].capture.go_on();
         live.sealed = live.sealed.or(unseen);
         self.remains.push(Remains::Live(Box::new(live)));
     }

@@ -490,6 +490,7 @@ fn restore_live(
         pipes: record.pipes.map(table::claim),
         sealed: sealed.transpose()?,
         post: Post::default(),
+        at_once: false,
         going: record.going,
         parked: false,
         begun: record.begun,
@@ -529,7 +530,6 @@ fn descriptors(record: &AgentRecord) -> Vec<RawFd> {
 
 fn agent_record(agent: &Agent) -> AgentRecord {
     let whole = &agent.last_state;
-    let used = whole.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     AgentRecord {
         state: State::ALL.iter().position(|state| *state == agent.state).unwrap_or_default() as u8,
         state_serial: agent.state_serial,
@@ -539,7 +539,7 @@ fn agent_record(agent: &Agent) -> AgentRecord {
         live: agent.live.as_ref().map(live_record),
         graves: agent.graves.iter().map(grave_record).collect(),
         last: VerdictRecord::of(&agent.last),
-        last_state: whole[..used].to_vec(),
+        last_state: shoal_runtime::state::used(whole).to_vec(),
         last_state_bytes: whole.len() as u64,
         was_ready: agent.was_ready,
         restarts: agent.restarts,

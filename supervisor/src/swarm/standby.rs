@@ -1,15 +1,15 @@
 //! Standbys: spare processes of an agent that are attached and parked, so that a death is answered by promoting one.
 //!
 //! ```text
-//!   made (own generation number) ─> mapped, sealed, linked ahead ─> parked ─> promoted: inherits what the verdict says ─> begun ─> go
+//!   made (own generation number) ─> mapped, sealed, linked ahead ─> parked ─> promoted: inherits what the verdict says ─> begun, and goes
 //! ```
 //!
 //! A standby's segment lies ready in its peers before anybody knows what it continues. At the promotion it is told where its lanes
-//! begin, writes that itself, and is named on the board: from then on it is an incarnation as any other. Standbys are taken oldest
+//! begin, writes that itself, says so and begins; heard, it is named on the board: from then on it is an incarnation as any other. Standbys are taken oldest
 //! first, so that generations only grow; a new one is made when the agent is ready again. The death of a standby concerns nobody.
 
 use super::hear::PACKETS_AT_ONCE;
-use super::{Effect, Ends, Swarm, Timer};
+use super::{Effect, Ends, Swarm, Timer, live_of};
 use crate::agent::{Live, Remains};
 use crate::child::{Event, State};
 use crate::events::Kind;
@@ -127,22 +127,28 @@ impl Swarm {
         let record = &mut self.agents[agent];
         let Some(mut live) = record.spares.remove(oldest) else { return false };
         (live.parked, live.born) = (false, Instant::now());
-        self.begin_life(agent, live);
+        self.take_place(agent, live);
+        // It is told first: whatever else is to be done, it does its part meanwhile.
         if live_is_sealed(&self.agents[agent].live) {
             self.bequeath(agent);
         }
+        self.tell_of_life(agent);
         true
     }
 
     /// An incarnation, new or promoted, is the agent's process from here on.
-    pub(super) fn begin_life(&mut self, agent: usize, live: Live) {
+    pub(super) fn take_place(&mut self, agent: usize, live: Live) {
         let record = &mut self.agents[agent];
         record.intensity.started(self.started.elapsed());
         record.restarts += u64::from(record.generation > 0);
         record.generation = live.incarnation.generation;
-        let pid = live.child.pid;
         record.live = Some(live);
         self.write_agent(agent);
+    }
+
+    /// What follows from it for everybody else.
+    pub(super) fn tell_of_life(&mut self, agent: usize) {
+        let pid = live_of(&self.agents[agent]).child.pid;
         self.happened(Kind::Started, agent, &format!("process {pid}"));
         self.tell_hooks(agent, Occasion::Started, "process started");
         self.hear_bell(agent);
@@ -164,7 +170,6 @@ impl Swarm {
         let record = &self.agents[agent];
         let (lanes, inputs) = (record.last.lanes.clone(), record.last.inputs.clone());
         let state = Inheritance::state_of(&record.last_state);
-        let inheritance = Inheritance { lanes, inputs, given, state };
         let graves: Vec<Incarnation> = self
             .topology
             .neighbours(agent)
@@ -174,6 +179,9 @@ impl Swarm {
             .collect();
         let Some(live) = &mut self.agents[agent].live else { return };
         graves.into_iter().for_each(|grave| live.post.add(grave, true));
+        // What is to be handed to it before it begins, it waits for.
+        live.at_once = live.post.is_done();
+        let inheritance = Inheritance { lanes, inputs, given, state, at_once: live.at_once };
         let told = inheritance.hand_over(&live.control);
         if told.is_err() {
             // It is dead, or cannot be told: the next one is.
@@ -182,7 +190,8 @@ impl Swarm {
         self.flush(agent);
     }
 
-    /// A promoted standby has written what it inherits: the board names it.
+    /// A promoted standby has written what it inherits: the board names it. If it has begun already, it may have rung others that found
+    /// nothing of it, and others its predecessor: all look again.
     pub(super) fn on_begun(&mut self, agent: usize) {
         let Some(live) = &mut self.agents[agent].live else { return };
         if live.begun || live.sealed.is_none() {
@@ -194,6 +203,11 @@ impl Swarm {
         self.write_agent(agent);
         self.board.publish_generation(incarnation);
         self.board.announce();
+        if live_of(&self.agents[agent]).at_once {
+            for other in self.topology.neighbours(agent).into_iter().chain([agent]) {
+                self.agents[other].live.iter().for_each(|other| other.doorbell.ring());
+            }
+        }
         self.flush(agent);
     }
 

@@ -37,12 +37,6 @@ impl Swarm {
         fit.child.as_ref().map(|child| child.pid as u32)
     }
 
-    /// Whether a fork waits for an agent's next start.
-    pub fn has_fork(&self, agent: usize) -> bool {
-        let nursery = self.nurseries.of.get(&self.topology.agents[agent].config);
-        nursery.is_some_and(|nursery| nursery.members.iter().any(Member::is_to_take))
-    }
-
     /// What is to be watched of a process of a nursery.
     pub fn nursling(&self, config: usize, serial: u32) -> Watched<'_> {
         let members = self.nurseries.of.get(&config).map_or(&[][..], |nursery| &nursery.members);

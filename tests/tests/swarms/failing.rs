@@ -83,7 +83,12 @@ fn refused(shoal: Running<'_>) -> String {
 }
 
 /// It started, so it is to work: messages flow, deaths are answered, a command is, nothing is hoarded, and it ends as asked.
-fn go_on(stage: &Stage, mut shoal: Running<'_>, run: &mut Run, without_fault: Option<&Descriptors>) -> String {
+fn go_on(
+    stage: &Stage,
+    mut shoal: Running<'_>,
+    run: &mut Run,
+    without_fault: Option<&Descriptors>,
+) -> String {
     let supervisor = shoal.supervisor().expect("a supervisor");
     let book = stage.path("sink");
     for victim in ["relay.1", "sink"] {

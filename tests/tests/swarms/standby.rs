@@ -6,6 +6,7 @@ use shoal_tests::stage::Relayed;
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +41,19 @@ fn assert_all_arrived(stage: &Stage, count: u64) {
     assert!(noted.iter().zip(0..).all(|(noted, due)| *noted == due), "every number once, in order");
 }
 
+/// The system call that a process sleeps in.
+fn sleeps_in(pid: i32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    Some(text.split(' ').next()?.to_owned()).filter(|call| call.parse::<u32>().is_ok())
+}
+
+/// How often a process has gone to sleep.
+fn switches(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    count.expect("a count").trim().parse().expect("a number")
+}
+
 /// The sink has come further than before.
 fn until_further(stage: &Stage, before: u64) {
     until("more numbers in the sink's book", || (Book::count(&stage.path("sink")) > before).then_some(()));
@@ -64,6 +78,77 @@ fn dead_agent_is_followed_by_the_process_that_stood_by() {
     let done = shoal.stop();
     assert_eq!(done.status, 0, "{}", done.err);
     assert_eq!(stage.violations(), "");
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn promoted_standby_begins_before_it_is_named_and_nothing_that_it_did_is_lost() {
+    // Goal: who was promoted waits for no second word of the supervisor's. What it does before the board names it is seen by its reader
+    // afterwards, what is sent to it meanwhile is seen by it, both without a rescue, and what it did counts if it dies before. Method: it and
+    // the supervisor are stopped in turns, so that a whole step lies between its word and the supervisor's hearing it; those that it
+    // talks with sleep meanwhile. There is no program for another standby, whose links would wake
+    // them. In the first round nothing more is sent; in the third it is killed then.
+    let stage = stage!("standby-unnamed");
+    let file = numbers(&stage, 0, 1);
+    let text = fs::read_to_string(&file).expect("the swarm file");
+    let program = text.split('"').find(|word| word.ends_with("/numbers")).expect("a program").to_owned();
+    let own = stage.path("relays");
+    let text = text.replace("\"source\", \"0\"", "\"tap\"");
+    let text = text.replace(&format!("\"{program}\", \"relay\""), &format!("{own:?}, \"relay\""));
+    fs::write(&file, text).expect("written");
+    symlink(&program, &own).expect("a program of its own");
+    let mut shoal = stage.run(&file);
+    let want = |numbers: u64| fs::write(stage.path("want"), numbers.to_string()).expect("written");
+    let met = || Book::count(&stage.path("sink"));
+    // Everything is declared.
+    want(1);
+    until("the first number", || (met() == 1).then_some(()));
+    let supervisor = shoal.supervisor().expect("a supervisor");
+    let (tap, sink) = (shoal.pid_of("source"), shoal.pid_of("sink"));
+    let hold = stage.path("hold-relay");
+    for (more, killed) in [(false, false), (true, false), (true, true)] {
+        let before = until_parked(&mut shoal, "relay");
+        let standby = before.standbys[0] as i32;
+        until_parked(&mut shoal, "sink");
+        // Its own, and those of its peers; that it has them is heard before the next question.
+        until("a standby that has all links", || (segments(standby as u32) == 4).then_some(()));
+        shoal.until_ready();
+        fs::write(&hold, "").expect("a hold");
+        let first = met();
+        want(first + 1);
+        until("a number in hand", || {
+            let held = fs::read_to_string(stage.path("held")).unwrap_or_default();
+            held.lines().any(|line| line == format!("relay {first} 1")).then_some(())
+        });
+        assert!(traces::send(standby, stage.mark(), Signal::STOP));
+        assert!(traces::kill(before.pid.expect("a process") as i32, stage.mark()));
+        shoal.until_agent("relay", "being promoted", |agent| {
+            (agent.pid == Some(standby as u32) && agent.state == PsState::Starting).then_some(())
+        });
+        assert!(traces::send(supervisor, stage.mark(), Signal::STOP));
+        until("a stopped supervisor", || (traces::state(supervisor) == Some('T')).then_some(()));
+        fs::remove_file(&hold).expect("no hold");
+        fs::remove_file(&own).expect("no program");
+        assert!(traces::send(standby, stage.mark(), Signal::CONT));
+        until("a step, and its sleep", || (sleeps_in(standby)? == sleeps_in(sink)?).then_some(()));
+        want(first + 1 + u64::from(more));
+        let looks = switches(tap);
+        until("another number for it", || (switches(tap) > looks + 3).then_some(()));
+        assert_eq!(met(), first, "nobody knows of it yet");
+        if killed {
+            assert!(traces::kill(standby, stage.mark()));
+            symlink(&program, &own).expect("a program");
+        }
+        assert!(traces::send(supervisor, stage.mark(), Signal::CONT));
+        until("all numbers", || (met() == first + 1 + u64::from(more)).then_some(()));
+        if !killed {
+            symlink(&program, &own).expect("a program");
+        }
+    }
+    let report = shoal.until_ready();
+    assert!(report.agents.iter().all(|agent| agent.rescues == 0), "somebody was not woken: {report:?}");
+    assert_eq!(shoal.stop().status, 0);
+    assert_all_arrived(&stage, 6);
     stage.assert_nothing_left();
 }
 
