@@ -5,10 +5,9 @@
 //! sleeping at once is best. So: spin only while messages have lately come within the price of a wake-up or two, never when
 //! the peer last ran on this CPU, never on a machine with one, and never in vain for long.
 
-/// First guess of what a wake-up costs, until one was measured.
+/// What a wake-up costs at most, unless the processor sleeps deeply. Two of them are what a wait takes when its peer slept, too: with less
+/// as the bound two agents that sleep between each other's messages would never find out that they need not.
 const WAKE_PRICE_NS: u64 = 25_000;
-/// Bounds of the measured price.
-const WAKE_PRICE_MAX_NS: u64 = 100_000;
 
 /// How long who spins looks as often as it can: an answer that is being written comes within that.
 const EAGER_NS: u64 = 4_000;
@@ -24,7 +23,6 @@ pub(crate) fn hints(spun_ns: u64) -> usize {
 pub struct Spin {
     /// Whether there are several CPUs, once that was asked: to find out takes as long as a wake-up.
     several_cpus: Option<bool>,
-    wake_price_ns: u64,
     gap_ns: u64,
     in_vain: u32,
 }
@@ -32,7 +30,7 @@ pub struct Spin {
 impl Default for Spin {
     /// Nothing was seen yet.
     fn default() -> Self {
-        Spin { several_cpus: None, wake_price_ns: WAKE_PRICE_NS, gap_ns: 4 * WAKE_PRICE_NS, in_vain: 0 }
+        Spin { several_cpus: None, gap_ns: 4 * WAKE_PRICE_NS, in_vain: 0 }
     }
 }
 
@@ -40,7 +38,7 @@ impl Spin {
     /// How long to spin now, given whether a peer last ran on the CPU that this agent runs on, and, if that decides, whether there are
     /// several CPUs.
     pub fn budget_ns(&mut self, peer_on_this_cpu: bool, several_cpus: impl FnOnce() -> bool) -> u64 {
-        let likely = self.gap_ns <= 2 * self.wake_price_ns;
+        let likely = self.gap_ns <= 2 * WAKE_PRICE_NS;
         if peer_on_this_cpu
             || !likely
             || self.in_vain >= 8
@@ -48,13 +46,13 @@ impl Spin {
         {
             return 0;
         }
-        (2 * self.gap_ns).clamp(2_000, 2 * self.wake_price_ns)
+        (2 * self.gap_ns).clamp(2_000, 2 * WAKE_PRICE_NS)
     }
 
     /// Learns from a wait that ended with something to do: how long it took, and whether it ended while spinning.
     pub fn learn(&mut self, waited_ns: u64, while_spinning: bool, budget_ns: u64) {
         // A moving mean of the gaps; one long pause counts as a few prices, so that a burst after it is noticed soon.
-        let gap = waited_ns.min(16 * self.wake_price_ns);
+        let gap = waited_ns.min(16 * WAKE_PRICE_NS);
         self.gap_ns = (3 * self.gap_ns + gap) / 4;
         if while_spinning {
             self.in_vain = 0;
@@ -64,11 +62,6 @@ impl Spin {
             // Sleeping showed how dense messages are; after a while spinning may be tried again.
             self.in_vain = self.in_vain.saturating_sub(1);
         }
-    }
-
-    /// Learns the price of a wake-up from a message that says when it was published.
-    pub fn learn_wake_price(&mut self, ns: u64) {
-        self.wake_price_ns = (7 * self.wake_price_ns + ns.clamp(1_000, WAKE_PRICE_MAX_NS)) / 8;
     }
 }
 

@@ -30,14 +30,17 @@ pub fn main(args: &[OsString]) -> ExitCode {
         [Some("source")] => shoal_agent::run(source),
         [Some("sink")] => shoal_agent::run(sink),
         [Some("rogue")] => shoal_agent::run(rogue),
-        [Some("idle"), Some(publishes), Some(subscribes)] => {
-            shoal_agent::run(|agent| idle(agent, publishes, subscribes))
-        }
-        _ => {
-            report!("usage: shoal agent bench source|sink|rogue|idle (started by `shoal bench`)");
-            ExitCode::from(2)
-        }
+        [Some("idle"), Some(lanes), Some(own), Some(other)] => match lanes.parse() {
+            Ok(lanes) => shoal_agent::run(|agent| idle(agent, lanes, own, other)),
+            Err(_) => usage(),
+        },
+        _ => usage(),
     }
+}
+
+fn usage() -> ExitCode {
+    report!("usage: shoal agent bench source|sink|rogue|idle (started by `shoal bench`)");
+    ExitCode::from(2)
 }
 
 fn source(agent: &mut Agent) -> Result<()> {
@@ -78,9 +81,11 @@ fn rogue(agent: &mut Agent) -> Result<()> {
     agent.serve()
 }
 
-/// Has a lane, and sleeps until it is asked to end.
-fn idle(agent: &mut Agent, publishes: &str, subscribes: &str) -> Result<()> {
-    agent.publish::<Beat>(publishes)?;
-    agent.on::<Beat>(subscribes, |_, _| Ok(()))?;
+/// Has lanes, and sleeps until it is asked to end.
+fn idle(agent: &mut Agent, lanes: usize, own: &str, other: &str) -> Result<()> {
+    for lane in 0..lanes {
+        agent.publish::<Beat>(&format!("{own}x{lane}"))?;
+        agent.on::<Beat>(&format!("{other}x{lane}"), |_, _| Ok(()))?;
+    }
     agent.serve()
 }

@@ -1,7 +1,7 @@
 //! Many agents: how long until all are ready and until all have ended, what the supervisor and an agent take in memory and
-//! descriptors, and what CPU time all of them use while nothing happens.
+//! descriptors, and what CPU time all of them use while nothing happens. And many lanes: what one takes beyond its ring.
 //!
-//! Agents work in pairs of their own, each with a lane that the other reads, so that a swarm of a thousand is no star.
+//! Agents work in pairs of their own, each with lanes that the other reads, so that a swarm of a thousand is no star.
 
 use super::lives::raw_starts_ns;
 use crate::config::{self, SwarmFile};
@@ -10,6 +10,7 @@ use crate::log::report;
 use crate::output::Echo;
 use crate::run::{Setting, run_file};
 use crate::run_dir::{self, RunDir};
+use crate::scenario::usage;
 use crate::signals::Signals;
 use crate::swarm::Swarm;
 use shoal_measure::cases::Bench;
@@ -21,12 +22,16 @@ use std::time::{Duration, Instant};
 
 /// How many agents.
 const SIZES: [usize; 2] = [100, 1000];
+/// Agents of the swarms whose lanes are counted, and how many lanes each has: the one swarm without, the other with many more.
+const LANES: (usize, [usize; 2]) = (10, [1, 33]);
+/// Of each lane, as configured.
+const LANE_KIB: u64 = 64;
 /// How long nothing happens while CPU time is counted.
 const REST: Duration = Duration::from_secs(2);
 /// What is left to settle after all are ready.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// Runs a swarm of each size; with a small share of the work only the small one.
+/// Runs a swarm of each size, with a small share of the work only the small one; then one with few lanes and one with many.
 ///
 /// # Errors
 /// In words: what is lacking.
@@ -35,16 +40,66 @@ pub fn run(share: u64, bench: &mut Bench<'_>) -> Result<(), String> {
     for agents in sizes {
         measure(agents)?.into_iter().for_each(&mut *bench.each);
     }
+    (bench.each)(measure_lanes()?);
     Ok(())
 }
 
+/// What a lane takes beyond the ring that was configured: pages of segments, spares included, and of both ends' and the supervisor's
+/// maps. The difference of two swarms that differ in nothing but the number of lanes.
+fn measure_lanes() -> Result<Outcome, String> {
+    let (agents, [few, many]) = LANES;
+    let [less, more] =
+        [few, many].map(|lanes| watch(agents, lanes, Duration::ZERO).map(|(seen, _)| seen.all_kib));
+    let lanes = (agents * (many - few)) as u64;
+    let lane_bytes = more?.saturating_sub(less?) * 1024 / lanes;
+    let beyond_bytes = lane_bytes.saturating_sub(LANE_KIB * 1024);
+    Ok(Outcome {
+        case: "scale".into(),
+        mode: format!("lane of {LANE_KIB} KiB"),
+        count: lanes,
+        memory_bytes: Some(beyond_bytes),
+        against: format!("{beyond_bytes} bytes beyond it, with what maps and watches it"),
+        message: format!("{agents} idle agents with {few} and with {many} lanes each; trusted"),
+        ..Outcome::default()
+    })
+}
+
 fn measure(agents: usize) -> Result<[Outcome; 3], String> {
+    let (seen, stopped) = watch(agents, 1, REST)?;
+    let outcome = |mode: &str, took: Option<Duration>| Outcome {
+        case: "scale".into(),
+        mode: format!("{mode} {agents}"),
+        count: agents as u64,
+        p50_ns: took.map(|took| took.as_nanos() as f64),
+        message: format!("idle agents, a lane of {LANE_KIB} KiB each; trusted"),
+        ..Outcome::default()
+    };
+    let mut idle = outcome("idle", None);
+    (idle.memory_bytes, idle.idle_ticks) = (Some(seen.supervisor_bytes), Some(seen.ticks));
+    idle.descriptors = Some(seen.descriptors);
+    idle.against = format!(
+        "supervisor {} KiB, an agent {} KiB with its share of maps, {} ticks of CPU in {REST:?}, {} descriptors",
+        seen.supervisor_bytes / 1024,
+        seen.agent_bytes / 1024,
+        seen.ticks,
+        seen.descriptors
+    );
+    let stopped = outcome("stopped", Some(stopped));
+    let mut ready = outcome("ready", Some(seen.ready));
+    let floor = raw_starts_ns(agents)?;
+    (ready.floor, ready.ratio_p50) = (Some(floor), Some(seen.ready.as_nanos() as f64 / floor));
+    ready.against = "as many times vfork and exec to main, one after the other".into();
+    Ok([ready, idle, stopped])
+}
+
+/// Runs a swarm until it was seen idle for a time: what was seen, and how long its end took.
+fn watch(agents: usize, lanes: usize, rest: Duration) -> Result<(Seen, Duration), String> {
     let name = format!("bench-scale-{}", std::process::id());
     let _ = run_dir::list_running();
     let mut signals = Signals::new()?;
     let folder = RunDir::claim(&name).map_err(|e| e.to_string())?;
-    let file = swarm_file(&name, agents)?;
-    let mut watcher = Watcher { phase: Phase::Starting(Instant::now()), seen: None, stopped_at: None };
+    let file = swarm_file(&name, agents, lanes)?;
+    let mut watcher = Watcher { phase: Phase::Starting(Instant::now()), rest, seen: None, stopped_at: None };
     let setting = Setting {
         echo: Echo::to_stderr().unwrap_or_default(),
         notices: Box::new(|text| report!("shoal: {text}")),
@@ -58,30 +113,7 @@ fn measure(agents: usize) -> Result<[Outcome; 3], String> {
     let (Some(seen), Some(stopped_at)) = (watcher.seen, watcher.stopped_at) else {
         return Err("interrupted before all was seen".into());
     };
-    let outcome = |mode: &str, took: Option<Duration>| Outcome {
-        case: "scale".into(),
-        mode: format!("{mode} {agents}"),
-        count: agents as u64,
-        p50_ns: took.map(|took| took.as_nanos() as f64),
-        message: "idle agents, a lane of 64 KiB each; trusted".into(),
-        ..Outcome::default()
-    };
-    let mut idle = outcome("idle", None);
-    (idle.memory_bytes, idle.idle_ticks) = (Some(seen.supervisor_bytes), Some(seen.ticks));
-    idle.descriptors = Some(seen.descriptors);
-    idle.against = format!(
-        "supervisor {} KiB, an agent {} KiB with its share of maps, {} ticks of CPU in {REST:?}, {} descriptors",
-        seen.supervisor_bytes / 1024,
-        seen.agent_bytes / 1024,
-        seen.ticks,
-        seen.descriptors
-    );
-    let stopped = outcome("stopped", Some(stopped_at.elapsed()));
-    let mut ready = outcome("ready", Some(seen.ready));
-    let floor = raw_starts_ns(agents)?;
-    (ready.floor, ready.ratio_p50) = (Some(floor), Some(seen.ready.as_nanos() as f64 / floor));
-    ready.against = "as many times vfork and exec to main, one after the other".into();
-    Ok([ready, idle, stopped])
+    Ok((seen, stopped_at.elapsed()))
 }
 
 /// What was seen of a swarm that is ready.
@@ -90,6 +122,8 @@ struct Seen {
     ready: Duration,
     supervisor_bytes: u64,
     agent_bytes: u64,
+    /// All agents' own memory and the pages of all memfds.
+    all_kib: u64,
     ticks: u64,
     descriptors: u64,
 }
@@ -107,6 +141,7 @@ enum Phase {
 
 struct Watcher {
     phase: Phase,
+    rest: Duration,
     seen: Option<Seen>,
     stopped_at: Option<Instant>,
 }
@@ -115,7 +150,7 @@ impl Watcher {
     fn look(&mut self, swarm: &mut Swarm) -> io::Result<()> {
         match self.phase {
             Phase::Settling(ready, until) if until <= Instant::now() => {
-                self.phase = Phase::Resting(ready, ticks(swarm)?, Instant::now() + REST);
+                self.phase = Phase::Resting(ready, ticks(swarm)?, Instant::now() + self.rest);
             }
             Phase::Resting(ready, before, until) if until <= Instant::now() => {
                 let ticks = ticks(swarm)?.saturating_sub(before);
@@ -124,8 +159,10 @@ impl Watcher {
                     ready,
                     supervisor_bytes: memory(std::process::id() as i32, "Rss:")?,
                     agent_bytes: agents.iter().sum::<u64>() / agents.len().max(1) as u64,
+                    all_kib: pids(swarm).filter_map(|pid| usage::own_kib(pid as u32)).sum::<u64>()
+                        + usage::memfds_kib(),
                     ticks,
-                    descriptors: std::fs::read_dir("/proc/self/fd")?.count() as u64,
+                    descriptors: usage::descriptors() as u64,
                 });
                 (self.phase, self.stopped_at) = (Phase::Over, Some(Instant::now()));
                 swarm.shut_down();
@@ -198,22 +235,32 @@ impl Companion for Watcher {
     }
 }
 
-/// A swarm of so many agents, which wait for each other's messages in pairs.
-pub(super) fn swarm_file(name: &str, agents: usize) -> Result<SwarmFile, String> {
+/// A swarm of so many agents, which wait in pairs for messages on each other's lanes.
+pub(super) fn swarm_file(name: &str, agents: usize, lanes: usize) -> Result<SwarmFile, String> {
     let binary = toml::Value::String(config::own_binary()?);
     let mut text = format!("[swarm]\nname = \"{name}\"\n");
     for pair in 0..agents / 2 {
         for (own, other) in [("a", "b"), ("b", "a")] {
+            let names =
+                |side: &str| (0..lanes).map(|lane| format!("{side}{pair}x{lane}")).collect::<Vec<_>>();
+            let (publishes, subscribes) = (names(own), names(other));
+            for channel in &publishes {
+                let _ = write!(
+                    text,
+                    r#"
+                    [channel.{channel}]
+                    message = "Beat"
+                    capacity = "{LANE_KIB} KiB"
+                    "#
+                );
+            }
             let _ = write!(
                 text,
                 r#"
-                [channel.{own}{pair}]
-                message = "Beat"
-                capacity = "64 KiB"
                 [agent.{own}{pair}]
-                command = [{binary}, "agent", "bench", "idle", "{own}{pair}", "{other}{pair}"]
-                publishes = ["{own}{pair}"]
-                subscribes = ["{other}{pair}"]
+                command = [{binary}, "agent", "bench", "idle", "{lanes}", "{own}{pair}", "{other}{pair}"]
+                publishes = {publishes:?}
+                subscribes = {subscribes:?}
                 stop_timeout = "10s"
                 ready_timeout = "60s"
                 "#

@@ -49,7 +49,7 @@ pub(super) fn be_swarm(agents: usize, bench: u32) -> ExitCode {
     let begun = set_parent_process_death_signal(Some(Signal::TERM)).map_err(|error| error.to_string());
     // It may have gone before it was asked for.
     let is_there = getppid().is_some_and(|parent| parent.as_raw_pid() == bench as i32);
-    match begun.and_then(|()| swarm_file(&name_for(bench), agents)) {
+    match begun.and_then(|()| swarm_file(&name_for(bench), agents, 1)) {
         Ok(file) if is_there => run_read(file, Manner::Foreground),
         Ok(_) => ExitCode::from(BAD_INPUT),
         Err(error) => {
