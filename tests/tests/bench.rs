@@ -114,7 +114,10 @@ fn hundred_idle_agents_get_ready_and_end_and_what_they_cost_is_told(run: &Value)
     assert_eq!(modes, ["ready 100", "idle 100", "stopped 100", "lane of 64 KiB"]);
     // Beside its ring a lane has a header, a place in its reader's segment, and what both ends and the supervisor keep of it.
     let beyond = number(scale[3], "memory_bytes");
-    assert!((1.0..=8192.0).contains(&beyond), "a lane takes {beyond} bytes beyond its ring, more than two pages, or nothing");
+    assert!(
+        (1.0..=8192.0).contains(&beyond),
+        "a lane takes {beyond} bytes beyond its ring, more than two pages, or nothing"
+    );
     for at in [0, 2] {
         assert!(number(scale[at], "p50_ns") > 1000.0, "{run}");
     }
