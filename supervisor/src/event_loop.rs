@@ -48,6 +48,7 @@ enum Source {
     Errors = 4,
     Bells = 5,
     Nursling = 6,
+    Stray = 7,
 }
 
 const SOURCE_SHIFT: u32 = 60;
@@ -216,6 +217,10 @@ fn dispatch(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wa
         swarm.watch_on();
         return;
     }
+    if token >> SOURCE_SHIFT == Source::Stray as u64 {
+        swarm.on_stray_death(token as i32);
+        return;
+    }
     let agent = (token >> AGENT_SHIFT & 0x0fff_ffff) as usize;
     if token >> SOURCE_SHIFT == Source::Nursling as u64 {
         swarm.on_nursling(agent, token as u32);
@@ -264,6 +269,9 @@ fn settle(swarm: &mut Swarm, watch: &Watch, due: &mut Due) {
             let done = match &effect {
                 Effect::Watch(of) => watch.life(swarm, *of),
                 Effect::WatchNursling(config, serial) => watch.nursling(swarm, *config, *serial),
+                Effect::WatchStray(pid) => swarm.stray(*pid).map_or(Ok(()), |pidfd| {
+                    watch.add(pidfd, token(Source::Stray, 0, *pid as u32), epoll::EventFlags::IN)
+                }),
                 Effect::HearOn(of) => watch.control(swarm, *of),
                 Effect::AwaitRing => watch.bells(swarm),
                 &Effect::Arm(at, agent, timer, serial) => {

@@ -192,25 +192,35 @@ impl Spawner {
         let _ = keeper.wait(child.pidfd.as_raw_fd(), false);
     }
 
-    /// Kills and reaps what is no child that anybody knows: descendants of agents that were orphaned, and fell to the keeper or to this
-    /// process. Returns how many were killed; they are dead soon.
-    pub fn end_strays(&self, known: impl Fn(i32) -> bool) -> usize {
+    /// Kills what is no child that anybody knows, or reaps it: descendants of agents that were orphaned, and fell to the keeper or to this
+    /// process. Returns those that were killed: they are dead soon, and are to be buried then.
+    pub fn end_strays(&self, known: impl Fn(i32) -> bool) -> Vec<Stray> {
         let (own, parent) = (std::process::id() as i32, self.parent());
         let strays = children_of(parent).into_iter().filter(|&pid| pid != own && !known(pid));
-        let mut count = 0;
+        let mut killed = Vec::new();
         for pid in strays.filter_map(rustix::process::Pid::from_raw) {
             // Through a pidfd: a number read from a list may have been used again. Only a child can be waited for.
             let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
-            let living = match &self.keeper {
-                Some(keeper) => keeper.wait(pidfd.as_raw_fd(), false).map(|waited| waited.is_none()),
-                None => crate::keeper::link::wait(pidfd.as_raw_fd(), false).map(|waited| waited.is_none()),
-            };
-            if let Ok(true) = living {
-                let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
-                count += 1;
+            let stray = Stray { pid: pid.as_raw_nonzero().get(), pidfd };
+            if let Ok(true) = self.bury_stray(&stray).map(|dead| !dead) {
+                let _ = rustix::process::pidfd_send_signal(&stray.pidfd, Signal::KILL);
+                killed.push(stray);
             }
         }
-        count
+        killed
+    }
+
+    /// Reaps a stray, if it is dead.
+    ///
+    /// # Errors
+    /// It is none of ours.
+    pub fn bury_stray(&self, stray: &Stray) -> io::Result<bool> {
+        let pidfd = stray.pidfd.as_raw_fd();
+        let waited = match &self.keeper {
+            Some(keeper) => keeper.wait(pidfd, false),
+            None => crate::keeper::link::wait(pidfd, false),
+        };
+        Ok(waited?.is_some())
     }
 
     /// Makes a process; returns when it has executed its command.
@@ -356,6 +366,14 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
         (*plan).error = *libc::__errno_location();
         libc::_exit(127)
     }
+}
+
+/// A process that nobody knows, that was killed and not reaped yet.
+pub struct Stray {
+    /// Its number, which is its own until it is reaped.
+    pub pid: i32,
+    /// Says when it is dead.
+    pub pidfd: OwnedFd,
 }
 
 /// Reaps a dead child: from here on its number may be used again. One that was adopted has left, and may live on.

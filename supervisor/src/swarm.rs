@@ -72,6 +72,8 @@ pub enum Timer {
 pub enum Effect {
     /// Watch the descriptors of a new incarnation.
     Watch(Incarnation),
+    /// Say when a stray is dead.
+    WatchStray(i32),
     /// Watch the descriptors of a process that is no agent's: of which agent of the file, and its serial number.
     WatchNursling(usize, u32),
     /// Say again when an incarnation has said something, also what lies there already.
@@ -170,6 +172,7 @@ pub struct Swarm {
     upgraded: Option<upgrade::Upgraded>,
     captures: Captures,
     nurseries: nursery::Nurseries,
+    strays: strays::Strays,
     /// What the swarm file asks for and this machine does not give, in words.
     pub lacks: Vec<String>,
 }
@@ -203,6 +206,7 @@ mod rescue;
 mod sets;
 mod stand;
 mod standby;
+mod strays;
 mod tell;
 mod upgrade;
 mod zygote;
@@ -295,6 +299,7 @@ impl Swarm {
             upgrade: None,
             captures: capture,
             nurseries: nursery::Nurseries::default(),
+            strays: strays::Strays::default(),
             lacks: Vec::new(),
         };
         let rests = |agent: &usize| *agent == swarm.postman.agent || !swarm.topology.agents[*agent].active;

@@ -45,13 +45,6 @@ impl Swarm {
         }
     }
 
-    /// Ends descendants of agents that fell to this process; not while a child of a zygote has yet to say who it is: it is no stray.
-    pub(super) fn end_strays(&self) {
-        if !self.nurseries.hatch() {
-            self.cradle.spawner.end_strays(|pid| self.guests.contains(&pid) || self.knows(pid));
-        }
-    }
-
     /// Whether a process is an agent's, a standby's, a zygote's, or a fork of one.
     pub(super) fn knows(&self, pid: i32) -> bool {
         self.nurseries.know(pid) || self.agents.iter().any(|a| a.lives().any(|l| l.child.pid == pid))

@@ -292,6 +292,7 @@ impl Swarm {
                     (egg.child, egg.role) = (Some(child), Role::Forked);
                 }
                 self.effects.push(Effect::WatchNursling(config, serial));
+                self.end_due_strays();
                 self.recall(config);
             }
             fostered => {

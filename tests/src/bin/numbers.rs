@@ -7,13 +7,17 @@
 //!
 //! With INIT in its environment it first makes something that is known by its address, and notes its process in `init`; each life then
 //! notes in `lives` its name, its process, the process that made that, and where. INIT = thread: a thread goes on beside; INIT = lie: a zygote
-//! says of itself that it was forked.
+//! says of itself that it was forked; INIT = silent: a zygote's first fork closes its socket without a word and goes on, and its second says its
+//! word and waits; they are noted in `forks`.
 
+use nix::sys::wait::waitpid;
+use nix::unistd::{Pid, getpid, getppid, setpgid};
 use shoal_agent::{Agent, Next, Result};
 use shoal_runtime::bootstrap::take_control_socket;
 use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
 use shoal_runtime::zygote::ZYGOTE_ENV;
 use shoal_tests::agents::{Number, note, number, path, violation};
+use shoal_tests::attack::{fork, kill_self};
 use shoal_tests::{Book, Entry};
 use std::time::Duration;
 
@@ -27,6 +31,7 @@ fn make(how: &str) -> Result<Box<Made>> {
     note("init", made.by)?;
     match how {
         "thread" => _ = std::thread::spawn(|| std::thread::sleep(Duration::MAX)),
+        "silent" if std::env::var_os(ZYGOTE_ENV).is_some() => fall_silent()?,
         "lie" if std::env::var_os(ZYGOTE_ENV).is_some() => lie()?,
         _ => {}
     }
@@ -42,6 +47,36 @@ fn lie() -> Result<()> {
     loop {
         std::thread::park();
     }
+}
+
+/// A zygote whose first fork closes its socket without a word, and whose second says its word and is never more than that.
+fn fall_silent() -> Result<()> {
+    let orders = take_control_socket()?;
+    wire::say(&orders, &FromAgent::Forks, &[])?;
+    let mut silent = true;
+    while let Received::Packet(ToAgent::Fork, given) = wire::hear(&orders, true)? {
+        let Some(between) = fork()? else {
+            let between = getpid();
+            if fork()?.is_some() {
+                kill_self();
+            }
+            while getppid() == between {
+                std::thread::yield_now();
+            }
+            note("forks", getpid())?;
+            if !silent {
+                setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+                wire::say(&given[0], &FromAgent::Forked, &[])?;
+            }
+            drop(given);
+            loop {
+                std::thread::park();
+            }
+        };
+        waitpid(Pid::from_raw(between), None)?;
+        silent = false;
+    }
+    Ok(())
 }
 
 fn main() -> std::process::ExitCode {

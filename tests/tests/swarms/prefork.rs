@@ -204,6 +204,27 @@ fn zygote_that_lies_is_ended_and_its_agents_are_started_by_their_command() {
 }
 
 #[test]
+fn fork_without_a_word_is_ended_and_reaped_at_once() {
+    // Goal: what nobody knows leaves no zombie behind. Method: a zygote's first fork closes its socket without a word and lives on; the
+    // second is as it should be, so that nothing is looked for any more.
+    let stage = stage!("prefork-silent");
+    let relay = "prefork = true\nstandby = 0\nenv = { INIT = \"silent\" }";
+    let mut shoal = stage.run(&Relayed { relay, ..Relayed::default() }.write(&stage));
+    shoal.until_said("the zygote of agent relay forked a process that died before its first word");
+    let forks: Vec<i32> = until("another fork", || {
+        let text = fs::read_to_string(stage.path("forks")).unwrap_or_default();
+        let forks: Vec<i32> = text.lines().filter_map(|pid| pid.parse().ok()).collect();
+        (forks.len() == 2).then_some(forks)
+    });
+    until("the end of the first, and no zombie", || traces::state(forks[0]).is_none().then_some(()));
+    assert!(traces::state(forks[1]).is_some_and(|state| state != 'Z'), "the second lives");
+    shoal.until_ready();
+    let met = Book::count(&stage.path("sink"));
+    until_further(&stage, met);
+    assert_whole_at_the_end(&stage, shoal);
+}
+
+#[test]
 fn zygote_that_does_not_answer_is_replaced_and_the_start_is_made_without_it() {
     // Goal: nobody waits for a zygote for ever. Method: it is stopped, and two replicas without standbys die: one fork lay ready, for the
     // other it is waited.

@@ -1,0 +1,52 @@
+//! Strays: descendants of agents that were orphaned, and forks that died, or went silent, before their first word. They fall to the keeper,
+//! or to this process. They are ended when they are found, and reaped as soon as they are dead; then it is looked for what they left.
+
+use super::{Effect, Swarm};
+use crate::spawn::Stray;
+use std::os::fd::{AsFd, BorrowedFd};
+
+/// All of a swarm.
+#[derive(Default)]
+pub(super) struct Strays {
+    dying: Vec<Stray>,
+    /// They were to be ended when nobody could tell them from a fork that has yet to say who it is.
+    due: bool,
+}
+
+impl Swarm {
+    /// Ends descendants of agents that fell to this process. Not while a child of a zygote has yet to say who it is: it is no stray; then
+    /// that is made up for by [`Swarm::end_due_strays`].
+    pub(super) fn end_strays(&mut self) {
+        self.strays.due = self.nurseries.hatch();
+        if self.strays.due {
+            return;
+        }
+        let dying = |pid| self.strays.dying.iter().any(|stray| stray.pid == pid);
+        let known = |pid| self.guests.contains(&pid) || self.knows(pid) || dying(pid);
+        for stray in self.cradle.spawner.end_strays(known) {
+            self.effects.push(Effect::WatchStray(stray.pid));
+            self.strays.dying.push(stray);
+        }
+    }
+
+    /// A fork has said who it is, or never will.
+    pub(super) fn end_due_strays(&mut self) {
+        if self.strays.due {
+            self.end_strays();
+        }
+    }
+
+    /// Says when a stray is dead.
+    pub fn stray(&self, pid: i32) -> Option<BorrowedFd<'_>> {
+        self.strays.dying.iter().find(|stray| stray.pid == pid).map(|stray| stray.pidfd.as_fd())
+    }
+
+    /// A stray is dead: its number may be used again, and its children are nobody's.
+    pub fn on_stray_death(&mut self, pid: i32) {
+        let Some(place) = self.strays.dying.iter().position(|stray| stray.pid == pid) else { return };
+        let stray = self.strays.dying.remove(place);
+        // Whoever cannot be reaped is not ours.
+        let _ = self.cradle.spawner.bury_stray(&stray);
+        self.end_strays();
+    }
+}
