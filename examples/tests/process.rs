@@ -34,6 +34,7 @@ fn manifest() -> Manifest {
         owner: 0,
         prefetch: 1,
         replica: (0, 1),
+        cpu_percent: None,
         fence_by_sleeper: false,
         permanent: false,
         standby: false,

@@ -287,6 +287,7 @@ pub(crate) fn manifest(agent: u32, spokes: u32, capacity_bytes: u64, board: &Boa
         owner: 0,
         prefetch: 1,
         replica: (0, 1),
+        cpu_percent: None,
         fence_by_sleeper: shoal_runtime::sync::can_fence_peers(),
         permanent: true,
         standby: false,

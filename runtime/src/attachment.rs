@@ -11,7 +11,7 @@ use crate::spin::{self, Spin};
 use crate::standby;
 use crate::waking::{self, Party};
 use crate::wire::{self, FromAgent, Manifest, Received, TableEntry, ToAgent};
-use crate::{Region, bootstrap, clock, segment, sync, zygote};
+use crate::{Region, bootstrap, clock, cpus, segment, sync, zygote};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -128,16 +128,6 @@ fn this_cpu() -> u64 {
     nix::sched::sched_getcpu().map_or(0, |cpu| cpu as u64)
 }
 
-/// Whether the machine has several CPUs. Not whether this process may use them: one that is bound to a CPU may well have its peers on
-/// others.
-fn has_several_cpus() -> bool {
-    match std::fs::read_to_string("/sys/devices/system/cpu/online") {
-        Ok(online) => online.contains([',', '-']),
-        // Not to be seen from in here.
-        Err(_) => std::thread::available_parallelism().is_ok_and(|cpus| cpus.get() > 1),
-    }
-}
-
 /// The neighbours of a manifest, without links.
 pub fn neighbours(manifest: &Manifest) -> Vec<Neighbour> {
     let entries = manifest.neighbours.iter();
@@ -153,7 +143,7 @@ impl<P: Port> World<P> {
             port,
             desk: Desk::new(region),
             agent: manifest.agent,
-            spin: Spin::default(),
+            spin: Spin::within(manifest.cpu_percent),
             faults: Vec::new(),
             told: 0,
             met_message: false,
@@ -265,7 +255,7 @@ impl<P: Port> World<P> {
     fn spin_budget(&mut self) -> u64 {
         let here = this_cpu();
         let same = self.links.any_newest(|link| crate::desk::cpu_of(&link.region) == Some(here));
-        self.spin.budget_ns(same, has_several_cpus)
+        self.spin.budget_ns(same, cpus::are_several)
     }
 
     #[inline]
@@ -335,22 +325,5 @@ impl<P: Control> Attachment<P> {
         let (answer, links) = self.world.port.ask(&message, None)?;
         self.world.links.add_all(links);
         Ok(answer)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
-
-    #[test]
-    fn who_is_bound_to_one_cpu_counts_those_of_its_peers() {
-        let bound = || {
-            let allowed = sched_getaffinity(None)?;
-            let mut one = CpuSet::new();
-            one.set((0..CpuSet::MAX_CPU).find(|&cpu| allowed.is_set(cpu)).unwrap_or(0));
-            sched_setaffinity(None, &one).map(|()| has_several_cpus())
-        };
-        assert_eq!(std::thread::spawn(bound).join().expect("no panic"), Ok(has_several_cpus()));
     }
 }

@@ -23,6 +23,8 @@ pub mod claims;
 pub mod clock;
 pub mod commit;
 pub mod consumer;
+#[cfg(not(loom))]
+mod cpus;
 pub mod cursor;
 pub mod desk;
 pub mod doorbell;

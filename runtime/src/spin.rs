@@ -3,7 +3,9 @@
 //! A hand-over to a sleeper on another, idle core costs some 25 µs and 20 µs of the sender's time; to an awake reader it
 //! costs a cache line. But a reader that spins on the core its peer needs only delays it, and after a pause of a millisecond
 //! sleeping at once is best. So: spin only while messages have lately come within the price of a wake-up or two, never when
-//! the peer last ran on this CPU, never on a machine with one, and never in vain for long.
+//! the peer last ran on this CPU, never on a machine with one or within a quota of less than two, and never in vain for long.
+
+use crate::cpus;
 
 /// What a wake-up costs at most, unless the processor sleeps deeply. Two of them are what a wait takes when its peer slept, too: with less
 /// as the bound two agents that sleep between each other's messages would never find out that they need not.
@@ -35,6 +37,12 @@ impl Default for Spin {
 }
 
 impl Spin {
+    /// Of an agent that is bound to so many percent of a CPU, if it is.
+    pub fn within(cpu_percent: Option<u32>) -> Self {
+        let several_cpus = cpu_percent.filter(|&percent| !cpus::allows_several(percent)).map(|_| false);
+        Spin { several_cpus, ..Spin::default() }
+    }
+
     /// How long to spin now, given whether a peer last ran on the CPU that this agent runs on, and, if that decides, whether there are
     /// several CPUs.
     pub fn budget_ns(&mut self, peer_on_this_cpu: bool, several_cpus: impl FnOnce() -> bool) -> u64 {
@@ -76,6 +84,19 @@ mod tests {
             spin.learn(gap, gap <= budget, budget);
         }
         spin
+    }
+
+    #[test]
+    fn who_is_bound_to_less_than_two_cpus_never_spins_however_dense_messages_are() {
+        let spins = |percent| {
+            let mut spin = Spin::within(percent);
+            (0..50).for_each(|_| spin.learn(500, true, 1000));
+            spin.budget_ns(false, || true) > 0
+        };
+        assert_eq!(
+            [None, Some(200), Some(199), Some(100), Some(50)].map(spins),
+            [true, true, false, false, false]
+        );
     }
 
     #[test]

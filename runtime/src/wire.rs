@@ -141,6 +141,8 @@ pub struct Manifest {
     pub standby: bool,
     /// Whether whoever parks fences its peers by `membarrier`, so that publishing needs no fence: all of a swarm, or none.
     pub fence_by_sleeper: bool,
+    /// What `limits.cpu` bounds it to, percent of a CPU.
+    pub cpu_percent: Option<u32>,
     /// Shape of its segment.
     pub shape: SegmentShape,
     /// Shape of the board. Who is attached has it there.

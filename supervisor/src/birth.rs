@@ -89,6 +89,7 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, board: &BoardShape, agent
         owner: 0,
         prefetch: config.prefetch,
         replica: (instance.replica, instance.replicas),
+        cpu_percent: config.confinement.limits.cpu_percent,
         fence_by_sleeper: shoal_runtime::sync::can_fence_peers(),
         permanent: config.restart.policy == crate::config::Policy::Permanent,
         standby: false,

@@ -53,6 +53,7 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         owner: 0,
         prefetch: 1,
         replica: (0, 1),
+        cpu_percent: None,
         fence_by_sleeper: false,
         permanent: false,
         standby: false,

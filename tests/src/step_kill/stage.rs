@@ -80,6 +80,7 @@ pub fn manifest(story: &Story, generation: u32) -> Manifest {
         replica: (0, 1),
         permanent: true,
         standby: false,
+        cpu_percent: None,
         fence_by_sleeper: false,
         shape: worker_shape(story),
         board: board_shape(story),

@@ -93,6 +93,7 @@ fn manifest(story: &GroupStory, agent: u32, generation: u32, owner: u32) -> Mani
         replica: (0, 1),
         permanent: true,
         standby: false,
+        cpu_percent: None,
         fence_by_sleeper: false,
         shape: if worker { worker_shape(story) } else { mate_shape() },
         board: board_shape(story),
