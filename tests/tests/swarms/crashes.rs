@@ -221,7 +221,8 @@ fn an_ordered_death_names_who_ordered_it_and_events_are_followed_to_the_end() {
 #[test]
 fn a_hung_agents_report_names_its_deadline_and_the_message_it_held() {
     let stage = stage!("hangs");
-    let mut shoal = stage.run(&swarm_file(&stage, "2 holds\n", "", "deadline = \"100ms\"\nmax_attempts = 1"));
+    // After half of it more SIGKILL follows: on a busy machine an agent may not get to die of SIGABRT within 50 ms.
+    let mut shoal = stage.run(&swarm_file(&stage, "2 holds\n", "", "deadline = \"600ms\"\nmax_attempts = 1"));
     until_handled(&stage, &mut shoal, COUNT - 1);
     let [report] = crashes(&stage, &["sink"]).try_into().expect("one report");
     assert_eq!((&report["signal_name"], &report["ordered"]), (&"SIGABRT".into(), &false.into()));
@@ -230,7 +231,7 @@ fn a_hung_agents_report_names_its_deadline_and_the_message_it_held() {
         (&report["state"], &report["in_hand"]["sequence"]),
         (&"stopping, then decide".into(), &2.into())
     );
-    assert!(report["in_hand"]["held_ms"].as_u64() >= Some(96), "{report}");
+    assert!(report["in_hand"]["held_ms"].as_u64() >= Some(596), "{report}");
     let all = events(&stage.done(&["events", "--json"]).out);
     assert!(all.iter().any(|event| event["kind"] == "hang" && event["agent"] == "sink"), "{all:?}");
     assert_eq!(shoal.stop().status, 0);
