@@ -93,10 +93,17 @@ pub fn view(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::R
 /// As [`view`].
 pub fn look(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<Region> {
     check_live(&fd, shape, expected)?;
-    let region = Region::map_read_only_sparsely(&fd, shape.ring_offset(0))
-        .map_err(|e| context("mapping the head of a segment", e))?;
+    let region = look_again(&fd, shape.ring_offset(0))?;
     check_header(&region, shape, expected)?;
     Ok(region)
+}
+
+/// As [`look`], of a segment that was looked at before, whose head has so many bytes: its seals hold, so it is still of that size.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn look_again(fd: impl AsFd, head_bytes: usize) -> io::Result<Region> {
+    Region::map_read_only_sparsely(&fd, head_bytes).map_err(|e| context("mapping the head of a segment", e))
 }
 
 fn check_live(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<()> {

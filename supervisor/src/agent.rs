@@ -11,8 +11,10 @@ use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::layout::SegmentShape;
 use shoal_runtime::mark::Place;
 use shoal_runtime::message::{self, Message};
-use shoal_runtime::{Incarnation, Region, state};
+use shoal_runtime::{Incarnation, Region, again::insist, segment, state};
+use std::cell::OnceCell;
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
@@ -142,8 +144,42 @@ impl Live {
 pub struct Sealed {
     /// The read-only descriptor that peers are handed.
     pub read_only: OwnedFd,
+    head_bytes: usize,
+    /// The supervisor's own read-only view, as long as it is mapped.
+    view: OnceCell<Region>,
+}
+
+impl Sealed {
+    /// One that is seen for the first time: it is checked.
+    ///
+    /// # Errors
+    /// It is not what it should be, or the kernel refuses to map it.
+    pub fn new(read_only: OwnedFd, shape: &SegmentShape, of: Incarnation) -> io::Result<Sealed> {
+        let view = segment::look(&read_only, shape, of)?;
+        Ok(Sealed { view: view.into(), ..Sealed::seen_before(read_only, shape) })
+    }
+
+    /// One that was checked by a predecessor of this supervisor: it is mapped when it is looked at.
+    pub fn seen_before(read_only: OwnedFd, shape: &SegmentShape) -> Sealed {
+        Sealed { read_only, head_bytes: shape.ring_offset(0), view: OnceCell::new() }
+    }
+
     /// The supervisor's own read-only view.
-    pub view: Region,
+    ///
+    /// # Errors
+    /// There is no room to map it.
+    pub fn view(&self) -> io::Result<&Region> {
+        if let Some(view) = self.view.get() {
+            return Ok(view);
+        }
+        let view = insist(|| segment::look_again(&self.read_only, self.head_bytes))?;
+        Ok(self.view.get_or_init(|| view))
+    }
+
+    /// Gives the pages of the view back, until somebody looks again.
+    pub fn leave_pages(&self) {
+        self.view.get().into_iter().for_each(Region::leave_pages);
+    }
 }
 
 /// A dead incarnation that is not drained yet.
@@ -232,7 +268,7 @@ impl Agent {
 
     /// The view of its living, sealed segment.
     pub fn view(&self) -> Option<&Region> {
-        self.live.as_ref().filter(|l| l.begun).and_then(|l| l.sealed.as_ref()).map(|s| &s.view)
+        self.live.as_ref().filter(|l| l.begun).and_then(|l| l.sealed.as_ref()?.view().ok())
     }
 
     /// Its process and its standbys.

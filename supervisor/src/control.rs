@@ -241,6 +241,9 @@ pub struct SwarmInfo {
     /// Its supervisor, at the moment.
     #[serde(default)]
     pub supervisor: u32,
+    /// Since when that watches all agents, CLOCK_MONOTONIC ns; 0 where a supervisor has no successor.
+    #[serde(default)]
+    pub watching_ns: u64,
     /// Where its agents' output goes, absolute.
     pub logs: PathBuf,
     /// Its swarm file, absolute.

@@ -4,7 +4,7 @@
 //! here blocks: sends to agents and clients never do, and output is read as it comes.
 
 use crate::swarm::{Effect, End, Swarm, Timer};
-use rustix::event::{Timespec, epoll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use shoal_runtime::Incarnation;
 use shoal_runtime::again::insist;
 use std::cmp::Reverse;
@@ -59,6 +59,14 @@ fn token(source: Source, agent: usize, generation: u32) -> u64 {
 }
 
 impl Watch {
+    /// Watches nothing yet.
+    ///
+    /// # Errors
+    /// No descriptors left.
+    pub fn new() -> io::Result<Watch> {
+        Ok(Watch { epoll: insist(|| epoll::create(epoll::CreateFlags::CLOEXEC))? })
+    }
+
     /// Watches a descriptor for a companion; `token` must be below 2^60 and comes back in `Companion::run`.
     ///
     /// # Errors
@@ -138,14 +146,13 @@ struct Due {
 /// A timer: when, whose, what for, and in which state it was armed.
 type Armed = (Instant, usize, Timer, u64);
 
-/// Runs a swarm until it is over.
+/// Runs a swarm until it is over. What is watched already stays so: a successor's predecessor has used the same.
 ///
 /// # Errors
-/// The kernel's refusal to let us wait.
-pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion]) -> io::Result<()> {
-    let watch = Watch { epoll: insist(|| epoll::create(epoll::CreateFlags::CLOEXEC))? };
+/// The kernel's refusal to let us wait; or what was taken over is not what it should be.
+pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Watch) -> io::Result<()> {
     for companion in companions.iter_mut() {
-        companion.register(&watch)?;
+        companion.register(watch)?;
     }
     // Silent until it is asked for.
     watch.add(swarm.bells(), token(Source::Bells, 0, 0), epoll::EventFlags::ONESHOT)?;
@@ -153,11 +160,16 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion]) -> io::Resu
     if !swarm.has_begun() {
         swarm.start();
     }
-    settle(swarm, &watch, &mut due);
+    settle(swarm, watch, &mut due);
+    let mut missed = if swarm.is_successor() { untold(swarm) } else { Vec::new() };
+    settle(swarm, watch, &mut due);
     swarm.note_taken_over();
     let mut output_waited = false;
+    for token in in_turn(missed.drain(..), &mut false) {
+        dispatch(swarm, companions, watch, token);
+    }
     loop {
-        settle(swarm, &watch, &mut due);
+        settle(swarm, watch, &mut due);
         swarm.settle_batch();
         companions.iter_mut().for_each(|c| c.passed(swarm));
         if swarm.is_over() && companions.iter().all(|c| c.is_done()) {
@@ -167,14 +179,42 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion]) -> io::Resu
         let quiet = swarm.catch_up_pause().map(|pause| Instant::now() + pause);
         let timer = due.timers.peek().map(|Reverse((at, ..))| *at);
         let deadlines = companions.iter().filter_map(|c| c.deadline());
-        let deadline = deadlines.chain(timer).chain(due.again).chain(quiet).min();
+        let unchecked = swarm.check_taken_over()?.then(Instant::now);
+        let deadline = deadlines.chain(timer).chain(due.again).chain(quiet).chain(unchecked).min();
         let mut events = Vec::with_capacity(256);
-        wait(&watch, &mut events, deadline)?;
+        wait(watch, &mut events, deadline)?;
         swarm.catch_up(events.is_empty());
         for token in in_turn(events.iter().map(|event| event.data.u64()), &mut output_waited) {
-            dispatch(swarm, companions, &watch, token);
+            dispatch(swarm, companions, watch, token);
         }
-        fire(swarm, companions, &watch, &mut due.timers);
+        fire(swarm, companions, watch, &mut due.timers);
+    }
+}
+
+/// What has happened at sockets and processes whose edges a predecessor may have been told of, and died before it did anything: it is not
+/// told twice.
+fn untold(swarm: &mut Swarm) -> Vec<u64> {
+    let lives = || swarm.agents.iter().filter_map(|agent| agent.live.as_ref());
+    let tokens = lives().flat_map(|live| {
+        let Incarnation { agent, generation } = live.incarnation;
+        [Source::Control, Source::Death].map(|source| token(source, agent as usize, generation))
+    });
+    let tokens: Vec<u64> = tokens.collect();
+    let mut fds: Vec<PollFd<'_>> = lives()
+        .flat_map(|live| [&live.control, &live.child.pidfd])
+        .map(|fd| PollFd::new(fd, PollFlags::IN))
+        .collect();
+    match insist(|| poll(&mut fds, Some(&Timespec::default()))) {
+        Ok(_) => {
+            let ready = tokens.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+            ready.map(|(token, _)| token).collect()
+        }
+        Err(_) => {
+            drop(fds);
+            // Who is watched anew is told of what is so already.
+            swarm.watch_all_anew();
+            Vec::new()
+        }
     }
 }
 
@@ -267,7 +307,7 @@ fn settle(swarm: &mut Swarm, watch: &Watch, due: &mut Due) {
         }
         for effect in effects.drain(..) {
             let done = match &effect {
-                Effect::Watch(of) => watch.life(swarm, *of),
+                Effect::Watch(of) => watch.life(swarm, *of).map(|()| swarm.note_watched(*of)),
                 Effect::WatchNursling(config, serial) => watch.nursling(swarm, *config, *serial),
                 Effect::WatchStray(pid) => swarm.stray(*pid).map_or(Ok(()), |pidfd| {
                     watch.add(pidfd, token(Source::Stray, 0, *pid as u32), epoll::EventFlags::IN)

@@ -53,6 +53,8 @@ pub enum Word {
     Journal = 7,
     /// 1 and the exit status once the end is concluded: nothing is taken over any more. The supervisor's.
     Over = 8,
+    /// 1 once a record could not be written: what records name may be something else by now. The supervisor's.
+    Unsure = 9,
 }
 
 /// Reads a shared word.

@@ -63,7 +63,8 @@ impl Operator {
         logs: PathBuf,
     ) -> Self {
         // The one that claimed the name, before a keeper parts from it; signals go there.
-        let info = SwarmInfo { swarm, pid: std::process::id(), supervisor: std::process::id(), logs, file };
+        let pid = std::process::id();
+        let info = SwarmInfo { swarm, pid, supervisor: pid, watching_ns: 0, logs, file };
         Operator {
             control,
             beacon,
@@ -80,7 +81,8 @@ impl Operator {
         let response = match request {
             Request::Ps => Response::Ps(report(swarm)),
             Request::Info => {
-                Response::Info(SwarmInfo { supervisor: std::process::id(), ..self.info.clone() })
+                let (supervisor, watching_ns) = (std::process::id(), swarm.watching_ns());
+                Response::Info(SwarmInfo { supervisor, watching_ns, ..self.info.clone() })
             }
             Request::Shutdown => {
                 swarm.shut_down();

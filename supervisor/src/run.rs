@@ -3,7 +3,7 @@
 use crate::config::{self, Orphans, SwarmFile};
 use crate::control::Control;
 use crate::dead_letters::DeadLetters;
-use crate::event_loop::{self, Companion};
+use crate::event_loop::{self, Companion, Watch};
 use crate::herald::{Herald, Manner};
 use crate::hooks::Hooks;
 use crate::keeper::{self, End, Life, Split, Terms, Word, table};
@@ -126,8 +126,8 @@ pub struct Setting<'a> {
 /// What is lacking, in words.
 pub fn run_file(file: SwarmFile, folder: &RunDir, setting: Setting<'_>) -> Result<Swarm, String> {
     spawn::become_subreaper().map_err(|e| format!("becoming the parent of orphans: {e}"))?;
-    let Made { mut swarm, mut operator, mut hooks, companions, .. } = make(file, folder, setting)?;
-    let ended = supervise(&mut swarm, &mut operator, &mut hooks, companions);
+    let Made { mut swarm, mut operator, mut hooks, companions, watch, .. } = make(file, folder, setting)?;
+    let ended = supervise(&mut swarm, &mut operator, &mut hooks, companions, &watch);
     // The claimed folder may serve another run.
     let _ = std::fs::remove_file(folder.socket());
     ended.map(|()| swarm)
@@ -149,7 +149,7 @@ pub fn run_kept(
 ) -> Result<u8, String> {
     let name = file.name.clone();
     let split = Split::prepare().map_err(|e| format!("preparing a keeper: {e}"))?;
-    let Made { mut swarm, operator, hooks, logs, companions } = make(file, folder, setting)?;
+    let Made { mut swarm, operator, hooks, logs, companions, watch } = make(file, folder, setting)?;
     let made = split.link().and_then(|link| swarm.keep(link));
     let journal = made.map_err(|e| format!("making the journal: {e}"))?;
     let open = table::open_now().map_err(|e| format!("listing the open descriptors: {e}"))?;
@@ -159,7 +159,7 @@ pub fn run_kept(
             1 => Ok(()),
             _ => swarm.take_over(&open, &logs).map_err(|e| e.to_string()),
         };
-        let ran = ready.and_then(|()| supervise(&mut swarm, &mut operator, &mut hooks, companions));
+        let ran = ready.and_then(|()| supervise(&mut swarm, &mut operator, &mut hooks, companions, &watch));
         let status = conclude(ran.map(|()| &mut swarm));
         // What is let go of now is gone for a successor, too.
         keeper::set_word(&journal, Word::Over, 1 + u64::from(status));
@@ -195,6 +195,7 @@ struct Made<'a> {
     hooks: Hooks,
     logs: PathBuf,
     companions: Vec<&'a mut dyn Companion>,
+    watch: Watch,
 }
 
 fn make<'a>(file: SwarmFile, folder: &RunDir, setting: Setting<'a>) -> Result<Made<'a>, String> {
@@ -218,7 +219,8 @@ fn make<'a>(file: SwarmFile, folder: &RunDir, setting: Setting<'a>) -> Result<Ma
     swarm.adopt(adopted);
     let beacon = light(&name, &mut swarm);
     let operator = Operator::new(control, beacon, name, path, logs.clone());
-    Ok(Made { swarm, operator, hooks, logs, companions })
+    let watch = Watch::new().map_err(|e| format!("making what watches descriptors: {e}"))?;
+    Ok(Made { swarm, operator, hooks, logs, companions, watch })
 }
 
 /// A supervisor's life.
@@ -227,10 +229,11 @@ fn supervise(
     operator: &mut Operator,
     hooks: &mut Hooks,
     mut companions: Vec<&mut dyn Companion>,
+    watch: &Watch,
 ) -> Result<(), String> {
     let mut all: Vec<&mut dyn Companion> = vec![hooks, operator];
     all.extend(companions.iter_mut().map(|c| &mut **c as &mut dyn Companion));
-    let result = event_loop::run(swarm, &mut all);
+    let result = event_loop::run(swarm, &mut all, watch);
     for text in swarm.left_unread() {
         swarm.notice(&text);
     }

@@ -119,6 +119,7 @@ fn ordinary(request: &Request, logs: &Path) -> Option<Response> {
             swarm: "s".into(),
             pid: std::process::id(),
             supervisor: 0,
+            watching_ns: 0,
             logs: logs.to_owned(),
             file: "/x/swarm.toml".into(),
         }),

@@ -22,6 +22,12 @@ impl Held {
         let fd = fd.as_fd();
         Held { number: fd.as_raw_fd(), of: identity(fd) }
     }
+
+    /// Whether it is this descriptor that it names, and that is still of the same.
+    pub fn is(&self, fd: impl AsFd) -> bool {
+        let fd = fd.as_fd();
+        fd.as_raw_fd() == self.number && identity(fd) == self.of
+    }
 }
 
 /// What is behind a descriptor; nothing known of it is nothing, too.
@@ -45,30 +51,55 @@ pub fn open_now() -> io::Result<BTreeSet<RawFd>> {
     Ok(open)
 }
 
-/// Closes what a dead supervisor had opened and nobody knows: all but these. Before anything else is opened.
+/// Closes what a dead supervisor had opened and nobody knows: all but these. Before anything else is opened. Nobody is asked what is
+/// open: of thousands that would take longer than all the rest of a take-over.
 ///
 /// # Errors
-/// No /proc.
-pub fn close_others(known: &BTreeSet<RawFd>) -> io::Result<usize> {
-    let strange: Vec<RawFd> = open_now()?.into_iter().filter(|fd| !known.contains(fd)).collect();
-    for &fd in &strange {
-        // SAFETY: the process that owned it is dead, and no value of this one does: it is in no record.
-        unsafe { libc::close(fd) };
+/// The kernel's refusal.
+pub fn close_others(known: Vec<RawFd>) -> io::Result<()> {
+    for (first, last) in gaps(known) {
+        // SAFETY: the process that owned what is open there is dead, and no value of this one does: it is in no record.
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if closed < 0 {
+            return Err(io::Error::last_os_error());
+        }
     }
-    Ok(strange.len())
+    Ok(())
+}
+
+/// The ranges of numbers, first and last, that are not among these.
+fn gaps(mut known: Vec<RawFd>) -> Vec<(u32, u32)> {
+    known.sort_unstable();
+    let mut gaps = Vec::new();
+    let mut next = 0;
+    for number in known.into_iter().filter_map(|number| u32::try_from(number).ok()) {
+        if number > next {
+            gaps.push((next, number - 1));
+        }
+        next = number + 1;
+    }
+    gaps.push((next, u32::MAX));
+    gaps
 }
 
 /// Takes a descriptor over that a dead supervisor's journal names; `None` when it is not open, or is of something else.
 ///
 /// Each is to be claimed once.
 pub fn claim(held: Held) -> Option<OwnedFd> {
-    if !is_open(held.number) {
+    if held.number < 0 {
         return None;
     }
-    // SAFETY: it is open (asked above), and nobody of this process closes it meanwhile.
-    let is_it = identity(unsafe { BorrowedFd::borrow_raw(held.number) }) == held.of;
+    // SAFETY: it is asked about, and nobody of this process opens or closes it meanwhile; one that is not open is of nothing.
+    let is_it = held.of != Held::NONE.of && held.is(unsafe { BorrowedFd::borrow_raw(held.number) });
     // SAFETY: it is open and what the journal names, its owner is dead, and the journal names each once.
     is_it.then(|| unsafe { OwnedFd::from_raw_fd(held.number) })
+}
+
+/// As [`claim`], of one that is checked later ([`Held::is`]): a journal that could always be written names only what is open. `None` for
+/// [`Held::NONE`].
+pub fn take(held: Held) -> Option<OwnedFd> {
+    // SAFETY: what a record names is closed only when it names it no longer, its owner is dead, and the journal names each once.
+    (held.number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(held.number) })
 }
 
 /// As [`claim`], of a number that whoever opens it knows otherwise.
@@ -116,6 +147,18 @@ mod tests {
         assert!(!claimed_after(pipe, pipe), "another pipe");
         assert!(!claimed_after(socket, socket), "another socket");
         assert!(!claimed_after(memory, socket) && !claimed_after(socket, memory));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_number_is_known_or_in_a_gap_and_in_one_only(known in proptest::collection::vec(-1..40i32, 0..30)) {
+            let gaps = gaps(known.clone());
+            proptest::prop_assert_eq!(gaps.last().map(|gap| gap.1), Some(u32::MAX));
+            for number in 0..50u32 {
+                let within = gaps.iter().filter(|gap| (gap.0..=gap.1).contains(&number)).count();
+                proptest::prop_assert_eq!(within, usize::from(!known.contains(&(number as i32))), "{}", number);
+            }
+        }
     }
 
     #[test]

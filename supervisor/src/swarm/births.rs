@@ -103,11 +103,11 @@ impl Swarm {
         let Some(live) = record.life_mut(of.generation).filter(|l| l.sealed.is_none()) else { return };
         let sealed = segment::seal_live(&live.segment)
             .and_then(|()| segment::reopen_read_only(&live.segment))
-            .and_then(|fd| Ok(Sealed { view: segment::look(&fd, &shape, of)?, read_only: fd }));
+            .and_then(|fd| Sealed::new(fd, &shape, of));
         match sealed {
             Ok(sealed) => {
                 if many {
-                    sealed.view.leave_pages();
+                    sealed.leave_pages();
                 }
                 live.sealed = Some(sealed);
             }

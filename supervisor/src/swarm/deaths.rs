@@ -23,7 +23,9 @@ impl Swarm {
         let Some(live) = &mut self.agents[agent].live else { return };
         spawn::kill_tree(&live.child);
         let since = *live.dead_since.get_or_insert(now);
-        match segment::prove_dead(&live.segment) {
+        // What it committed is read after the proof: it must be in sight.
+        let in_sight = live.sealed.as_ref().map_or(Ok(()), |sealed| sealed.view().map(drop));
+        match in_sight.and_then(|()| segment::prove_dead(&live.segment)) {
             Ok(Proof::Dead) => self.on_proved(agent),
             Ok(Proof::StillWritable) => {
                 self.end_strays();
@@ -57,7 +59,8 @@ impl Swarm {
         let Some(mut live) = record.live.take() else { return };
         // A standby that died while it was promoted: nobody was told of it, and nobody has looked at it. The journal names it still.
         let unseen = if live.begun { None } else { live.sealed.take() };
-        let segment = live.sealed.as_ref().map(|s| (&s.view, &record.shape));
+        let view = live.sealed.as_ref().and_then(|sealed| sealed.view().ok()).cloned();
+        let segment = view.as_ref().map(|view| (view, &record.shape));
         // One that a predecessor of this supervisor has written may be known already.
         let written = self.board.view().verdict(live.incarnation);
         let generation = live.incarnation.generation;
@@ -67,18 +70,17 @@ impl Swarm {
             self.board.announce();
         }
         let corrupt = verdict.kind == VerdictKind::Corrupt;
-        let desk = live.sealed.as_ref().map(|sealed| desk::view(&sealed.view));
+        let desk = view.as_ref().map(desk::view);
         let record = &mut self.agents[agent];
-        record.last_state = match &live.sealed {
+        record.last_state = match &view {
             // Nothing of what it scribbled over is believed.
             Some(_) if corrupt => Vec::new(),
-            Some(sealed) => commit::read(&sealed.view, &record.shape)
-                .map(|last| state::committed(&sealed.view, &record.shape, &last))
+            Some(view) => commit::read(view, &record.shape)
+                .map(|last| state::committed(view, &record.shape, &last))
                 .unwrap_or_default(),
             None => std::mem::take(&mut record.last_state),
         };
         record.last = verdict;
-        let view = live.sealed.as_ref().map(|sealed| sealed.view.clone());
         view.iter().for_each(|view| record.past.add(view));
         let ended = self.cradle.spawner.ended(&live.child).unwrap_or(Ended::unknown(Ending::Exited(255)));
         let ending = ended.ending;

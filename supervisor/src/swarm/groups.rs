@@ -1,7 +1,7 @@
 //! The claim tables of groups: made before any agent, handed to members and producers, and settled for members that died.
 
 use super::Swarm;
-use crate::agent::{Agent, Live};
+use crate::agent::{Agent, Live, Sealed};
 use crate::keeper::table::Held;
 use crate::reload::Work;
 use crate::settle::{self, DeadMember};
@@ -200,8 +200,8 @@ impl Swarm {
     /// Settles what a dead member held, with the attempts that were noted before, and wakes the other members. After the proof of
     /// the death.
     pub(super) fn settle_claims(&self, agent: usize, live: &Live) {
-        let Some(sealed) = &live.sealed else { return };
-        let (view, shape) = (&sealed.view, &self.agents[agent].shape);
+        let Some(Ok(view)) = live.sealed.as_ref().map(Sealed::view) else { return };
+        let shape = &self.agents[agent].shape;
         let inputs = self.topology.agents[agent].inputs.iter().enumerate();
         let tables: Vec<(usize, ClaimTable)> =
             inputs.filter_map(|(i, input)| Some((i, self.groups.table(input.table.as_ref()?)))).collect();

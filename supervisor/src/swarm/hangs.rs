@@ -243,7 +243,8 @@ impl Swarm {
         let Some(sealed) = live.sealed.as_ref().filter(|_| record.state == State::Ready) else {
             return Seen::Asleep;
         };
-        let words = desk::view(&sealed.view);
+        let Ok(view) = sealed.view() else { return Seen::Asleep };
+        let words = desk::view(view);
         let holds = words.held_since_ns > 0;
         // Stopped while it waits for space, its send will not time out.
         if words.parked && !(holds && self.doing(agent) == Doing::Stopped) {

@@ -27,9 +27,35 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Words before those of the agents: the keeper's, and room.
-pub(super) const WORDS: usize = 64;
+const WORDS: usize = 64;
 /// How many values each series keeps.
 const SERIES_MAX: usize = 1 << 20;
+
+/// Words of a journal for so many agents.
+pub(super) fn words_for(agents: usize) -> usize {
+    WORDS + agents * OF_AGENT
+}
+
+/// Words of each agent.
+const OF_AGENT: usize = 2;
+
+/// What an agent's words say.
+#[derive(Clone, Copy)]
+enum Of {
+    /// 1: not all that it is to be handed was handed over.
+    Post = 0,
+    /// Of which life of it all descriptors are watched.
+    Watched = 1,
+}
+
+fn word_of(agent: usize, which: Of) -> usize {
+    WORDS + agent * OF_AGENT + which as usize
+}
+
+/// Copies what the words of so many agents say.
+pub(super) fn copy_words(from: &Journal, to: &Journal, agents: usize) {
+    (WORDS..words_for(agents)).for_each(|index| to.set_word(index, from.word(index)));
+}
 
 /// Series of the journal.
 #[derive(Clone, Copy)]
@@ -54,7 +80,22 @@ pub(super) struct Kept {
     trials: (u64, Vec<u8>),
     stage_due_ns: u64,
     complained: bool,
+    watching_ns: u64,
+    /// What was taken over unchecked, and is checked in turns.
+    unchecked: Vec<Unchecked>,
 }
+
+/// The descriptors of an agent's life, as a predecessor has named them.
+struct Unchecked {
+    agent: usize,
+    generation: u32,
+    fds: [Held; FDS],
+}
+
+/// How many descriptors a life has at most.
+const FDS: usize = 7;
+/// So many lives are checked in a turn of the loop.
+const CHECKED_AT_ONCE: usize = 32;
 
 impl Kept {
     /// All agents, of so many, are to be written.
@@ -101,7 +142,7 @@ impl Swarm {
     /// No address space.
     pub fn keep(&mut self, link: Link) -> io::Result<Arc<Journal>> {
         let sizes = room_for(self.file.history, self.agents.iter().map(|agent| &agent.shape));
-        let words = WORDS + self.agents.len();
+        let words = words_for(self.agents.len());
         let journal = Arc::new(Journal::create(words, &sizes, &[SERIES_MAX, SERIES_MAX, SERIES_MAX])?);
         self.cradle.spawner.keep(link);
         self.kept = Some(Kept {
@@ -113,6 +154,8 @@ impl Swarm {
             trials: Default::default(),
             stage_due_ns: 0,
             complained: false,
+            watching_ns: 0,
+            unchecked: Vec::new(),
         });
         Ok(journal)
     }
@@ -170,7 +213,16 @@ impl Swarm {
     /// Not all links that an agent is to know were handed over and taken: a successor hands them over again. Or all were.
     pub(super) fn note_post(&self, agent: usize, done: bool) {
         if let Some(kept) = &self.kept {
-            kept.records.set_word(WORDS + agent, u64::from(!done));
+            kept.records.set_word(word_of(agent, Of::Post), u64::from(!done));
+        }
+    }
+
+    /// All descriptors of a life are watched: a successor inherits that.
+    pub fn note_watched(&self, of: Incarnation) {
+        let agent = of.agent as usize;
+        let is_its = self.agents[agent].live.as_ref().is_some_and(|live| live.incarnation == of);
+        if let Some(kept) = self.kept.as_ref().filter(|_| is_its) {
+            kept.records.set_word(word_of(agent, Of::Watched), of.generation.into());
         }
     }
 
@@ -239,6 +291,7 @@ impl Swarm {
     /// A record that cannot be written is told once.
     pub(super) fn complain(&mut self, error: Option<String>) {
         let (Some(kept), Some(error)) = (&mut self.kept, error) else { return };
+        keeper::set_word(&kept.journal, Word::Unsure, 1);
         if !std::mem::replace(&mut kept.complained, true) {
             self.notice(&format!("the journal cannot be written, a successor will know less: {error}"));
         }
@@ -262,8 +315,8 @@ impl Swarm {
     /// # Errors
     /// The journal contradicts what is open: somebody wrote over it.
     pub fn take_over(&mut self, open: &BTreeSet<RawFd>, logs: &Path) -> io::Result<()> {
-        let mut known = open.clone();
-        self.follow_stand(&mut known)?;
+        let mut open = open.clone();
+        self.follow_stand(&mut open)?;
         let Some(kept) = &self.kept else { return Ok(()) };
         let (journal, held) = (kept.journal.clone(), kept.records.clone());
         let mut records = Vec::new();
@@ -271,8 +324,9 @@ impl Swarm {
             records.push(read::<AgentRecord, _>(&held, 1 + agent)?);
         }
         self.cradle.spawner.begin_link();
+        let mut known: Vec<RawFd> = open.into_iter().collect();
         records.iter().flatten().for_each(|record| known.extend(descriptors(record)));
-        table::close_others(&known)?;
+        table::close_others(known)?;
         let Some(record) = read::<SwarmRecord, _>(&held, 0)? else {
             // It died before the start.
             return Ok(());
@@ -284,11 +338,12 @@ impl Swarm {
         let text =
             format!("the supervisor died: number {number} takes over, the agents have gone on meanwhile");
         self.tell(Level::Warn, Kind::TakeOver, None, &text);
+        let sure = keeper::word(&journal, Word::Unsure) == 0;
         let mut timers = Vec::new();
         for (agent, record) in records.into_iter().enumerate() {
             let Some(record) = record else { continue };
             timers.extend(record.timer.map(|timer| (agent, timer)));
-            self.restore_agent(agent, record)?;
+            self.restore_agent(agent, record, sure)?;
         }
         // Who was started after that was written waits no longer.
         let agents = &self.agents;
@@ -332,6 +387,44 @@ impl Swarm {
         self.go_on_upgrading();
     }
 
+    /// Whatever is watched is watched anew.
+    pub fn watch_all_anew(&mut self) {
+        let lives = self.agents.iter().filter_map(|agent| agent.live.as_ref());
+        self.effects.extend(lives.map(|live| Effect::Watch(live.incarnation)));
+    }
+
+    /// Checks some of what was taken over unchecked, of who still lives. Returns whether there is more.
+    ///
+    /// # Errors
+    /// The journal contradicts what is open: somebody wrote over it.
+    pub fn check_taken_over(&mut self) -> io::Result<bool> {
+        let Some(kept) = &mut self.kept else { return Ok(false) };
+        let rest = kept.unchecked.len().saturating_sub(CHECKED_AT_ONCE);
+        for Unchecked { agent, generation, fds } in kept.unchecked.drain(rest..) {
+            let of = Incarnation { agent: agent as u32, generation };
+            let Some(live) = self.agents[agent].live.as_ref().filter(|live| live.incarnation == of) else {
+                continue;
+            };
+            let [pidfd, control, segment, doorbell, out, err, read_only] = fds;
+            let [ours_out, ours_err] = &live.pipes;
+            let is = |held: Held, fd: Option<&OwnedFd>| held == Held::NONE || fd.is_none_or(|fd| held.is(fd));
+            let all = is(pidfd, Some(&live.child.pidfd))
+                && is(control, Some(&live.control))
+                && is(segment, Some(&live.segment))
+                && doorbell.is(&live.doorbell)
+                && is(out, ours_out.as_ref())
+                && is(err, ours_err.as_ref())
+                && is(read_only, live.sealed.as_ref().map(|sealed| &sealed.read_only));
+            if !all {
+                return Err(gone(&format!("process, memory, socket or pipe of {of}")));
+            }
+        }
+        if rest == 0 {
+            kept.unchecked = Vec::new();
+        }
+        Ok(rest > 0)
+    }
+
     /// Everything is watched: notes how long the take-over took.
     pub fn note_taken_over(&mut self) {
         let Some(journal) = self.journal() else { return };
@@ -345,6 +438,14 @@ impl Swarm {
         }
         keeper::set_word(journal, Word::KilledAt, 0);
         keeper::set_word(journal, Word::Watching, number);
+        if let Some(kept) = &mut self.kept {
+            kept.watching_ns = now_ns;
+        }
+    }
+
+    /// Since when this supervisor watches all agents, CLOCK_MONOTONIC ns; 0 without a keeper.
+    pub fn watching_ns(&self) -> u64 {
+        self.kept.as_ref().map_or(0, |kept| kept.watching_ns)
     }
 
     fn restore_swarm(&mut self, journal: &Journal, record: SwarmRecord) {
@@ -378,12 +479,16 @@ impl Swarm {
         }
     }
 
-    fn restore_agent(&mut self, agent: usize, record: AgentRecord) -> io::Result<()> {
-        let shape = self.agents[agent].shape.clone();
+    fn restore_agent(&mut self, agent: usize, record: AgentRecord, sure: bool) -> io::Result<()> {
+        let shape = &self.agents[agent].shape;
         let named =
             self.board.view().generation(agent as u32).max(self.board.view().last_verdict(agent as u32));
         let mine = |generation| Incarnation { agent: agent as u32, generation };
-        let live = record.live.map(|live| restore_live(mine(live.generation), &shape, live)).transpose()?;
+        if let (Some(live), Some(kept)) = (&record.live, self.kept.as_mut().filter(|_| sure)) {
+            kept.unchecked.push(Unchecked { agent, generation: live.generation, fds: named_by(live) });
+        }
+        let live =
+            record.live.map(|live| restore_live(mine(live.generation), shape, live, sure)).transpose()?;
         let graves = record.graves.into_iter().map(|grave| {
             Ok(Grave {
                 incarnation: mine(grave.generation),
@@ -437,7 +542,11 @@ impl Swarm {
             return;
         };
         let incarnation = live.incarnation;
-        self.effects.push(Effect::Watch(incarnation));
+        let word = |which| self.kept.as_ref().map_or(0, |kept| kept.records.word(word_of(agent, which)));
+        let (lacks, watched) = (word(Of::Post) != 0, word(Of::Watched));
+        if watched != u64::from(incarnation.generation) {
+            self.effects.push(Effect::Watch(incarnation));
+        }
         if !live.going {
             // It has done nothing yet; nobody can tell how far its introduction got. It is not its fault.
             live.ordered = true;
@@ -454,7 +563,6 @@ impl Swarm {
             State::Stopping(Next::Rest | Next::Start | Next::Aside) => self.ask_to_stop(agent),
             _ => {}
         }
-        let lacks = self.kept.as_ref().is_some_and(|kept| kept.records.word(WORDS + agent) != 0);
         if lacks {
             // What it has already it does not take again.
             for neighbour in self.topology.neighbours(agent) {
@@ -469,17 +577,19 @@ fn restore_live(
     incarnation: Incarnation,
     shape: &shoal_runtime::layout::SegmentShape,
     record: LiveRecord,
+    sure: bool,
 ) -> io::Result<Live> {
+    let try_claim = if sure { table::take } else { table::claim };
+    let claim = |held, what| try_claim(held).ok_or_else(|| gone(what));
     let segment = claim(record.segment, "segment of a living incarnation")?;
-    let sealed = match table::claim(record.read_only) {
-        Some(read_only) => Some(read_only),
+    let sealed = match try_claim(record.read_only) {
+        Some(read_only) => Some(Sealed::seen_before(read_only, shape)),
         // It was sealed, or not: the kernel knows.
-        None if segment::is_live_sealed(&segment) => Some(segment::reopen_read_only(&segment)?),
+        None if segment::is_live_sealed(&segment) => {
+            Some(Sealed::new(segment::reopen_read_only(&segment)?, shape, incarnation)?)
+        }
         None => None,
     };
-    let sealed = sealed.map(|read_only| -> io::Result<Sealed> {
-        Ok(Sealed { view: segment::look(&read_only, shape, incarnation)?, read_only })
-    });
     Ok(Live {
         incarnation,
         owner: record.owner,
@@ -487,8 +597,8 @@ fn restore_live(
         control: claim(record.control, "control socket of a living incarnation")?,
         segment,
         doorbell: Doorbell::from_fd(claim(record.doorbell, "doorbell of a living incarnation")?),
-        pipes: record.pipes.map(table::claim),
-        sealed: sealed.transpose()?,
+        pipes: record.pipes.map(try_claim),
+        sealed,
         post: Post::default(),
         at_once: false,
         going: record.going,
@@ -520,12 +630,15 @@ where
 
 /// The descriptors that a record names.
 fn descriptors(record: &AgentRecord) -> Vec<RawFd> {
-    let live = record.live.iter().flat_map(|live| {
-        let LiveRecord { pidfd, control, segment, doorbell, pipes: [out, err], read_only, .. } = *live;
-        [pidfd, control, segment, doorbell, out, err, read_only]
-    });
+    let live = record.live.iter().flat_map(named_by);
     let all = live.chain(record.graves.iter().flat_map(|grave| [grave.read_only, grave.doorbell]));
     all.map(|held| held.number).collect()
+}
+
+/// The same of a life.
+fn named_by(live: &LiveRecord) -> [Held; FDS] {
+    let LiveRecord { pidfd, control, segment, doorbell, pipes: [out, err], read_only, .. } = *live;
+    [pidfd, control, segment, doorbell, out, err, read_only]
 }
 
 fn agent_record(agent: &Agent) -> AgentRecord {

@@ -157,7 +157,7 @@ impl Swarm {
         (self.sleepers.seen, self.sleepers.sleeps) = (seen, sleeps);
         if many && looked {
             let lives = self.agents.iter().flat_map(|agent| agent.lives());
-            lives.filter_map(|live| live.sealed.as_ref()).for_each(|sealed| sealed.view.leave_pages());
+            lives.filter_map(|live| live.sealed.as_ref()).for_each(|sealed| sealed.leave_pages());
         }
     }
 
@@ -193,7 +193,7 @@ impl Swarm {
     fn glance(&self, agent: usize) -> Option<Glance> {
         let record = &self.agents[agent];
         let live = record.live.as_ref().filter(|live| live.going && live.post.is_done())?;
-        let view = &live.sealed.as_ref()?.view;
+        let view = live.sealed.as_ref()?.view().ok()?;
         let words = desk::view(view);
         let accuses = || desk::counter(view, Counter::PeerFaults) > 0;
         if !words.parked || words.awaits == Awaits::Nothing || record.paused || accuses() {

@@ -9,7 +9,7 @@
 //! It is written whole, then named: from that store on a successor takes over what the swarm was changed to, before it what it was.
 //! So nothing that the former swarm would not survive is done before, and whatever follows from the change is done after.
 
-use super::kept::{Kept, WORDS, claim, read};
+use super::kept::{Kept, claim, copy_words, read, words_for};
 use super::record::StandRecord;
 use super::{Swarm, hangs};
 use crate::config::SwarmFile;
@@ -84,7 +84,7 @@ impl Swarm {
         let mut room = room_for(history, shapes.iter());
         room.push(bytes_of(&record)?.len());
         record.groups.clear();
-        let (journal, fd) = Journal::create_named(WORDS + shapes.len(), &room)
+        let (journal, fd) = Journal::create_named(words_for(shapes.len()), &room)
             .map_err(|error| format!("no memory for the journal of the changed swarm: {error}"))?;
         Ok(Some(Next { journal, fd, record }))
     }
@@ -96,9 +96,7 @@ impl Swarm {
     pub(super) fn publish_stand(&mut self, next: Option<Next>) {
         let (Some(Next { journal, fd, mut record }), Some(kept)) = (next, &mut self.kept) else { return };
         (record.groups, record.reloads) = (self.groups.held(), self.reloads);
-        for agent in 0..kept.agents() {
-            journal.set_word(WORDS + agent, kept.records.word(WORDS + agent));
-        }
+        copy_words(&kept.records, &journal, kept.agents());
         let last = journal.records() - 1;
         let written = bytes_of(&record)
             .and_then(|bytes| journal.write(last, &bytes).map_err(|error| format!("{error:?}")));

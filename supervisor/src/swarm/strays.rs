@@ -22,7 +22,10 @@ impl Swarm {
             return;
         }
         let dying = |pid| self.strays.dying.iter().any(|stray| stray.pid == pid);
-        let known = |pid| self.guests.contains(&pid) || self.knows(pid) || dying(pid);
+        let mut agents: Vec<i32> = self.agents.iter().flat_map(|a| a.lives()).map(|l| l.child.pid).collect();
+        agents.sort_unstable();
+        let is_agents = |pid: i32| agents.binary_search(&pid).is_ok() || self.nurseries.know(pid);
+        let known = |pid| self.guests.contains(&pid) || is_agents(pid) || dying(pid);
         for stray in self.cradle.spawner.end_strays(known) {
             self.effects.push(Effect::WatchStray(stray.pid));
             self.strays.dying.push(stray);
