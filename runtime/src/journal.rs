@@ -6,7 +6,11 @@
 //!   series           values that are only ever added: a count, then the values
 //!   record 0         turn │ slot A: sequence, length, checksum, bytes │ slot B: the same
 //!   record 1 …       the slots are written alternately; `turn` names the one that holds
+//!   long ones        two slots more for each record, for what is longer than the others have room for
 //! ```
+//! Most records are a few hundred bytes long, and might become many thousands: those lie close together, so that a page holds several of
+//! them, and the room for what they might become is never touched.
+//!
 //! The keeper maps it before it forks the first supervisor and writes only words; the living supervisor writes everything else. It
 //! has no name and no descriptor. One that is made later (for a swarm that is changed) has a descriptor, by which a successor finds it;
 //! its plan lies in itself. What a record's bytes mean is the supervisor's business.
@@ -29,6 +33,9 @@ const SLOT_HEAD_BYTES: usize = 32;
 /// Bytes before a record's slots: the word that names the one that holds, and room to keep lines apart.
 const RECORD_HEAD_BYTES: usize = 64;
 
+/// Bytes of a record that its first two slots have room for.
+const SHORT_BYTES_MAX: usize = 672;
+
 /// A record did not fit the room that was planned for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong {
@@ -38,15 +45,52 @@ pub struct TooLong {
     pub max_bytes: usize,
 }
 
+/// Where a series lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
     offset: usize,
     max_bytes: usize,
 }
 
-impl Place {
-    fn slot(self, index: u64) -> usize {
-        self.offset + RECORD_HEAD_BYTES + index as usize * (SLOT_HEAD_BYTES + self.max_bytes)
+/// Where a record lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slots {
+    /// The word that names the slot that holds; behind it the two for short ones.
+    offset: usize,
+    short_max: usize,
+    /// The two for long ones, if there are any.
+    long_at: usize,
+    max_bytes: usize,
+}
+
+impl Slots {
+    fn short_bytes(short_max: usize) -> usize {
+        RECORD_HEAD_BYTES + 2 * (SLOT_HEAD_BYTES + short_max)
+    }
+
+    fn slot(self, turn: Turn) -> usize {
+        let (at, room) = match turn.long {
+            false => (self.offset + RECORD_HEAD_BYTES, self.short_max),
+            true => (self.long_at, self.max_bytes),
+        };
+        at + (turn.count % 2) as usize * (SLOT_HEAD_BYTES + room)
+    }
+}
+
+/// How often a record was written, and where it was last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Turn {
+    count: u64,
+    long: bool,
+}
+
+impl Turn {
+    fn of(word: u64) -> Turn {
+        Turn { count: word >> 1, long: word & 1 == 1 }
+    }
+
+    fn word(self) -> u64 {
+        self.count << 1 | u64::from(self.long)
     }
 }
 
@@ -57,7 +101,7 @@ struct Layout {
     plan: Vec<u64>,
     /// Where the words lie.
     words_at: usize,
-    records: Vec<Place>,
+    records: Vec<Slots>,
     series: Vec<Place>,
     total_bytes: usize,
 }
@@ -77,8 +121,19 @@ impl Layout {
         };
         let series: Vec<Place> =
             series_values_max.iter().map(|count| place(count * 8, &|bytes| 64 + bytes)).collect();
-        let record = |bytes: usize| RECORD_HEAD_BYTES + 2 * (SLOT_HEAD_BYTES + bytes);
-        let records: Vec<Place> = records_bytes_max.iter().map(|max| place(*max, &record)).collect();
+        let short = records_bytes_max.iter().map(|max| {
+            let short_max = max.next_multiple_of(64).min(SHORT_BYTES_MAX);
+            let Place { offset, .. } = place(short_max, &|_| Slots::short_bytes(short_max));
+            (offset, short_max, *max)
+        });
+        let short: Vec<_> = short.collect();
+        let records = short.into_iter().map(|(offset, short_max, max)| {
+            let is_short = max.next_multiple_of(64) <= short_max;
+            let both = |bytes: usize| if is_short { 0 } else { 2 * (SLOT_HEAD_BYTES + bytes) };
+            let Place { offset: long_at, max_bytes } = place(max, &both);
+            Slots { offset, short_max, long_at, max_bytes }
+        });
+        let records = records.collect();
         Layout { plan, words_at, records, series, total_bytes: end.max(64) }
     }
 
@@ -100,7 +155,7 @@ pub struct Journal {
     region: Region,
     words: usize,
     words_at: usize,
-    records: Vec<Place>,
+    records: Vec<Slots>,
     series: Vec<Place>,
 }
 
@@ -194,22 +249,22 @@ impl Journal {
             return Err(TooLong { bytes: bytes.len(), max_bytes: place.max_bytes });
         }
         // Relaxed: one writer, and whoever reads it later was forked after this process ended.
-        let turn = self.region.word(place.offset).load(Ordering::Relaxed);
+        let turn = Turn::of(self.region.word(place.offset).load(Ordering::Relaxed));
         let sum = checksum(bytes);
-        if turn > 0 {
-            let at = place.slot(turn % 2);
-            let [_, length, held] = self.head(at);
+        if turn.count > 0 {
+            let [_, length, held] = self.head(place.slot(turn));
             if (length, held) == (bytes.len() as u64, sum) {
                 return Ok(false);
             }
         }
-        let at = place.slot((turn + 1) % 2);
-        for (word, value) in [turn + 1, bytes.len() as u64, sum].into_iter().enumerate() {
+        let next = Turn { count: turn.count + 1, long: bytes.len() > place.short_max };
+        let at = place.slot(next);
+        for (word, value) in [next.count, bytes.len() as u64, sum].into_iter().enumerate() {
             self.region.word(at + word * 8).store(value, Ordering::Relaxed);
         }
         self.region.copy_in(at + SLOT_HEAD_BYTES, bytes);
         // Release: publishes the slot; a death before leaves the other one, whole.
-        self.region.word(place.offset).store(turn + 1, Ordering::Release);
+        self.region.word(place.offset).store(next.word(), Ordering::Release);
         Ok(true)
     }
 
@@ -217,10 +272,11 @@ impl Journal {
     pub fn read(&self, record: usize) -> Option<rkyv::util::AlignedVec<16>> {
         let place = self.records[record];
         // Acquire: pairs with the Release in `write`.
-        let turn = self.region.word(place.offset).load(Ordering::Acquire);
-        let at = place.slot(turn % 2);
+        let turn = Turn::of(self.region.word(place.offset).load(Ordering::Acquire));
+        let at = place.slot(turn);
+        let room = if turn.long { place.max_bytes } else { place.short_max };
         let [sequence, length, sum] = self.head(at);
-        if turn == 0 || sequence != turn || length as usize > place.max_bytes {
+        if turn.count == 0 || sequence != turn.count || length as usize > room {
             return None;
         }
         let mut bytes = rkyv::util::AlignedVec::with_capacity(length as usize);
@@ -282,12 +338,14 @@ mod tests {
     proptest! {
         #[test]
         fn record_holds_what_was_written_last_and_only_what_fits(
-            writes in proptest::collection::vec((0usize..3, proptest::collection::vec(any::<u8>(), 0..200)), 0..40)
+            writes in proptest::collection::vec((0usize..4, prop_oneof![0usize..200, 600usize..2100], any::<u8>()), 0..40)
         ) {
-            let journal = Journal::create(8, &[64, 128, 192], &[]).expect("made");
-            let mut held: [Option<Vec<u8>>; 3] = Default::default();
-            for (record, bytes) in writes {
-                let fits = bytes.len() <= 64 * (record + 1);
+            let rooms = [64, 128, 192, 2048];
+            let journal = Journal::create(8, &rooms, &[]).expect("made");
+            let mut held: [Option<Vec<u8>>; 4] = Default::default();
+            for (record, length, byte) in writes {
+                let bytes = vec![byte; length];
+                let fits = bytes.len() <= rooms[record];
                 let changes = held[record].as_ref() != Some(&bytes);
                 match journal.write(record, &bytes) {
                     Ok(written) => {
@@ -319,11 +377,34 @@ mod tests {
     }
 
     #[test]
+    fn writer_that_dies_in_a_long_record_leaves_none_behind_that_a_short_one_is_taken_for() {
+        let journal = Journal::create(8, &[2048], &[]).expect("made");
+        let long = vec![7; 2000];
+        journal.write(0, b"short").expect("it fits");
+        let turn = journal.region.word(journal.records[0].offset).load(Ordering::Relaxed);
+        journal.write(0, &long).expect("it fits");
+        assert_eq!(journal.read(0).as_deref(), Some(&long[..]));
+        // The death, again before the last store; the next writer's record has the same number, and lies elsewhere.
+        journal.region.word(journal.records[0].offset).store(turn, Ordering::Relaxed);
+        assert_eq!(journal.read(0).as_deref(), Some(&b"short"[..]));
+        journal.write(0, b"shorter").expect("it fits");
+        assert_eq!(journal.read(0).as_deref(), Some(&b"shorter"[..]));
+    }
+
+    #[test]
+    fn short_records_lie_close_together_whatever_room_they_have() {
+        let layout = Layout::of(8, &[1 << 20; 1000], &[]);
+        let short = layout.records.windows(2).map(|two| two[1].offset - two[0].offset).max();
+        assert_eq!(short, Some(Slots::short_bytes(SHORT_BYTES_MAX)));
+        assert!(layout.records.iter().all(|record| record.long_at > layout.records[999].offset));
+    }
+
+    #[test]
     fn record_that_was_written_over_is_none() {
         let journal = Journal::create(8, &[64], &[]).expect("made");
         assert!(journal.read(0).is_none(), "it was never written");
         journal.write(0, b"whole and sound").expect("it fits");
-        let at = journal.records[0].slot(1) + SLOT_HEAD_BYTES;
+        let at = journal.records[0].slot(Turn { count: 1, long: false }) + SLOT_HEAD_BYTES;
         journal.region.word(at).store(7, Ordering::Relaxed);
         assert!(journal.read(0).is_none());
     }
