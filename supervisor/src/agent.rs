@@ -176,9 +176,14 @@ impl Sealed {
         Ok(self.view.get_or_init(|| view))
     }
 
-    /// Gives the pages of the view back, until somebody looks again.
+    /// Gives the pages of the view back, until somebody looks again soon.
     pub fn leave_pages(&self) {
         self.view.get().into_iter().for_each(Region::leave_pages);
+    }
+
+    /// Gives the view back, until somebody looks again.
+    pub fn leave(&mut self) {
+        self.view.take();
     }
 }
 

@@ -179,11 +179,12 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
         let quiet = swarm.catch_up_pause().map(|pause| Instant::now() + pause);
         let timer = due.timers.peek().map(|Reverse((at, ..))| *at);
         let deadlines = companions.iter().filter_map(|c| c.deadline());
-        let unchecked = swarm.check_taken_over()?.then(Instant::now);
+        let unchecked = swarm.is_unchecked().then(Instant::now);
         let deadline = deadlines.chain(timer).chain(due.again).chain(quiet).chain(unchecked).min();
         let mut events = Vec::with_capacity(256);
         wait(watch, &mut events, deadline)?;
         swarm.catch_up(events.is_empty());
+        swarm.check_taken_over(events.is_empty())?;
         for token in in_turn(events.iter().map(|event| event.data.u64()), &mut output_waited) {
             dispatch(swarm, companions, watch, token);
         }

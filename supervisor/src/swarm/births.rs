@@ -105,9 +105,9 @@ impl Swarm {
             .and_then(|()| segment::reopen_read_only(&live.segment))
             .and_then(|fd| Sealed::new(fd, &shape, of));
         match sealed {
-            Ok(sealed) => {
+            Ok(mut sealed) => {
                 if many {
-                    sealed.leave_pages();
+                    sealed.leave();
                 }
                 live.sealed = Some(sealed);
             }

@@ -94,7 +94,7 @@ struct Unchecked {
 
 /// How many descriptors a life has at most.
 const FDS: usize = 7;
-/// So many lives are checked in a turn of the loop.
+/// So many lives are checked in a turn of the loop that has nothing else to do.
 const CHECKED_AT_ONCE: usize = 32;
 
 impl Kept {
@@ -319,18 +319,22 @@ impl Swarm {
         self.follow_stand(&mut open)?;
         let Some(kept) = &self.kept else { return Ok(()) };
         let (journal, held) = (kept.journal.clone(), kept.records.clone());
-        let mut records = Vec::new();
+        let record = read::<SwarmRecord, _>(&held, 0)?;
+        let sure = keeper::word(&journal, Word::Unsure) == 0;
+        let (mut known, mut timers) = (Vec::from_iter(open), Vec::new());
         for agent in 0..self.agents.len() {
-            records.push(read::<AgentRecord, _>(&held, 1 + agent)?);
+            let Some(of_agent) = read::<AgentRecord, _>(&held, 1 + agent)? else { continue };
+            known.extend(descriptors(&of_agent));
+            if record.is_some() {
+                timers.extend(of_agent.timer.map(|timer| (agent, timer)));
+                self.restore_agent(agent, of_agent, sure)?;
+            }
         }
         self.cradle.spawner.begin_link();
-        let mut known: Vec<RawFd> = open.into_iter().collect();
-        records.iter().flatten().for_each(|record| known.extend(descriptors(record)));
+        // From here on something may be opened.
         table::close_others(known)?;
-        let Some(record) = read::<SwarmRecord, _>(&held, 0)? else {
-            // It died before the start.
-            return Ok(());
-        };
+        // Without it, it died before the start.
+        let Some(record) = record else { return Ok(()) };
         self.begun = true;
         self.records.take_over(logs);
         self.restore_swarm(&journal, record);
@@ -338,13 +342,7 @@ impl Swarm {
         let text =
             format!("the supervisor died: number {number} takes over, the agents have gone on meanwhile");
         self.tell(Level::Warn, Kind::TakeOver, None, &text);
-        let sure = keeper::word(&journal, Word::Unsure) == 0;
-        let mut timers = Vec::new();
-        for (agent, record) in records.into_iter().enumerate() {
-            let Some(record) = record else { continue };
-            timers.extend(record.timer.map(|timer| (agent, timer)));
-            self.restore_agent(agent, record, sure)?;
-        }
+        (0..self.agents.len()).try_for_each(|agent| self.see_sealed(agent))?;
         // Who was started after that was written waits no longer.
         let agents = &self.agents;
         self.waiting.retain(|&agent| agents[agent].state.is_at_rest() && agents[agent].live.is_none());
@@ -393,13 +391,18 @@ impl Swarm {
         self.effects.extend(lives.map(|live| Effect::Watch(live.incarnation)));
     }
 
-    /// Checks some of what was taken over unchecked, of who still lives. Returns whether there is more.
+    /// Whether something was taken over that is not checked yet.
+    pub fn is_unchecked(&self) -> bool {
+        self.kept.as_ref().is_some_and(|kept| !kept.unchecked.is_empty())
+    }
+
+    /// Checks some of what was taken over unchecked, of who still lives: more of it when nothing else is to be done.
     ///
     /// # Errors
     /// The journal contradicts what is open: somebody wrote over it.
-    pub fn check_taken_over(&mut self) -> io::Result<bool> {
-        let Some(kept) = &mut self.kept else { return Ok(false) };
-        let rest = kept.unchecked.len().saturating_sub(CHECKED_AT_ONCE);
+    pub fn check_taken_over(&mut self, idle: bool) -> io::Result<()> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        let rest = kept.unchecked.len().saturating_sub(if idle { CHECKED_AT_ONCE } else { 1 });
         for Unchecked { agent, generation, fds } in kept.unchecked.drain(rest..) {
             let of = Incarnation { agent: agent as u32, generation };
             let Some(live) = self.agents[agent].live.as_ref().filter(|live| live.incarnation == of) else {
@@ -422,7 +425,7 @@ impl Swarm {
         if rest == 0 {
             kept.unchecked = Vec::new();
         }
-        Ok(rest > 0)
+        Ok(())
     }
 
     /// Everything is watched: notes how long the take-over took.
@@ -524,6 +527,17 @@ impl Swarm {
         Ok(())
     }
 
+    /// An incarnation of which the journal says that it is not sealed: it may have been since, and its peers may know it. The kernel knows.
+    fn see_sealed(&mut self, agent: usize) -> io::Result<()> {
+        let Agent { shape, live, .. } = &mut self.agents[agent];
+        let Some(live) = live.as_mut().filter(|live| live.sealed.is_none()) else { return Ok(()) };
+        if segment::is_live_sealed(&live.segment) {
+            let read_only = segment::reopen_read_only(&live.segment)?;
+            live.sealed = Some(Sealed::new(read_only, shape, live.incarnation)?);
+        }
+        Ok(())
+    }
+
     /// An agent's record is restored, and everybody's: what was under way goes on.
     fn go_on_with(&mut self, agent: usize) {
         let state = self.agents[agent].state;
@@ -581,24 +595,15 @@ fn restore_live(
 ) -> io::Result<Live> {
     let try_claim = if sure { table::take } else { table::claim };
     let claim = |held, what| try_claim(held).ok_or_else(|| gone(what));
-    let segment = claim(record.segment, "segment of a living incarnation")?;
-    let sealed = match try_claim(record.read_only) {
-        Some(read_only) => Some(Sealed::seen_before(read_only, shape)),
-        // It was sealed, or not: the kernel knows.
-        None if segment::is_live_sealed(&segment) => {
-            Some(Sealed::new(segment::reopen_read_only(&segment)?, shape, incarnation)?)
-        }
-        None => None,
-    };
     Ok(Live {
         incarnation,
         owner: record.owner,
         child: Child { pid: record.pid, pidfd: claim(record.pidfd, "process")?, adopted: false },
         control: claim(record.control, "control socket of a living incarnation")?,
-        segment,
+        segment: claim(record.segment, "segment of a living incarnation")?,
         doorbell: Doorbell::from_fd(claim(record.doorbell, "doorbell of a living incarnation")?),
         pipes: record.pipes.map(try_claim),
-        sealed,
+        sealed: try_claim(record.read_only).map(|read_only| Sealed::seen_before(read_only, shape)),
         post: Post::default(),
         at_once: false,
         going: record.going,

@@ -20,10 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Claims that a look goes through on one lane: what lies further ahead is seen when the first are done.
 const CLAIMS_MAX: usize = 1 << 16;
 
-/// So many agents' heads (some pages each) stay mapped with their pages; of more, only what was looked at last.
+/// So many agents' heads (some pages each) stay mapped with their pages; of more, only those of who does something, without their pages.
 const MANY: usize = 100;
-/// So often, of many agents, pages are given back that others than this have looked at.
-const ALL_EVERY: u64 = 16;
 
 /// What the last look saw.
 #[derive(Default)]
@@ -32,8 +30,6 @@ pub(super) struct Sleepers {
     seen: Vec<Option<Glance>>,
     /// The life of each that slept, and what it had done in it.
     sleeps: Vec<Option<(u32, u64)>>,
-    /// How many looks there were.
-    looks: u64,
 }
 
 /// Whether there is nothing new to see of an agent since a look that saw nothing wait for it: it sleeps one and the same sleep, and so do all
@@ -136,9 +132,8 @@ impl Swarm {
         seen.resize(self.agents.len(), None);
         let sleeps: Vec<_> = self.agents.iter().map(sleep_of).collect();
         let slept = std::mem::take(&mut self.sleepers.sleeps);
-        let (many, all) = (self.are_many(), self.sleepers.looks.is_multiple_of(ALL_EVERY));
-        self.sleepers.looks += 1;
-        let mut looked = all;
+        let many = self.are_many();
+        let mut calms = Vec::with_capacity(seen.len());
         for (agent, before) in seen.iter_mut().enumerate() {
             let inputs = &self.topology.agents[agent].inputs;
             let from = inputs.iter().map(|input| input.producer);
@@ -146,7 +141,7 @@ impl Swarm {
             let alone = inputs.iter().all(|input| input.table.is_none());
             let calm = alone && before.is_none() && is_calm(&slept, &sleeps, agent, from);
             let now = if calm { None } else { self.glance(agent) };
-            looked |= !calm;
+            calms.push(calm);
             if let (Some(before), Some(now)) = (before.as_ref(), &now)
                 && self.is_forgotten(agent, before, now)
             {
@@ -155,9 +150,11 @@ impl Swarm {
             *before = now;
         }
         (self.sleepers.seen, self.sleepers.sleeps) = (seen, sleeps);
-        if many && looked {
-            let lives = self.agents.iter().flat_map(|agent| agent.lives());
-            lives.filter_map(|live| live.sealed.as_ref()).for_each(|sealed| sealed.leave_pages());
+        if many {
+            for (agent, calm) in self.agents.iter_mut().zip(calms) {
+                let sealed = agent.lives_mut().filter_map(|live| live.sealed.as_mut());
+                sealed.for_each(|sealed| if calm { sealed.leave() } else { sealed.leave_pages() });
+            }
         }
     }
 
