@@ -1,5 +1,5 @@
 //! Take-overs: the supervisor of a swarm of idle agents is killed under its keeper, again and again, and asked who it is. What answers is
-//! the next one, which does so when it watches all agents. The swarm has a process of its own, which runs it as `shoal run` does, for only
+//! the next one, which says since when it watches all agents: the answer itself comes a little later. The swarm has a process of its own, which runs it as `shoal run` does, for only
 //! that has a keeper; it ends when who measures it is gone.
 
 use super::lives::{Raw, outcome};
@@ -67,18 +67,28 @@ pub fn run(share: u64, bench: &mut Bench<'_>) -> Result<(), String> {
     let (sizes, kills) = if share > 1 { (2, KILLS / 2) } else { (SIZES.len(), KILLS) };
     for agents in SIZES.into_iter().take(sizes) {
         let measured = measure(agents, kills).map_err(|error| format!("{agents} agents: {error}"))?;
-        (bench.each)(measured);
+        measured.into_iter().for_each(&mut *bench.each);
     }
     Ok(())
 }
 
-fn measure(agents: usize, kills: usize) -> io::Result<Outcome> {
+/// How long one take-over took since the kill, ns.
+struct TakeOver {
+    /// Until the successor watches all agents.
+    watching_ns: u64,
+    /// Until it has answered.
+    answered_ns: u64,
+}
+
+fn measure(agents: usize, kills: usize) -> io::Result<[Outcome; 2]> {
     let mut raw = Raw::start().map_err(io::Error::other)?;
     let mut swarm = Swarm::start(agents)?;
     let before = swarm.ready()?;
-    let (mut ours, mut floor) = (Vec::new(), Vec::new());
-    while ours.len() < kills {
-        ours.push(swarm.take_over()?);
+    let (mut watching, mut answered, mut floor) = (Vec::new(), Vec::new(), Vec::new());
+    while floor.len() < kills {
+        let took = swarm.take_over()?;
+        watching.push(took.watching_ns);
+        answered.push(took.answered_ns);
         floor.push(raw.recover()?.1);
         std::thread::sleep(REST);
     }
@@ -87,10 +97,14 @@ fn measure(agents: usize, kills: usize) -> io::Result<Outcome> {
         return Err(io::Error::other("an agent was started again over the deaths of its supervisor"));
     }
     swarm.end()?;
-    let mut outcome =
-        outcome("takeover", &agents.to_string(), &ours, &floor, "kill, pidfd, vfork and exec to main");
-    outcome.message = "idle agents, until the next supervisor answers; trusted".into();
-    Ok(outcome)
+    let outcome = |mode: &str, until: &str, ours: &[u64]| Outcome {
+        message: format!("idle agents, until the next supervisor {until}; trusted"),
+        ..outcome("takeover", mode, ours, &floor, "kill, pidfd, vfork and exec to main")
+    };
+    Ok([
+        outcome(&format!("watching {agents}"), "watches all of them", &watching),
+        outcome(&agents.to_string(), "answers", &answered),
+    ])
 }
 
 /// Whether somebody asked this process to end.
@@ -178,24 +192,31 @@ impl Swarm {
         })
     }
 
-    /// Kills the supervisor; how long until another answered, ns.
-    fn take_over(&mut self) -> io::Result<u64> {
-        let supervisor = |swarm: &mut Swarm| match swarm.ask(&Request::Info) {
-            Some(Response::Info(info)) => Ok(Some(info.supervisor)),
+    /// Kills the supervisor; how long until another watched all and answered.
+    fn take_over(&mut self) -> io::Result<TakeOver> {
+        let info = |swarm: &mut Swarm| match swarm.ask(&Request::Info) {
+            Some(Response::Info(info)) => Ok(Some(info)),
             _ => Ok(None),
         };
-        let former = self.until("an answer", supervisor)?;
+        let former = self.until("an answer", info)?.supervisor;
         let pid =
             Pid::from_raw(former as i32).ok_or_else(|| io::Error::other("a supervisor without number"))?;
         let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
         // The number was its own when the descriptor was opened, since it has it still.
-        if self.until("an answer", supervisor)? != former {
+        if self.until("an answer", info)?.supervisor != former {
             return Err(io::Error::other("the supervisor died of itself"));
         }
         let killed_ns = now_ns();
         pidfd_send_signal(&pidfd, Signal::KILL)?;
-        self.until("another supervisor", |swarm| Ok(supervisor(swarm)?.filter(|now| *now != former)))?;
-        Ok(now_ns() - killed_ns)
+        let other = |swarm: &mut Swarm| Ok(info(swarm)?.filter(|now| now.supervisor != former));
+        let next = self.until("another supervisor", other)?;
+        let answered_ns = now_ns() - killed_ns;
+        // Both by the clock of this machine.
+        let watching_ns = next
+            .watching_ns
+            .checked_sub(killed_ns)
+            .ok_or_else(|| io::Error::other("another supervisor watched all before this one was killed"))?;
+        Ok(TakeOver { watching_ns, answered_ns })
     }
 
     /// Asks the supervisor; `None` when none answers. The socket is the keeper's, so that who asks in between waits.

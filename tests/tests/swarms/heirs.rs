@@ -226,6 +226,63 @@ fn supervisor_may_die_at_any_system_call_of_a_change() {
     finish(&stage, shoal, wanted + 100);
 }
 
+/// Goal: wherever in the answer to an agent's death the supervisor dies, its successor answers it, though the kernel has told of the death
+/// once only and tells nobody again. Method: an agent is killed while numbers flow, and the supervisor instead of one of its system calls
+/// since: the first after it was told, too.
+#[test]
+fn supervisor_may_die_at_any_system_call_of_the_answer_to_a_death() {
+    let stage = stage!("told-once");
+    let file = write(&stage, &text("16 KiB", "replicas = 2", 0, ""));
+    let same = file.display().to_string();
+    let counted = Counted { program: stage.program(), from: "swarm.toml".to_owned() };
+    let (mut shoal, failing) =
+        Failing::start(counted, None, || stage.run(&file)).expect("filters of system calls");
+    shoal.until_ready();
+    // Calls are counted from when the supervisor opens the file for this; the last of them are its waiting for what comes next.
+    let look = || assert_eq!(stage.done(&["reload", "--dry-run", &same]).status, 0);
+    let before = failing.seen();
+    look();
+    let looked = failing.seen() - before;
+    let (mut chance, mut deaths, mut wanted) = (Chance::seeded(), 0, 0);
+    for victim in ["relay.1", "sink", "relay.2", "source"].into_iter().cycle().take(28) {
+        wanted += 100;
+        want(&stage, wanted);
+        failing.kill_supervisor_at(looked.saturating_sub(4) + chance.below(30), "swarm.toml");
+        look();
+        assert_answered(&stage, &mut shoal, victim);
+        deaths += u64::from(failing.spare_supervisor());
+        until_met(&stage, &mut shoal, wanted - 50);
+    }
+    assert!(deaths > 12, "after {looked} calls only {deaths} were a supervisor's last");
+    finish(&stage, shoal, wanted + 100);
+}
+
+/// Goal: a take-over leaves nothing open that its predecessor did not have, also where that died before it had checked all that it took
+/// over; and memory that nobody looks at is looked at when its agent dies. Method: the supervisor of many agents is killed again and
+/// again, by turns as soon as it is there; the descriptors are compared; numbers of an agent that dies thereafter are met once.
+#[test]
+fn take_overs_in_a_row_leave_nothing_open_and_nobody_unwatched() {
+    let stage = stage!("row");
+    let mut shoal = stage.run(&write(&stage, &text("16 KiB", "replicas = 110", 0, "")));
+    shoal.until_ready();
+    let keeper = shoal.keeper().expect("a keeper");
+    let (before, living) = (traces::descriptors(keeper), lives(&shoal));
+    for _ in 0..5 {
+        succeed(&shoal);
+        shoal.kill_supervisor();
+        succeed(&shoal);
+    }
+    shoal.until_ready();
+    assert_eq!(lives(&shoal), living, "who lived is another, or not known");
+    until("the descriptors that were open before", || (traces::descriptors(keeper) == before).then_some(()));
+    want(&stage, 500);
+    until_met(&stage, &mut shoal, 200);
+    for victim in ["relay.1", "relay.110", "sink", "source"] {
+        assert_answered(&stage, &mut shoal, victim);
+    }
+    finish(&stage, shoal, 900);
+}
+
 /// Goal: replicas come and go in a storm of supervisors' deaths, and each number is met once. Method: `shoal scale` again and again,
 /// and SIGKILL of the supervisor, its successor, too, at random moments.
 #[test]
