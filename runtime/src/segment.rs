@@ -75,14 +75,15 @@ pub fn attach(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io:
     Ok(region)
 }
 
-/// Maps a peer's segment read-only, after checking its seals, size and header.
+/// Maps a peer's segment read-only, after checking its seals, size and header. All of it is allocated, but a page is mapped when it is
+/// first read, 16 at once: who dies with few of them is proved dead sooner, and who attaches is there sooner.
 ///
 /// # Errors
 /// As [`attach`], and when the descriptor could still be written or resized.
 pub fn view(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<Region> {
     check_live(&fd, shape, expected)?;
-    let region =
-        Region::map_read_only(&fd, shape.used_bytes()).map_err(|e| context("mapping a peer's segment", e))?;
+    let region = Region::map_read_only_sparsely(&fd, shape.used_bytes())
+        .map_err(|e| context("mapping a peer's segment", e))?;
     check_header(&region, shape, expected)?;
     Ok(region)
 }

@@ -110,6 +110,8 @@ pub struct Of<'a> {
 /// The events of a running swarm.
 pub struct Events {
     kept: VecDeque<Event>,
+    /// How many of them, the last ones, are not in the file yet.
+    unwritten: usize,
     next: u64,
     file: Option<LogFile>,
 }
@@ -117,14 +119,15 @@ pub struct Events {
 impl Events {
     /// Kept in memory only.
     pub fn in_memory() -> Events {
-        Events { kept: VecDeque::new(), next: 1, file: None }
+        Events { kept: VecDeque::new(), unwritten: 0, next: 1, file: None }
     }
 
     /// Kept in a log folder, too; goes on with the numbers of what is there.
     pub fn in_folder(logs: &Path) -> Events {
         let path = logs.join(FILE);
         let last = tail(&path).or_else(|| tail(&logs.join(format!("{FILE}.1"))));
-        Events { kept: VecDeque::new(), next: last.map_or(1, |n| n + 1), file: Some(LogFile::at(path)) }
+        let (kept, next) = (VecDeque::new(), last.map_or(1, |n| n + 1));
+        Events { kept, unwritten: 0, next, file: Some(LogFile::at(path)) }
     }
 
     /// Notes an event. It is in the file after [`Events::write_out`].
@@ -139,19 +142,25 @@ impl Events {
             crash: of.crash,
         };
         self.next += 1;
-        if let (Some(file), Ok(mut line)) = (&mut self.file, serde_json::to_vec(&event)) {
-            line.push(b'\n');
-            file.append(&line);
+        if self.unwritten == KEPT_MAX {
+            self.write_out();
         }
         if self.kept.len() == KEPT_MAX {
             self.kept.pop_front();
         }
         self.kept.push_back(event);
+        self.unwritten += 1;
     }
 
     /// Writes to the file what was noted since the last call.
     pub fn write_out(&mut self) {
-        self.file.as_mut().into_iter().for_each(LogFile::write_out);
+        let first = self.kept.len() - std::mem::take(&mut self.unwritten);
+        let Some(file) = &mut self.file else { return };
+        for mut line in self.kept.range(first..).flat_map(serde_json::to_vec) {
+            line.push(b'\n');
+            file.append(&line);
+        }
+        file.write_out();
     }
 
     /// Why the file could not be written, once for each time that it begins to fail.

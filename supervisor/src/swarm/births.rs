@@ -16,7 +16,7 @@ impl Swarm {
             self.feed(agent, Event::HistoryFull);
             return;
         }
-        if !self.has_standby(agent) && self.awaits_fork(agent) {
+        if self.awaits_fork(agent) && !self.has_standby(agent) {
             // It waits as one that waits for its readers; when there is a fork, it looks again.
             self.feed(agent, Event::HistoryFull);
             return;
