@@ -2,6 +2,7 @@
 
 use shoal_agent::{Agent, Result};
 use std::fs;
+use std::io::Write;
 use std::time::Duration;
 
 fn main() -> std::process::ExitCode {
@@ -15,6 +16,15 @@ fn body(agent: &mut Agent, kind: &str) -> Result<()> {
         "tells" => tell(),
         "hoards" => hoard(agent),
         "forks" => fork_many(),
+        "burns" | "writes" | "aborts" if agent.generation() > 1 => println!("{kind}: it is back"),
+        "burns" => burn(|| false),
+        "throttled" => {
+            burn(is_throttled);
+            println!("it was throttled");
+        }
+        "opens" => open_many(),
+        "writes" => write_much()?,
+        "aborts" => std::process::abort(),
         "idles" => {}
         _ => return Err(format!("{kind:?}?").into()),
     }
@@ -71,6 +81,49 @@ fn hoard(agent: &Agent) {
         hoard.push(vec![1_u8; 1 << 20]);
         std::hint::black_box(&hoard);
     }
+}
+
+/// Uses a processor until something is so.
+fn burn(mut enough: impl FnMut() -> bool) {
+    while !enough() {
+        (0..100_000).for_each(|i| _ = std::hint::black_box(i));
+    }
+}
+
+/// Whether a control group that was made for this process has used up its share of a processor, by either version's file.
+fn is_throttled() -> bool {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own =
+        groups.lines().filter_map(|line| line.splitn(3, ':').nth(2)).filter(|path| path.contains("/shoal-"));
+    own.flat_map(|path| ["", "/cpu", "/cpu,cpuacct"].map(|of| format!("/sys/fs/cgroup{of}{path}/cpu.stat")))
+        .any(|file| {
+            let text = fs::read_to_string(file).unwrap_or_default();
+            text.lines().any(|line| line.strip_prefix("nr_throttled ").is_some_and(|count| count != "0"))
+        })
+}
+
+/// Opens files until the kernel refuses; tells how many there were.
+fn open_many() {
+    let mut files = Vec::new();
+    loop {
+        match fs::File::open("/dev/null") {
+            Ok(file) => files.push(file),
+            Err(error) => break println!("refused after {} files: {error}", files.len()),
+        }
+        if files.len() >= 10_000 {
+            break println!("{} files and no end", files.len());
+        }
+    }
+}
+
+/// Writes into a file for as long as it is let.
+fn write_much() -> Result<()> {
+    let mut file = fs::File::create("much")?;
+    for _ in 0..1000 {
+        file.write_all(&[7; 10_000])?;
+    }
+    println!("wrote all of it");
+    Ok(())
 }
 
 /// Makes processes until the kernel refuses; tells how many there were.

@@ -1,7 +1,7 @@
 //! Goal: an agent's process is bounded as the swarm file says, from its first instruction on, and what cannot be applied is said.
 //! Method: real agents under the real supervisor tell what the kernel says of them, or strain at their bounds.
 
-use shoal_tests::{Stage, stage, traces};
+use shoal_tests::{Running, Stage, stage, traces};
 use std::fs;
 
 fn swarm(stage: &Stage, kind: &str, lines: &str) -> std::path::PathBuf {
@@ -164,6 +164,90 @@ fn agent_makes_as_many_processes_as_it_may_and_they_end_with_it() {
     assert!(count.is_some_and(|count| count < 20), "{said}");
     assert_eq!(running.stop().status, 0);
     stage.assert_nothing_left();
+}
+
+/// Waits until the agent that strained at a bound died of it, in words that begin so, and is back; nobody else has died.
+fn died_of_it_alone<'s>(stage: &'s Stage, kind: &str, lines: &str, how: &str) -> Running<'s> {
+    let mut running = stage.run(&swarm(stage, kind, lines));
+    running.until_said(&format!("{kind}: it is back"));
+    let report = running.until_ready();
+    let generations: Vec<u64> = report.agents.iter().map(|agent| agent.generation).collect();
+    assert_eq!(generations, [2, 1], "{}", running.err());
+    let said = format!("agent a (generation 1) was killed by {how}");
+    assert!(running.err().contains(&said), "no {said:?} in {}", running.err());
+    running
+}
+
+#[test]
+fn agent_that_uses_more_time_than_it_may_dies_alone_and_comes_back() {
+    let stage = stage!("confined-time");
+    let running = died_of_it_alone(&stage, "burns", "limits = { cpu_time = \"1s\" }", "SIG");
+    assert_eq!(running.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn agent_that_writes_a_larger_file_than_it_may_dies_alone_and_the_file_is_no_larger() {
+    let stage = stage!("confined-file");
+    let lines = "cwd = \".\"\nlimits = { file_size = \"1 MiB\", core_size = 0 }";
+    let running = died_of_it_alone(&stage, "writes", lines, "SIGXFSZ");
+    assert_eq!(fs::metadata(stage.path("much")).expect("a file").len(), 1 << 20);
+    assert_eq!(running.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn core_file_of_an_agent_is_no_larger_than_it_may_be() {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Core).maximum;
+    if pattern.trim() != "core" || hard.is_some_and(|hard| hard < 64 << 10) {
+        return; // Cores go elsewhere, or nowhere.
+    }
+    let stage = stage!("confined-core");
+    let cores = || {
+        let names = fs::read_dir(stage.path(".")).expect("a folder").flatten();
+        let names = names.filter(|entry| entry.file_name().to_string_lossy().starts_with("core"));
+        names.map(|entry| entry.metadata().expect("a file").len()).collect::<Vec<_>>()
+    };
+    for (size, most) in [("0", 0), ("\"64 KiB\"", 64 << 10)] {
+        let lines = format!("cwd = \".\"\nlimits = {{ core_size = {size} }}");
+        let running = died_of_it_alone(&stage, "aborts", &lines, "SIGABRT");
+        assert_eq!(running.stop().status, 0);
+        let found = cores();
+        assert_eq!(found.len(), usize::from(most > 0), "with {size}: {found:?}");
+        assert!(found.iter().all(|bytes| (1..=most).contains(bytes)), "with {size}: {found:?}");
+    }
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn agent_opens_as_many_files_as_it_may_and_goes_on() {
+    let stage = stage!("confined-open");
+    let mut running = stage.run(&swarm(&stage, "opens", "limits = { open_files = 64 }"));
+    running.until_said("refused after ");
+    let said = running.out();
+    let count =
+        said.split("refused after ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
+    assert!(count.is_some_and(|count| (32..64).contains(&count)), "{said}");
+    let report = running.until_ready();
+    assert!(report.agents.iter().all(|agent| agent.generation == 1), "{}", running.err());
+    assert_eq!(running.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn agent_that_uses_more_than_its_share_of_a_processor_is_slowed_down_alone() {
+    // Where there is no control group for it, that is said: `what_cannot_be_applied_is_said_at_the_start_and_shown`.
+    let stage = stage!("confined-share");
+    let mut running = stage.run(&swarm(&stage, "throttled", "limits = { cpu = \"20%\" }"));
+    let report = running.until_ready();
+    if report.agents.iter().all(|agent| agent.unapplied.is_empty()) {
+        running.until_said("it was throttled");
+        let report = running.until_ready();
+        assert!(report.agents.iter().all(|agent| agent.generation == 1), "{}", running.err());
+        assert_eq!(running.stop().status, 0);
+        stage.assert_nothing_left();
+    }
 }
 
 #[test]
