@@ -1,7 +1,8 @@
 //! The agent: what its author's body is given.
 
-use crate::core::{Core, Handler, Patience, Problem, Subscribed};
+use crate::core::{Core, Event, Handler, Patience, Problem, Subscribed};
 use crate::error::{self, Error, Result};
+use crate::gone::{Gone, Mourner};
 use crate::handle::{self, Publisher, Subscription, Way};
 use crate::payload::{Bytes, Payload};
 use crate::state::{self, State};
@@ -19,6 +20,7 @@ use std::time::Duration;
 pub struct Agent {
     core: Core,
     subscriptions: Vec<Subscribed>,
+    mourner: Option<(Mourner, Gone)>,
 }
 
 /// What came of a receive.
@@ -66,7 +68,7 @@ impl Agent {
         let scratch = Scratch::new();
         let core =
             Core { at, scratch, failures, patience, log, ready: false, armed: false, lost: Lost::Nothing };
-        Agent { core, subscriptions: Vec::new() }
+        Agent { core, subscriptions: Vec::new(), mourner: None }
     }
 
     /// The agent's name in the swarm, with its replica: `worker.1`.
@@ -153,6 +155,38 @@ impl Agent {
         Ok(())
     }
 
+    /// Has a handler told, once [`Agent::serve`] runs, when an agent that this one sends to or receives from is gone for good: it was given
+    /// up, ended by its policy, or was removed. Who was stopped by an operator is expected back, and waited for. It is told its name, with its replica, when everything that the gone one had
+    /// sent was read and handled; what that one had not read is read by nobody, unless an operator starts it again: then it is told of
+    /// again when it goes again. Each life of this agent is told anew. An error ends [`Agent::serve`].
+    ///
+    /// ```no_run
+    /// # fn body(agent: &mut shoal_agent::Agent) -> shoal_agent::Result<()> {
+    /// agent.on_gone(|peer| {
+    ///     println!("{peer} will not come back by itself");
+    ///     Ok(())
+    /// });
+    /// agent.serve()
+    /// # }
+    /// ```
+    pub fn on_gone(&mut self, handler: impl FnMut(&str) -> Result<()> + 'static) {
+        self.mourner = Some((Box::new(handler), Gone::of(&self.core.at.manifest)));
+    }
+
+    /// The next thing to do, after the handler was told who is gone.
+    fn next_to_serve(&mut self, among: &[usize]) -> Result<Option<Found>> {
+        let Some((handler, gone)) = &mut self.mourner else { return self.core.next(among, None) };
+        loop {
+            match self.core.next_or_gone(among, gone)? {
+                Event::Found(found) => return Ok(found),
+                Event::Gone(agent) => {
+                    let peer = self.core.at.manifest.neighbours.iter().find(|peer| peer.agent == agent);
+                    handler(peer.map_or("", |peer| &peer.name))?;
+                }
+            }
+        }
+    }
+
     /// Says ready and gives messages to the handlers until the supervisor asks for an end, or all producers have ended for
     /// good (see [`Next::Closed`]).
     ///
@@ -168,7 +202,7 @@ impl Agent {
             among.extend(subscribed.inputs.iter().copied().filter(|_| subscribed.handler.is_some()));
         }
         loop {
-            let found = self.core.next(&among, None)?;
+            let found = self.next_to_serve(&among)?;
             match found {
                 Some(Found::Message(..)) if self.core.settles(&found)? => {}
                 Some(Found::Message(input, frame)) => {

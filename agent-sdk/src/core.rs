@@ -2,6 +2,7 @@
 
 use crate::agent::Next;
 use crate::error::{self, Error, InvalidMessage, Reject, Result, SendError, SupervisorGone};
+use crate::gone::Gone;
 use crate::handle::{self, Way};
 use crate::payload::Payload;
 use crate::step::{Failures, Lease, Lost, Parts, Received, Step, park};
@@ -24,6 +25,12 @@ pub(crate) struct Subscribed {
     pub(crate) channel: u32,
     pub(crate) inputs: Vec<usize>,
     pub(crate) handler: Option<Handler>,
+}
+
+/// What ends a wait of an agent that is told of peers that are gone.
+pub(crate) enum Event {
+    Found(Option<Found>),
+    Gone(u32),
 }
 
 pub(crate) type Handler = Box<dyn FnMut(&mut Step<'_>, &[u8]) -> Result<(), Problem>>;
@@ -133,6 +140,38 @@ impl Core {
             }
             if let Some(found) = self.leased(found) {
                 return Ok(found);
+            }
+        }
+    }
+
+    /// The same, or a peer that is gone and was not told of.
+    pub(crate) fn next_or_gone(&mut self, among: &[usize], gone: &mut Gone) -> Result<Event> {
+        self.disarm();
+        loop {
+            let Attachment { manifest, inputs, world, .. } = &mut self.at;
+            if let Some(peer) = gone.next_between(inputs, &world.links) {
+                return Ok(Event::Gone(peer));
+            }
+            let look = |world: &mut World<Port>, thorough| {
+                let found = inputs.look(among, world, thorough).map(|found| Event::Found(Some(found)));
+                let ends = matches!(found, None | Some(Event::Found(Some(Found::Closed))));
+                let peer = if ends && thorough { gone.next(inputs, &world.links) } else { None };
+                peer.map(Event::Gone).or(found)
+            };
+            world.desk.awaits(awaited(manifest, among));
+            let event = world.wait(None, look).map_err(error::of_runtime);
+            world.desk.awaits(Awaits::Nothing);
+            let event = event?.unwrap_or(Event::Found(None));
+            if world.faulty() {
+                self.accuse()?;
+            }
+            match event {
+                Event::Gone(_) => return Ok(event),
+                Event::Found(found) => {
+                    if let Some(found) = self.leased(found) {
+                        return Ok(Event::Found(found));
+                    }
+                }
             }
         }
     }

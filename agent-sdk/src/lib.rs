@@ -35,6 +35,7 @@
 mod agent;
 mod core;
 mod error;
+mod gone;
 mod handle;
 pub mod harness;
 mod log;

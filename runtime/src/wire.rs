@@ -292,6 +292,9 @@ pub struct Park {
     pub why: String,
 }
 
+/// The name of who brings dead letters back: a neighbour that comes and goes.
+pub const POSTMAN: &str = "dead-letters";
+
 /// The longest text that an agent may send along, bytes.
 pub const TEXT_BYTES_MAX: usize = 4096;
 /// Bytes of the tag and the fixed words that an agent's packet begins with.

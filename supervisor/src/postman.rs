@@ -18,7 +18,7 @@ use crate::config::{self, Policy, Restart};
 use crate::dead_letters::{self, Order};
 
 /// Its name in the swarm; no agent of a swarm file may have it.
-pub const NAME: &str = dead_letters::FOLDER;
+pub const NAME: &str = shoal_runtime::wire::POSTMAN;
 /// The fingerprint of its state: the batch, and how many orders of it are done.
 const STATE: u64 = u64::from_le_bytes(*b"postman\0");
 

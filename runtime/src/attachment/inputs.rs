@@ -157,6 +157,14 @@ impl Inputs {
         }
     }
 
+    /// Whether an agent has lived, will not come back unless an operator starts it, and everything that it sent was read.
+    pub fn is_gone(&self, agent: u32, links: &Links) -> bool {
+        let of = |consumer: &&Consumer| links.neighbour(consumer.end().neighbour).agent == agent;
+        links.board.status(agent) == Status::Gone
+            && links.board.generation(agent) > 0
+            && self.consumers.iter().filter(of).all(|consumer| consumer.drained(&links.board, agent))
+    }
+
     fn closed(&self, input: usize, links: &Links) -> bool {
         let consumer = &self.consumers[input];
         let agent = links.neighbour(consumer.end().neighbour).agent;

@@ -3,7 +3,7 @@
 //! A source begins where the lineage left off, and ends after COUNT numbers (0: when it is asked to). A tap sends up to
 //! the number that the file `want` says, to `numbers` or to the channel that ON names. A relay sends on what it reads on `numbers` to `relayed`, or to the channel that ON
 //! names; with a message in hand it waits while the file `hold-NAME` exists, and notes the message in `held`. The sink notes each number in the file `sink` before it acknowledges it, so that
-//! its next life knows what is due. At its end each notes its name in `order`.
+//! its next life knows what is due. A mourner notes who is gone. At its end each notes its name in `order`.
 //!
 //! With INIT in its environment it first makes something that is known by its address, and notes its process in `init`; each life then
 //! notes in `lives` its name, its process, the process that made that, and where. INIT = thread: a thread goes on beside; INIT = lie: a zygote
@@ -19,6 +19,8 @@ use shoal_runtime::zygote::ZYGOTE_ENV;
 use shoal_tests::agents::{Number, note, number, path, violation};
 use shoal_tests::attack::{fork, kill_self};
 use shoal_tests::{Book, Entry};
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// What a program makes before it is an agent.
@@ -90,6 +92,7 @@ fn main() -> std::process::ExitCode {
             Some("source") => source(agent, number(&args, 2)?)?,
             Some("tap") => tap(agent)?,
             Some("relay") => relay(agent)?,
+            Some("mourner") => mourner(agent)?,
             Some("sink") => sink(agent, number(&args, 2)?)?,
             _ => return Err("source, tap, relay or sink?".into()),
         }
@@ -139,6 +142,18 @@ fn relay(agent: &mut Agent) -> Result<()> {
         }
         step.send(&on, &Number { value })
     })?;
+    agent.serve()
+}
+
+/// Counts what it reads, and notes who is gone, and how much it had read by then, in `gone`.
+fn mourner(agent: &mut Agent) -> Result<()> {
+    let read = Rc::new(Cell::new(0_u64));
+    let count = read.clone();
+    agent.on::<Number>("relayed", move |_, _| {
+        count.set(count.get() + 1);
+        Ok(())
+    })?;
+    agent.on_gone(move |peer| Ok(note("gone", format_args!("{peer} {}", read.get()))?));
     agent.serve()
 }
 

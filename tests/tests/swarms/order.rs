@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use shoal::control::PsState;
-use shoal_tests::{Stage, stage, until};
+use shoal_tests::{Stage, stage, traces, until};
 use std::fs;
 
 fn order(stage: &Stage) -> Vec<String> {
@@ -166,5 +166,63 @@ fn normal_end_of_a_significant_agent_ends_the_swarm_with_status_0() {
     let mut lines = order(&stage);
     lines.retain(|line| line.starts_with("beside"));
     assert_eq!(lines, ["beside begins", "beside is ready", "beside ends"]);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn agent_is_told_of_peers_that_are_gone_for_good_when_all_that_they_sent_is_read() {
+    // Goal: `on_gone` is called for who does not come back, after its last message, and not for a death that is answered. Method: SIGKILL to
+    // a relay that comes back, and to one whose policy ends it while its reader stands still; an operator starts that again, and it is killed again.
+    let stage = stage!("gone");
+    let relay = |name: &str, restart: &str| {
+        format!(
+            "[agent.{name}]\ncommand = [\"BIN/numbers\", \"relay\"]\nsubscribes = [\"numbers\"]\npublishes = [\"relayed\"]\n\
+             restart = \"{restart}\"\ngroup = \"{name}\"\n"
+        )
+    };
+    let text = format!(
+        "[swarm]\nname = \"NAME\"\n[channel.numbers]\nmessage = \"Number\"\n[channel.relayed]\nmessage = \"Number\"\n\
+         [agent.tap]\ncommand = [\"BIN/numbers\", \"tap\"]\npublishes = [\"numbers\"]\n{}{}\
+         [agent.mourner]\ncommand = [\"BIN/numbers\", \"mourner\"]\nsubscribes = [\"relayed\"]\n",
+        relay("hardy", "permanent"),
+        relay("mortal", "temporary")
+    );
+    let mut shoal = stage.run(&stage.write("swarm.toml", &text));
+    shoal.until_ready();
+    let gone = || std::fs::read_to_string(stage.path("gone")).unwrap_or_default();
+    let until_gone = |all: &[&str]| {
+        until(&format!("{all:?} gone"), || (gone().lines().eq(all.iter().copied())).then_some(()))
+    };
+    std::fs::write(stage.path("want"), "5").expect("written");
+    shoal.until_agent("mourner", "told of all numbers", |agent| (agent.received == 10).then_some(()));
+    let hardy = shoal.pid_of("hardy");
+    assert!(traces::kill(hardy, stage.mark()));
+    shoal.until_agent("hardy", "back", |agent| {
+        (agent.generation == 2 && agent.state == PsState::Ready).then_some(())
+    });
+    assert_eq!(gone(), "", "who comes back is not gone");
+    // What it sends last lies unread while the mourner stands still.
+    let (mortal, mourner) = (shoal.pid_of("mortal"), shoal.pid_of("mourner"));
+    assert!(traces::send(mourner, stage.mark(), Signal::STOP));
+    std::fs::write(stage.path("want"), "9").expect("written");
+    for name in ["hardy", "mortal"] {
+        shoal.until_agent(name, "nine numbers on", |agent| (agent.sent == 9).then_some(()));
+    }
+    assert!(traces::kill(mortal, stage.mark()));
+    shoal.until_agent("mortal", "given up", |agent| (agent.state == PsState::Failed).then_some(()));
+    assert!(traces::send(mourner, stage.mark(), Signal::CONT));
+    until("word of the mortal one", || {
+        gone().lines().next().map(str::to_owned).filter(|line| !line.is_empty())
+    });
+    let first = gone();
+    let read: u64 =
+        first.trim().strip_prefix("mortal ").and_then(|count| count.parse().ok()).expect("a count");
+    assert!((14..=18).contains(&read), "all that it had sent was read: {first:?}");
+    assert_eq!(stage.done(&["start", "mortal"]).status, 0);
+    let again = shoal.pid_of("mortal");
+    shoal.until_agent("mourner", "told of all numbers", |agent| (agent.received == 18).then_some(()));
+    assert!(traces::kill(again, stage.mark()));
+    until_gone(&[first.trim(), "mortal 18"]);
+    assert_eq!(shoal.stop().status, 1, "somebody was given up");
     stage.assert_nothing_left();
 }
