@@ -174,7 +174,8 @@ fn each_key_of_an_agent_that_changes_starts_it_again_or_is_a_setting_that_is_nam
     for (line, why) in [
         ("env = { A = \"b\" }", "env"),
         ("prefetch = 2", "prefetch"),
-        ("prefork = true", "prefork"),
+        ("prefork = true", "prefork, standby"),
+        ("prefork = true\nstandby = 0", "prefork"),
         ("max_attempts = 5", "max_attempts"),
         ("restart = \"temporary\"", "restart policy"),
         ("standby = 1", "standby"),
