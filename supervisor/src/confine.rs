@@ -14,7 +14,7 @@ use crate::spawn::Cage;
 use cgroup::{Cgroups, Controller};
 pub use secrets::SECRET_ENV;
 pub(crate) use secrets::handed;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -28,10 +28,15 @@ const OWN_UID_BASE: u32 = 0x7000_0000;
 pub struct Cages {
     cgroups: Cgroups,
     made: HashMap<u32, Made>,
+    /// What the swarm file said of those that were made last: many agents share it.
+    lately: VecDeque<Arc<Confinement>>,
 }
 
+/// So many different words of the file about confinement are looked through for the one of the next agent.
+const LATELY_MAX: usize = 16;
+
 struct Made {
-    of: Confinement,
+    of: Arc<Confinement>,
     cage: Arc<Cage>,
     lacks: Vec<String>,
 }
@@ -42,14 +47,23 @@ impl Cages {
     /// # Errors
     /// What the kernel or the machine refused, and to what it belongs.
     pub fn of(&mut self, agent: u32, name: &str, config: &Agent) -> io::Result<(Arc<Cage>, Vec<String>)> {
-        if let Some(made) = self.made.get(&agent).filter(|made| made.of == config.confinement) {
+        if let Some(made) = self.made.get(&agent).filter(|made| *made.of == config.confinement) {
             return Ok((made.cage.clone(), Vec::new()));
         }
         let (cage, lacks) = prepare(&mut self.cgroups, agent, name, config)?;
-        let made = Made { of: config.confinement.clone(), cage: Arc::new(cage), lacks: lacks.clone() };
+        let made = Made { of: self.shared(&config.confinement), cage: Arc::new(cage), lacks: lacks.clone() };
         let cage = made.cage.clone();
         self.made.insert(agent, made);
         Ok((cage, lacks))
+    }
+
+    fn shared(&mut self, confinement: &Confinement) -> Arc<Confinement> {
+        if let Some(known) = self.lately.iter().find(|known| ***known == *confinement) {
+            return known.clone();
+        }
+        self.lately.truncate(LATELY_MAX - 1);
+        self.lately.push_front(Arc::new(confinement.clone()));
+        self.lately[0].clone()
     }
 
     /// What of an agent's confinement could not be applied.

@@ -163,9 +163,7 @@ impl Split {
         // What is buffered would be printed by each copy.
         let _ = io::Write::flush(&mut io::stdout());
         // What reading the swarm file took and left would be copied with each.
-        // SAFETY: gives pages back that hold nothing.
-        #[cfg(target_env = "gnu")]
-        let _ = unsafe { libc::malloc_trim(0) };
+        crate::thrift::trim_heap();
         // SAFETY: there is one thread (`prepare`), so the copy is whole.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),

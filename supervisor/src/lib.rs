@@ -42,6 +42,7 @@ pub mod signals;
 pub mod spawn;
 pub mod strategy;
 pub mod swarm;
+pub mod thrift;
 pub mod topology;
 pub mod trial;
 

@@ -228,6 +228,8 @@ impl Swarm {
         mut capture: Captures,
         records: Records,
     ) -> io::Result<Self> {
+        // For messages of who read it.
+        file.text = String::new();
         let mut topology = Topology::of(&file);
         let swarm: u64 = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), clock::now_ns());
         let happenings = Happenings::of(&file.hooks);

@@ -161,6 +161,7 @@ impl Topology {
             }
         }
         self.settle_inputs(before, &links);
+        self.agents.iter_mut().for_each(Instance::shrink);
     }
 
     /// Notes the members of a group as readers of a lane.
@@ -283,6 +284,16 @@ impl Instance {
         for lane in &mut self.lanes {
             let channel = &file.channels[lane.channel];
             (lane.capacity_bytes, lane.when_full) = (channel.capacity_bytes, channel.when_full);
+        }
+    }
+
+    /// Gives back the room for more than it has: of a thousand it is as much as all the rest.
+    fn shrink(&mut self) {
+        self.inputs.shrink_to_fit();
+        self.lanes.shrink_to_fit();
+        for lane in &mut self.lanes {
+            lane.readers.shrink_to_fit();
+            lane.groups.shrink_to_fit();
         }
     }
 
