@@ -215,6 +215,7 @@ fn essence(manifest: &Manifest) -> Manifest {
         board: BoardShape::default(),
         channels: Vec::new(),
         channel_names: String::new(),
+        cpu_percent: None,
         given: Vec::new(),
         attempts_max: 0,
         ..manifest.clone()
