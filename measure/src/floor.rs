@@ -23,6 +23,10 @@ const LINE: usize = 128;
 pub const PROCESSES_MAX: usize = 1024;
 /// Of more than so many processes each touches only what it uses: to map all rings into all takes longer than what is measured.
 const POPULATED_MAX: usize = 16;
+/// How far behind a slot a line is taken over for writing.
+const OWNED_AHEAD_BYTES: usize = 192;
+/// Where larger slots go the processor foresees itself.
+const OWNED_BYTES_MAX: usize = 256;
 const AREAS: usize = 3 * PROCESSES_MAX * LINE;
 const AREA_BYTES: usize = 1 << 20;
 const RINGS: usize = AREAS + 2 * AREA_BYTES;
@@ -295,6 +299,10 @@ impl Floor {
                 }
             }
             let slot = self.bytes(RINGS + ring * self.ring_bytes + (number % slots) as usize * bytes, bytes);
+            // As the producer of a lane does with small messages: its readers have the lines from the lap before.
+            if bytes <= OWNED_BYTES_MAX {
+                prefetch_for_writing(slot.cast::<u8>().wrapping_add(OWNED_AHEAD_BYTES));
+            }
             // SAFETY: the readers have passed this slot's last lap (`seen`, Acquire), and there is one writer.
             fill(unsafe { &mut *slot }, number);
             if (number + 1).is_multiple_of(every) || number + 1 == begin + count {
@@ -344,6 +352,18 @@ impl Floor {
             self.word_of(Word::Head, process).store(0, Ordering::SeqCst);
         }
     }
+}
+
+/// Fetches a line for writing; behind the last ring's end nothing is fetched.
+#[inline(always)]
+fn prefetch_for_writing(at: *mut u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch has no effect but on caches, wherever it points.
+    unsafe {
+        core::arch::asm!("prefetchw [{at}]", at = in(reg) at, options(nostack, preserves_flags));
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// Lets others run now and then, where more are awake than there may be CPUs.

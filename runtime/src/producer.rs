@@ -15,6 +15,13 @@ use crate::mark::{self, MarkWriter, Place};
 use crate::region::{Region, Ring};
 use crate::sync::{Ordering, Site, fence, left_out, ordering};
 
+/// How far behind a frame lines are taken over for writing. A reader has them from the lap before, and stores leave a processor in
+/// order: each would wait until its line is there, and the next one's way would begin only then. Nearer ones a reader that waits
+/// fetches again.
+const OWNED_AHEAD_BYTES: [u64; 2] = [192, 256];
+/// Where longer frames go the processor foresees itself.
+const OWNED_FRAME_BYTES_MAX: u64 = 512;
+
 mod readers;
 
 pub use readers::ReaderEnd;
@@ -208,6 +215,12 @@ impl Producer {
         Claim { placement, offset: self.ring_offset + (in_ring + HEADER_BYTES) as usize, len }
     }
 
+    /// Looks at the readers' cursors: whether a good part of the ring is free.
+    pub fn is_roomy(&mut self, links: &Links) -> bool {
+        self.refresh(links);
+        self.limit.saturating_sub(self.pending.position) >= self.capacity / 8
+    }
+
     /// Looks at the readers' cursors and moves the limit.
     fn refresh(&mut self, links: &Links) {
         let least = self.readers.look(self.base.position, self.tail, links);
@@ -317,6 +330,9 @@ impl Producer {
         let facts = Facts { len, kind: Kind::Message, extended: stamp_ns.is_some(), sequence };
         self.write_header(position, facts);
         let end = facts.end(position);
+        if end - position <= OWNED_FRAME_BYTES_MAX {
+            OWNED_AHEAD_BYTES.into_iter().for_each(|ahead| self.ring.prefetch_for_writing(end + ahead));
+        }
         // The header behind is invalidated before this frame is published: bytes of an earlier lap there, forged or not, are
         // never taken for a frame. Only if they name that very position: a store would take the line from who polls it.
         // Relaxed: own words, published with the frame.

@@ -19,6 +19,12 @@ use std::time::{Duration, Instant};
 /// Every so many messages of a lane one carries the time of its publishing.
 const STAMP_EVERY: u64 = 64;
 
+/// So many looks for space, as long as it spins, are content with nothing less than a good part of the ring: who takes each place as soon
+/// as it is free soon waits again, and looks at cursors that their readers want to move.
+const ROOM_LOOKS_MAX: u32 = 512;
+/// Of those every so many really looks.
+const ROOM_LOOKED_FOR_EVERY: u32 = 16;
+
 /// The writing ends, and the commit record.
 pub struct Outputs {
     pub(super) producers: Vec<Producer>,
@@ -205,7 +211,13 @@ impl Outputs {
                 producer.want(want, &mut world.links);
                 // The clock is read only now that there is a wait. A time-out beyond its range is none.
                 let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
+                let mut looks = 0;
                 let found = world.wait(deadline, |world, thorough| {
+                    looks += 1;
+                    let asks = looks % ROOM_LOOKED_FOR_EVERY == 0;
+                    if !thorough && looks < ROOM_LOOKS_MAX && !(asks && producer.is_roomy(&world.links)) {
+                        return None;
+                    }
                     let (claim, faults) =
                         waking::look_for_space(producer, len, want, thorough, &mut world.links);
                     faults.into_iter().for_each(|fault| world.note(fault));
