@@ -79,7 +79,11 @@ impl Operator {
     fn answer(&mut self, client: ClientId, request: Request, swarm: &mut Swarm) {
         self.note_order(client, &request, swarm);
         let response = match request {
-            Request::Ps => Response::Ps(report(swarm)),
+            Request::Ps => {
+                let report = report(swarm);
+                swarm.leave_views();
+                Response::Ps(report)
+            }
             Request::Info => {
                 let (supervisor, watching_ns) = (std::process::id(), swarm.watching_ns());
                 Response::Info(SwarmInfo { supervisor, watching_ns, ..self.info.clone() })

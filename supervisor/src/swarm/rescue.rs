@@ -6,7 +6,7 @@
 //! So only what two looks saw alike counts, and only of processes that the kernel shows neither running nor stopped.
 
 use super::{Effect, Swarm, Timer};
-use crate::agent::Agent;
+use crate::agent::{Agent, Sealed};
 use crate::events::Kind;
 use crate::log::Level;
 use shoal_runtime::claims::{Claim, ClaimTable};
@@ -161,6 +161,14 @@ impl Swarm {
     /// Whether the heads of all segments together are too much to be kept in memory here.
     pub(super) fn are_many(&self) -> bool {
         self.agents.len() > MANY
+    }
+
+    /// All agents were looked at: of many, the views are given back. A supervisor that dies with them takes longer to be gone.
+    pub fn leave_views(&mut self) {
+        if self.are_many() {
+            let lives = self.agents.iter_mut().flat_map(|agent| agent.lives_mut());
+            lives.filter_map(|live| live.sealed.as_mut()).for_each(Sealed::leave);
+        }
     }
 
     fn is_forgotten(&self, agent: usize, before: &Glance, now: &Glance) -> bool {
