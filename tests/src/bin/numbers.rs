@@ -66,11 +66,13 @@ fn fall_silent() -> Result<()> {
                 std::thread::yield_now();
             }
             note("forks", getpid())?;
-            if !silent {
+            // A fork that has said its word and closes its socket is ended, too.
+            if silent {
+                drop(given);
+            } else {
                 setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
                 wire::say(&given[0], &FromAgent::Forked, &[])?;
             }
-            drop(given);
             loop {
                 std::thread::park();
             }
