@@ -156,9 +156,11 @@ impl Agent {
     }
 
     /// Has a handler told, once [`Agent::serve`] runs, when an agent that this one sends to or receives from is gone for good: it was given
-    /// up, ended by its policy, or was removed. Who was stopped by an operator is expected back, and waited for. It is told its name, with its replica, when everything that the gone one had
-    /// sent was read and handled; what that one had not read is read by nobody, unless an operator starts it again: then it is told of
-    /// again when it goes again. Each life of this agent is told anew. An error ends [`Agent::serve`].
+    /// up, ended by its policy, or was removed. Who was stopped by an operator is expected back, and waited for.
+    ///
+    /// The handler is given the name, with its replica, when everything that the gone one had sent was read and handled. What that one had
+    /// not read is read by nobody, unless an operator starts it again; then it is told of again when it goes again. Each life of this agent
+    /// is told anew. An error ends [`Agent::serve`].
     ///
     /// ```no_run
     /// # fn body(agent: &mut shoal_agent::Agent) -> shoal_agent::Result<()> {

@@ -562,7 +562,8 @@ impl Swarm {
             self.effects.push(Effect::Watch(incarnation));
         }
         if !live.going {
-            // It has done nothing yet; nobody can tell how far its introduction got. It is not its fault.
+            // Nobody can tell how far its introduction got; it is not its fault. It has done nothing yet, or is a standby that has begun, whose
+            // word of that is heard before its death is judged.
             live.ordered = true;
             live.kill();
             return;
