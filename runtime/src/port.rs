@@ -167,11 +167,14 @@ impl ControlPort {
     /// As [`Port::receive`].
     pub fn wait_for_inheritance(&mut self, links: &mut Links) -> io::Result<Inheritance> {
         loop {
+            let arrived = self.take(true)?;
             if let Some(inherited) = self.inherited.take() {
+                // From here on older incarnations are needed, too: who has died since the supervisor said this was alive then, so that it was
+                // not among the dead that are handed to a standby.
                 self.go |= inherited.at_once;
                 return Ok(inherited);
             }
-            links.add_all(self.take(true)?.unwrap_or_default());
+            links.add_all(arrived.unwrap_or_default());
             links.keep_newest();
         }
     }

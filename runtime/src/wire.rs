@@ -468,7 +468,7 @@ fn receive_whom(socket: impl AsFd, flags: MsgFlags) -> io::Result<Received<(Vec<
     let mut space = cmsg_space!([RawFd; FDS_MAX], UnixCredentials);
     let mut io = [IoSliceMut::new(&mut packet)];
     let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
-    let mut lacks = 0;
+    let (mut lacks, mut reset) = (0, false);
     let (bytes, fds, sender, cut) = loop {
         match recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut io, Some(&mut space), flags) {
             Ok(message) => {
@@ -490,6 +490,9 @@ fn receive_whom(socket: impl AsFd, flags: MsgFlags) -> io::Result<Received<(Vec<
             Err(nix::Error::EINTR) => {}
             Err(nix::Error::ENOMEM | nix::Error::ENOBUFS) if lacks < LACKS_MAX => lacks += 1,
             Err(nix::Error::EAGAIN) => return Ok(Received::Nothing),
+            // Said once, and before anything else, when the other end has left something unread behind: what it had said itself lies here
+            // still.
+            Err(nix::Error::ECONNRESET) if !reset => reset = true,
             Err(nix::Error::ECONNRESET) => return Ok(Received::Closed),
             Err(error) => return Err(error.into()),
         }

@@ -88,3 +88,14 @@ fn answer_bears_the_number_of_its_question_and_a_packet_that_is_overheard_stays(
     let Received::Packet(heard, _) = hear_answer(&there, true).expect("heard") else { panic!("nothing") };
     assert_eq!(heard, (ToAgent::Refused("no".into()), 7));
 }
+
+#[test]
+fn last_words_of_who_left_something_unread_are_heard() {
+    let (here, there) = pair();
+    say(&there, &FromAgent::Begun, &[]).expect("said");
+    tell(&here, &ToAgent::Go, &[]).expect("told");
+    drop(there);
+    assert!(matches!(overhear(&here), Ok(Received::Packet((FromAgent::Begun, _), _))));
+    drop_one(&here).expect("taken");
+    assert!(matches!(overhear(&here), Ok(Received::Closed)));
+}
