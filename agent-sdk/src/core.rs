@@ -129,10 +129,7 @@ impl Core {
                     // The clock is read only now that there is a wait. A time-out beyond its range is none.
                     deadline = deadline.or_else(|| Instant::now().checked_add(timeout?));
                     let look = |world: &mut World<Port>, thorough| inputs.look(among, world, thorough);
-                    world.desk.awaits(awaited(manifest, among));
-                    let found = world.wait(deadline, look).map_err(error::of_runtime);
-                    world.desk.awaits(Awaits::Nothing);
-                    found?
+                    wait(world, awaited(manifest, among), deadline, look)?
                 }
             };
             if world.faulty() {
@@ -158,10 +155,7 @@ impl Core {
                 let peer = if ends && thorough { gone.next(inputs, &world.links) } else { None };
                 peer.map(Event::Gone).or(found)
             };
-            world.desk.awaits(awaited(manifest, among));
-            let event = world.wait(None, look).map_err(error::of_runtime);
-            world.desk.awaits(Awaits::Nothing);
-            let event = event?.unwrap_or(Event::Found(None));
+            let event = wait(world, awaited(manifest, among), None, look)?.unwrap_or(Event::Found(None));
             if world.faulty() {
                 self.accuse()?;
             }
@@ -373,6 +367,19 @@ fn invalid(
         park(parts, lease, attempt, false, &error.to_string())?;
     }
     Ok(error)
+}
+
+/// Waits until `look` finds something, or the deadline; the supervisor can see for what.
+fn wait<T>(
+    world: &mut World<Port>,
+    awaits: Awaits,
+    deadline: Option<Instant>,
+    look: impl FnMut(&mut World<Port>, bool) -> Option<T>,
+) -> Result<Option<T>> {
+    world.desk.awaits(awaits);
+    let found = world.wait(deadline, look).map_err(error::of_runtime);
+    world.desk.awaits(Awaits::Nothing);
+    found
 }
 
 /// For what a wait among some inputs is, as the supervisor is told. Of a choice that is neither everything nor one channel it

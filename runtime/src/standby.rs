@@ -11,7 +11,6 @@ use crate::layout::SegmentShape;
 use crate::mark::Place;
 use crate::region::Region;
 use crate::segment;
-use crate::state;
 use crate::sync::Ordering;
 use crate::wire::{self, ToAgent};
 use std::io;
@@ -68,11 +67,6 @@ impl Inheritance {
         }
     }
 
-    /// A committed state, given as a whole slot, as it is inherited: whole words of it.
-    pub fn state_of(slot: &[u8]) -> Vec<u8> {
-        state::used(slot).to_vec()
-    }
-
     /// From bytes, validated.
     ///
     /// # Errors
@@ -126,6 +120,7 @@ pub fn take_over(
 mod tests {
     use super::*;
     use crate::layout::{LaneShape, WhenFull};
+    use crate::state;
 
     fn shape() -> SegmentShape {
         let lane = LaneShape { capacity_bytes: 4096, when_full: WhenFull::Block, channel: 0 };
@@ -140,7 +135,7 @@ mod tests {
     fn inheritance() -> Inheritance {
         let place = |position, sequence| Place { position, sequence };
         let given = Given { position: 8192, attempts: 2 };
-        let state = Inheritance::state_of(&slot());
+        let state = state::used(&slot()).to_vec();
         let (lanes, inputs) = (vec![place(8256, 7)], vec![place(8192, 3)]);
         Inheritance { lanes, inputs, given: vec![given], state, at_once: true }
     }
@@ -187,7 +182,7 @@ mod tests {
         assert!(Inheritance::from_bytes(&bytes[..8]).is_err());
         for state in [vec![], vec![0; 64], vec![7; 64]] {
             let trimmed = if state.contains(&7) { state.clone() } else { Vec::new() };
-            assert_eq!(Inheritance::state_of(&state), trimmed);
+            assert_eq!(state::used(&state), trimmed);
         }
     }
 }

@@ -120,6 +120,49 @@ pub struct Setting<'a> {
     pub adopted: Vec<(&'a str, OwnedFd)>,
 }
 
+/// The folder of a swarm that a command makes for itself and watches, and the signals that end it.
+pub struct Claimed {
+    signals: Signals,
+    folder: RunDir,
+}
+
+impl Claimed {
+    /// Claims the folder of this name, once those of the dead are gone; from here on a signal ends a swarm in it, and not this process.
+    ///
+    /// # Errors
+    /// What is lacking, in words.
+    pub fn folder(name: &str) -> Result<Claimed, String> {
+        let _ = run_dir::list_running();
+        let signals = Signals::new()?;
+        let folder = RunDir::claim(name).map_err(|e| e.to_string())?;
+        Ok(Claimed { signals, folder })
+    }
+
+    /// Runs a checked swarm in it, on this process, until it is over, with one who watches it; returns it.
+    ///
+    /// # Errors
+    /// As [`run_file`].
+    pub fn run(
+        mut self,
+        file: SwarmFile,
+        watcher: &mut impl Companion,
+        notices: Notices,
+    ) -> Result<Swarm, String> {
+        let setting = Setting {
+            echo: Echo::to_stderr().unwrap_or_default(),
+            notices,
+            companions: vec![&mut self.signals, watcher],
+            adopted: Vec::new(),
+        };
+        run_file(file, &self.folder, setting)
+    }
+}
+
+/// Tells the operator on standard error.
+pub fn told_on_stderr() -> Notices {
+    Box::new(|text| log::report!("shoal: {text}"))
+}
+
 /// Runs a checked swarm in its claimed folder, on this process, until it is over; returns it. Everything ends with this process.
 ///
 /// # Errors

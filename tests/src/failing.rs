@@ -2,6 +2,7 @@
 //! be, count it, or answer it with an error; or with the death of the supervisor that makes it. Only processes of the command's own program count: agents, which inherit the filter, go on.
 #![allow(unsafe_code)]
 
+use crate::{Running, Stage};
 use libc::{SYS_openat, c_long, sock_filter};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -162,6 +163,15 @@ impl Failing {
                 .map_err(|_| io::Error::other("the start panicked"))?
         });
         started.map(|started: R| (started, Failing { death, seen, failed, judge: Some(judge) }))
+    }
+
+    /// `shoal run` of a stage's `swarm.toml`, whose calls count from when it opens that.
+    ///
+    /// # Panics
+    /// There are no such filters.
+    pub fn run<'s>(stage: &'s Stage, file: &Path, fault: Option<Fault>) -> (Running<'s>, Failing) {
+        let counted = Counted { program: stage.program(), from: "swarm.toml".to_owned() };
+        Failing::start(counted, fault, || stage.run(file)).expect("filters of system calls")
     }
 
     /// Orders a supervisor's death, once: by SIGKILL, instead of its `nth` call after it opened a file whose path ends so, or made

@@ -4,11 +4,7 @@
 use super::agents::Heard;
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
-use crate::log::report;
-use crate::output::Echo;
-use crate::run::{Setting, run_file};
-use crate::run_dir::{self, RunDir};
-use crate::signals::Signals;
+use crate::run::{Claimed, told_on_stderr};
 use crate::swarm::Swarm;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
@@ -91,9 +87,7 @@ impl Way {
 /// In words: what is lacking, or did not come back.
 pub fn run(kills: usize, way: Way) -> Result<Lives, String> {
     let name = format!("bench-{}", std::process::id());
-    let _ = run_dir::list_running();
-    let mut signals = Signals::new()?;
-    let folder = RunDir::claim(&name).map_err(|e| e.to_string())?;
+    let claimed = Claimed::folder(&name)?;
     let file = swarm_file(&name, way)?;
     let mut killer = Killer {
         kills,
@@ -104,14 +98,8 @@ pub fn run(kills: usize, way: Way) -> Result<Lives, String> {
         look_next: Instant::now(),
         why: None,
     };
-    let setting = Setting {
-        echo: Echo::to_stderr().unwrap_or_default(),
-        notices: Box::new(|text| report!("shoal: {text}")),
-        companions: vec![&mut signals, &mut killer],
-        adopted: Vec::new(),
-    };
     let began = Instant::now();
-    let mut swarm = run_file(file, &folder, setting)?;
+    let mut swarm = claimed.run(file, &mut killer, told_on_stderr())?;
     if let Some(why) = swarm.failed_start.take().or(killer.why.take()) {
         return Err(why);
     }

@@ -5,10 +5,7 @@ use super::agents::Heard;
 use super::lives::{Raw, outcome};
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
-use crate::output::Echo;
-use crate::run::{Setting, run_file};
-use crate::run_dir::{self, RunDir};
-use crate::signals::Signals;
+use crate::run::Claimed;
 use crate::swarm::Swarm;
 use shoal_measure::outcome::Outcome;
 use std::io;
@@ -24,9 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// In words: what is lacking, or did not come.
 pub fn run(removals: usize) -> Result<Outcome, String> {
     let name = format!("bench-removals-{}", std::process::id());
-    let _ = run_dir::list_running();
-    let mut signals = Signals::new()?;
-    let folder = RunDir::claim(&name).map_err(|e| e.to_string())?;
+    let claimed = Claimed::folder(&name)?;
     let mut counter = Counter {
         removals,
         raw: Raw::start()?,
@@ -34,14 +29,8 @@ pub fn run(removals: usize) -> Result<Outcome, String> {
         due: Instant::now() + PATIENCE,
         why: None,
     };
-    let setting = Setting {
-        echo: Echo::to_stderr().unwrap_or_default(),
-        // Each removal is told: they are what is measured.
-        notices: Box::new(|_| ()),
-        companions: vec![&mut signals, &mut counter],
-        adopted: Vec::new(),
-    };
-    let mut swarm = run_file(swarm_file(&name)?, &folder, setting)?;
+    // Each removal is told: they are what is measured.
+    let mut swarm = claimed.run(swarm_file(&name)?, &mut counter, Box::new(|_| ()))?;
     if let Some(why) = swarm.failed_start.take().or(counter.why.take()) {
         return Err(why);
     }

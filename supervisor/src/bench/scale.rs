@@ -6,12 +6,8 @@
 use super::lives::raw_starts_ns;
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
-use crate::log::report;
-use crate::output::Echo;
-use crate::run::{Setting, run_file};
-use crate::run_dir::{self, RunDir};
+use crate::run::{Claimed, told_on_stderr};
 use crate::scenario::usage;
-use crate::signals::Signals;
 use crate::swarm::Swarm;
 use shoal_measure::cases::Bench;
 use shoal_measure::outcome::Outcome;
@@ -95,18 +91,10 @@ fn measure(agents: usize) -> Result<[Outcome; 3], String> {
 /// Runs a swarm until it was seen idle for a time: what was seen, and how long its end took.
 fn watch(agents: usize, lanes: usize, rest: Duration) -> Result<(Seen, Duration), String> {
     let name = format!("bench-scale-{}", std::process::id());
-    let _ = run_dir::list_running();
-    let mut signals = Signals::new()?;
-    let folder = RunDir::claim(&name).map_err(|e| e.to_string())?;
+    let claimed = Claimed::folder(&name)?;
     let file = swarm_file(&name, agents, lanes)?;
     let mut watcher = Watcher { phase: Phase::Starting(Instant::now()), rest, seen: None, stopped_at: None };
-    let setting = Setting {
-        echo: Echo::to_stderr().unwrap_or_default(),
-        notices: Box::new(|text| report!("shoal: {text}")),
-        companions: vec![&mut signals, &mut watcher],
-        adopted: Vec::new(),
-    };
-    let mut swarm = run_file(file, &folder, setting)?;
+    let mut swarm = claimed.run(file, &mut watcher, told_on_stderr())?;
     if let Some(why) = swarm.failed_start.take() {
         return Err(why);
     }

@@ -13,7 +13,7 @@ use crate::config::{self, SwarmFile};
 use crate::keeper::Terms;
 use crate::log::report;
 use crate::output::Echo;
-use crate::run::{Setting, run_file, run_kept};
+use crate::run::{Setting, run_file, run_kept, told_on_stderr};
 use crate::run_dir::{self, RunDir};
 use crate::signals::Signals;
 use crate::swarm::Swarm;
@@ -90,7 +90,7 @@ fn run(options: &ChaosOptions) -> Result<u8, String> {
     let began = Instant::now();
     let setting = Setting {
         echo: Echo::to_stderr().unwrap_or_default(),
-        notices: Box::new(|text| report!("shoal: {text}")),
+        notices: told_on_stderr(),
         companions: vec![&mut signals, &mut disturber],
         adopted: Vec::new(),
     };

@@ -6,11 +6,7 @@ use super::outcome::{Outcome, Part};
 use super::swarms::{Job, Named, Scene};
 use super::tally::Tally;
 use crate::config;
-use crate::log::report;
-use crate::output::Echo;
-use crate::run::{Setting, run_file};
-use crate::run_dir::{self, RunDir};
-use crate::signals::Signals;
+use crate::run::{Claimed, told_on_stderr};
 use crate::swarm::Swarm;
 use shoal_measure::pairs::percentile;
 use shoal_runtime::clock::now_ns;
@@ -56,9 +52,7 @@ pub fn perform(named: &Named, quick: bool) -> Result<Outcome, String> {
 
 fn play(job: &Job, cue: Cue, gap_ns: u64) -> Result<Stage, String> {
     let name = format!("scenario-{}", std::process::id());
-    let _ = run_dir::list_running();
-    let mut signals = Signals::new()?;
-    let folder = RunDir::claim(&name).map_err(|e| e.to_string())?;
+    let claimed = Claimed::folder(&name)?;
     let binary = toml::Value::String(config::own_binary()?).to_string();
     let scene = job.scene(&name, &binary, now_ns(), gap_ns);
     let file =
@@ -66,13 +60,7 @@ fn play(job: &Job, cue: Cue, gap_ns: u64) -> Result<Stage, String> {
     let accountants = scene.accountants.iter().map(|(name, _)| name.clone()).collect();
     let mut director = Director::new(cue, accountants, PATIENCE + scene.agents * PATIENCE_EACH);
     let began = Instant::now();
-    let setting = Setting {
-        echo: Echo::to_stderr().unwrap_or_default(),
-        notices: Box::new(|text| report!("shoal: {text}")),
-        companions: vec![&mut signals, &mut director],
-        adopted: Vec::new(),
-    };
-    let mut swarm = run_file(file, &folder, setting)?;
+    let mut swarm = claimed.run(file, &mut director, told_on_stderr())?;
     if let Some(why) = swarm.failed_start.take() {
         return Err(format!("the swarm did not start: {why}"));
     }

@@ -15,11 +15,11 @@ use crate::child::{Event, State};
 use crate::events::Kind;
 use crate::hooks::Occasion;
 use crate::{birth, spawn};
-use shoal_runtime::Incarnation;
 use shoal_runtime::board::Status;
 use shoal_runtime::layout::board::VERDICT_SLOTS;
 use shoal_runtime::standby::Inheritance;
 use shoal_runtime::wire::{self, FromAgent, Received};
+use shoal_runtime::{Incarnation, state};
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -169,7 +169,7 @@ impl Swarm {
         let given = inputs.map(|input| self.trials.told(self.reader_of(agent, input))).collect();
         let record = &self.agents[agent];
         let (lanes, inputs) = (record.last.lanes.clone(), record.last.inputs.clone());
-        let state = Inheritance::state_of(&record.last_state);
+        let state = state::used(&record.last_state).to_vec();
         let graves: Vec<Incarnation> = self
             .topology
             .neighbours(agent)

@@ -220,6 +220,14 @@ fn core_file_of_an_agent_is_no_larger_than_it_may_be() {
     stage.assert_nothing_left();
 }
 
+/// Everybody is in its first life still; and ends it.
+fn assert_nobody_died(stage: &Stage, mut running: Running<'_>) {
+    let report = running.until_ready();
+    assert!(report.agents.iter().all(|agent| agent.generation == 1), "{}", running.err());
+    assert_eq!(running.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
 #[test]
 fn agent_opens_as_many_files_as_it_may_and_goes_on() {
     let stage = stage!("confined-open");
@@ -229,10 +237,7 @@ fn agent_opens_as_many_files_as_it_may_and_goes_on() {
     let count =
         said.split("refused after ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u32>().ok());
     assert!(count.is_some_and(|count| (32..64).contains(&count)), "{said}");
-    let report = running.until_ready();
-    assert!(report.agents.iter().all(|agent| agent.generation == 1), "{}", running.err());
-    assert_eq!(running.stop().status, 0);
-    stage.assert_nothing_left();
+    assert_nobody_died(&stage, running);
 }
 
 #[test]
@@ -243,10 +248,7 @@ fn agent_that_uses_more_than_its_share_of_a_processor_is_slowed_down_alone() {
     let report = running.until_ready();
     if report.agents.iter().all(|agent| agent.unapplied.is_empty()) {
         running.until_said("it was throttled");
-        let report = running.until_ready();
-        assert!(report.agents.iter().all(|agent| agent.generation == 1), "{}", running.err());
-        assert_eq!(running.stop().status, 0);
-        stage.assert_nothing_left();
+        assert_nobody_died(&stage, running);
     }
 }
 

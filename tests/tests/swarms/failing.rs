@@ -1,7 +1,7 @@
 //! A supervisor of which one system call fails.
 
 use shoal::control::{PsAgent, PsState};
-use shoal_tests::failing::{Counted, Failed, Failing, Fault, WAYS_MAX};
+use shoal_tests::failing::{Failed, Failing, Fault, WAYS_MAX};
 use shoal_tests::stage::Relayed;
 use shoal_tests::{Book, Running, Stage, stage, traces, until};
 use std::collections::BTreeMap;
@@ -40,9 +40,7 @@ fn count(open: &Descriptors) -> usize {
 fn live(fault: Option<Fault>, run: &mut Run, without_fault: Option<&Descriptors>) {
     let stage = stage!("failing");
     let file = swarm(&stage);
-    let counted = Counted { program: stage.program(), from: "swarm.toml".to_owned() };
-    let (mut shoal, failing) =
-        Failing::start(counted, fault, || stage.run(&file)).expect("filters of system calls");
+    let (mut shoal, failing) = Failing::run(&stage, &file, fault);
     let failing = Noted { failing, run };
     let is_started = until("a start, or an end", || match shoal.poll() {
         Some(_) => Some(false),

@@ -1,7 +1,7 @@
 //! The supervisor dies after its swarm was changed, and while it is.
 
 use shoal::control::{PsAgent, PsState};
-use shoal_tests::failing::{Counted, Failing};
+use shoal_tests::failing::Failing;
 use shoal_tests::tapped::{arguments, change, finish, held, let_go, lives, text, until_met, want, write};
 use shoal_tests::told::Told;
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
@@ -188,9 +188,7 @@ fn reload_that_had_only_stopped_agents_is_undone_by_the_successor() {
 fn supervisor_may_die_at_any_system_call_of_a_change() {
     let stage = stage!("anywhere");
     let file = write(&stage, &text("16 KiB", "replicas = 2", 0, ""));
-    let counted = Counted { program: stage.program(), from: "swarm.toml".to_owned() };
-    let (mut shoal, failing) =
-        Failing::start(counted, None, || stage.run(&file)).expect("filters of system calls");
+    let (mut shoal, failing) = Failing::run(&stage, &file, None);
     shoal.until_ready();
     let changed = stage.path("changed.toml").display().to_string();
     let (mut chance, mut calls, mut deaths, mut wanted) = (Chance::seeded(), 0, 0, 0);
@@ -234,9 +232,7 @@ fn supervisor_may_die_at_any_system_call_of_the_answer_to_a_death() {
     let stage = stage!("told-once");
     let file = write(&stage, &text("16 KiB", "replicas = 2", 0, ""));
     let same = file.display().to_string();
-    let counted = Counted { program: stage.program(), from: "swarm.toml".to_owned() };
-    let (mut shoal, failing) =
-        Failing::start(counted, None, || stage.run(&file)).expect("filters of system calls");
+    let (mut shoal, failing) = Failing::run(&stage, &file, None);
     shoal.until_ready();
     // Calls are counted from when the supervisor opens the file for this; the last of them are its waiting for what comes next.
     let look = || stage.done(&["reload", "--dry-run", &same]).status;
