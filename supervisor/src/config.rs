@@ -53,6 +53,7 @@
 //!
 //! Sizes are bytes or `"64 KiB"`, durations `"5ms"`; names are 1 ..= 64 of `A-Z a-z 0-9 _ -`.
 
+mod alike;
 mod command;
 mod confine;
 mod hooks;
@@ -69,6 +70,7 @@ mod walk;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use crate::dead_letters::Bounds;
@@ -126,7 +128,7 @@ pub struct SwarmFile {
     /// What else is kept for the operator: crash reports, events, the supervisor's own log.
     pub records: Records,
     /// The channels, in the order of the file.
-    pub channels: Vec<Channel>,
+    pub channels: Arc<Vec<Channel>>,
     /// The agents, in the order of the file.
     pub agents: Vec<Agent>,
     /// The sets of agents that are restarted together, in the order of the file.
@@ -239,7 +241,7 @@ pub struct Agent {
     /// The channels it writes.
     pub publishes: Vec<Reference>,
     /// When and how often it is started again.
-    pub restart: Restart,
+    pub restart: Arc<Restart>,
     /// How long it may take to stop before it is killed.
     pub stop_timeout: Duration,
     /// How long it may take to say ready.
@@ -260,7 +262,7 @@ pub struct Agent {
     /// Environment variables, beside the inherited ones.
     pub env: BTreeMap<String, String>,
     /// What bounds its processes.
-    pub confinement: Confinement,
+    pub confinement: Arc<Confinement>,
     /// The line of its table in the file, from 1.
     pub line: usize,
 }

@@ -14,7 +14,7 @@ use crate::spawn::Cage;
 use cgroup::{Cgroups, Controller};
 pub use secrets::SECRET_ENV;
 pub(crate) use secrets::handed;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -27,12 +27,13 @@ const OWN_UID_BASE: u32 = 0x7000_0000;
 #[derive(Default)]
 pub struct Cages {
     cgroups: Cgroups,
-    made: HashMap<u32, Made>,
-    /// What the swarm file said of those that were made last: many agents share it.
-    lately: VecDeque<Arc<Confinement>>,
+    /// By agent.
+    made: Vec<Option<Made>>,
+    /// The last ones that are nobody's own: many agents share them.
+    lately: VecDeque<(Arc<Confinement>, Arc<Cage>)>,
 }
 
-/// So many different words of the file about confinement are looked through for the one of the next agent.
+/// So many cages are looked through for the one of the next agent.
 const LATELY_MAX: usize = 16;
 
 struct Made {
@@ -47,28 +48,42 @@ impl Cages {
     /// # Errors
     /// What the kernel or the machine refused, and to what it belongs.
     pub fn of(&mut self, agent: u32, name: &str, config: &Agent) -> io::Result<(Arc<Cage>, Vec<String>)> {
-        if let Some(made) = self.made.get(&agent).filter(|made| *made.of == config.confinement) {
+        let index = agent as usize;
+        if let Some(Some(made)) = self.made.get(index)
+            && made.of == config.confinement
+        {
             return Ok((made.cage.clone(), Vec::new()));
         }
         let (cage, lacks) = prepare(&mut self.cgroups, agent, name, config)?;
-        let made = Made { of: self.shared(&config.confinement), cage: Arc::new(cage), lacks: lacks.clone() };
-        let cage = made.cage.clone();
-        self.made.insert(agent, made);
+        let cage = self.shared(&config.confinement, cage);
+        let made = Made { of: config.confinement.clone(), cage: cage.clone(), lacks: lacks.clone() };
+        if self.made.len() <= index {
+            self.made.resize_with(index + 1, || None);
+        }
+        self.made[index] = Some(made);
         Ok((cage, lacks))
     }
 
-    fn shared(&mut self, confinement: &Confinement) -> Arc<Confinement> {
-        if let Some(known) = self.lately.iter().find(|known| ***known == *confinement) {
+    /// Another agent's cage that is the same, if this one is nobody's own: without a cgroup, a number of its own, and rules that are made
+    /// for a program.
+    fn shared(&mut self, of: &Arc<Confinement>, cage: Cage) -> Arc<Cage> {
+        let is_own = !cage.cgroups.is_empty() || cage.landlock.is_some() || of.trust == Trust::Hostile;
+        if is_own {
+            return Arc::new(cage);
+        }
+        let same = |known: &(Arc<Confinement>, Arc<Cage>)| known.0 == *of && known.1.rlimits == cage.rlimits;
+        if let Some((_, known)) = self.lately.iter().find(|known| same(known)) {
             return known.clone();
         }
+        let cage = Arc::new(cage);
         self.lately.truncate(LATELY_MAX - 1);
-        self.lately.push_front(Arc::new(confinement.clone()));
-        self.lately[0].clone()
+        self.lately.push_front((of.clone(), cage.clone()));
+        cage
     }
 
     /// What of an agent's confinement could not be applied.
     pub fn lacks(&self, agent: u32) -> &[String] {
-        self.made.get(&agent).map_or(&[], |made| &made.lacks)
+        self.made.get(agent as usize).and_then(Option::as_ref).map_or(&[], |made| &made.lacks)
     }
 }
 

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use echo::Echo;
@@ -58,7 +59,9 @@ pub enum Drained {
 /// The captured output of one agent, through all its generations.
 pub struct Capture {
     agent: String,
-    log: LogFile,
+    folder: Arc<Path>,
+    /// Made with the first record.
+    log: Option<Box<LogFile>>,
     echo: Echo,
     stdout: Lines,
     stderr: Lines,
@@ -69,10 +72,11 @@ pub struct Capture {
 
 impl Capture {
     /// Captures for an agent (or a replica: `worker.1`) into a folder that exists.
-    pub fn new(agent: &str, log_dir: &Path, echo: Echo) -> Capture {
+    pub fn new(agent: &str, folder: impl Into<Arc<Path>>, echo: Echo) -> Capture {
         Capture {
             agent: agent.to_owned(),
-            log: LogFile::new(log_dir, agent),
+            folder: folder.into(),
+            log: None,
             echo,
             stdout: Lines::default(),
             stderr: Lines::default(),
@@ -143,12 +147,12 @@ impl Capture {
 
     /// How many records could not be written to the log file, and why the last one was not.
     pub fn log_faults(&self) -> (u64, Option<&io::Error>) {
-        self.log.faults()
+        self.log.as_ref().map_or((0, None), |log| log.faults())
     }
 
     /// Why the log file cannot be written, once for each time that it begins to fail.
     pub fn take_log_fault(&mut self) -> Option<String> {
-        self.log.take_fault()
+        self.log.as_mut()?.take_fault()
     }
 
     fn lines(&mut self, stream: Stream) -> &mut Lines {
@@ -168,29 +172,30 @@ impl Capture {
             return;
         }
         let time = utc_of(SystemTime::now());
+        let log = self.log.get_or_insert_with(|| Box::new(LogFile::new(&self.folder, &self.agent)));
         for piece in pieces {
             let more = if piece.goes_on { "+" } else { "" };
             let mut record = format!("{time} {tag}{more} ").into_bytes();
             record.extend_from_slice(&piece.bytes);
             record.push(b'\n');
-            self.log.append(&record);
+            log.append(&record);
             let text = shown(&piece.bytes);
             self.echo.line(&self.agent, &text);
-            self.remember(text);
+            remember(&mut self.recent, text);
         }
-        self.log.write_out();
+        log.write_out();
     }
+}
 
-    fn remember(&mut self, mut text: String) {
-        if text.len() > RECENT_LINE_BYTES_MAX {
-            text.truncate(floor(&text, RECENT_LINE_BYTES_MAX));
-            text.push('…');
-        }
-        if self.recent.len() == RECENT_LINES_MAX {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(text);
+fn remember(recent: &mut VecDeque<String>, mut text: String) {
+    if text.len() > RECENT_LINE_BYTES_MAX {
+        text.truncate(floor(&text, RECENT_LINE_BYTES_MAX));
+        text.push('…');
     }
+    if recent.len() == RECENT_LINES_MAX {
+        recent.pop_front();
+    }
+    recent.push_back(text);
 }
 
 impl Drop for Capture {

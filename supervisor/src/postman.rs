@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use shoal_runtime::attachment::{self, Attachment, SendError};
@@ -39,7 +40,7 @@ pub fn agent(folder: &Path) -> io::Result<config::Agent> {
         prefetch: 1,
         subscribes: Vec::new(),
         publishes: Vec::new(),
-        restart: Restart {
+        restart: Arc::new(Restart {
             policy: Policy::Transient,
             // What it waits for is not its own fault.
             intensity: 10_000,
@@ -47,7 +48,7 @@ pub fn agent(folder: &Path) -> io::Result<config::Agent> {
             backoff_min: millisecond,
             backoff_max: 100 * millisecond,
             ..Restart::default()
-        },
+        }),
         stop_timeout: Duration::from_secs(2),
         ready_timeout: Duration::from_secs(10),
         deadline: None,

@@ -114,9 +114,9 @@ pub fn merge(old: &SwarmFile, new: SwarmFile) -> Result<SwarmFile, String> {
             new.name, old.name
         ));
     }
-    let mut channels = old.channels.clone();
+    let mut channels = old.channels.to_vec();
     let mut channel_of = Vec::with_capacity(new.channels.len());
-    for channel in &new.channels {
+    for channel in new.channels.iter() {
         match channels.iter().position(|known| known.name == channel.name) {
             Some(at) if channels[at].message != channel.message => {
                 return Err(format!(
@@ -167,7 +167,7 @@ pub fn merge(old: &SwarmFile, new: SwarmFile) -> Result<SwarmFile, String> {
         }
     }
     // How it keeps its own records was settled at its start.
-    Ok(SwarmFile { channels, agents, sets, records: old.records, ..new })
+    Ok(SwarmFile { channels: channels.into(), agents, sets, records: old.records, ..new })
 }
 
 /// The file that runs with another number of replicas of an agent.
@@ -235,7 +235,7 @@ fn told(agent: &Agent) -> Agent {
         group: String::new(),
         subscribes: Vec::new(),
         publishes: Vec::new(),
-        restart: config::Restart { policy: agent.restart.policy, ..config::Restart::default() },
+        restart: config::Restart { policy: agent.restart.policy, ..config::Restart::default() }.into(),
         stop_timeout: Default::default(),
         ready_timeout: Default::default(),
         deadline: None,

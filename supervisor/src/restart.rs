@@ -18,6 +18,7 @@
 //! Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (splitmix64).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Which deaths are followed by a restart.
@@ -132,7 +133,7 @@ pub enum Decision {
 /// the eleventh death comes 1.28 s after the first).
 #[derive(Clone, Debug)]
 pub struct Intensity {
-    restart: Restart,
+    restart: Arc<Restart>,
     /// Lived time, summed over all lives that have ended.
     lived: Duration,
     /// When the present life began; `None` between lives.
@@ -160,9 +161,9 @@ pub struct Streak {
 
 impl Intensity {
     /// An empty record; the seed decides by how much pauses are shortened.
-    pub fn new(restart: Restart, seed: u64) -> Intensity {
+    pub fn new(restart: impl Into<Arc<Restart>>, seed: u64) -> Intensity {
         Intensity {
-            restart,
+            restart: restart.into(),
             lived: Duration::ZERO,
             born: None,
             deaths: VecDeque::new(),
@@ -186,7 +187,7 @@ impl Intensity {
     }
 
     /// What the swarm file says.
-    pub fn restart(&self) -> &Restart {
+    pub fn restart(&self) -> &Arc<Restart> {
         &self.restart
     }
 

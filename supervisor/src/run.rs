@@ -21,6 +21,7 @@ use shoal_runtime::journal::Journal;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Exit status when the input or the start was bad.
@@ -256,8 +257,8 @@ fn make<'a>(file: SwarmFile, folder: &RunDir, setting: Setting<'a>) -> Result<Ma
     let letters = DeadLetters::open(&letters, file.dead_letters)
         .map_err(|e| format!("opening the dead letters in {}: {e}", letters.display()))?;
     let records = Records::open(&logs, &file, notices)?;
-    let log_folder = logs.clone();
-    let captures = Box::new(move |agent: &str| Capture::new(agent, &log_folder, echo.clone()));
+    let log_folder: Arc<Path> = logs.as_path().into();
+    let captures = Box::new(move |agent: &str| Capture::new(agent, log_folder.clone(), echo.clone()));
     let mut swarm = Swarm::new(file, letters, captures, records).map_err(|e| e.to_string())?;
     swarm.adopt(adopted);
     let beacon = light(&name, &mut swarm);

@@ -13,6 +13,7 @@
 
 use crate::config::{self, Channel, WhenFull};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 mod evolve;
 
@@ -22,7 +23,7 @@ pub use evolve::places;
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Topology {
     /// The channels, as in the swarm file.
-    pub channels: Vec<Channel>,
+    pub channels: Arc<Vec<Channel>>,
     /// The instances: an agent's replicas side by side, in the order of the swarm file; then places for more of them, and what
     /// later files added.
     pub agents: Vec<Instance>,
@@ -404,7 +405,7 @@ mod tests {
         assert_eq!(t.blocking_circles(), circles);
         let mut open = t;
         let pong = open.channels.iter().position(|c| c.name == "pong").expect("it is there");
-        open.channels[pong].when_full = WhenFull::Reject;
+        Arc::make_mut(&mut open.channels)[pong].when_full = WhenFull::Reject;
         assert_eq!(open.blocking_circles(), circles[1..]);
     }
 

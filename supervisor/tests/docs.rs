@@ -80,7 +80,7 @@ fn defaults_of_the_page_are_those_of_the_reader() {
     assert_eq!(default("agent.NAME.restart"), agent.restart.policy.word());
     assert_eq!(default("agent.NAME.restart.policy"), Policy::default().word());
     assert_eq!(default("agent.NAME.restart.intensity"), agent.restart.intensity.to_string());
-    let Restart { period, backoff_min, backoff_max, .. } = agent.restart;
+    let Restart { period, backoff_min, backoff_max, .. } = *agent.restart;
     assert_eq!(default("agent.NAME.restart.period"), format!("{period:?}"));
     assert_eq!(default("agent.NAME.restart.backoff"), format!("{backoff_min:?}..{backoff_max:?}"));
     assert_eq!(default("agent.NAME.stop_timeout"), format!("{:?}", agent.stop_timeout));

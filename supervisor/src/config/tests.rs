@@ -73,7 +73,7 @@ fn the_example_of_the_issue_is_read_whole() {
         line,
     };
     assert_eq!(
-        swarm.channels,
+        *swarm.channels,
         [channel("tasks", "Task", 1 << 20, 3), channel("counts", "Count", 1 << 18, 7)]
     );
     let names: Vec<_> = swarm.agents.iter().map(|a| (a.name.as_str(), a.replicas, a.line)).collect();
@@ -81,7 +81,7 @@ fn the_example_of_the_issue_is_read_whole() {
     let worker = &swarm.agents[1];
     assert_eq!(worker.subscribes, [Reference { channel: 0, line: 17 }]);
     assert_eq!(worker.publishes, [Reference { channel: 1, line: 18 }]);
-    assert_eq!(worker.restart, Restart::default());
+    assert_eq!(*worker.restart, Restart::default());
     assert_eq!(worker.stop_timeout, Duration::from_secs(2));
     assert_eq!(worker.ready_timeout, Duration::from_secs(10));
     assert_eq!(swarm.agents[0].restart.policy, Policy::Transient);
@@ -135,7 +135,7 @@ command = ["y"]
         backoff_max: seven,
         ..Restart::default()
     };
-    assert_eq!(agent.restart, restart);
+    assert_eq!(*agent.restart, restart);
     assert!(swarm.agents[1].subscribes.is_empty() && swarm.agents[1].publishes.is_empty());
 }
 

@@ -5,11 +5,13 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::Orphans;
+use super::alike;
 use super::confine::{self, Lookup};
 use super::keys::{Entry, Span, Table};
 use super::problem::{ConfigError, Problem, nearest, suggest};
@@ -60,7 +62,7 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
         orphans: Orphans::default(),
         dead_letters: crate::dead_letters::BOUNDS,
         records: super::Records::default(),
-        channels: Vec::new(),
+        channels: Arc::default(),
         agents: Vec::new(),
         sets: Vec::new(),
         hooks: Default::default(),
@@ -122,7 +124,7 @@ impl Walker<'_> {
             None => self.note(0..0, "swarm.name", "missing", "begin with [swarm] and name = \"my-swarm\""),
         }
         let channels = self.named_tables(root, "channel");
-        self.swarm.channels = channels.iter().map(|table| self.channel(table)).collect();
+        self.swarm.channels = Arc::new(channels.iter().map(|table| self.channel(table)).collect());
         self.uses = vec![Uses::default(); channels.len()];
         let agents = self.named_tables(root, "agent");
         let mistyped = |e: &Entry<'_>| e.name != "agent" && nearest(e.name, ["agent"]).is_some();
@@ -140,7 +142,8 @@ impl Walker<'_> {
             self.note(table.span.clone(), &table.key, "this name is taken", help);
         }
         for table in &agents {
-            let agent = self.agent(table);
+            let mut agent = self.agent(table);
+            alike::share(&self.swarm.agents, &mut agent);
             self.swarm.agents.push(agent);
         }
         self.orders(&agents);
@@ -270,7 +273,7 @@ impl Walker<'_> {
             prefetch: self.count(table, "prefetch", 1, PREFETCH_MAX).unwrap_or(1),
             subscribes: self.references(table, "subscribes"),
             publishes: self.references(table, "publishes"),
-            restart,
+            restart: restart.into(),
             stop_timeout: self.duration(table, "stop_timeout", none, day).unwrap_or(Duration::from_secs(2)),
             ready_timeout: self.duration(table, "ready_timeout", ms, day).unwrap_or(Duration::from_secs(10)),
             deadline: self.duration(table, "deadline", DEADLINE_MIN, day),
@@ -281,7 +284,7 @@ impl Walker<'_> {
             // Read when all agents are known.
             after: Vec::new(),
             env: self.env(table),
-            confinement,
+            confinement: confinement.into(),
             line: self.line_of(table.span.start),
         }
     }
@@ -343,7 +346,10 @@ impl Walker<'_> {
         } else if let Some(last) = self.command_spans.last_mut() {
             *last = Some(span.clone());
         }
-        items.into_iter().map(|(word, _)| word).collect()
+        let mut words: Vec<String> = items.into_iter().map(|(word, _)| word).collect();
+        // It has the room of what it was made of.
+        words.shrink_to_fit();
+        words
     }
 
     /// The group that the agent names, or its own name.

@@ -5,7 +5,7 @@ use crate::config::{Identity, Reach};
 
 fn config(confinement: Confinement) -> Agent {
     Agent {
-        confinement,
+        confinement: confinement.into(),
         command: vec!["/bin/true".into()],
         ..crate::postman::agent(std::path::Path::new("/")).expect("an agent")
     }
@@ -53,6 +53,22 @@ fn cage_is_made_once_and_again_when_the_file_says_otherwise() {
     let other = Confinement { profile: Profile::Default, ..Confinement::default() };
     let second = cages.of(3, "a", &config(other)).expect("made").0;
     assert!(!second.filters.is_empty());
+}
+
+#[test]
+fn cage_is_shared_by_agents_of_which_the_same_is_said_and_those_that_are_own_are_not() {
+    let mut cages = Cages::default();
+    let mut of = |agent: u32, confinement: Confinement| {
+        cages.of(agent, &format!("a{agent}"), &config(confinement)).expect("made").0
+    };
+    let filtered = || Confinement { profile: Profile::Default, ..Confinement::default() };
+    let [first, other, again] =
+        [of(1, Confinement::default()), of(2, filtered()), of(3, Confinement::default())];
+    assert!(Arc::ptr_eq(&first, &again) && !Arc::ptr_eq(&first, &other));
+    assert!(Arc::ptr_eq(&other, &of(4, filtered())));
+    // Where the kernel has landlock, each has the rules of its own program; and at any rate a number of its own.
+    let hostile = || Confinement { trust: Trust::Hostile, ..filtered() };
+    assert!(!Arc::ptr_eq(&of(5, hostile()), &of(6, hostile())));
 }
 
 #[test]

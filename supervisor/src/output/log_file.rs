@@ -9,6 +9,9 @@ use rustix::fs::OFlags;
 
 use super::{FILE_BYTES_MAX, FILES_MAX};
 
+/// What is held on to of the room for what is not written yet, bytes.
+const UNWRITTEN_KEPT_BYTES: usize = 1 << 10;
+
 /// `<agent>.log`, and `.log.1` (younger) to `.log.3` (older). A record lies in one file, whole.
 pub struct LogFile {
     path: PathBuf,
@@ -106,6 +109,7 @@ impl LogFile {
             }
         }
         self.unwritten.clear();
+        self.unwritten.shrink_to(UNWRITTEN_KEPT_BYTES);
         self.unwritten_count = 0;
     }
 

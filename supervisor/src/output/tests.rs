@@ -186,7 +186,7 @@ fn echo_whose_reader_is_gone_is_given_up() {
 #[test]
 fn log_that_cannot_be_written_is_counted_and_stops_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let mut capture = Capture::new("a", &dir.path().join("absent"), Echo::off());
+    let mut capture = Capture::new("a", dir.path().join("absent"), Echo::off());
     capture_all(&mut capture, b"one\ntwo\n", Stream::Out);
     let (lost, why) = capture.log_faults();
     assert_eq!((lost, why.unwrap().kind()), (2, io::ErrorKind::NotFound));

@@ -283,7 +283,7 @@ proptest! {
                 prop_assert_eq!((old.config, old.replica), (new.config, new.replica));
             }
             prop_assert!(side.topology.agents.len() <= next.topology.agents.len());
-            for (old, new) in side.topology.channels.iter().zip(&next.topology.channels) {
+            for (old, new) in side.topology.channels.iter().zip(next.topology.channels.iter()) {
                 prop_assert_eq!(&old.name, &new.name);
             }
             // Exactly the file's replicas are to run.

@@ -132,8 +132,12 @@ impl Swarm {
         else {
             return Err(contradicts("it was not written"));
         };
-        let file: SwarmFile = serde_json::from_slice(&file).map_err(contradicts)?;
-        let topology: Topology = serde_json::from_slice(&topology).map_err(contradicts)?;
+        let mut file: SwarmFile = serde_json::from_slice(&file).map_err(contradicts)?;
+        let mut topology: Topology = serde_json::from_slice(&topology).map_err(contradicts)?;
+        file.share();
+        if topology.channels == file.channels {
+            topology.channels = file.channels.clone();
+        }
         let both = |&(one, other): &(Held, Held)| [one.number, other.number];
         self.groups.held().iter().flat_map(both).for_each(|fd| _ = open.remove(&fd));
         open.extend(groups.iter().flat_map(both).chain([fd.as_raw_fd()]));

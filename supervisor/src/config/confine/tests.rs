@@ -15,7 +15,7 @@ fn read(agent: &str) -> SwarmFile {
 }
 
 fn confinement(agent: &str) -> Confinement {
-    read(agent).agents[1].confinement.clone()
+    Confinement::clone(&read(agent).agents[1].confinement)
 }
 
 /// The keys that are complained about, each on its line.
