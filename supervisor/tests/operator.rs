@@ -233,7 +233,7 @@ fn prints(capture: &mut Capture, text: &str) {
 
 fn captures(stage: &Stage) -> [Capture; 2] {
     let logs = stage.place().path().join("s/logs");
-    ["worker.1", "worker.2"].map(|name| Capture::new(name, &logs, Echo::off()))
+    ["worker.1", "worker.2"].map(|name| Capture::new(name, logs.as_path(), Echo::off()))
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::{SwarmFile, parse};
+use std::path::Path;
 
 fn text(agent: &str) -> String {
     format!(
