@@ -4,7 +4,7 @@
 //! here blocks: sends to agents and clients never do, and output is read as it comes.
 
 use crate::swarm::{Effect, End, Swarm, Timer};
-use crate::thrift;
+use crate::thrift::{self, Give, Thrift};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use shoal_runtime::Incarnation;
 use shoal_runtime::again::insist;
@@ -165,7 +165,7 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
     let mut missed = if swarm.is_successor() { untold(swarm) } else { Vec::new() };
     settle(swarm, watch, &mut due);
     swarm.note_taken_over();
-    let (mut output_waited, mut thrifty) = (false, false);
+    let (mut output_waited, mut thrift) = (false, Thrift::new(swarm.is_successor()));
     for token in in_turn(missed.drain(..), &mut false) {
         dispatch(swarm, companions, watch, token);
     }
@@ -186,9 +186,10 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
         wait(watch, &mut events, deadline)?;
         swarm.catch_up(events.is_empty());
         swarm.check_taken_over(events.is_empty())?;
-        if !thrifty && events.is_empty() && !swarm.is_unchecked() && swarm.started_once() {
-            thrifty = true;
-            give_back(swarm);
+        if !events.is_empty() {
+            thrift.note(Instant::now());
+        } else if !swarm.is_unchecked() && swarm.started_once() {
+            thrift.due(Instant::now()).into_iter().for_each(give_back);
         }
         for token in in_turn(events.iter().map(|event| event.data.u64()), &mut output_waited) {
             dispatch(swarm, companions, watch, token);
@@ -197,12 +198,14 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
     }
 }
 
-/// All have been started, and nothing is to be done: what was needed for that is given back. What a successor has of it is its keeper's.
-fn give_back(swarm: &Swarm) {
-    if !swarm.is_successor() {
+/// Nothing is to be done: what was needed is given back.
+fn give_back(what: Give) {
+    if what != Give::Program {
         thrift::trim_heap();
     }
-    thrift::leave_program();
+    if what != Give::Heap {
+        thrift::leave_program();
+    }
 }
 
 /// What has happened at sockets and processes whose edges a predecessor may have been told of, and died before it did anything: it is not

@@ -3,6 +3,57 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// So long nothing is to be done before what was needed for the last thing is given back.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// When something is given back: as soon as all have been started and nothing is to be done; once more when what follows a start is done, too;
+/// and the heap whenever something was done (who asks for everything there is to know takes a megabyte) and quiet has come.
+///
+/// The program's instructions are not given back after that: who dies later is to be answered without reading them again.
+pub struct Thrift {
+    /// What there is of a start on its heap is its keeper's.
+    successor: bool,
+    /// How often the program was given back.
+    programs: u32,
+    /// When something was done last of which nothing was given back.
+    done: Option<Instant>,
+}
+
+/// What is to be given back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Give {
+    /// What the heap keeps.
+    Heap,
+    /// The program's instructions.
+    Program,
+    /// Both.
+    All,
+}
+
+impl Thrift {
+    /// Of a supervisor that begins.
+    pub fn new(successor: bool) -> Thrift {
+        Thrift { successor, programs: 0, done: None }
+    }
+
+    /// Something was done.
+    pub fn note(&mut self, now: Instant) {
+        self.done = Some(now);
+    }
+
+    /// What is to be given back by who has nothing to do now.
+    pub fn due(&mut self, now: Instant) -> Option<Give> {
+        if self.programs == 0 {
+            (self.programs, self.done) = (1, Some(now));
+            return Some(if self.successor { Give::Program } else { Give::All });
+        }
+        self.done.take_if(|done| now.saturating_duration_since(*done) >= QUIET)?;
+        self.programs += 1;
+        Some(if self.programs == 2 { Give::All } else { Give::Heap })
+    }
+}
 
 /// Gives back what the heap keeps of what was freed: reading a swarm file takes several times what it leaves.
 pub fn trim_heap() {
@@ -35,6 +86,24 @@ fn instructions(line: &str, file: &str) -> Option<Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_is_given_back_at_once_and_once_more_and_the_heap_after_all_that_was_done() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut thrift = Thrift::new(false);
+        assert_eq!([10, 20, 1000].map(|ms| thrift.due(at(ms))), [Some(Give::All), None, None]);
+        assert_eq!([2010, 2020, 9000].map(|ms| thrift.due(at(ms))), [Some(Give::All), None, None]);
+        thrift.note(at(9500));
+        thrift.note(at(10_000));
+        assert_eq!(Thrift::new(true).due(start), Some(Give::Program));
+        let looks = [11_000, 12_000, 13_000].map(|ms| thrift.due(at(ms)));
+        assert_eq!(
+            looks,
+            [None, Some(Give::Heap), None],
+            "two seconds after the last thing that was done, once"
+        );
+    }
 
     #[test]
     fn only_instructions_of_the_program_are_left() {
