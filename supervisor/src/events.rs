@@ -17,8 +17,8 @@ use std::time::SystemTime;
 pub const FILE: &str = "events.jsonl";
 /// How many are kept in memory.
 pub const KEPT_MAX: usize = 1024;
-/// How much of the file of a former run is read to go on with its numbers, bytes.
-const TAIL_BYTES: u64 = 64 << 10;
+/// How much of the file of a former run is read to go on with its numbers, bytes: less if that holds a whole event.
+const TAIL_BYTES: [u64; 2] = [4 << 10, 64 << 10];
 /// The longest text of an event, bytes.
 const TEXT_BYTES_MAX: usize = 2 << 10;
 
@@ -183,10 +183,12 @@ impl Events {
 fn tail(path: &Path) -> Option<u64> {
     let mut file = std::fs::File::open(path).ok()?;
     let len = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(len.saturating_sub(TAIL_BYTES))).ok()?;
-    let mut bytes = Vec::new();
-    file.take(TAIL_BYTES).read_to_end(&mut bytes).ok()?;
-    bytes.split(|byte| *byte == b'\n').rev().find_map(parse).map(|event| event.n)
+    TAIL_BYTES.into_iter().find_map(|most| {
+        file.seek(SeekFrom::Start(len.saturating_sub(most))).ok()?;
+        let mut bytes = Vec::with_capacity(most as usize);
+        file.by_ref().take(most).read_to_end(&mut bytes).ok()?;
+        bytes.split(|byte| *byte == b'\n').rev().find_map(parse).map(|event| event.n)
+    })
 }
 
 /// An event from a line of a file; `None` for one that a full disk has torn.
@@ -224,8 +226,11 @@ mod tests {
         let second = parse(text.lines().nth(1).expect("a line").as_bytes()).expect("an event");
         assert_eq!(second, events.from(2)[0]);
         assert_eq!((second.agent.as_deref(), second.generation), (Some("worker.1"), Some(3)));
-        std::fs::write(&path, text + "{\"n\":9,\"at").expect("written");
-        assert_eq!(Events::in_folder(folder.path()).next(), 3);
+        // Also one that is longer than what is read first.
+        for torn in ["", &"x".repeat(10_000)] {
+            std::fs::write(&path, format!("{text}{{\"n\":9,\"at{torn}")).expect("written");
+            assert_eq!(Events::in_folder(folder.path()).next(), 3);
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 use super::{Child, Ended, Ending, Spawner, Usage};
 use rustix::process::{PidfdFlags, Signal};
 use shoal_runtime::again::insist;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 impl Spawner {
@@ -170,8 +171,17 @@ pub fn signal(child: &Child, signal: Signal) {
     let _ = rustix::process::pidfd_send_signal(&child.pidfd, signal);
 }
 
+/// Room for the numbers of a thousand children.
+const CHILDREN_BYTES: usize = 8 << 10;
+
 /// The children of a process with one thread, as the kernel lists them.
 fn children_of(pid: i32) -> Vec<i32> {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    // Each read begins to count at the first child: few large ones.
+    let mut list = String::with_capacity(CHILDREN_BYTES);
+    let read =
+        File::open(format!("/proc/{pid}/task/{pid}/children")).and_then(|mut f| f.read_to_string(&mut list));
+    if read.is_err() {
+        return Vec::new();
+    }
     list.split_ascii_whitespace().filter_map(|number| number.parse().ok()).collect()
 }

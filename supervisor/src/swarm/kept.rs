@@ -347,7 +347,7 @@ impl Swarm {
         let agents = &self.agents;
         self.waiting.retain(|&agent| agents[agent].state.is_at_rest() && agents[agent].live.is_none());
         // What was cloned and never written down, and orphans.
-        self.end_strays();
+        self.strays.put_off();
         for agent in 0..self.agents.len() {
             self.go_on_with(agent);
         }
@@ -365,7 +365,7 @@ impl Swarm {
         }
         self.go_on_changing();
         self.start_due();
-        // Its predecessor's standbys were ended as nobody's.
+        // Its predecessor's standbys are ended as nobody's.
         (0..self.agents.len()).for_each(|agent| self.refill(agent));
         (0..self.file.agents.len()).for_each(|config| self.tend(config));
         self.look_again_for_sleepers();
@@ -391,9 +391,9 @@ impl Swarm {
         self.effects.extend(lives.map(|live| Effect::Watch(live.incarnation)));
     }
 
-    /// Whether something was taken over that is not checked yet.
+    /// Whether something was taken over that is not checked yet, or strays were not looked for.
     pub fn is_unchecked(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| !kept.unchecked.is_empty())
+        self.strays.are_put_off() || self.kept.as_ref().is_some_and(|kept| !kept.unchecked.is_empty())
     }
 
     /// Checks some of what was taken over unchecked, of who still lives: more of it when nothing else is to be done.
@@ -401,6 +401,7 @@ impl Swarm {
     /// # Errors
     /// The journal contradicts what is open: somebody wrote over it.
     pub fn check_taken_over(&mut self, idle: bool) -> io::Result<()> {
+        self.end_strays_put_off(idle);
         let Some(kept) = &mut self.kept else { return Ok(()) };
         let rest = kept.unchecked.len().saturating_sub(if idle { CHECKED_AT_ONCE } else { 1 });
         for Unchecked { agent, generation, fds } in kept.unchecked.drain(rest..) {
@@ -510,7 +511,11 @@ impl Swarm {
         entry.intensity.restore(record.streak);
         entry.live = live;
         entry.graves = graves;
-        entry.last = record.last.verdict();
+        let last = record.last.verdict();
+        // Who never died has what the keeper knows, which lies in memory that this process shares with it until it writes there.
+        if entry.last != last {
+            entry.last = last;
+        }
         entry.last_state = record.last_state;
         entry.last_state.resize(record.last_state_bytes as usize, 0);
         entry.was_ready = record.was_ready;

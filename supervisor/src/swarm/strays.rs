@@ -11,6 +11,31 @@ pub(super) struct Strays {
     dying: Vec<Stray>,
     /// They were to be ended when nobody could tell them from a fork that has yet to say who it is.
     due: bool,
+    /// So many turns of the loop from now who took over looks for them, or as soon as it has nothing else to do.
+    put_off: Option<u32>,
+}
+
+/// Whoever asks a supervisor that has just taken over is answered before the thousands of children are gone through.
+const TURNS: u32 = 2;
+
+impl Strays {
+    /// A supervisor has taken over.
+    pub(super) fn put_off(&mut self) {
+        self.put_off = Some(TURNS);
+    }
+
+    /// Whether they are still to be looked for.
+    pub(super) fn are_put_off(&self) -> bool {
+        self.put_off.is_some()
+    }
+
+    /// A turn of the loop: whether it is time.
+    fn turn(&mut self, idle: bool) -> bool {
+        let Some(left) = self.put_off else { return false };
+        let is_time = idle || left <= 1;
+        self.put_off = (!is_time).then(|| left - 1);
+        is_time
+    }
 }
 
 impl Swarm {
@@ -29,6 +54,13 @@ impl Swarm {
         for stray in self.cradle.spawner.end_strays(known) {
             self.effects.push(Effect::WatchStray(stray.pid));
             self.strays.dying.push(stray);
+        }
+    }
+
+    /// Ends, after a take-over, what a predecessor had cloned and not written down, and orphans.
+    pub(super) fn end_strays_put_off(&mut self, idle: bool) {
+        if self.strays.turn(idle) {
+            self.end_strays();
         }
     }
 
@@ -51,5 +83,22 @@ impl Swarm {
         // Whoever cannot be reaped is not ours.
         let _ = self.cradle.spawner.bury_stray(&stray);
         self.end_strays();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strays_are_looked_for_once_after_a_take_over_at_the_first_pause_or_soon() {
+        let mut strays = Strays::default();
+        assert!(!strays.turn(true), "nobody took over");
+        strays.put_off();
+        assert_eq!([true, true].map(|idle| strays.turn(idle)), [true, false]);
+        strays.put_off();
+        assert!(strays.are_put_off());
+        assert_eq!([false, false, false].map(|idle| strays.turn(idle)), [false, true, false]);
+        assert!(!strays.are_put_off());
     }
 }
