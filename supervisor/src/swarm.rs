@@ -5,21 +5,19 @@
 
 use crate::agent::{Agent, Live, Remains, Totals};
 use crate::birth::{self, Cradle};
-use crate::child::{self, Action, Event, State};
+use crate::child::State;
 use crate::config::SwarmFile;
 use crate::confine::Cages;
 use crate::dead_letters::DeadLetters;
-use crate::events::{Kind, Of};
-use crate::hooks::{Happenings, Occasion};
+use crate::hooks::Happenings;
 use crate::output::Capture;
 use crate::postman;
 use crate::records::Records;
 use crate::restart::{Intensity, draw};
-use crate::spawn::{self, Spawner};
+use crate::spawn::Spawner;
 use crate::strategy::Supervision;
 use crate::topology::Topology;
 use crate::trial::Trials;
-use rustix::process::Signal;
 use shoal_runtime::Incarnation;
 use shoal_runtime::board::{BoardWriter, Verdict, VerdictKind};
 use shoal_runtime::clock;
@@ -183,9 +181,11 @@ pub type Captures = Box<dyn FnMut(&str) -> Capture>;
 /// Where the operator is told of what happens.
 pub type Notices = Box<dyn FnMut(&str)>;
 
+mod act;
 mod births;
 mod crashes;
 mod deaths;
+mod end;
 mod evidence;
 mod groups;
 mod guests;
@@ -361,260 +361,6 @@ impl Swarm {
     /// Whether the swarm is being ended.
     pub fn is_ending(&self) -> bool {
         self.ends != Ends::No
-    }
-
-    /// Ends the swarm: in stages, sources first; asked again, by SIGKILL.
-    pub fn shut_down(&mut self) {
-        match self.ends {
-            Ends::No => {
-                self.records.events.note(Kind::SwarmEnding, Of::default(), "in stages, sources first");
-                self.end_pauses();
-                self.begin_stage(0);
-                self.advance();
-            }
-            Ends::Stage(_) | Ends::Killed => self.kill_all(),
-        }
-    }
-
-    /// Ends the swarm by SIGKILL.
-    pub fn kill_all(&mut self) {
-        self.ends = Ends::Killed;
-        self.waiting.clear();
-        self.records.events.note(Kind::SwarmEnding, Of::default(), "by SIGKILL");
-        for agent in 0..self.agents.len() {
-            self.blame(agent, "the end of the swarm by SIGKILL");
-            self.feed(agent, Event::StopAsked);
-            self.kill(agent);
-        }
-    }
-
-    /// Goes on with the restarts of sets, and with the next stage of a shutdown when the present one is at rest. Called after every batch of events.
-    pub fn advance(&mut self) {
-        self.advance_sets();
-        while let Ends::Stage(stage) = self.ends {
-            let members = self.stages.get(stage).cloned().unwrap_or_default();
-            for &agent in &members {
-                self.ask_in_stage(agent);
-            }
-            if stage >= self.stages.len() || !members.iter().all(|&a| self.agents[a].state.is_at_rest()) {
-                return;
-            }
-            self.begin_stage(stage + 1);
-        }
-    }
-
-    fn begin_stage(&mut self, stage: usize) {
-        self.waiting.clear();
-        self.ends = Ends::Stage(stage);
-        let members = self.stages.get(stage).cloned().unwrap_or_default();
-        let patience =
-            members.iter().map(|&a| self.file.agents[self.topology.agents[a].config].stop_timeout).max();
-        let deadline = Instant::now() + patience.unwrap_or_default();
-        self.note_stage_due(deadline);
-        self.effects.push(Effect::Arm(deadline, stage, Timer::Stage, 0));
-    }
-
-    /// Asks a member of the present stage to stop; one that is down with messages to read comes back first, and drains them.
-    fn ask_in_stage(&mut self, agent: usize) {
-        let record = &self.agents[agent];
-        let down = matches!(record.state, State::Starting | State::Backoff | State::Draining);
-        let returns = down && self.has_to_read(agent);
-        let running =
-            matches!(record.state, State::Starting | State::Ready | State::Backoff | State::Draining);
-        if running && !returns {
-            self.feed(agent, Event::StopAsked);
-        }
-    }
-
-    /// Whether an agent that is down left messages that it is to read.
-    fn has_to_read(&self, agent: usize) -> bool {
-        self.agents[agent].was_ready && self.unread(agent).iter().any(|(_, count)| *count > 0)
-    }
-
-    /// The present stage has had its time: who has not come back by now is not waited for.
-    fn on_stage_over(&mut self, stage: usize) {
-        if self.ends == Ends::Stage(stage) {
-            let members = self.stages.get(stage).cloned().unwrap_or_default();
-            members.into_iter().for_each(|agent| self.feed(agent, Event::StopAsked));
-        }
-    }
-
-    /// What nobody read, in words: for the end of a swarm.
-    pub fn left_unread(&self) -> Vec<String> {
-        let mut texts = Vec::new();
-        for (agent, record) in self.agents.iter().enumerate() {
-            for (channel, count) in self.unread(agent).into_iter().filter(|(_, count)| *count > 0) {
-                let channel = &self.topology.channels[channel].name;
-                texts.push(format!("{count} messages of channel {channel} were not read by {}", record.name));
-            }
-        }
-        texts
-    }
-
-    /// Sends SIGKILL to an agent's whole tree, marked as ordered. False when it does not run.
-    pub fn kill(&mut self, agent: usize) -> bool {
-        let Some(live) = &mut self.agents[agent].live else { return false };
-        live.ordered = true;
-        live.killed_ns.get_or_insert_with(clock::now_ns);
-        live.by.get_or_insert_with(|| "an order to kill".to_owned());
-        self.note_death(agent);
-        // Before it is done: a successor that finds the agent dead must not count this against it.
-        self.write_agent(agent);
-        self.feed(agent, Event::KillAsked);
-        true
-    }
-
-    /// Sends an agent's process a signal. What comes of it counts as the agent's own doing. False when it does not run.
-    pub fn signal(&mut self, agent: usize, signal: Signal) -> bool {
-        let Some(live) = &self.agents[agent].live else { return false };
-        spawn::signal(&live.child, signal);
-        true
-    }
-
-    /// An order, of an operator or of its set: a death that it causes does not count against the agent.
-    pub fn order(&mut self, agent: usize, event: Event) {
-        if let Some(live) = &mut self.agents[agent].live {
-            live.ordered = true;
-            self.write_agent(agent);
-        }
-        self.waiting.retain(|&waiting| waiting != agent);
-        self.feed(agent, event);
-    }
-
-    /// Feeds the state table and does what it says.
-    pub fn feed(&mut self, agent: usize, event: Event) {
-        let config = self.topology.agents[agent].config;
-        let policy = self.file.agents[config].restart.policy;
-        self.touch(agent);
-        let before = self.agents[agent].state;
-        let (state, action) = child::next(before, event, policy);
-        if state != before {
-            self.agents[agent].state = state;
-            self.agents[agent].state_serial += 1;
-            self.happened(Kind::State, agent, &format!("{} → {}", before.name(), state.name()));
-            if state.is_at_rest() || state == State::Stopping(child::Next::Rest) {
-                self.dismiss_spares(agent);
-            }
-            if state.is_at_rest() {
-                self.release_zygote(config);
-            }
-        }
-        if matches!(event, Event::StartAsked | Event::RestartAsked) {
-            self.agents[agent].intensity.forget();
-            self.supervision.forgive(agent, self.started.elapsed());
-        }
-        if state != before && matches!(state, State::Stopped | State::Ended) {
-            let reason = if state == State::Stopped { "stopped" } else { "ended by its policy" };
-            self.tell_hooks(agent, Occasion::Stopped, reason);
-        }
-        if event == Event::Ready && state == State::Ready {
-            self.tell_hooks(agent, Occasion::Ready, "said ready");
-            self.agents[agent].was_ready = true;
-            self.watch_on();
-            self.start_due();
-            self.refill(agent);
-            self.tend(config);
-        }
-        self.act(agent, action, event);
-    }
-
-    fn act(&mut self, agent: usize, action: Action, event: Event) {
-        let config = &self.file.agents[self.topology.agents[agent].config];
-        let now = Instant::now();
-        match action {
-            Action::None => {}
-            Action::AwaitReady => self.arm(now + config.ready_timeout, agent, Timer::Ready),
-            Action::Spawn => self.spawn(agent),
-            Action::SpawnAfter { counted } => self.spawn_after(agent, counted),
-            Action::AskToStop => {
-                self.arm(now + config.stop_timeout, agent, Timer::Stop);
-                // Before it is asked: a successor that finds it at its end must know that it was, and what follows.
-                self.write_agent(agent);
-                self.ask_to_stop(agent);
-            }
-            Action::Abort => {
-                let grace = hangs::grace(config.deadline);
-                self.blame(agent, "SIGABRT because it held a message beyond its deadline");
-                if let Some(live) = &self.agents[agent].live {
-                    spawn::signal(&live.child, Signal::ABORT);
-                }
-                self.arm(now + grace, agent, Timer::Stop);
-            }
-            Action::KillTree => {
-                match event {
-                    Event::StopTimedOut => self.blame(agent, "SIGKILL because it did not end in time"),
-                    Event::ReadyTimedOut => self.blame(agent, "SIGKILL because it was not ready in time"),
-                    _ => {}
-                }
-                if let Some(live) = &self.agents[agent].live {
-                    live.kill();
-                }
-                if event == Event::ReadyTimedOut {
-                    self.never_ready(agent);
-                }
-            }
-            Action::GiveUp => self.give_up(agent),
-            Action::MarkEnded => {
-                self.strike(agent);
-                self.start_due();
-                if matches!(event, Event::Exited { normal: true, .. }) {
-                    self.ended_well(agent);
-                }
-            }
-        }
-        // What the history was full of may have been drained since.
-        if self.agents[agent].state == State::Draining {
-            self.arm(now + DRAIN_RETRY, agent, Timer::Drain);
-        }
-    }
-
-    fn arm(&mut self, at: Instant, agent: usize, timer: Timer) {
-        let serial = self.agents[agent].state_serial;
-        if matches!(timer, Timer::Ready | Timer::Stop | Timer::Backoff) {
-            self.agents[agent].timer = Some((timer, at, serial));
-        }
-        self.effects.push(Effect::Arm(at, agent, timer, serial));
-    }
-
-    /// A timer that was armed, and whose state has not changed since.
-    pub fn on_timer(&mut self, agent: usize, timer: Timer) {
-        if timer == Timer::Zygote {
-            return self.tend(agent);
-        }
-        self.touch(agent);
-        match timer {
-            Timer::Ready => self.feed(agent, Event::ReadyTimedOut),
-            Timer::Stop => self.feed(agent, Event::StopTimedOut),
-            Timer::Backoff => self.feed(agent, Event::BackoffOver),
-            Timer::Proof => {
-                if self.agents[agent].live.as_ref().is_some_and(|l| l.dead_since.is_some()) {
-                    self.on_death(agent);
-                }
-            }
-            Timer::Stage => self.on_stage_over(agent),
-            Timer::Rescue => {
-                self.rescue_sleepers();
-                self.watch_anyway();
-                self.look_again_for_sleepers();
-            }
-            Timer::Hang => self.look_for_hangs(),
-            // The sets go on after every batch of events.
-            Timer::Set => {}
-            Timer::Standby => self.refill(agent),
-            Timer::Zygote => {}
-            Timer::Reload => {
-                self.go_on_reloading();
-                self.go_on_upgrading();
-            }
-            Timer::Drain => {
-                self.reclaim(agent);
-                if self.history_is_full(agent) {
-                    self.arm(Instant::now() + DRAIN_RETRY, agent, Timer::Drain);
-                } else if !self.awaits_fork(agent) {
-                    self.feed(agent, Event::HistoryFreed);
-                }
-            }
-        }
     }
 }
 

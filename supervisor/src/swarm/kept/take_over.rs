@@ -1,0 +1,397 @@
+//! The take-over: what a journal says, reconciled with what is. What is written into it: `swarm/kept.rs`.
+
+use super::{Of, Series, instant_of, word_of};
+use crate::agent::{Agent, Crash, Grave, Live, Post, Sealed, Totals};
+use crate::child::{Event, Next, State};
+use crate::events::Kind;
+use crate::keeper::table::{self, Held};
+use crate::keeper::{self, Word};
+use crate::log::Level;
+use crate::spawn::Child;
+use crate::swarm::record::{self, AgentRecord, LiveRecord, SwarmRecord};
+use crate::swarm::{Effect, Ends, Swarm, Timer};
+use shoal_runtime::desk::Histogram;
+use shoal_runtime::doorbell::Doorbell;
+use shoal_runtime::journal::Journal;
+use shoal_runtime::{Incarnation, clock, segment};
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::Path;
+use std::time::Instant;
+
+/// The descriptors of an agent's life, as a predecessor has named them.
+pub(super) struct Unchecked {
+    agent: usize,
+    generation: u32,
+    fds: [Held; FDS],
+}
+
+/// How many descriptors a life has at most.
+const FDS: usize = 7;
+/// So many lives are checked in a turn of the loop that has nothing else to do.
+const CHECKED_AT_ONCE: usize = 32;
+
+fn gone(what: &str) -> io::Error {
+    io::Error::other(format!("taking over: the {what} that the journal names is not open, or is another"))
+}
+
+pub(in crate::swarm) fn claim(held: Held, what: &str) -> io::Result<OwnedFd> {
+    table::claim(held).ok_or_else(|| gone(what))
+}
+
+impl Swarm {
+    /// Whether the start was made, here or by a predecessor.
+    pub fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Whether this supervisor is not the first.
+    pub fn is_successor(&self) -> bool {
+        self.journal().is_some_and(|journal| keeper::word(journal, Word::Lives) > 1)
+    }
+
+    /// Instead of the start: takes over from a supervisor that died. `open` is what was open at the split.
+    ///
+    /// # If we die here
+    /// The next one does the same.
+    ///
+    /// # Errors
+    /// The journal contradicts what is open: somebody wrote over it.
+    pub fn take_over(&mut self, open: &BTreeSet<RawFd>, logs: &Path) -> io::Result<()> {
+        let mut open = open.clone();
+        self.follow_stand(&mut open)?;
+        let Some(kept) = &self.kept else { return Ok(()) };
+        let (journal, held) = (kept.journal.clone(), kept.records.clone());
+        let record = read::<SwarmRecord, _>(&held, 0)?;
+        let sure = keeper::word(&journal, Word::Unsure) == 0;
+        let (mut known, mut timers) = (Vec::from_iter(open), Vec::new());
+        for agent in 0..self.agents.len() {
+            let Some(of_agent) = read::<AgentRecord, _>(&held, 1 + agent)? else { continue };
+            known.extend(descriptors(&of_agent));
+            if record.is_some() {
+                timers.extend(of_agent.timer.map(|timer| (agent, timer)));
+                self.restore_agent(agent, of_agent, sure)?;
+            }
+        }
+        self.cradle.spawner.begin_link();
+        // From here on something may be opened.
+        table::close_others(known)?;
+        // Without it, it died before the start.
+        let Some(record) = record else { return Ok(()) };
+        self.begun = true;
+        self.records.take_over(logs);
+        self.restore_swarm(&journal, record);
+        let number = keeper::word(&journal, Word::Lives);
+        let text =
+            format!("the supervisor died: number {number} takes over, the agents have gone on meanwhile");
+        self.tell(Level::Warn, Kind::TakeOver, None, &text);
+        (0..self.agents.len()).try_for_each(|agent| self.see_sealed(agent))?;
+        // Who was started after that was written waits no longer.
+        let agents = &self.agents;
+        self.waiting.retain(|&agent| agents[agent].state.is_at_rest() && agents[agent].live.is_none());
+        // What was cloned and never written down, and orphans.
+        self.strays.put_off();
+        for agent in 0..self.agents.len() {
+            self.go_on_with(agent);
+        }
+        for (agent, (what, due_ns, serial)) in timers {
+            if let Some(&timer) = Timer::KEPT.get(what as usize)
+                && self.agents[agent].state_serial == serial
+            {
+                self.agents[agent].timer = Some((timer, instant_of(due_ns), serial));
+                self.effects.push(Effect::Arm(instant_of(due_ns), agent, timer, serial));
+            }
+        }
+        if let Ends::Stage(stage) = self.ends {
+            let due_ns = self.kept.as_ref().map_or(0, |kept| kept.stage_due_ns);
+            self.effects.push(Effect::Arm(instant_of(due_ns), stage, Timer::Stage, 0));
+        }
+        self.go_on_changing();
+        self.start_due();
+        // Its predecessor's standbys are ended as nobody's.
+        (0..self.agents.len()).for_each(|agent| self.refill(agent));
+        (0..self.file.agents.len()).for_each(|config| self.tend(config));
+        self.look_again_for_sleepers();
+        self.watch_on();
+        Ok(())
+    }
+
+    /// What an operator had asked for, and was under way.
+    fn go_on_changing(&mut self) {
+        self.act_on_exchange();
+        match self.ends {
+            Ends::No if !self.called.is_empty() => {
+                self.undo("the supervisor died while it was under way: ask for it again".into());
+            }
+            _ => self.called.clear(),
+        }
+        self.go_on_upgrading();
+    }
+
+    /// Whatever is watched is watched anew.
+    pub fn watch_all_anew(&mut self) {
+        let lives = self.agents.iter().filter_map(|agent| agent.live.as_ref());
+        self.effects.extend(lives.map(|live| Effect::Watch(live.incarnation)));
+    }
+
+    /// Whether something was taken over that is not checked yet, or strays were not looked for.
+    pub fn is_unchecked(&self) -> bool {
+        self.strays.are_put_off() || self.kept.as_ref().is_some_and(|kept| !kept.unchecked.is_empty())
+    }
+
+    /// Checks some of what was taken over unchecked, of who still lives: more of it when nothing else is to be done.
+    ///
+    /// # Errors
+    /// The journal contradicts what is open: somebody wrote over it.
+    pub fn check_taken_over(&mut self, idle: bool) -> io::Result<()> {
+        self.end_strays_put_off(idle);
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        let rest = kept.unchecked.len().saturating_sub(if idle { CHECKED_AT_ONCE } else { 1 });
+        for Unchecked { agent, generation, fds } in kept.unchecked.drain(rest..) {
+            let of = Incarnation { agent: agent as u32, generation };
+            let Some(live) = self.agents[agent].live.as_ref().filter(|live| live.incarnation == of) else {
+                continue;
+            };
+            let [pidfd, control, segment, doorbell, out, err, read_only] = fds;
+            let [ours_out, ours_err] = &live.pipes;
+            let is = |held: Held, fd: Option<&OwnedFd>| held == Held::NONE || fd.is_none_or(|fd| held.is(fd));
+            let all = is(pidfd, Some(&live.child.pidfd))
+                && is(control, Some(&live.control))
+                && is(segment, Some(&live.segment))
+                && doorbell.is(&live.doorbell)
+                && is(out, ours_out.as_ref())
+                && is(err, ours_err.as_ref())
+                && is(read_only, live.sealed.as_ref().map(|sealed| &sealed.read_only));
+            if !all {
+                return Err(gone(&format!("process, memory, socket or pipe of {of}")));
+            }
+        }
+        if rest == 0 {
+            kept.unchecked = Vec::new();
+        }
+        Ok(())
+    }
+
+    /// Everything is watched: notes how long the take-over took.
+    pub fn note_taken_over(&mut self) {
+        let Some(journal) = self.journal() else { return };
+        let now_ns = clock::now_ns();
+        let killed_ns = keeper::word(journal, Word::KilledAt);
+        // Who kills on purpose knows when; the keeper knows when it found it dead.
+        let died_ns = if killed_ns > 0 { killed_ns } else { keeper::word(journal, Word::DiedAt) };
+        let number = keeper::word(journal, Word::Lives);
+        if number > 1 {
+            journal.extend(Series::TakeOvers as usize, &[now_ns.saturating_sub(died_ns)]);
+        }
+        keeper::set_word(journal, Word::KilledAt, 0);
+        keeper::set_word(journal, Word::Watching, number);
+        if let Some(kept) = &mut self.kept {
+            kept.watching_ns = now_ns;
+        }
+    }
+
+    /// Since when this supervisor watches all agents, CLOCK_MONOTONIC ns; 0 without a keeper.
+    pub fn watching_ns(&self) -> u64 {
+        self.kept.as_ref().map_or(0, |kept| kept.watching_ns)
+    }
+
+    fn restore_swarm(&mut self, journal: &Journal, record: SwarmRecord) {
+        self.ends = match record.ends {
+            0 => Ends::No,
+            1 => Ends::Killed,
+            stage => Ends::Stage(stage as usize - 2),
+        };
+        self.waiting = record.waiting.iter().map(|agent| *agent as usize).collect();
+        self.failed_start = record.failed_start;
+        self.escalated = record.escalated;
+        self.kills_proven = record.kills_proven;
+        self.accusations = record.accusations;
+        self.groups.restore_owners(record.owners);
+        self.postman.batch = record.batch;
+        self.happenings.put_back(&record.happenings);
+        self.supervision.restore(record.sets);
+        self.called = record.called.iter().map(|agent| *agent as usize).collect();
+        self.struck = record.struck.iter().map(|agent| *agent as usize).collect();
+        self.again = record.again.iter().map(|(agent, generation)| (*agent as usize, *generation)).collect();
+        if let Some(upgrade) = record.upgrade {
+            self.restore_upgrade(upgrade);
+        }
+        self.dead_letters.restore_next(record.letters);
+        self.trials.restore(&record.trials);
+        self.verdicts_ns = journal.series(Series::Verdicts as usize);
+        self.recoveries_ns = journal.series(Series::Recoveries as usize);
+        if let Some(kept) = &mut self.kept {
+            kept.stage_due_ns = record.stage_due_ns;
+            kept.companions = record.companions;
+        }
+    }
+
+    fn restore_agent(&mut self, agent: usize, record: AgentRecord, sure: bool) -> io::Result<()> {
+        let shape = &self.agents[agent].shape;
+        let named =
+            self.board.view().generation(agent as u32).max(self.board.view().last_verdict(agent as u32));
+        let mine = |generation| Incarnation { agent: agent as u32, generation };
+        if let (Some(live), Some(kept)) = (&record.live, self.kept.as_mut().filter(|_| sure)) {
+            kept.unchecked.push(Unchecked { agent, generation: live.generation, fds: named_by(live) });
+        }
+        let live =
+            record.live.map(|live| restore_live(mine(live.generation), shape, live, sure)).transpose()?;
+        let graves = record.graves.into_iter().map(|grave| {
+            Ok(Grave {
+                incarnation: mine(grave.generation),
+                read_only: claim(grave.read_only, "segment of a dead incarnation")?,
+                doorbell: Doorbell::from_fd(claim(grave.doorbell, "doorbell of a dead incarnation")?),
+                ends: grave.ends.iter().map(record::place).collect(),
+            })
+        });
+        let graves = graves.collect::<io::Result<_>>()?;
+        let entry = &mut self.agents[agent];
+        entry.state = State::ALL.get(record.state as usize).copied().unwrap_or(State::Failed);
+        entry.state_serial = record.state_serial;
+        // One that was used and not written down is not used again.
+        entry.generation = record.generation;
+        entry.numbered = record.numbered.max(named);
+        entry.intensity.restore(record.streak);
+        entry.live = live;
+        entry.graves = graves;
+        let last = record.last.verdict();
+        // Who never died has what the keeper knows, which lies in memory that this process shares with it until it writes there.
+        if entry.last != last {
+            entry.last = last;
+        }
+        entry.last_state = record.last_state;
+        entry.last_state.resize(record.last_state_bytes as usize, 0);
+        entry.was_ready = record.was_ready;
+        entry.restarts = record.restarts;
+        entry.rescues = record.rescues;
+        entry.hangs = record.hangs;
+        entry.faults = record.faults;
+        let (sent, received) = record.past;
+        entry.past = Totals { sent, received, latency: Histogram::from_counts(record.past_latency) };
+        entry.died_at = record.died_at;
+        entry.last_ending = record.last_ending;
+        entry.paused = record.paused;
+        entry.last_crash = record.last_crash.map(|(generation, how, at)| Crash { generation, how, at });
+        Ok(())
+    }
+
+    /// An incarnation of which the journal says that it is not sealed: it may have been since, and its peers may know it. The kernel knows.
+    fn see_sealed(&mut self, agent: usize) -> io::Result<()> {
+        let Agent { shape, live, .. } = &mut self.agents[agent];
+        let Some(live) = live.as_mut().filter(|live| live.sealed.is_none()) else { return Ok(()) };
+        if segment::is_live_sealed(&live.segment) {
+            let read_only = segment::reopen_read_only(&live.segment)?;
+            live.sealed = Some(Sealed::new(read_only, shape, live.incarnation)?);
+        }
+        Ok(())
+    }
+
+    /// An agent's record is restored, and everybody's: what was under way goes on.
+    fn go_on_with(&mut self, agent: usize) {
+        let state = self.agents[agent].state;
+        if state == State::Draining {
+            self.arm(Instant::now(), agent, Timer::Drain);
+        }
+        let Some(live) = &mut self.agents[agent].live else {
+            match state {
+                // Its set knows nothing of it, which died too early to write that down: it comes back by itself.
+                State::Aside if !self.supervision.concerns(agent) => self.feed(agent, Event::Recalled),
+                State::Starting => self.spawn(agent),
+                // Its death was being concluded.
+                state if state.may_live() => self.feed(agent, Event::Exited { normal: false, ordered: true }),
+                _ => {}
+            }
+            return;
+        };
+        let incarnation = live.incarnation;
+        let word = |which| self.kept.as_ref().map_or(0, |kept| kept.records.word(word_of(agent, which)));
+        let (lacks, watched) = (word(Of::Post) != 0, word(Of::Watched));
+        if watched != u64::from(incarnation.generation) {
+            self.effects.push(Effect::Watch(incarnation));
+        }
+        if !live.going {
+            // Nobody can tell how far its introduction got; it is not its fault. It has done nothing yet, or is a standby that has begun, whose
+            // word of that is heard before its death is judged.
+            live.ordered = true;
+            live.kill();
+            return;
+        }
+        self.hear_bell(agent);
+        if state == State::Stopping(Next::Aside) && !self.supervision.concerns(agent) {
+            self.feed(agent, Event::StartAsked);
+        }
+        match state {
+            State::Starting => self.tell_to_begin(agent),
+            // It may not have been asked yet.
+            State::Stopping(Next::Rest | Next::Start | Next::Aside) => self.ask_to_stop(agent),
+            _ => {}
+        }
+        if lacks {
+            // What it has already it does not take again.
+            for neighbour in self.topology.neighbours(agent) {
+                self.introduce(incarnation, neighbour);
+            }
+            self.flush(agent);
+        }
+    }
+}
+
+fn restore_live(
+    incarnation: Incarnation,
+    shape: &shoal_runtime::layout::SegmentShape,
+    record: LiveRecord,
+    sure: bool,
+) -> io::Result<Live> {
+    let try_claim = if sure { table::take } else { table::claim };
+    let claim = |held, what| try_claim(held).ok_or_else(|| gone(what));
+    Ok(Live {
+        incarnation,
+        owner: record.owner,
+        child: Child { pid: record.pid, pidfd: claim(record.pidfd, "process")?, adopted: false },
+        control: claim(record.control, "control socket of a living incarnation")?,
+        segment: claim(record.segment, "segment of a living incarnation")?,
+        doorbell: Doorbell::from_fd(claim(record.doorbell, "doorbell of a living incarnation")?),
+        pipes: record.pipes.map(try_claim),
+        sealed: try_claim(record.read_only).map(|read_only| Sealed::seen_before(read_only, shape)),
+        post: Post::default(),
+        at_once: false,
+        going: record.going,
+        parked: false,
+        begun: record.begun,
+        by: record.by,
+        asked: 0,
+        born: instant_of(record.born_ns),
+        killed_ns: record.killed_ns,
+        violated_ns: record.violated_ns,
+        ordered: record.ordered,
+        dead_since: None,
+    })
+}
+
+/// Reads a record; `None` when it was never written.
+pub(in crate::swarm) fn read<T, A>(journal: &Journal, index: usize) -> io::Result<Option<T>>
+where
+    T: rkyv::Archive<Archived = A>,
+    A: rkyv::Portable
+        + for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, rkyv::rancor::BoxedError>>
+        + rkyv::Deserialize<T, rkyv::api::high::HighDeserializer<rkyv::rancor::BoxedError>>,
+{
+    let Some(bytes) = journal.read(index) else { return Ok(None) };
+    rkyv::from_bytes::<T, rkyv::rancor::BoxedError>(&bytes).map(Some).map_err(|error| {
+        io::Error::other(format!("taking over: record {index} of the journal is not whole: {error}"))
+    })
+}
+
+/// The descriptors that a record names.
+fn descriptors(record: &AgentRecord) -> Vec<RawFd> {
+    let live = record.live.iter().flat_map(named_by);
+    let all = live.chain(record.graves.iter().flat_map(|grave| [grave.read_only, grave.doorbell]));
+    all.map(|held| held.number).collect()
+}
+
+/// The same of a life.
+fn named_by(live: &LiveRecord) -> [Held; FDS] {
+    let LiveRecord { pidfd, control, segment, doorbell, pipes: [out, err], read_only, .. } = *live;
+    [pidfd, control, segment, doorbell, out, err, read_only]
+}

@@ -1,0 +1,230 @@
+//! The second stroke of a reload: everything is exchanged at once, by name, and who was stopped is started.
+
+use super::{Outcome, Prepared, Reload};
+use crate::birth;
+use crate::child::{Event, State};
+use crate::config::Channel;
+use crate::reload::Work;
+use crate::restart::Intensity;
+use crate::swarm::{Swarm, beginning, hangs, new_agent};
+use crate::topology::{Instance, Topology};
+use shoal_runtime::board::{Status, Verdict, VerdictKind};
+use shoal_runtime::cursor::first_position;
+use shoal_runtime::layout::BoardShape;
+use shoal_runtime::mark::Place;
+
+impl Swarm {
+    /// Exchanges everything, and starts who is to run.
+    pub(super) fn exchange(&mut self, reload: Reload) {
+        let Reload { prepared: Prepared { plan, work, file, topology, board }, up, .. } = reload;
+        let unread = self.unread_for_good(&work, &topology);
+        let lasts = self.carried_over(&topology, &work);
+        // What is lacking is lacking here, before anything is exchanged.
+        let next = match self.next_stand(&file, &topology, &board) {
+            Ok(next) => next,
+            Err(why) => return self.undo(why),
+        };
+        let former = match self.groups.follow(&self.topology, &topology, &lasts, &self.agents, &work) {
+            Ok(former) => former,
+            Err(error) => return self.undo(format!("no memory for the tables of groups: {error}")),
+        };
+        let old = std::mem::replace(&mut self.topology, topology);
+        let new = &self.topology;
+        self.trials.carry_over(|agent, input| {
+            let input = old.agents.get(agent)?.inputs.get(input)?;
+            let key = old.agents[input.producer].lanes[input.lane].key();
+            let same = |i: &crate::topology::InputSpec| {
+                i.producer == input.producer && new.agents[i.producer].lanes[i.lane].key() == key
+            };
+            new.agents[agent].inputs.iter().position(same)
+        });
+        let former_board = std::mem::replace(&mut self.board_shape, board);
+        self.board.reshape(self.board_shape.clone());
+        self.file = file;
+        self.supervision.follow(&self.file, &self.topology, self.cradle.swarm ^ self.reloads);
+        self.stages = self.topology.stop_order();
+        self.reloads += 1;
+        self.follow_agents(lasts, &former_board);
+        self.watch_new_deadlines();
+        work.stop.iter().for_each(|&agent| self.agents[agent].state = State::Ended);
+        let started: Vec<usize> = work.start.union(&up).copied().collect();
+        self.waiting.extend(&started);
+        self.called.clear();
+        let live = |&agent: &usize| Some((agent, self.agents[agent].live.as_ref()?.incarnation.generation));
+        self.again = work.again.iter().filter_map(live).collect();
+        self.struck = work.stop.iter().copied().collect();
+        // Whatever is done to the board and to agents follows this.
+        self.publish_stand(next);
+        drop(former);
+        self.act_on_exchange();
+        self.review_zygotes();
+        for text in &unread {
+            self.notice(&format!("reload: {text}"));
+        }
+        let started: Vec<usize> = started.into_iter().chain(work.again).collect();
+        self.notice(if plan.is_empty() { "reload: nothing changed" } else { "reload: applied" });
+        self.outcome = Some(Outcome::Applied { unread, started });
+        self.start_due();
+    }
+
+    /// Strikes who runs no more, and starts those again that run with what they were told before: what a predecessor had begun is done
+    /// once more.
+    pub(in crate::swarm) fn act_on_exchange(&mut self) {
+        std::mem::take(&mut self.struck).into_iter().for_each(|agent| self.strike(agent));
+        for (agent, generation) in std::mem::take(&mut self.again) {
+            let live = self.agents[agent].live.as_ref();
+            if live.is_some_and(|live| live.incarnation.generation == generation) {
+                self.dismiss_spares(agent);
+                self.order(agent, Event::RestartAsked);
+            }
+        }
+    }
+
+    /// Agents take over their new shapes, names and places; those that were not there are added.
+    fn follow_agents(&mut self, lasts: Vec<Option<Verdict>>, former: &BoardShape) {
+        for (agent, last) in lasts.into_iter().enumerate() {
+            let is_new = self.fit(agent);
+            let record = &mut self.agents[agent];
+            if let Some(last) = last {
+                record.last = last;
+            }
+            if is_new {
+                if !self.topology.agents[agent].active {
+                    self.rest(agent);
+                }
+                continue;
+            }
+            let moved = former.agents.get(agent) != self.board_shape.agents.get(agent);
+            if moved && record.last.generation > 0 {
+                // Where it lay before, nobody looks any more: its readers are told the new shape.
+                self.board.verdict(agent as u32, &record.last);
+            }
+        }
+        self.board.announce();
+    }
+
+    /// An agent takes over its shape, its name, where its output goes and how it is restarted; one that was not there is added. Whether
+    /// it was.
+    pub(in crate::swarm) fn fit(&mut self, agent: usize) -> bool {
+        let instance = &self.topology.agents[agent];
+        let restart = self.file.agents[instance.config].restart.clone();
+        let seed = self.cradle.swarm ^ (u64::from(self.reloads as u32) << 32 | agent as u64);
+        let shape = birth::segment_shape(instance);
+        let Some(record) = self.agents.get_mut(agent) else {
+            let last = beginning(&self.topology, instance);
+            let capture = (self.captures)(&instance.name);
+            let mut record = new_agent(&instance.name, shape, Intensity::new(restart, seed), last, capture);
+            record.was_ready = !instance.active;
+            self.agents.push(record);
+            return true;
+        };
+        if record.intensity.restart() != &restart {
+            record.intensity = Intensity::new(restart, seed);
+        }
+        if record.name != instance.name {
+            record.name.clone_from(&instance.name);
+            record.capture = (self.captures)(&instance.name);
+        }
+        // Of one that lives on it is the same.
+        record.shape = shape;
+        false
+    }
+
+    fn watch_new_deadlines(&mut self) {
+        self.hangs.watch_anew(hangs::watched(&self.file, &self.topology));
+        (0..self.agents.len()).for_each(|agent| self.hear_bell(agent));
+        self.watch_on();
+    }
+
+    /// For each agent that is at rest where its lanes end and its cursors stand in the new order; `None` for one that goes on living as
+    /// it is.
+    fn carried_over(&self, topology: &Topology, work: &Work) -> Vec<Option<Verdict>> {
+        let lanes: Vec<Vec<Place>> = (0..topology.agents.len()).map(|a| self.lanes_in(topology, a)).collect();
+        let lanes_of = &lanes;
+        let inputs = |agent: usize| {
+            topology.agents[agent].inputs.iter().map(move |input| {
+                let end = lanes_of[input.producer][input.lane];
+                self.input_in(topology, work, agent, input).unwrap_or(end)
+            })
+        };
+        let verdict = |agent: usize| {
+            let record = self.agents.get(agent);
+            if record.is_some_and(|record| record.live.is_some()) {
+                return None;
+            }
+            let (generation, kind) =
+                record.map_or((0, VerdictKind::Committed), |r| (r.last.generation, r.last.kind));
+            Some(Verdict { generation, kind, lanes: lanes[agent].clone(), inputs: inputs(agent).collect() })
+        };
+        (0..topology.agents.len()).map(verdict).collect()
+    }
+
+    /// Where the lanes of an agent end, in the new order.
+    fn lanes_in(&self, topology: &Topology, agent: usize) -> Vec<Place> {
+        let former = self.topology.agents.get(agent).zip(self.agents.get(agent));
+        let place = |lane: &crate::topology::LaneSpec| {
+            let first = first_position(lane.capacity_bytes);
+            let begun = Place { position: first, sequence: 0 };
+            let Some((instance, record)) = former else { return begun };
+            let Some(at) = instance.lanes.iter().position(|l| l.key() == lane.key()) else { return begun };
+            let last = record.last.lanes[at];
+            match instance.lanes[at].capacity_bytes == lane.capacity_bytes {
+                true => last,
+                // A ring of another size begins where its producer may begin; nobody has anything left to read before.
+                false if last.sequence == 0 => begun,
+                false => Place { position: last.position.max(first), ..last },
+            }
+        };
+        topology.agents[agent].lanes.iter().map(place).collect()
+    }
+
+    /// Where the cursor of an input stands, if it goes on from where it was; else it begins at the lane's end.
+    fn input_in(
+        &self,
+        topology: &Topology,
+        work: &Work,
+        agent: usize,
+        input: &crate::topology::InputSpec,
+    ) -> Option<Place> {
+        let (instance, record) = self.topology.agents.get(agent).zip(self.agents.get(agent))?;
+        let lane = &topology.agents[input.producer].lanes[input.lane];
+        let former = |i: &crate::topology::InputSpec| {
+            let same = &self.topology.agents[i.producer].lanes[i.lane];
+            (i.producer == input.producer && same.key() == lane.key()).then_some(same)
+        };
+        let (at, was) = instance.inputs.iter().enumerate().find_map(|(at, i)| Some((at, former(i)?)))?;
+        let comes_back = work.start.contains(&agent) && input.table.is_none();
+        (was.capacity_bytes == lane.capacity_bytes && !comes_back).then(|| record.last.inputs[at])
+    }
+
+    /// What is left in lanes whose last readers are removed, in words.
+    fn unread_for_good(&self, work: &Work, after: &Topology) -> Vec<String> {
+        let mut texts = Vec::new();
+        for &agent in &work.stop {
+            let others = |instance: &Instance| {
+                let same_group = |other: &usize| {
+                    let config = |a: usize| &self.file.agents[after.agents[a].config].group;
+                    after.agents[*other].active && *config(*other) == *config(agent)
+                };
+                instance.inputs.iter().any(|i| i.table.is_some())
+                    && (0..after.agents.len()).any(|other| other != agent && same_group(&other))
+            };
+            if others(&self.topology.agents[agent]) {
+                continue;
+            }
+            for (channel, count) in self.unread(agent).into_iter().filter(|(_, count)| *count > 0) {
+                let Channel { name, .. } = &self.topology.channels[channel];
+                texts.push(format!(
+                    "{count} messages of channel {name} were not read by {}, which is removed, and are dropped",
+                    self.agents[agent].name
+                ));
+            }
+        }
+        texts
+    }
+
+    /// Whether an agent is struck from the board.
+    pub fn is_gone(&self, agent: usize) -> bool {
+        self.board.view().status(agent as u32) == Status::Gone
+    }
+}
