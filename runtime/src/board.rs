@@ -17,6 +17,15 @@ pub enum Status {
     Expected = 0,
     /// It ended for good, was given up or removed: nobody waits for it.
     Gone = 1,
+    /// As a sender it is gone; as a reader it is waited for: what it has not read is kept until an operator decides.
+    Kept = 2,
+}
+
+impl Status {
+    /// Whether nothing more comes of it: it ended for good, was given up or removed.
+    pub fn sends_no_more(self) -> bool {
+        self != Status::Expected
+    }
 }
 
 /// What the supervisor asks of an agent.
@@ -135,10 +144,10 @@ impl Board {
 
     /// Whether an agent is expected.
     pub fn status(&self, agent: u32) -> Status {
-        if self.agent_word(agent, board::STATUS) == Status::Gone as u64 {
-            Status::Gone
-        } else {
-            Status::Expected
+        match self.agent_word(agent, board::STATUS) {
+            1 => Status::Gone,
+            2 => Status::Kept,
+            _ => Status::Expected,
         }
     }
 

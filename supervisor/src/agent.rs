@@ -72,6 +72,8 @@ pub struct Agent {
     pub faults: u64,
     /// What it is started with instead of its command, while its replicas are replaced.
     pub command: Option<Vec<String>>,
+    /// What it was when it had gone for good, while somebody reads in its place what it left.
+    pub stand_in: Option<State>,
 }
 
 /// An end that nobody had asked for.

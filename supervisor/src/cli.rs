@@ -293,6 +293,7 @@ fn agent(args: &[OsString]) -> ExitCode {
     match args.split_first() {
         Some((first, rest)) if first == crate::hooks::NAME => crate::hooks::wear(rest),
         Some((first, rest)) if first == crate::postman::NAME => crate::postman::main(rest),
+        Some((first, rest)) if first == crate::stand_in::NAME => crate::stand_in::main(rest),
         Some((first, rest)) if first == "chaos" => crate::chaos::agents::main(rest),
         Some((first, rest)) if first == "bench" => crate::bench::agents::main(rest),
         Some((first, rest)) if first == "scenario" => crate::scenario::agents::main(rest),

@@ -29,6 +29,7 @@
 //! | `agent.NAME.ready_timeout` | until a start counts as a death | 10 s |
 //! | `agent.NAME.deadline` | how long it may hold one message without a word, 20 ms ..= 24 h | none |
 //! | `agent.NAME.max_attempts` | attempts after which a message is parked with the dead letters; 0: never | 3 |
+//! | `agent.NAME.on_gone` | what becomes of what it had not read when it will not return: `drop`, `dead-letter` or `block` | `drop` |
 //! | `agent.NAME.standby` | spare processes that are attached and parked, 0 ..= 8 | 0, with `prefork` 1 |
 //! | `agent.NAME.prefork` | its processes are forked of one that initialised once | `false` |
 //! | `agent.NAME.significant` | its normal end ends the swarm | `false` |
@@ -75,6 +76,7 @@ use std::time::Duration;
 
 pub use crate::dead_letters::Bounds;
 pub use crate::hooks::Occasion;
+pub use crate::on_gone::OnGone;
 pub use crate::restart::{OnGiveUp, Policy, Restart};
 pub use crate::strategy::Strategy;
 pub use command::{find_command, own_binary};
@@ -250,6 +252,8 @@ pub struct Agent {
     pub deadline: Option<Duration>,
     /// After how many attempts a message is parked with the dead letters; 0: never.
     pub max_attempts: u32,
+    /// What becomes of what it had not read when it will not return.
+    pub on_gone: OnGone,
     /// How many spare processes each of its processes has, attached and parked.
     pub standby: u32,
     /// Whether its processes are forked of one that initialised once.

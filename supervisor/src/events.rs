@@ -54,6 +54,8 @@ pub enum Kind {
     Accusation,
     /// An agent is not started again.
     GiveUp,
+    /// What becomes of what an agent that will not return had not read.
+    Gone,
     /// The members of a set start again together, or are given up together.
     Set,
     /// Somebody ordered something.

@@ -57,6 +57,7 @@ pub fn agent(folder: &Path) -> io::Result<config::Agent> {
         significant: false,
         after: Vec::new(),
         max_attempts: 0,
+        on_gone: Default::default(),
         env: Default::default(),
         confinement: Default::default(),
         line: 0,

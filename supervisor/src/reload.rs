@@ -239,6 +239,7 @@ fn told(agent: &Agent) -> Agent {
         stop_timeout: Default::default(),
         ready_timeout: Default::default(),
         deadline: None,
+        on_gone: Default::default(),
         significant: false,
         after: Vec::new(),
         line: 0,
@@ -329,6 +330,7 @@ fn settings(old: &Agent, new: &Agent) -> Vec<String> {
         ("stop_timeout", old.stop_timeout != new.stop_timeout),
         ("ready_timeout", old.ready_timeout != new.ready_timeout),
         ("deadline", old.deadline != new.deadline),
+        ("on_gone", old.on_gone != new.on_gone),
         ("significant", old.significant != new.significant),
         ("after", old.after != new.after),
     ];

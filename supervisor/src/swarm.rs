@@ -187,6 +187,7 @@ mod crashes;
 mod deaths;
 mod end;
 mod evidence;
+mod gone;
 mod groups;
 mod guests;
 mod hangs;
@@ -403,6 +404,7 @@ fn new_agent(
         timer: None,
         faults: 0,
         command: None,
+        stand_in: None,
     }
 }
 

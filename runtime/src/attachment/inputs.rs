@@ -1,7 +1,7 @@
 //! The reading ends of an incarnation: looking at them in turns, closing, draining.
 
 use super::World;
-use crate::board::{Request, Status};
+use crate::board::Request;
 use crate::consumer::{Consumer, Frame, Glance, InputEnd, Membership, Polled};
 use crate::layout::SegmentShape;
 use crate::links::{Links, Port};
@@ -160,7 +160,7 @@ impl Inputs {
     /// Whether an agent has lived, will not come back unless an operator starts it, and everything that it sent was read.
     pub fn is_gone(&self, agent: u32, links: &Links) -> bool {
         let of = |consumer: &&Consumer| links.neighbour(consumer.end().neighbour).agent == agent;
-        links.board.status(agent) == Status::Gone
+        links.board.status(agent).sends_no_more()
             && links.board.generation(agent) > 0
             && self.consumers.iter().filter(of).all(|consumer| consumer.drained(&links.board, agent))
     }
@@ -168,7 +168,7 @@ impl Inputs {
     fn closed(&self, input: usize, links: &Links) -> bool {
         let consumer = &self.consumers[input];
         let agent = links.neighbour(consumer.end().neighbour).agent;
-        links.board.status(agent) == Status::Gone && consumer.drained(&links.board, agent)
+        links.board.status(agent).sends_no_more() && consumer.drained(&links.board, agent)
     }
 
     fn poll<P: Port>(&mut self, input: usize, world: &mut World<P>, thorough: bool) -> Option<Frame> {

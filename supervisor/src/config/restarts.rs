@@ -7,7 +7,7 @@ use toml::de::DeValue;
 use super::keys::Table;
 use super::value::{self, DURATION_MAX};
 use super::walk::Walker;
-use super::{OnGiveUp, Policy, Restart};
+use super::{OnGiveUp, OnGone, Policy, Restart};
 
 const POLICIES: &str = "the policies";
 
@@ -34,6 +34,12 @@ impl Walker<'_> {
         }
         self.restart_numbers(&table, &mut restart);
         restart
+    }
+
+    /// What becomes of what an agent had not read when it will not return.
+    pub(super) fn on_gone(&mut self, table: &Table<'_>) -> OnGone {
+        let Some((word, entry)) = self.optional_text(table, "on_gone") else { return OnGone::default() };
+        self.word(&word, &entry, "what may become of it", &OnGone::ALL, OnGone::word).unwrap_or_default()
     }
 
     /// The keys that an agent's `restart` and a set have in common.

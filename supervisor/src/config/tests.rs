@@ -312,6 +312,8 @@ fn bad_bounds_of_attempts_and_dead_letters_are_told() {
         let text = example_with("stop_timeout = \"2s\"", &format!("max_attempts = {odd}"));
         told(&text, 20, "agent.worker.max_attempts", &["write a whole number, 0 to 100"]);
     }
+    let text = example_with("stop_timeout = \"2s\"", "on_gone = \"dead-leter\"");
+    told(&text, 20, "agent.worker.on_gone", &["did you mean `dead-letter`?", "`drop`", "`block`"]);
     let text = example_with("[agent.collector]", "[agent.dead-letters]");
     told(&text, 21, "agent.dead-letters", &["this name is taken", "choose another name"]);
     let line = EXAMPLE.lines().position(|line| line.starts_with("name =")).expect("a name") + 1;
@@ -420,7 +422,7 @@ fn a_report_looks_like_this() {
 16 | replica = 4                              # each task goes to one of them
    | ^^^^^^^
    |
-   = help: did you mean `replicas`? known here: `command`, `replicas`, `replicas_max`, `group`, `prefetch`, `subscribes`, `publishes`, `restart`, `stop_timeout`, `ready_timeout`, `deadline`, `max_attempts`, and 16 more";
+   = help: did you mean `replicas`? known here: `command`, `replicas`, `replicas_max`, `group`, `prefetch`, `subscribes`, `publishes`, `restart`, `stop_timeout`, `ready_timeout`, `deadline`, `max_attempts`, and 17 more";
     assert_eq!(report, want, "\n{report}");
 }
 

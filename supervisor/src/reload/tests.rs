@@ -209,6 +209,7 @@ fn each_key_of_an_agent_that_changes_starts_it_again_or_is_a_setting_that_is_nam
         ("stop_timeout = \"9s\"", "stop_timeout"),
         ("ready_timeout = \"9s\"", "ready_timeout"),
         ("deadline = \"9s\"", "deadline"),
+        ("on_gone = \"block\"", "on_gone"),
         ("restart = { intensity = 9 }", "restart"),
         ("restart = { period = \"9s\" }", "restart"),
         ("restart = { backoff = \"9ms..9s\" }", "restart"),

@@ -43,7 +43,8 @@ impl Swarm {
     /// Feeds the state table and does what it says.
     pub fn feed(&mut self, agent: usize, event: Event) {
         let config = self.topology.agents[agent].config;
-        let policy = self.file.agents[config].restart.policy;
+        let event = self.call_back(agent, event);
+        let policy = self.policy_of(agent);
         self.touch(agent);
         let before = self.agents[agent].state;
         let (state, action) = child::next(before, event, policy);
@@ -62,7 +63,8 @@ impl Swarm {
             self.agents[agent].intensity.forget();
             self.supervision.forgive(agent, self.started.elapsed());
         }
-        if state != before && matches!(state, State::Stopped | State::Ended) {
+        let itself = self.agents[agent].stand_in.is_none();
+        if state != before && itself && matches!(state, State::Stopped | State::Ended) {
             let reason = if state == State::Stopped { "stopped" } else { "ended by its policy" };
             self.tell_hooks(agent, Occasion::Stopped, reason);
         }
@@ -78,6 +80,9 @@ impl Swarm {
     }
 
     pub(super) fn act(&mut self, agent: usize, action: Action, event: Event) {
+        if matches!(action, Action::GiveUp | Action::MarkEnded) && self.ends_standing_in(agent) {
+            return;
+        }
         let config = &self.file.agents[self.topology.agents[agent].config];
         let now = Instant::now();
         match action {
@@ -114,7 +119,7 @@ impl Swarm {
             }
             Action::GiveUp => self.give_up(agent),
             Action::MarkEnded => {
-                self.strike(agent);
+                self.go(agent);
                 self.start_due();
                 if matches!(event, Event::Exited { normal: true, .. }) {
                     self.ended_well(agent);

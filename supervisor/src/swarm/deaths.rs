@@ -9,7 +9,7 @@ use crate::hooks::Occasion;
 use crate::log::Level;
 use crate::output::{Drained, Stream};
 use crate::spawn::{self, Ended, Ending};
-use shoal_runtime::board::{Status, VerdictKind};
+use shoal_runtime::board::VerdictKind;
 use shoal_runtime::segment::{self, Proof};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -195,33 +195,19 @@ impl Swarm {
         let name = &self.agents[agent].name;
         let text = match self.given_up_with(agent) {
             Some(set) => format!(
-                "agent {name} is given up with its set {set}; nobody waits for it any more (`shoal start {name}` tries again; \
-                 [set.{set}] sets the bounds)"
+                "agent {name} is given up with its set {set} (`shoal start {name}` tries again; [set.{set}] sets the bounds)"
             ),
             None => format!(
-                "agent {name} is given up: more than {} deaths within {:?} of its life, the last: it {how}; nobody waits for it \
-                 any more (`shoal start {name}` tries again; `restart` of [agent.{}] sets the bounds)",
+                "agent {name} is given up: more than {} deaths within {:?} of its life, the last: it {how} (`shoal start {name}` tries again; `restart` of [agent.{}] sets the bounds)",
                 config.restart.intensity, config.restart.period, config.name
             ),
         };
         self.tell(Level::Error, Kind::GiveUp, Some(agent), &text);
         self.tell_hooks(agent, Occasion::GiveUp, &text);
         let never = !self.agents[agent].was_ready;
-        self.strike(agent);
+        self.go(agent);
         if never || self.is_awaited(agent) {
             self.fail_start(format!("{}: {text}", self.place_of(agent)));
-        }
-    }
-
-    /// Takes an agent off its lanes: no producer waits for it, and its readers will hear that it ended.
-    pub(super) fn strike(&mut self, agent: usize) {
-        self.board.publish_status(agent as u32, Status::Gone);
-        self.board.announce();
-        for neighbour in self.topology.neighbours(agent) {
-            if let Some(other) = &self.agents[neighbour].live {
-                other.doorbell.ring();
-            }
-            self.reclaim(neighbour);
         }
     }
 }

@@ -61,20 +61,25 @@ impl Swarm {
 
     /// For each channel that an agent reads, how many committed messages for it lie unread.
     pub fn unread(&self, agent: usize) -> Vec<(usize, u64)> {
-        let inputs = self.topology.agents[agent].inputs.iter().enumerate();
         let mut channels: BTreeMap<usize, u64> = BTreeMap::new();
-        for (index, input) in inputs {
-            let (read, sent) = (self.cursor(agent, index), self.tail(input.producer, input.lane));
-            let (from, to) = (read.sequence, sent.map_or(read.sequence, |p| p.sequence));
-            let (k, n) = (u64::from(input.share.0), u64::from(input.share.1));
-            // How many numbers below `end` are k modulo n.
-            let below = |end: u64| (end + n - 1 - k) / n;
-            *channels.entry(input.channel).or_default() += match &input.table {
-                Some(table) => self.groups.table(table).left(to),
-                None => below(to.max(from)) - below(from),
-            };
+        for (index, input) in self.topology.agents[agent].inputs.iter().enumerate() {
+            *channels.entry(input.channel).or_default() += self.unread_of(agent, index);
         }
         channels.into_iter().collect()
+    }
+
+    /// How many committed messages of an input lie unread.
+    pub(super) fn unread_of(&self, agent: usize, index: usize) -> u64 {
+        let input = &self.topology.agents[agent].inputs[index];
+        let (read, sent) = (self.cursor(agent, index), self.tail(input.producer, input.lane));
+        let (from, to) = (read.sequence, sent.map_or(read.sequence, |p| p.sequence));
+        let (k, n) = (u64::from(input.share.0), u64::from(input.share.1));
+        // How many numbers below `end` are k modulo n.
+        let below = |end: u64| (end + n - 1 - k) / n;
+        match &input.table {
+            Some(table) => self.groups.table(table).left(to),
+            None => below(to.max(from)) - below(from),
+        }
     }
 
     /// Lets go of an agent's dead incarnations that every reader has drained.

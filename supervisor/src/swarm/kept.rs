@@ -277,10 +277,15 @@ impl Swarm {
     }
 }
 
+fn number_of(state: State) -> u8 {
+    State::ALL.iter().position(|known| *known == state).unwrap_or_default() as u8
+}
+
 fn agent_record(agent: &Agent) -> AgentRecord {
     let whole = &agent.last_state;
     AgentRecord {
-        state: State::ALL.iter().position(|state| *state == agent.state).unwrap_or_default() as u8,
+        state: number_of(agent.state),
+        stand_in: agent.stand_in.map(number_of),
         state_serial: agent.state_serial,
         generation: agent.generation,
         numbered: agent.numbered,

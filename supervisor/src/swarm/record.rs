@@ -20,6 +20,8 @@ pub type Words = (u64, u64);
 pub struct AgentRecord {
     /// Its state, by its place in `State::ALL`.
     pub state: u8,
+    /// What it was when it had gone, the same way, while somebody reads in its place.
+    pub stand_in: Option<u8>,
     pub state_serial: u64,
     pub generation: u32,
     /// The last number that was used, by a standby perhaps.

@@ -91,7 +91,7 @@ impl Swarm {
             ));
         }
         let board = self.board.view();
-        if spec.readers.iter().all(|reader| board.status(reader.agent as u32) == Status::Gone) {
+        if spec.readers.iter().all(|reader| board.status(reader.agent as u32).sends_no_more()) {
             return refuse(format!("nobody of group `{group}` runs: start one with `shoal start`"));
         }
         Ok(lane as u32)

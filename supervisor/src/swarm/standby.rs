@@ -46,7 +46,8 @@ impl Swarm {
     /// What is lacking, in words.
     pub(super) fn bear(&mut self, agent: usize, standby: bool) -> io::Result<Live> {
         let forked = self.take_fork(agent);
-        if forked.is_none() {
+        let stands_in = self.as_stand_in(agent);
+        if forked.is_none() && stands_in.is_none() {
             self.tell_lacks(agent);
         }
         let inputs = 0..self.topology.agents[agent].inputs.len();
@@ -65,6 +66,7 @@ impl Swarm {
         manifest.owner = self.groups.next_owner();
         let instead = record.command.clone();
         let instead = instead.map(|command| crate::config::Agent { command, ..config.clone() });
+        let instead = stands_in.or(instead);
         let config = instead.as_ref().unwrap_or(config);
         let claims = self.groups.handles(&self.topology, agent);
         let origin = (!standby).then_some((&record.last, record.last_state.as_slice()));
@@ -108,7 +110,8 @@ impl Swarm {
 
     /// How many standbys the swarm file wants of an agent.
     pub fn standbys_wanted(&self, agent: usize) -> usize {
-        self.file.agents[self.topology.agents[agent].config].standby as usize
+        let itself = self.agents[agent].stand_in.is_none();
+        if itself { self.file.agents[self.topology.agents[agent].config].standby as usize } else { 0 }
     }
 
     /// The oldest standby that can be promoted.

@@ -97,7 +97,9 @@ impl Swarm {
     /// Whether an agent is started by a fork. One that is being upgraded is started by its new command.
     fn is_forked(&self, agent: usize) -> bool {
         let config = self.topology.agents[agent].config;
-        self.file.agents[config].prefork && self.agents[agent].command.is_none() && self.ends != Ends::Killed
+        let record = &self.agents[agent];
+        let itself = record.command.is_none() && record.stand_in.is_none();
+        self.file.agents[config].prefork && itself && self.ends != Ends::Killed
     }
 
     /// Whether any process of an agent of the file is, or may come to be.

@@ -20,6 +20,7 @@ mod hooks;
 mod keeper;
 mod kill;
 mod lane_deaths;
+mod on_gone;
 mod operations;
 mod operator;
 mod order;

@@ -247,7 +247,8 @@ impl Swarm {
         });
         let graves = graves.collect::<io::Result<_>>()?;
         let entry = &mut self.agents[agent];
-        entry.state = State::ALL.get(record.state as usize).copied().unwrap_or(State::Failed);
+        entry.state = state_of(record.state);
+        entry.stand_in = record.stand_in.map(state_of);
         entry.state_serial = record.state_serial;
         // One that was used and not written down is not used again.
         entry.generation = record.generation;
@@ -394,4 +395,9 @@ fn descriptors(record: &AgentRecord) -> Vec<RawFd> {
 fn named_by(live: &LiveRecord) -> [Held; FDS] {
     let LiveRecord { pidfd, control, segment, doorbell, pipes: [out, err], read_only, .. } = *live;
     [pidfd, control, segment, doorbell, out, err, read_only]
+}
+
+/// A state, by its place in `State::ALL`.
+fn state_of(number: u8) -> State {
+    State::ALL.get(number as usize).copied().unwrap_or(State::Failed)
 }

@@ -78,6 +78,7 @@ impl Swarm {
                 self.order(agent, Event::RestartAsked);
             }
         }
+        self.review_gone();
     }
 
     /// Agents take over their new shapes, names and places; those that were not there are added.

@@ -1,0 +1,226 @@
+//! What becomes of what a reader that will not return had not read.
+//!
+//! Method: a tap sends numbers; its reader, which is never started again, is killed by SIGKILL with the first in its hand and the others
+//! unread; then supervisors, senders and whoever reads in its place are killed. Every number is accounted for: handled, with the dead
+//! letters, or counted as dropped.
+
+use serde_json::Value;
+use shoal::control::PsState;
+use shoal_tests::tapped::{change, want};
+use shoal_tests::{Book, Running, Stage, stage, traces, until};
+use std::fs;
+use std::path::PathBuf;
+
+/// Numbers that fit the lane to the reader: its 4 KiB have 64 frames.
+const FIT: u64 = 40;
+
+fn write(stage: &Stage, on_gone: &str, more: &str) -> PathBuf {
+    let text = format!(
+        r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        capacity = "4 KiB"
+        [channel.relayed]
+        message = "Number"
+        [agent.source]
+        command = ["BIN/numbers", "tap"]
+        publishes = ["numbers"]
+        [agent.relay]
+        command = ["BIN/numbers", "relay"]
+        subscribes = ["numbers"]
+        publishes = ["relayed"]
+        {on_gone}
+        restart = "temporary"
+        {more}
+        [agent.sink]
+        command = ["BIN/numbers", "sink", "0"]
+        subscribes = ["relayed"]
+        "#
+    );
+    stage.write("swarm.toml", &text)
+}
+
+fn until_sent(shoal: &mut Running<'_>, count: u64) {
+    shoal.until_agent("source", &format!("sent {count}"), |a| (a.sent >= count).then_some(()));
+}
+
+/// A swarm whose reader of `numbers` was killed with the first of so many numbers in its hand; at least `sent` had been sent.
+fn bereaved<'s>(stage: &'s Stage, on_gone: &str, more: &str, wanted: u64, sent: u64) -> Running<'s> {
+    let mut shoal = stage.run(&write(stage, on_gone, more));
+    shoal.until_ready();
+    for name in ["relay", "relay.1", "relay.2"] {
+        fs::write(stage.path(&format!("hold-{name}")), "").expect("a hold");
+    }
+    want(stage, wanted);
+    until("a number in hand", || stage.path("held").exists().then_some(()));
+    until_sent(&mut shoal, sent);
+    let names: Vec<String> = shoal.try_ps().expect("an answer").agents.into_iter().map(|a| a.name).collect();
+    for name in names.iter().filter(|name| name.starts_with("relay")) {
+        let pid = shoal.pid_of(name);
+        assert!(traces::kill(pid, stage.mark()), "{name}");
+    }
+    shoal
+}
+
+fn letters(stage: &Stage) -> Vec<u64> {
+    let list = change(stage, &["dlq", "list", "--json", "--swarm", stage.name()]);
+    let ids = list["letters"].as_array().expect("a list").iter().map(|letter| letter["id"].as_u64());
+    let value = |id: u64| {
+        let shown: Value =
+            change(stage, &["dlq", "show", &id.to_string(), "--json", "--swarm", stage.name()]);
+        assert_eq!(shown["reason"], "its reader is gone", "{shown}");
+        let bytes = shown["payload"].as_str().expect("hexadecimal");
+        u64::from_str_radix(&bytes[..16], 16).expect("a number").swap_bytes()
+    };
+    ids.map(|id| value(id.expect("a number"))).collect()
+}
+
+fn succeed(shoal: &Running<'_>) {
+    let said = || shoal.err().matches("takes over").count();
+    let before = said();
+    until("a supervisor to kill", || shoal.kill_supervisor().then_some(()));
+    until("a successor", || (said() > before).then_some(()));
+}
+
+/// Starts the reader again, which lets go of what it holds, and waits until the sink has met so many.
+fn restart(stage: &Stage, shoal: &mut Running<'_>, count: u64) {
+    fs::remove_file(stage.path("hold-relay")).expect("let go");
+    assert_eq!(stage.done(&["start", "relay"]).status, 0, "{}", shoal.err());
+    until(&format!("{count} numbers at the sink"), || {
+        assert_eq!(stage.violations(), "");
+        (Book::count(&stage.path("sink")) >= count).then_some(())
+    });
+}
+
+fn end(stage: &Stage, shoal: Running<'_>) {
+    assert_eq!(stage.violations(), "");
+    let done = shoal.stop();
+    // 1 for the agent that was given up.
+    assert!(done.status < 2, "{}", done.err);
+    let _ = stage.done(&["dlq", "purge", "--all", "--swarm", stage.name()]);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn what_a_gone_reader_had_not_read_is_dropped_and_counted_and_its_sender_goes_on() {
+    let stage = stage!("gone-drop");
+    let mut shoal = bereaved(&stage, "", "", FIT, FIT);
+    shoal.until_said(&format!("agent relay is gone, and {FIT} messages that it has not read are dropped"));
+    // Three times what the lane holds.
+    want(&stage, 200);
+    until_sent(&mut shoal, 200);
+    assert_eq!(letters(&stage), [0_u64; 0]);
+    end(&stage, shoal);
+}
+
+/// Through the deaths of its sender and of the supervisor the lane stays full, and not one number is lost.
+#[test]
+fn what_a_gone_reader_had_not_read_is_kept_until_it_is_started_again() {
+    let stage = stage!("gone-block");
+    let mut shoal = bereaved(&stage, "on_gone = \"block\"", "", 200, FIT);
+    shoal.until_said("agent relay is gone, and its senders wait for it");
+    let pid = shoal.pid_of("source");
+    assert!(traces::kill(pid, stage.mark()));
+    shoal.until_agent("source", "again", |a| (a.generation > 1 && a.state == PsState::Ready).then_some(()));
+    succeed(&shoal);
+    let source = shoal.until_agent("source", "ready", |a| (a.state == PsState::Ready).then(|| a.clone()));
+    // Each of its lives has a ring of its own.
+    assert!((FIT..=128).contains(&source.sent), "{} of the 128 that fit two rings", source.sent);
+    restart(&stage, &mut shoal, 200);
+    assert!(Book::read(&stage.path("sink")).expect("a book").into_iter().eq(0..200));
+    end(&stage, shoal);
+}
+
+#[test]
+fn operator_who_reloads_another_word_lets_the_senders_of_a_gone_reader_go_on() {
+    for (word, said) in [("drop", "are dropped"), ("dead-letter", "are put with the dead letters")] {
+        let stage = stage!("gone-word");
+        let mut shoal = bereaved(&stage, "on_gone = \"block\"", "", 200, FIT);
+        shoal.until_said("agent relay is gone, and its senders wait for it");
+        write(&stage, &format!("on_gone = \"{word}\""), "");
+        let told = change(&stage, &["reload", "--json"]);
+        assert_eq!(told["plan"]["settings"][0]["why"][0], "on_gone", "{told}");
+        shoal.until_said(said);
+        until_sent(&mut shoal, 200);
+        if word == "dead-letter" {
+            shoal.until_agent("relay", "gone", |a| (a.state == PsState::Failed).then_some(()));
+            let found = letters(&stage);
+            assert!(
+                found.len() as u64 >= FIT && found.iter().copied().eq(0..found.len() as u64),
+                "{found:?}"
+            );
+        }
+        end(&stage, shoal);
+    }
+}
+
+/// Whoever reads in its place and the supervisor are killed again and again meanwhile: each number lies there once, in order; then the
+/// reader is started again, and is given all of them.
+#[test]
+fn what_a_gone_reader_had_not_read_lies_with_the_dead_letters_once_whoever_is_killed() {
+    let stage = stage!("gone-letters");
+    let mut shoal = bereaved(&stage, "on_gone = \"dead-letter\"", "", FIT, FIT);
+    let gone = |shoal: &Running<'_>| {
+        let report = shoal.try_ps()?;
+        let relay = report.agents.into_iter().find(|a| a.name == "relay")?;
+        Some((relay.state == PsState::Failed, relay.pid, relay.generation))
+    };
+    let mut killed = 0;
+    until("the reader is gone for good", || {
+        let (over, pid, generation) = gone(&shoal)?;
+        if let Some(pid) = pid.filter(|_| generation > 1 && killed < 5) {
+            killed += u32::from(traces::kill(pid as i32, stage.mark()));
+            if killed % 2 == 0 {
+                shoal.kill_supervisor();
+            }
+        }
+        over.then_some(())
+    });
+    let all: Vec<u64> = (0..FIT).collect();
+    assert_eq!(letters(&stage), all, "{}", shoal.err());
+    // Nobody waits for it.
+    want(&stage, 200);
+    until_sent(&mut shoal, 200);
+    fs::remove_file(stage.path("hold-relay")).expect("let go");
+    assert_eq!(stage.done(&["start", "relay"]).status, 0);
+    shoal.until_agent("relay", "ready", |a| (a.state == PsState::Ready).then_some(()));
+    let done = stage.done(&["dlq", "replay", "--all"]);
+    assert_eq!(done.status, 0, "{}{}", done.out, done.err);
+    until("all at the sink", || (Book::count(&stage.path("sink")) >= FIT).then_some(()));
+    assert_eq!(Book::read(&stage.path("sink")).expect("a book"), all);
+    assert_eq!(letters(&stage), [0_u64; 0]);
+    end(&stage, shoal);
+}
+
+/// The last member that goes leaves what none of them has read; the first leaves nothing.
+#[test]
+fn what_a_gone_group_had_not_read_lies_with_the_dead_letters_once() {
+    let stage = stage!("gone-group");
+    let mut shoal = bereaved(&stage, "on_gone = \"dead-letter\"", "replicas = 2\nreplicas_max = 2", FIT, FIT);
+    shoal.until("both are gone", |report| {
+        let mut group = report.agents.iter().filter(|a| a.name.starts_with("relay"));
+        group.all(|a| a.state == PsState::Failed).then_some(())
+    });
+    let mut found = letters(&stage);
+    found.sort_unstable();
+    assert_eq!(found, (0..FIT).collect::<Vec<_>>(), "{}", shoal.err());
+    end(&stage, shoal);
+}
+
+#[test]
+fn operator_who_starts_a_gone_reader_while_another_reads_in_its_place_gets_the_reader() {
+    let stage = stage!("gone-back");
+    let mut shoal = bereaved(&stage, "on_gone = \"dead-letter\"", "", FIT, FIT);
+    shoal.until_said("are put with the dead letters");
+    fs::remove_file(stage.path("hold-relay")).expect("let go");
+    let done = stage.done(&["start", "relay"]);
+    assert_eq!(done.status, 0, "{}{}", done.out, done.err);
+    let want_all = |stage: &Stage| letters(stage).len() as u64 + Book::count(&stage.path("sink"));
+    shoal.until_agent("relay", "ready", |a| (a.state == PsState::Ready).then_some(()));
+    let arguments = shoal_tests::tapped::arguments(&mut shoal, "relay");
+    assert!(arguments.contains("numbers"), "{arguments}");
+    until("every number, here or there", || (want_all(&stage) == FIT).then_some(()));
+    end(&stage, shoal);
+}
