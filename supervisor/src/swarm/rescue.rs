@@ -109,9 +109,16 @@ fn free(table: &ClaimTable, end: u64) -> Option<u64> {
     claimable.take(CLAIMS_MAX).find(|&sequence| matches!(table.see(sequence), Claim::Free { .. }))
 }
 
-/// The life of an agent that sleeps, and what it has done in it up to now.
+/// What is noted instead of what a life has done, of an agent that has none.
+const RESTS: u64 = u64::MAX;
+
+/// The life of an agent that sleeps, and what it has done in it up to now. Who has no process can do nothing until it has one again, with
+/// another number: as who replays dead letters, from whom everybody reads.
 fn sleep_of(agent: &Agent) -> Option<(u32, u64)> {
-    let live = agent.live.as_ref().filter(|live| live.going)?;
+    let Some(live) = &agent.live else { return Some((agent.last.generation, RESTS)) };
+    if !live.going {
+        return None;
+    }
     let done = desk::peek_asleep(&live.sealed.as_ref()?.read_only).ok()??;
     Some((live.incarnation.generation, done))
 }

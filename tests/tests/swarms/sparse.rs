@@ -174,3 +174,45 @@ fn sparse_sender_gets_every_answer_once_while_its_reader_is_killed() {
 fn sparse_sender_gets_every_answer_once_while_its_reader_is_killed_ten_thousand_times() {
     reader_is_killed(kills_wanted(10_000));
 }
+
+/// Goal: a supervisor of many agents keeps no memory of those that do nothing mapped: it would look into all of it every second, and take
+/// longer to be gone when it dies. Method: pairs that wait for each other; the supervisor's maps are counted until there is none of theirs.
+#[test]
+fn supervisor_of_many_idle_agents_keeps_none_of_their_memory_mapped() {
+    let stage = stage!("calm");
+    let mut swarm = String::from("[swarm]\nname = \"NAME\"\n");
+    for pair in 0..51 {
+        for (own, other) in [("a", "b"), ("b", "a")] {
+            swarm += &format!(
+                r#"
+                [channel.{own}{pair}x0]
+                message = "Beat"
+                capacity = "4 KiB"
+                [agent.{own}{pair}]
+                command = ["BIN/shoal", "agent", "bench", "idle", "1", "{own}{pair}", "{other}{pair}"]
+                publishes = ["{own}{pair}x0"]
+                subscribes = ["{other}{pair}x0"]
+                ready_timeout = "60s"
+                "#
+            );
+        }
+    }
+    let mut shoal = stage.run(&stage.write("swarm.toml", &swarm));
+    shoal.until_ready();
+    let supervisor = shoal.supervisor().expect("it runs");
+    // An answer about all of them ends with none mapped: from the next looks on it counts. Each reads a word of every agent.
+    let reads = || {
+        let io = fs::read_to_string(format!("/proc/{supervisor}/io")).expect("it runs");
+        io.lines()
+            .find_map(|line| line.strip_prefix("syscr: ")?.parse::<u64>().ok())
+            .expect("a count of reads")
+    };
+    let before = reads();
+    until("three looks at all agents", || (reads() >= before + 3 * 102).then_some(()));
+    until("maps without an agent's memory", || {
+        let maps = fs::read_to_string(format!("/proc/{supervisor}/maps")).expect("it runs");
+        (!maps.contains("shoal-segment")).then_some(())
+    });
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}

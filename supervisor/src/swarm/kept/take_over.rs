@@ -61,8 +61,9 @@ impl Swarm {
     pub fn take_over(&mut self, open: &BTreeSet<RawFd>, logs: &Path) -> io::Result<()> {
         let mut open = open.clone();
         self.follow_stand(&mut open)?;
-        let Some(kept) = &self.kept else { return Ok(()) };
+        let Some(kept) = &mut self.kept else { return Ok(()) };
         let (journal, held) = (kept.journal.clone(), kept.records.clone());
+        kept.unchecked.reserve_exact(self.agents.len());
         let record = read::<SwarmRecord, _>(&held, 0)?;
         let sure = keeper::word(&journal, Word::Unsure) == 0;
         let (mut known, mut timers) = (Vec::from_iter(open), Vec::new());
