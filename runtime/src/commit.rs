@@ -7,7 +7,7 @@
 use crate::bug::{Bug, placed};
 use crate::layout::{RECORD_SLOTS, SegmentShape, desk, record};
 use crate::mark::{self, Place};
-use crate::region::Region;
+use crate::region::{Region, Row, Table, Words};
 use crate::sync::{Ordering, Site, fence, ordering};
 
 /// What an entry of a record moves.
@@ -41,33 +41,22 @@ impl Key {
 
 /// Writes the commit records of its own incarnation.
 pub struct Committer {
-    region: Region,
-    records_offset: usize,
-    record_bytes: usize,
-    entries_max: usize,
+    number_word: Row<1>,
+    slots: Table<{ RECORD_SLOTS as usize }>,
     generation: u64,
     number: u64,
     state_slot: u64,
-    /// Where the record that is being written lies, its entries so far, and their sum.
-    at: usize,
-    count: usize,
-    sum: Checksum,
 }
 
 impl Committer {
     /// Begins the records of a fresh segment.
-    pub fn new(region: Region, shape: &SegmentShape, generation: u32) -> Self {
+    pub fn new(region: &Region, shape: &SegmentShape, generation: u32) -> Self {
         Committer {
-            region,
-            records_offset: shape.records_offset(),
-            record_bytes: shape.record_bytes(),
-            entries_max: shape.record_entries(),
+            number_word: Row::new(region, desk::COMMIT),
+            slots: Table::new(region, shape.records_offset(), shape.record_bytes()),
             generation: u64::from(generation),
             number: 0,
             state_slot: 1,
-            at: 0,
-            count: 0,
-            sum: Checksum::new(0, 0),
         }
     }
 
@@ -82,37 +71,61 @@ impl Committer {
         self.state_slot = slot;
     }
 
-    #[inline]
-    fn begin(&mut self) {
+    /// Begins the record of the next step.
+    #[inline(always)]
+    pub fn draft(&mut self) -> Draft<'_> {
         let number = self.number + 1;
-        self.at = self.records_offset + slot_of(number) * self.record_bytes;
-        self.sum = Checksum::new(number, self.generation);
         // Release fence: pairs with the Acquire fence in `read`. A reader that sees any word of this slot change also
         // sees, when it looks again, the number of the step before, and does not take the mixture for a record.
         fence(Site::RecordFence, Ordering::Release);
         if placed(Bug::CommitBeforeFields) {
-            self.region.word(desk::COMMIT).store(number, Ordering::Release);
+            self.number_word.word(0).store(number, Ordering::Release);
         }
+        self.number = number;
+        let Committer { number_word, slots, generation, state_slot, .. } = self;
+        let (slot, generation, state_slot) = (slots.row(slot_of(number)), *generation, *state_slot);
+        Draft { number_word, slot, generation, state_slot, number, count: 0, sum: Checksum::new(number, generation) }
     }
 
-    /// Adds an entry to the record that the next commit makes count.
+    /// Commits a record of these entries: see [`Draft::commit`].
+    ///
+    /// # If we die here
+    /// As in [`Draft::commit`].
+    ///
+    /// # Panics
+    /// As [`Draft::add`].
+    pub fn commit(&mut self, entries: &[(Key, Place)]) {
+        let mut draft = self.draft();
+        entries.iter().for_each(|(key, place)| draft.add(*key, *place));
+        draft.commit();
+    }
+}
+
+/// A record that is being written. One that is not committed uses up a number.
+pub struct Draft<'a> {
+    number_word: &'a Row<1>,
+    slot: Words<'a>,
+    generation: u64,
+    state_slot: u64,
+    number: u64,
+    count: usize,
+    sum: Checksum,
+}
+
+impl Draft<'_> {
+    /// Adds an entry.
     ///
     /// # If we die here
     /// Nothing: the slot's number is not committed.
     ///
     /// # Panics
     /// With more entries than the segment has lanes and inputs: that is our own bug.
-    #[inline]
+    #[inline(always)]
     pub fn add(&mut self, key: Key, place: Place) {
-        assert!(self.count < self.entries_max);
-        if self.count == 0 {
-            self.begin();
-        }
-        let entry = self.at + record::ENTRIES + self.count * record::ENTRY_BYTES;
         let words = [key.pack(), place.position, place.sequence];
         // Relaxed: published by the Release of the number in `commit`.
-        self.region.store_row(entry, words);
-        words.into_iter().for_each(|word| self.sum.add(word));
+        self.slot.store((record::ENTRIES + self.count * record::ENTRY_BYTES) / 8, words);
+        self.sum.add(words);
         self.count += 1;
     }
 
@@ -120,22 +133,15 @@ impl Committer {
     ///
     /// # If we die here
     /// Before the store of the number nothing of the step exists; after it all of it does, marks and headers or not.
-    #[inline]
-    pub fn commit(&mut self) {
-        if self.count == 0 {
-            self.begin();
-        }
-        let number = self.number + 1;
-        let (count, state_slot) = (self.count as u64, self.state_slot);
-        self.sum.add(state_slot);
-        self.sum.add(count);
+    #[inline(always)]
+    pub fn commit(mut self) {
+        let (number, count) = (self.number, self.count as u64);
+        self.sum.add([self.state_slot, count, 0]);
         // Relaxed: published by the Release of the number below.
-        self.region.store_row(self.at, [number, self.generation, count, self.sum.sum, state_slot]);
+        self.slot.store(0, [number, self.generation, count, self.sum.0, self.state_slot]);
         // Release: pairs with the Acquire in `read` (peers before they sleep, supervisor after a death); publishes the
         // slot, and every frame, fact and payload that the step wrote. This store is the commit.
-        self.region.word(desk::COMMIT).store(number, ordering(Site::CommitStore, Ordering::Release));
-        self.number = number;
-        self.count = 0;
+        self.number_word.word(0).store(number, ordering(Site::CommitStore, Ordering::Release));
     }
 }
 
@@ -145,7 +151,7 @@ const _: () = assert!(
         && record::COUNT == 16
         && record::CHECKSUM == 24
         && record::STATE_SLOT == 32,
-    "`Committer::commit` stores them as a row"
+    "`Draft::commit` stores them as a row"
 );
 
 /// The slot of a step's record.
@@ -154,26 +160,26 @@ fn slot_of(number: u64) -> usize {
     if placed(Bug::OneRecordSlot) { 0 } else { (number % RECORD_SLOTS) as usize }
 }
 
-/// A sum of products: it catches a slot that is torn or scribbled over, not a liar. Every word has an odd factor of its own, so a
-/// change of one word always shows; the products do not wait for each other.
-struct Checksum {
-    sum: u64,
-    factor: u64,
-}
+/// A sum of products: it catches a slot that is torn or scribbled over, not a liar. Every word is multiplied by odd factors, so a change
+/// of one word always shows; three words at a time do not wait for each other.
+#[derive(Clone, Copy)]
+struct Checksum(u64);
 
 impl Checksum {
-    #[inline]
+    #[inline(always)]
     fn new(number: u64, generation: u64) -> Self {
-        let mut sum = Checksum { sum: 0x5348_4f41_4c31_0001, factor: 0x9e37_79b9_7f4a_7c15 };
-        [number, generation].into_iter().for_each(|w| sum.add(w));
+        let mut sum = Checksum(0x5348_4f41_4c31_0001);
+        sum.add([number, generation, 0]);
         sum
     }
 
-    #[inline]
-    fn add(&mut self, word: u64) {
-        self.sum = self.sum.wrapping_add((word ^ 0x6a09_e667_f3bc_c908).wrapping_mul(self.factor));
-        // Even, so that every factor stays odd.
-        self.factor = self.factor.wrapping_add(0xd1b5_4a32_d192_ed04);
+    #[inline(always)]
+    fn add(&mut self, words: [u64; 3]) {
+        let [first, second, third] = words;
+        let sum = self.0.wrapping_add(first);
+        let sum = sum.wrapping_add(second.wrapping_mul(0xd1b5_4a32_d192_ed03));
+        let sum = sum.wrapping_add(third.wrapping_mul(0x6a09_e667_f3bc_c909));
+        self.0 = sum.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 }
 
@@ -247,13 +253,12 @@ fn slot_into(region: &Region, shape: &SegmentShape, into: &mut Record) -> bool {
     for i in 0..count as usize {
         let entry = record::ENTRIES + i * record::ENTRY_BYTES;
         let [key, position, sequence] = [0, 8, 16].map(|o| word(entry + o));
-        [key, position, sequence].into_iter().for_each(|w| sum.add(w));
+        sum.add([key, position, sequence]);
         into.entries.push((key, Place { position, sequence }));
     }
     into.state_slot = word(record::STATE_SLOT);
-    sum.add(into.state_slot);
-    sum.add(count);
-    (sum.sum == word(record::CHECKSUM) || placed(Bug::ChecksumForgotten)) && matches!(into.state_slot, 1 | 2)
+    sum.add([into.state_slot, count, 0]);
+    (sum.0 == word(record::CHECKSUM) || placed(Bug::ChecksumForgotten)) && matches!(into.state_slot, 1 | 2)
 }
 
 /// The committed place of a lane or an input: the later of its mark and the last record.
@@ -302,22 +307,19 @@ mod tests {
         fn the_last_record_reads_as_it_was_written(steps in proptest::collection::vec(
             proptest::collection::vec((0usize..4, 1u64..1 << 40, 0u64..1 << 32), 0..4), 1..20)) {
             let region = Region::heap(shape().ring_offset(0));
-            let mut committer = Committer::new(region.clone(), &shape(), 3);
+            let mut committer = Committer::new(&region, &shape(), 3);
             for (n, entries) in steps.iter().enumerate() {
-                let mut expected = std::collections::HashMap::new();
+                let mut expected = std::collections::BTreeMap::new();
                 for &(key, position, sequence) in entries {
-                    let key_of = if key < 2 { Key::Lane(key) } else { Key::Input(key - 2) };
-                    if let std::collections::hash_map::Entry::Vacant(entry) = expected.entry(key) {
-                        entry.insert(Place { position, sequence });
-                        committer.add(key_of, Place { position, sequence });
-                    }
+                    expected.entry(key).or_insert(Place { position, sequence });
                 }
-                committer.commit();
+                let key_of = |key| if key < 2 { Key::Lane(key) } else { Key::Input(key - 2) };
+                let record: Vec<_> = expected.iter().map(|(key, place)| (key_of(*key), *place)).collect();
+                committer.commit(&record);
                 let record = read(&region, &shape()).expect("nobody writes now");
                 prop_assert_eq!(record.number, n as u64 + 1);
                 for key in 0..4 {
-                    let key_of = if key < 2 { Key::Lane(key) } else { Key::Input(key - 2) };
-                    prop_assert_eq!(record.place(key_of), expected.get(&key).copied());
+                    prop_assert_eq!(record.place(key_of(key)), expected.get(&key).copied());
                 }
             }
         }
@@ -325,10 +327,9 @@ mod tests {
         #[test]
         fn a_record_with_one_flipped_bit_is_corrupt_or_another_number(bit in 0usize..8 * 88) {
             let region = Region::heap(shape().ring_offset(0));
-            let mut committer = Committer::new(region.clone(), &shape(), 3);
-            committer.add(Key::Lane(1), Place { position: 4112, sequence: 1 });
-            committer.add(Key::Input(0), Place { position: 4128, sequence: 2 });
-            committer.commit();
+            let mut committer = Committer::new(&region, &shape(), 3);
+            let place = |position, sequence| Place { position, sequence };
+            committer.commit(&[(Key::Lane(1), place(4112, 1)), (Key::Input(0), place(4128, 2))]);
             let at = shape().records_offset() + shape().record_bytes() + bit / 64 * 8;
             let old = region.word(at).load(Ordering::Relaxed);
             region.word(at).store(old ^ 1 << (bit % 64), Ordering::Relaxed);

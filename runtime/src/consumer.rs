@@ -12,6 +12,7 @@
 
 use crate::board::{Board, VerdictKind};
 use crate::bug::{Bug, placed};
+use crate::cursor::{HEADER_BYTES, frame_bytes};
 use crate::incarnation::{Incarnation, PeerFault};
 use crate::layout::{SegmentShape, input, lane};
 use crate::links::Links;
@@ -61,26 +62,41 @@ impl Given {
 pub struct Frame {
     /// Where it begins.
     pub at: Place,
-    next: Place,
-    offset: usize,
-    len: usize,
-    /// When it was published, CLOCK_MONOTONIC ns, for the sampled frames that say so.
-    pub stamp_ns: Option<u64>,
     /// Who wrote it.
     pub from: Incarnation,
     /// How often it was given in vain before: to other members of the group, or to incarnations before this one.
     pub attempts: u32,
+    /// Bytes of its payload: a frame's length has 28 bits.
+    len: u32,
+    /// Bytes from its begin to its payload.
+    skip: u32,
+    /// Of a frame that says so.
+    stamp_ns: u64,
 }
 
 impl Frame {
     /// Place of the cursor once the frame is acknowledged.
+    #[inline]
     pub fn next(&self) -> Place {
-        self.next
+        let behind_header = u64::from(self.skip) + u64::from(self.len) - HEADER_BYTES;
+        Place { position: self.at.position + frame_bytes(behind_header), sequence: self.at.sequence + 1 }
     }
 
     /// Bytes of its payload.
+    #[inline]
     pub fn len_bytes(&self) -> usize {
-        self.len
+        self.len as usize
+    }
+
+    /// Position of its payload.
+    #[inline]
+    fn payload(&self) -> u64 {
+        self.at.position + u64::from(self.skip)
+    }
+
+    /// When it was published, CLOCK_MONOTONIC ns, for the sampled frames that say so.
+    pub fn stamp_ns(&self) -> Option<u64> {
+        (u64::from(self.skip) > HEADER_BYTES).then_some(self.stamp_ns)
     }
 }
 
@@ -235,7 +251,7 @@ impl Consumer {
         loop {
             match self.sources.look(self.cursor.at) {
                 Look::Message(frame) if self.takes(frame.at.sequence) => return Polled::Frame(frame),
-                Look::Message(frame) => self.cursor.at = frame.next,
+                Look::Message(frame) => self.cursor.at = frame.next(),
                 Look::Skip(next) => self.cursor.at = next,
                 Look::Exhausted => self.sources.let_go_of_oldest(),
                 Look::Gap(to, missed) => {

@@ -111,7 +111,7 @@ impl Scene {
         let consumer = Consumer::open(own.clone(), &own_shape, 0, end.clone(), liar_shape.clone());
         let readers = vec![ReaderEnd::new(0, 0, (0, 1))];
         let producer = Producer::open(own.clone(), &own_shape, LANE, readers);
-        let committer = Committer::new(liar.clone(), &liar_shape, 1);
+        let committer = Committer::new(&liar, &liar_shape, 1);
         let seen = Seen::default();
         let mut scene = Scene {
             liar,
@@ -168,8 +168,7 @@ impl Scene {
 
     /// A sound record that says something impossible.
     pub fn record(&mut self, key: Key, place: Place) {
-        self.committer.add(key, place);
-        self.committer.commit();
+        self.committer.commit(&[(key, place)]);
     }
 
     /// The floor of a drop-oldest lane.

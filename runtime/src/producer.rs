@@ -54,6 +54,7 @@ pub enum Claimed {
 /// The writing end of one lane of one incarnation.
 pub struct Producer {
     region: Region,
+    lane: usize,
     lane_offset: usize,
     ring_offset: usize,
     ring: Ring,
@@ -63,13 +64,14 @@ pub struct Producer {
     tail: Place,
     pending: Place,
     mark: MarkWriter,
+    /// Where hidden frames begin, but for the one at the tail.
     hidden: Vec<u64>,
     /// Position up to which a claim with its next header is known to fit.
     limit: u64,
     floor: u64,
     readers: Readers,
-    /// Number of the first message of a publish whose readers were not rung yet.
-    first: Option<u64>,
+    /// Number of the first message whose readers were not rung.
+    unrung: u64,
     /// The last time that a frame carries.
     stamped_ns: u64,
     #[cfg(any(feature = "seeded-bugs", debug_assertions))]
@@ -91,6 +93,7 @@ impl Producer {
         Producer {
             mark: MarkWriter::new(&region, lane_offset + lane::TAIL, Site::TailStore),
             region,
+            lane: index,
             lane_offset,
             ring_offset: shape.ring_offset(index),
             ring,
@@ -103,11 +106,17 @@ impl Producer {
             limit: tail.position + capacity - HEADER_BYTES,
             floor: tail.position,
             readers,
-            first: None,
+            unrung: tail.sequence,
             stamped_ns: 0,
             #[cfg(any(feature = "seeded-bugs", debug_assertions))]
             late: Vec::new(),
         }
+    }
+
+    /// Its number among the incarnation's lanes.
+    #[inline]
+    pub fn lane(&self) -> usize {
+        self.lane
     }
 
     /// What a full ring does.
@@ -351,29 +360,25 @@ impl Producer {
         #[cfg(any(feature = "seeded-bugs", debug_assertions))]
         if placed(Bug::FactsAfterCommit) {
             self.late.push((position, facts.pack()));
-            self.hidden.push(position);
+            self.hide(position);
             return;
         }
         self.ring_word(position, frame::FACTS).store(facts.pack(), Ordering::Relaxed);
-        self.hidden.push(position);
+        self.hide(position);
+    }
+
+    /// Notes a hidden frame.
+    #[inline]
+    fn hide(&mut self, position: u64) {
+        if position != self.tail.position {
+            self.hidden.push(position);
+        }
     }
 
     /// Forgets every hidden frame.
     pub fn abort(&mut self) {
         self.hidden.clear();
         self.pending = self.tail;
-    }
-
-    /// Notes where the next publish begins, for [`Producer::take_first`].
-    #[inline]
-    pub fn remember_first(&mut self) {
-        self.first = Some(self.tail.sequence);
-    }
-
-    /// The first message that was published since [`Producer::remember_first`], once.
-    #[inline]
-    pub fn take_first(&mut self) -> Option<u64> {
-        self.first.take()
     }
 
     /// Publishes the hidden frames: moves the tail mark, then stores their commit words. Rings nobody.
@@ -383,7 +388,7 @@ impl Producer {
     /// reader that finds no commit word learns of them from the mark, the record, or the verdict.
     #[inline]
     pub fn publish(&mut self) {
-        if self.hidden.is_empty() {
+        if !self.touched() {
             return;
         }
         #[cfg(any(feature = "seeded-bugs", debug_assertions))]
@@ -393,12 +398,9 @@ impl Producer {
         if !placed(Bug::CommitWordsBeforeTail) {
             self.mark.publish(self.pending);
         }
+        self.show(self.tail.position);
         for i in 0..self.hidden.len() {
-            let position = self.hidden[i];
-            // Release: pairs with the Acquire in `Consumer::poll`; publishes the frame's facts and payload. Itself
-            // Release because the store of the tail mark before it does not keep later stores from rising.
-            self.ring_word(position, frame::POSITION)
-                .store(position, ordering(Site::CommitWordStore, Ordering::Release));
+            self.show(self.hidden[i]);
         }
         if placed(Bug::CommitWordsBeforeTail) {
             self.mark.publish(self.pending);
@@ -407,17 +409,40 @@ impl Producer {
         self.tail = self.pending;
     }
 
-    /// Rings the readers that the messages since number `first` concern: those asleep, or all when `all`. After
+    /// Stores the commit word of a hidden frame.
+    #[inline]
+    fn show(&self, position: u64) {
+        // Release: pairs with the Acquire in `Consumer::poll`; publishes the frame's facts and payload. Itself Release because
+        // the store of the tail mark before it does not keep later stores from rising.
+        self.ring_word(position, frame::POSITION)
+            .store(position, ordering(Site::CommitWordStore, Ordering::Release));
+    }
+
+    /// Rings the readers that the messages published since the last call concern: those asleep, or all when `all`. After
     /// [`Links::fence`].
     #[inline]
-    pub fn ring_readers(&self, first: u64, links: &mut Links, all: bool) {
+    pub fn ring_readers(&mut self, links: &mut Links, all: bool) {
+        let (first, end) = (self.unrung, self.tail.sequence);
+        if first == end {
+            return;
+        }
+        self.unrung = end;
         for reader in self.readers.ends() {
             if all {
                 links.ring(reader.neighbour);
-            } else if reader.concerned(first, self.tail.sequence) {
+            } else if reader.concerned(first, end) {
                 links.ring_if_parked(reader.neighbour);
             }
         }
+    }
+
+    /// Rings for what is not published yet: a deliberate bug.
+    pub(crate) fn ring_readers_early(&mut self, links: &mut Links) {
+        let tail = self.tail.sequence;
+        self.unrung = self.pending.sequence;
+        self.readers.ends().iter().filter(|reader| reader.concerned(tail, tail)).for_each(|reader| {
+            links.ring_if_parked(reader.neighbour);
+        });
     }
 
     /// Says which cursor this producer waits for (0: none) and rings every reader that sleeps behind it, concerned or not.
@@ -436,10 +461,10 @@ impl Producer {
         }
     }
 
-    /// The key and end of a lane's entry in a record, if the step sent on it.
+    /// Whether there are hidden frames.
     #[inline]
     pub fn touched(&self) -> bool {
-        !self.hidden.is_empty()
+        self.pending.position != self.tail.position
     }
 
     /// Counts a wait for space.

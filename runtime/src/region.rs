@@ -8,11 +8,11 @@
 #[cfg(not(loom))]
 pub use mapped::Region;
 #[cfg(not(loom))]
-pub(crate) use mapped::{Ring, Row};
+pub(crate) use mapped::{Ring, Row, Table, Words};
 #[cfg(loom)]
 pub use modelled::Region;
 #[cfg(loom)]
-pub(crate) use modelled::{As, Ring, Row};
+pub(crate) use modelled::{As, Ring, Row, Table, Words};
 
 #[cfg(not(loom))]
 mod mapped {
@@ -175,20 +175,6 @@ mod mapped {
             unsafe { &*self.base.as_ptr().add(offset).cast::<AtomicU64>() }
         }
 
-        /// Stores neighbouring words, the first one's offset being 8-aligned; in no order among them.
-        ///
-        /// # Panics
-        /// As [`Region::word`].
-        #[inline]
-        pub(crate) fn store_row<const N: usize>(&self, offset: usize, values: [u64; N]) {
-            assert!(offset.is_multiple_of(8) && offset < self.len_bytes && self.len_bytes - offset >= N * 8);
-            // SAFETY: as in `word`, for all of them.
-            let words = unsafe { &*self.base.as_ptr().add(offset).cast::<[AtomicU64; N]>() };
-            for (word, value) in words.iter().zip(values) {
-                word.store(value, Ordering::Relaxed);
-            }
-        }
-
         /// Copies bytes in. The caller owns `offset..offset + bytes.len()` by the protocol.
         ///
         /// # Panics
@@ -284,6 +270,62 @@ mod mapped {
         /// The region that it is a part of.
         pub(crate) fn region(&self) -> &Region {
             &self.region
+        }
+    }
+
+    /// `ROWS` rows of words, each as long, one behind the other: checked once.
+    pub(crate) struct Table<const ROWS: usize> {
+        words: NonNull<AtomicU64>,
+        row_words: usize,
+        /// Keeps them mapped.
+        _region: Region,
+    }
+
+    // SAFETY: as for the region that it is a part of.
+    unsafe impl<const ROWS: usize> Send for Table<ROWS> {}
+    // SAFETY: as above.
+    unsafe impl<const ROWS: usize> Sync for Table<ROWS> {}
+
+    impl<const ROWS: usize> Table<ROWS> {
+        /// The rows of so many bytes, a multiple of 8, from an 8-aligned offset.
+        ///
+        /// # Panics
+        /// When they are not aligned or not all inside: that is our own bug.
+        pub(crate) fn new(region: &Region, offset: usize, row_bytes: usize) -> Self {
+            assert!(offset.is_multiple_of(8) && row_bytes.is_multiple_of(8));
+            assert!(offset < region.len_bytes && (region.len_bytes - offset) / row_bytes >= ROWS);
+            // SAFETY: inside the mapping (checked above), so the address is not null.
+            let words = unsafe { NonNull::new_unchecked(region.base.as_ptr().add(offset).cast()) };
+            Table { words, row_words: row_bytes / 8, _region: region.clone() }
+        }
+
+        /// A row.
+        ///
+        /// # Panics
+        /// When there is no such row: that is our own bug.
+        #[inline(always)]
+        pub(crate) fn row(&self, index: usize) -> Words<'_> {
+            assert!(index < ROWS);
+            let first = self.words.as_ptr().wrapping_add(index * self.row_words);
+            // SAFETY: `new` found all rows inside the mapping and aligned, and the region keeps that; as in `Region::word`.
+            Words(unsafe { core::slice::from_raw_parts(first, self.row_words) })
+        }
+    }
+
+    /// A row of a table.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Words<'a>(&'a [AtomicU64]);
+
+    impl Words<'_> {
+        /// Stores neighbouring words from word `first` on; in no order among them.
+        ///
+        /// # Panics
+        /// When they are not all in the row: that is our own bug.
+        #[inline(always)]
+        pub(crate) fn store<const N: usize>(self, first: usize, values: [u64; N]) {
+            for (word, value) in self.0[first..first + N].iter().zip(values) {
+                word.store(value, Ordering::Relaxed);
+            }
         }
     }
 
@@ -438,13 +480,6 @@ mod modelled {
             &self.words[offset / 8].value
         }
 
-        #[track_caller]
-        pub(crate) fn store_row<const N: usize>(&self, offset: usize, values: [u64; N]) {
-            for (i, value) in values.into_iter().enumerate() {
-                self.word(offset + i * 8).store(value, Ordering::Relaxed);
-            }
-        }
-
         pub(crate) fn copy_in(&self, offset: usize, bytes: &[u8]) {
             assert!(offset.is_multiple_of(8) && bytes.len().is_multiple_of(8));
             for (i, chunk) in bytes.chunks_exact(8).enumerate() {
@@ -495,6 +530,46 @@ mod modelled {
 
         pub(crate) fn region(&self) -> &Region {
             &self.region
+        }
+    }
+
+    /// Rows of words of a region.
+    pub(crate) struct Table<const ROWS: usize> {
+        region: Region,
+        offset: usize,
+        row_bytes: usize,
+    }
+
+    #[expect(missing_docs, reason = "documented on the mapped form")]
+    impl<const ROWS: usize> Table<ROWS> {
+        pub(crate) fn new(region: &Region, offset: usize, row_bytes: usize) -> Self {
+            Table { region: region.clone(), offset, row_bytes }
+        }
+
+        pub(crate) fn row(&self, index: usize) -> Words<'_> {
+            assert!(index < ROWS);
+            let first = self.offset + index * self.row_bytes;
+            Words { region: &self.region, first, end: first + self.row_bytes }
+        }
+    }
+
+    /// A row of a table.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Words<'a> {
+        region: &'a Region,
+        first: usize,
+        end: usize,
+    }
+
+    #[expect(missing_docs, reason = "documented on the mapped form")]
+    impl Words<'_> {
+        #[track_caller]
+        pub(crate) fn store<const N: usize>(self, first: usize, values: [u64; N]) {
+            let first = self.first + first * 8;
+            assert!(first + N * 8 <= self.end);
+            for (i, value) in values.into_iter().enumerate() {
+                self.region.word(first + i * 8).store(value, Ordering::Relaxed);
+            }
         }
     }
 

@@ -65,7 +65,7 @@ pub fn park<P: Party, T>(
 ///
 /// # Errors
 /// As [`Port::receive`].
-#[inline]
+#[inline(always)]
 pub fn moved(links: &mut Links, port: &mut impl Port) -> io::Result<bool> {
     if left_out(Site::EpochLook) || !links.stale() {
         return Ok(false);
@@ -82,6 +82,7 @@ pub fn moved(links: &mut Links, port: &mut impl Port) -> io::Result<bool> {
 ///
 /// # Errors
 /// As [`Port::receive`]; everything is published then.
+#[inline(always)]
 pub fn publish_and_ring<P: Party>(
     producers: &mut [Producer],
     mut input: Option<(&mut Cursor, &Frame)>,
@@ -91,15 +92,12 @@ pub fn publish_and_ring<P: Party>(
     let before = links.rings();
     let mut sent = 0;
     if placed(Bug::RingBeforePublish) {
-        for producer in producers.iter().filter(|p| p.touched()) {
-            producer.ring_readers(producer.tail().sequence, links, false);
-        }
+        producers.iter_mut().filter(|p| p.touched()).for_each(|p| p.ring_readers_early(links));
     }
-    for (lane, producer) in producers.iter_mut().enumerate().filter(|(_, p)| p.touched()) {
+    for producer in producers.iter_mut().filter(|p| p.touched()) {
         sent += producer.pending().sequence - producer.tail().sequence;
-        producer.remember_first();
         producer.publish();
-        desk.note_sent(lane, producer.tail(), producer.stamped_ns());
+        desk.note_sent(producer.lane(), producer.tail(), producer.stamped_ns());
     }
     if let Some((cursor, frame)) = &mut input {
         cursor.advance(frame);
@@ -109,11 +107,8 @@ pub fn publish_and_ring<P: Party>(
     desk.count(Counter::Sent, sent);
     links.fence();
     let moved = moved(links, port)?;
-    for producer in producers {
-        let left_out = placed(Bug::RingForgotten) || placed(Bug::RingBeforePublish);
-        if let Some(first) = producer.take_first().filter(|_| !left_out) {
-            producer.ring_readers(first, links, moved);
-        }
+    if !placed(Bug::RingForgotten) {
+        producers.iter_mut().for_each(|producer| producer.ring_readers(links, moved));
     }
     if let Some((cursor, _)) = &mut input {
         cursor.ring_if_wanted(links);

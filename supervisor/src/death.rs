@@ -110,10 +110,8 @@ mod tests {
     #[test]
     fn verdict_takes_the_record_where_it_is_ahead_of_the_marks() {
         let (region, shape) = dead();
-        let mut committer = commit::Committer::new(region.clone(), &shape, 4);
-        committer.add(Key::Lane(0), at(4224, 3));
-        committer.add(Key::Input(0), at(8256, 10));
-        committer.commit();
+        let mut committer = commit::Committer::new(&region, &shape, 4);
+        committer.commit(&[(Key::Lane(0), at(4224, 3)), (Key::Input(0), at(8256, 10))]);
         let (lanes, inputs) = bounds(0, Some(9000));
         let verdict = verdict(4, Some((&region, &shape)), &lanes, &inputs);
         assert_eq!(verdict.kind, VerdictKind::Committed);

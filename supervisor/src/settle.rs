@@ -111,7 +111,7 @@ mod tests {
         let origin = Origin { swarm: 1, incarnation, lanes: Vec::new(), inputs, state: Vec::new() };
         let view = segment::heap(&shape(40), &origin);
         // A record where another shape would have it: the number names a slot that holds nothing.
-        commit::Committer::new(view.clone(), &shape(40), 2).commit();
+        commit::Committer::new(&view, &shape(40), 2).commit(&[]);
         let shape = shape(1);
         assert!(commit::read(&view, &shape).is_err(), "what it left contradicts itself");
         let table = ClaimTable::new(Region::heap(claims::table_bytes(64)), 0, 64);

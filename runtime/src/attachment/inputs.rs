@@ -182,7 +182,7 @@ impl Inputs {
                 // A producer that was gone is back.
                 self.told_closed[input] = false;
                 world.note_message();
-                if let Some(stamp_ns) = frame.stamp_ns {
+                if let Some(stamp_ns) = frame.stamp_ns() {
                     world.desk.latency(clock::now_ns().saturating_sub(stamp_ns));
                 }
                 Some(frame)

@@ -7,6 +7,7 @@ use crate::commit::{Committer, Key};
 use crate::consumer::{Cursor, Frame};
 use crate::desk::Counter;
 use crate::layout::WhenFull;
+use crate::mark::Place;
 use crate::links::Port;
 use crate::producer::{Claim, Claimed, Producer, ReaderEnd};
 use crate::state::StateWriter;
@@ -75,7 +76,7 @@ impl Outputs {
             producer
         });
         let producers: Vec<Producer> = producers.collect();
-        let committer = Committer::new(region.clone(), &manifest.shape, manifest.generation);
+        let committer = Committer::new(&region, &manifest.shape, manifest.generation);
         Outputs {
             touched: Vec::with_capacity(producers.len()),
             producers,
@@ -270,29 +271,32 @@ impl Outputs {
         if self.state.changed()
             || self.touched.len() + usize::from(input.is_some()) > 1 + usize::from(placed(Bug::RecordSpared))
         {
-            for &lane in &self.touched {
-                let producer = &self.producers[lane];
-                if placed(Bug::RecordWithoutLastLane) && lane > 0 {
-                    continue;
+            if placed(Bug::PublishBeforeCommit) {
+                self.producers.iter_mut().for_each(Producer::publish);
+            }
+            let named = if placed(Bug::StateSlotKept) { 1 } else { self.state.named() };
+            self.committer.name_state(named);
+            let mut record = self.committer.draft();
+            match self.touched[..] {
+                // Nearly always: without a loop.
+                [lane] => record.add(Key::Lane(lane), end_of(&self.producers[lane])),
+                _ => {
+                    for &lane in &self.touched {
+                        if lane == 0 || !placed(Bug::RecordWithoutLastLane) {
+                            record.add(Key::Lane(lane), end_of(&self.producers[lane]));
+                        }
+                    }
                 }
-                let mut end = producer.pending();
-                end.sequence += u64::from(placed(Bug::RecordNumberedAhead));
-                self.committer.add(Key::Lane(lane), end);
             }
             if let Some((index, cursor, frame)) = input.as_ref().filter(|_| !placed(Bug::RecordWithoutInput))
             {
                 match cursor.in_group() {
                     true if placed(Bug::RecordWithoutClaim) => {}
-                    true => self.committer.add(Key::Claim(*index), frame.at),
-                    false => self.committer.add(Key::Input(*index), frame.next()),
+                    true => record.add(Key::Claim(*index), frame.at),
+                    false => record.add(Key::Input(*index), frame.next()),
                 }
             }
-            let named = if placed(Bug::StateSlotKept) { 1 } else { self.state.named() };
-            self.committer.name_state(named);
-            if placed(Bug::PublishBeforeCommit) {
-                self.producers.iter_mut().for_each(Producer::publish);
-            }
-            self.committer.commit();
+            record.commit();
             self.state.commit();
         }
         world.note_message();
@@ -308,6 +312,13 @@ impl Outputs {
         }
         Ok(())
     }
+}
+
+/// Where a record puts a lane.
+#[inline(always)]
+fn end_of(producer: &Producer) -> Place {
+    let Place { position, sequence } = producer.pending();
+    Place { position, sequence: sequence + u64::from(placed(Bug::RecordNumberedAhead)) }
 }
 
 fn skip_bytes(stamp_ns: Option<u64>) -> u64 {

@@ -75,7 +75,7 @@ impl Cursor {
             Some(member) => member.finish(frame),
             None => {
                 assert!(frame.at == self.at, "a frame is acknowledged once, in order");
-                self.at = frame.next;
+                self.at = frame.next();
             }
         }
     }
@@ -121,7 +121,7 @@ impl Cursor {
     pub(crate) fn publish_early(&mut self, frame: &Frame) {
         match &self.member {
             Some(member) => member.finish_early(frame),
-            None => self.mark.publish(frame.next),
+            None => self.mark.publish(frame.next()),
         }
     }
 

@@ -100,11 +100,11 @@ impl Member {
         let claimed = self.take(frame.at.sequence);
         if let Ok(attempts) = claimed {
             if !placed(Bug::ClaimEndForgotten) {
-                self.table.note_end(frame.at.sequence, frame.next.position);
+                self.table.note_end(frame.at.sequence, frame.next().position);
             }
             self.held.push_back(Frame { attempts: u32::from(attempts), ..frame });
         }
-        self.walk = frame.next;
+        self.walk = frame.next();
     }
 
     fn take(&self, sequence: u64) -> Result<u8, Claim> {

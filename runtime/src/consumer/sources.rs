@@ -240,7 +240,7 @@ impl Sources {
             Some(facts) if facts.sequence == at.sequence as u32 => {
                 let end = facts.end(position);
                 source.prefetch(end);
-                Glance::Message(self.frame(source, at, end, facts, None))
+                Glance::Message(self.frame(source, at, facts, None))
             }
             _ => Glance::Unusual,
         }
@@ -257,18 +257,22 @@ impl Sources {
 
     /// The frame of facts that are believed.
     #[inline(always)]
-    fn frame(&self, source: &Source, at: Place, end: u64, facts: Facts, stamp_ns: Option<u64>) -> Frame {
-        let skip = if facts.extended { EXTENSION_BYTES } else { 0 };
-        let in_ring = (at.position & (self.capacity - 1)) + HEADER_BYTES + skip;
+    fn frame(&self, source: &Source, at: Place, facts: Facts, stamp_ns: Option<u64>) -> Frame {
+        let extension = if stamp_ns.is_some() { EXTENSION_BYTES } else { 0 };
         Frame {
             at,
-            next: Place { position: end, sequence: at.sequence + 1 },
-            offset: self.ring_offset + in_ring as usize,
-            len: (facts.len - skip) as usize,
-            stamp_ns,
             from: source.incarnation,
             attempts: if at.position == self.given.position { self.given.attempts } else { 0 },
+            len: (facts.len - extension) as u32,
+            skip: (HEADER_BYTES + extension) as u32,
+            stamp_ns: stamp_ns.unwrap_or_default(),
         }
+    }
+
+    /// Where the payload of a frame lies in its segment.
+    #[inline]
+    fn payload_offset(&self, frame: &Frame) -> usize {
+        self.ring_offset + (frame.payload() & (self.capacity - 1)) as usize
     }
 
     #[inline]
@@ -352,7 +356,7 @@ impl Sources {
         let stamp_ns = facts
             .extended
             .then(|| self.ring_word(source, at.position, HEADER_BYTES as usize, Site::FactsLoad));
-        Look::Message(self.frame(source, at, end, facts, stamp_ns))
+        Look::Message(self.frame(source, at, facts, stamp_ns))
     }
 
     fn cut(&mut self, at: Place, what: &str) -> PeerFault {
@@ -442,8 +446,8 @@ impl Sources {
             return self.ring_of(frame.from).is_some();
         }
         let Some(source) = self.rings.iter().find(|s| s.incarnation == frame.from) else { return false };
-        self.copy.resize(frame.len, 0);
-        source.region.copy_out(frame.offset, &mut self.copy);
+        self.copy.resize(frame.len_bytes(), 0);
+        source.region.copy_out(self.payload_offset(frame), &mut self.copy);
         if self.when_full != WhenFull::DropOldest {
             return true;
         }
@@ -467,12 +471,12 @@ impl Sources {
         let source = self.ring_of(frame.from).expect("a frame is read before its ring is let go of");
         // SAFETY: the frame was checked to lie inside the ring, and believed; its producer does not write it before this
         // consumer's cursor passes it, which takes the other half of the consumer and ends this borrow's use.
-        unsafe { source.region.leased(frame.offset, frame.len) }
+        unsafe { source.region.leased(self.payload_offset(frame), frame.len_bytes()) }
     }
 
     /// Copies the payload of a frame out.
     pub fn copy_payload(&self, frame: &Frame, into: &mut [u8]) {
         let source = self.ring_of(frame.from).expect("a frame is read before its ring is let go of");
-        source.region.copy_out(frame.offset, into);
+        source.region.copy_out(self.payload_offset(frame), into);
     }
 }

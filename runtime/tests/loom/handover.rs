@@ -33,8 +33,7 @@ fn live_and_die(receiver: &mut Receiver, how: Dies) {
             receiver.read(&found).expect("leased");
             receiver.received.push((found.0, found.1.at.sequence));
             if how == Dies::Committed {
-                receiver.committer.add(Key::Input(0), found.1.next());
-                receiver.committer.commit();
+                receiver.committer.commit(&[(Key::Input(0), found.1.next())]);
             } else {
                 receiver.consumers[0].ack(&found.1);
             }

@@ -40,12 +40,11 @@ fn messages_of_one_step_are_found_by_headers_mark_and_record_and_only_when_commi
         let mut receiver = swarm.receiver(&life, vec![lives[0].link()]);
         let region = lives[0].region.clone();
         let shape = swarm.sender_shape();
-        let mut committer = Committer::new(region.clone(), &shape, 1);
+        let mut committer = Committer::new(&region, &shape, 1);
         let writer = thread::spawn(move || {
             sender.write(1);
             sender.write(1);
-            committer.add(Key::Lane(0), sender.producers[0].pending());
-            committer.commit();
+            committer.commit(&[(Key::Lane(0), sender.producers[0].pending())]);
             sender.producers[0].publish();
         });
         // A message that is found is committed: the record says so to everybody who looks after that.
@@ -105,16 +104,14 @@ fn step_of_a_relay_that_dies(stores: u64) -> (Place, Place) {
     let mut consumer = Consumer::open(region.clone(), &shape, 0, end, producer_shape);
     consumer.sync(&mut links);
     let mut producer = Producer::open(region.clone(), &shape, 0, vec![]);
-    let mut committer = Committer::new(region.clone(), &shape, 1);
+    let mut committer = Committer::new(&region, &shape, 1);
     let Polled::Frame(frame) = consumer.poll() else { panic!("a message waits") };
     for _ in 0..2 {
         let Claimed::Space(claim) = producer.claim(8, &links) else { panic!("the ring is empty") };
         producer.fill(&claim, &word_of(0).to_le_bytes());
         producer.finish(claim, 8, None);
     }
-    committer.add(Key::Lane(0), producer.pending());
-    committer.add(Key::Input(0), frame.next());
-    committer.commit();
+    committer.commit(&[(Key::Lane(0), producer.pending()), (Key::Input(0), frame.next())]);
     producer.publish();
     consumer.ack(&frame);
     let of = |key| commit::committed(&region, &shape, key).expect("nobody writes now");

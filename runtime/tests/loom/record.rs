@@ -22,10 +22,9 @@ fn record_read_while_its_writer_commits_a_whole_round_of_slots_is_never_a_mixtur
         let origin =
             Origin { swarm: 1, incarnation, lanes: vec![], inputs: vec![place(0)], state: Vec::new() };
         let region = heap(&shape, &origin);
-        let mut committer = Committer::new(region.clone(), &shape, 1);
+        let mut committer = Committer::new(&region, &shape, 1);
         let mut commit = move |n| {
-            committer.add(Key::Input(0), place(n));
-            committer.commit();
+            committer.commit(&[(Key::Input(0), place(n))]);
         };
         commit(1);
         let writer = thread::spawn(move || (2..=5).for_each(commit));

@@ -190,7 +190,7 @@ impl Swarm {
         let mut receiver = Receiver {
             agent,
             consumers: (0..self.senders).map(open).collect(),
-            committer: Committer::new(life.region.clone(), &self.receiver_shape(), life.who.generation),
+            committer: Committer::new(&life.region, &self.receiver_shape(), life.who.generation),
             received: Vec::new(),
         };
         receiver.sync();

@@ -83,7 +83,7 @@ impl Lane {
         let (reader, end) = (ReaderEnd::new(0, 0, (0, 1)), InputEnd { neighbour: 0, lane: 0, share: (0, 1) });
         let mut lane = Lane {
             producer: Producer::open(theirs.clone(), &shapes[0], 0, vec![reader]),
-            committer: Committer::new(theirs.clone(), &shapes[0], 1),
+            committer: Committer::new(&theirs, &shapes[0], 1),
             producer_links: links(&board, 1, &shapes[1], Vec::new()),
             consumer: Consumer::open(own.clone(), &shapes[1], 0, end, shapes[0].clone()),
             links: links(&board, 0, &shapes[0], Vec::new()),
@@ -107,7 +107,7 @@ impl Lane {
         self.lineage.push((incarnation, region.clone()));
         self.producer =
             Producer::open(region.clone(), &self.shapes[0], 0, vec![ReaderEnd::new(0, 0, (0, 1))]);
-        self.committer = Committer::new(region.clone(), &self.shapes[0], generation);
+        self.committer = Committer::new(&region, &self.shapes[0], generation);
         let reader = link(Incarnation { agent: 1, generation: self.generations[1] }, &self.own);
         self.producer_links = links(&self.board, 1, &self.shapes[1], vec![reader]);
         self.board.publish_generation(incarnation);
@@ -149,8 +149,7 @@ impl Lane {
         if dies == Some(Dies::Finished) {
             return true;
         }
-        self.committer.add(Key::Lane(0), self.producer.pending());
-        self.committer.commit();
+        self.committer.commit(&[(Key::Lane(0), self.producer.pending())]);
         self.sent += 1;
         if dies != Some(Dies::Recorded) {
             self.producer.publish();
