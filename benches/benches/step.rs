@@ -12,9 +12,12 @@ use std::time::Duration;
 criterion_group! {
     name = step;
     config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    targets = encode, access, commit
+    targets = encode, access, commit, own_work
 }
 criterion_main!(step);
+
+/// Bytes of a state that changes in every step.
+const STATE_BYTES: usize = 64;
 
 #[repr(align(16))]
 struct Slot([MaybeUninit<u8>; 256]);
@@ -59,6 +62,36 @@ fn there_and_back(agents: &mut [Talker<Still>; 2], number: u64, step: bool) {
     let got = first.look().expect("it is there");
     first.read(&got, number).expect("valid");
     first.commit(Some(got)).expect("committed");
+}
+
+/// A step whole: receive, look at every byte, change the state, send, commit and acknowledge.
+fn step_whole(agent: &mut Talker<Still>, number: u64, state: Option<&[u8; STATE_BYTES]>) {
+    let got = agent.look().expect("it is there");
+    agent.read(&got, number).expect("valid");
+    if let Some(value) = state {
+        let kept = agent.at.outputs.state().replace(1, |room| {
+            room.iter_mut().zip(black_box(value)).for_each(|(byte, value)| _ = byte.write(*value));
+            (room.len() >= STATE_BYTES).then_some(STATE_BYTES)
+        });
+        assert!(kept, "there is room for it");
+    }
+    agent.write(number).expect("sent");
+    agent.commit(Some(got)).expect("committed");
+}
+
+/// Two agents answer each other in steps, with and without a state that changes each time: half of a turn is a step's own work.
+fn own_work(criterion: &mut Criterion) {
+    for (name, state) in [("step/whole/state", Some(&[7; STATE_BYTES])), ("step/whole/stateless", None)] {
+        let [mut first, mut second] = pair().expect("two agents");
+        first.write(1).expect("sent");
+        first.commit(None).expect("committed");
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                step_whole(&mut second, 1, state);
+                step_whole(&mut first, 1, state);
+            });
+        });
+    }
 }
 
 fn commit(criterion: &mut Criterion) {

@@ -9,7 +9,7 @@ use shoal_runtime::layout::BoardShape;
 use shoal_runtime::links::{Link, Links, Port};
 use shoal_runtime::mark::Place;
 use shoal_runtime::segment::{self, Origin};
-use shoal_runtime::{Region, cursor};
+use shoal_runtime::{Region, cursor, sync};
 use std::io;
 use std::time::Instant;
 
@@ -26,15 +26,26 @@ impl Port for Still {
     }
 }
 
-/// Makes both.
+/// Room for a state, bytes.
+const STATE_BYTES: u32 = 256;
+
+/// Makes both. Where agents leave a publisher's fence to who sleeps, so does this process from here on.
 ///
 /// # Errors
-/// No descriptors for their doorbells.
+/// No descriptors for their doorbells, or the kernel's refusal.
 pub fn pair() -> io::Result<[Talker<Still>; 2]> {
+    if sync::can_fence_peers() {
+        sync::let_peers_fence()?;
+    }
     let shape = BoardShape { channel_count: 2, agents: agents(1), ..BoardShape::default() };
     let board = BoardWriter::create(Region::heap(shape.total_bytes()), shape.clone(), 1);
     let place = Place { position: cursor::first_position(CAPACITY_BYTES), sequence: 0 };
-    let manifests = [0, 1].map(|agent| manifest(agent, 1, CAPACITY_BYTES, &shape));
+    let manifests = [0, 1].map(|agent| {
+        let mut manifest = manifest(agent, 1, CAPACITY_BYTES, &shape);
+        manifest.shape.state_bytes = STATE_BYTES;
+        manifest.neighbours.iter_mut().for_each(|peer| peer.shape.state_bytes = STATE_BYTES);
+        manifest
+    });
     let regions = manifests.each_ref().map(|manifest| {
         let incarnation = manifest.incarnation();
         board.publish_generation(incarnation);

@@ -84,7 +84,15 @@ impl Committer {
         self.number = number;
         let Committer { number_word, slots, generation, state_slot, .. } = self;
         let (slot, generation, state_slot) = (slots.row(slot_of(number)), *generation, *state_slot);
-        Draft { number_word, slot, generation, state_slot, number, count: 0, sum: Checksum::new(number, generation) }
+        Draft {
+            number_word,
+            slot,
+            generation,
+            state_slot,
+            number,
+            count: 0,
+            sum: Checksum::new(number, generation),
+        }
     }
 
     /// Commits a record of these entries: see [`Draft::commit`].

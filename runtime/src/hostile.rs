@@ -282,7 +282,7 @@ impl Scene {
                 Claimed::Never => break,
             }
         }
-        self.producer.ring_readers(0, &mut self.links, false);
+        self.producer.ring_readers(&mut self.links, false);
         for fault in self.producer.take_faults() {
             assert_eq!(fault.incarnation, LIAR);
             self.seen.cursor_faults += 1;

@@ -208,7 +208,7 @@ impl Producer {
     }
 
     /// The longest claim at the tail that needs neither padding nor a look at the readers; `None` when there is no room.
-    #[inline]
+    #[inline(always)]
     pub fn claim_room(&self) -> Option<Claim> {
         let position = self.pending.position;
         let before_wrap = self.capacity - (position & (self.capacity - 1));
@@ -219,6 +219,7 @@ impl Producer {
         Some(self.claim_at(placement, len))
     }
 
+    #[inline(always)]
     fn claim_at(&self, placement: Placement, len: u64) -> Claim {
         let in_ring = placement.position & (self.capacity - 1);
         Claim { placement, offset: self.ring_offset + (in_ring + HEADER_BYTES) as usize, len }
@@ -286,7 +287,7 @@ impl Producer {
     /// The bytes of a claim, to be written by hand or by a serializer.
     #[cfg(not(loom))]
     #[allow(unsafe_code)]
-    #[inline]
+    #[inline(always)]
     pub fn bytes(&mut self, claim: &Claim) -> &mut [core::mem::MaybeUninit<u8>] {
         assert!(claim.placement.position >= self.pending.position && claim.placement.end <= self.limit);
         // SAFETY: the claim lies past the tail (checked: at or behind `pending`) and inside what readers have passed
@@ -316,7 +317,7 @@ impl Producer {
     ///
     /// # If we die here
     /// Nothing: everything lies past the tail.
-    #[inline]
+    #[inline(always)]
     pub fn finish(&mut self, claim: Claim, len: u64, stamp_ns: Option<u64>) {
         let Placement { padding, position, .. } = claim.placement;
         assert!(len <= claim.len && position >= self.pending.position);
@@ -352,7 +353,7 @@ impl Producer {
         self.pending = Place { position: end, sequence: self.pending.sequence + 1 };
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_header(&mut self, position: u64, facts: Facts) {
         // Relaxed: published by the Release of the tail mark, the record, or the commit word.
         let early = if placed(Bug::CommitWordAtOnce) { position } else { 0 };
@@ -368,7 +369,7 @@ impl Producer {
     }
 
     /// Notes a hidden frame.
-    #[inline]
+    #[inline(always)]
     fn hide(&mut self, position: u64) {
         if position != self.tail.position {
             self.hidden.push(position);

@@ -7,8 +7,8 @@ use crate::commit::{Committer, Key};
 use crate::consumer::{Cursor, Frame};
 use crate::desk::Counter;
 use crate::layout::WhenFull;
-use crate::mark::Place;
 use crate::links::Port;
+use crate::mark::Place;
 use crate::producer::{Claim, Claimed, Producer, ReaderEnd};
 use crate::state::StateWriter;
 use crate::waking;
@@ -76,7 +76,7 @@ impl Outputs {
             producer
         });
         let producers: Vec<Producer> = producers.collect();
-        let committer = Committer::new(&region, &manifest.shape, manifest.generation);
+        let committer = Committer::new(region, &manifest.shape, manifest.generation);
         Outputs {
             touched: Vec::with_capacity(producers.len()),
             producers,
@@ -125,6 +125,20 @@ impl Outputs {
             self.note_touched(lane, first);
             return Ok(Ok(()));
         }
+        self.write_measured(lane, world, timeout, stamp_ns, message)
+    }
+
+    /// Writes a message that did not fit into the room at the tail.
+    #[cold]
+    fn write_measured<P: Port>(
+        &mut self,
+        lane: usize,
+        world: &mut World<P>,
+        timeout: Option<Duration>,
+        stamp_ns: Option<u64>,
+        message: &mut impl Encode,
+    ) -> io::Result<Result<(), SendError>> {
+        let first = !self.producers[lane].touched();
         let Some(len) = message.exact() else { return Ok(Err(SendError::Refused)) };
         let claim = match self.claim(lane, len as u64 + skip_bytes(stamp_ns), world, timeout)? {
             Ok(claim) => claim,
@@ -325,7 +339,7 @@ fn skip_bytes(stamp_ns: Option<u64>) -> u64 {
     if stamp_ns.is_some() { crate::frame::EXTENSION_BYTES } else { 0 }
 }
 
-#[inline]
+#[inline(always)]
 fn try_fill(producer: &mut Producer, claim: Claim, stamp_ns: Option<u64>, message: &mut impl Encode) -> bool {
     let skip = skip_bytes(stamp_ns) as usize;
     let Some(slot) = producer.bytes(&claim).get_mut(skip..) else { return false };

@@ -263,7 +263,7 @@ impl Source {
         }
         self.producer.publish();
         self.links.fence();
-        self.producer.ring_readers(first, &mut self.links, false);
+        self.producer.ring_readers(&mut self.links, false);
         self.producer.tail().sequence - first
     }
 
