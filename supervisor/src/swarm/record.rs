@@ -1,7 +1,7 @@
 //! What a journal's records hold, as plain words. One record an agent, one for the swarm as a whole.
 //!
-//! A new field of [`crate::agent::Agent`] or of the swarm is journalled in two lines: one where its record is made, one where it is
-//! taken over (`swarm/kept.rs`).
+//! A new field of [`crate::agent::Agent`] or of the swarm is journalled in two lines: one where its record is made (`swarm/kept.rs`), one where it is
+//! taken over (`swarm/kept/take_over.rs`).
 
 use crate::keeper::table::Held;
 use crate::restart::Streak;
