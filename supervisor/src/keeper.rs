@@ -205,11 +205,16 @@ fn keep(
         libc::prctl(libc::PR_SET_NAME, c"shoal-keeper".as_ptr());
     }
     let (mut number, mut short_lives) = (0, 0);
+    // Dead, and to be reaped once it has a successor: the kernel takes milliseconds for one that has asked for thousands of paths below /proc.
+    let mut former = None;
     loop {
         number += 1;
         set_word(journal, Word::Lives, number);
         let born_ns = shoal_runtime::clock::now_ns();
-        let supervisor = clone_supervisor();
+        let mut supervisor = clone_supervisor();
+        if supervisor < 0 && reap(&mut former) {
+            supervisor = clone_supervisor();
+        }
         if supervisor == 0 {
             let status = become_supervisor().map_or(GAVE_UP, |()| supervise(Life { number }));
             std::process::exit(status.into());
@@ -218,6 +223,7 @@ fn keep(
             give_up(c"shoal: no process is left for a supervisor: everything is ended\n");
         }
         set_word(journal, Word::Supervisor, supervisor as u64);
+        reap(&mut former);
         let Some(ended) = watch(split, supervisor) else {
             // The guard is dead: the swarm has nobody who would wait for it.
             tree::end_children();
@@ -243,6 +249,7 @@ fn keep(
             tree::Ended::Exited(_) | tree::Ended::Signalled(_) => {}
         }
         set_word(journal, Word::DiedAt, now_ns);
+        former = Some(supervisor);
         short_lives = if now_ns - born_ns < SHORT_LIFE_NS { short_lives + 1 } else { 0 };
         if terms.end_with_supervisor {
             give_up(c"shoal: the supervisor died, and `orphans = \"kill\"`: everything is ended\n");
@@ -253,6 +260,11 @@ fn keep(
         // What it asked and did not hear is void.
         link::drain(split.keepers.as_raw_fd());
     }
+}
+
+/// Reaps a former supervisor; false when there is none.
+fn reap(former: &mut Option<pid_t>) -> bool {
+    former.take().is_some_and(|dead| tree::reap_if_dead(dead).is_some())
 }
 
 /// A copy of this process that shares its table of descriptors; 0 in the copy.
@@ -287,7 +299,7 @@ fn become_supervisor() -> io::Result<()> {
     Ok(())
 }
 
-/// Serves the supervisor until it is dead: how it ended. `None` when the guard is dead.
+/// Serves the supervisor until it is dead, and to be reaped: how it ended. `None` when the guard is dead.
 fn watch(split: &Split, supervisor: pid_t) -> Option<tree::Ended> {
     let (requests, children) = (split.keepers.as_raw_fd(), split.children.as_raw_fd());
     let watched = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
@@ -306,7 +318,7 @@ fn watch(split: &Split, supervisor: pid_t) -> Option<tree::Ended> {
             // SAFETY: reads into bytes that live here; the descriptor never blocks.
             unsafe { libc::read(children, told.as_mut_ptr().cast(), told.len()) };
         }
-        if let Some(ended) = tree::reap_if_dead(supervisor) {
+        if let Some(ended) = tree::ended(supervisor) {
             return Some(ended);
         }
     }

@@ -11,6 +11,30 @@ pub enum Ended {
     Signalled(c_int),
 }
 
+/// How a child ended, if it is dead, which stays to be reaped. Somebody who is no child counts as killed.
+pub fn ended(pid: pid_t) -> Option<Ended> {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    loop {
+        // SAFETY: plain numbers, of which all zeros is a value.
+        let mut seen: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: fills a struct that lives here.
+        let asked = unsafe { libc::waitid(libc::P_PID, pid as libc::id_t, &raw mut seen, flags) };
+        if asked != 0 {
+            match std::io::Error::last_os_error().kind() {
+                std::io::ErrorKind::Interrupted => continue,
+                _ => return Some(Ended::Signalled(libc::SIGKILL)),
+            }
+        }
+        // SAFETY: `waitid` has filled the part of a child's end, or left all zeros.
+        let (who, status) = unsafe { (seen.si_pid(), seen.si_status()) };
+        return match seen.si_code {
+            _ if who == 0 => None,
+            libc::CLD_EXITED => Some(Ended::Exited(status)),
+            _ => Some(Ended::Signalled(status)),
+        };
+    }
+}
+
 /// Reaps a child if it is dead. Somebody who is no child any more counts as killed.
 pub fn reap_if_dead(pid: pid_t) -> Option<Ended> {
     let mut status = 0;
@@ -89,4 +113,27 @@ fn each_child(mut with: impl FnMut(pid_t)) {
     }
     // SAFETY: opened above.
     unsafe { libc::close(list) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn end_of_a_child_is_told_as_often_as_it_is_asked_for_until_it_is_reaped() {
+        for (script, end) in [("exit 3", Ended::Exited(3)), ("kill -9 $$", Ended::Signalled(9))] {
+            let mut child = std::process::Command::new("/bin/sh")
+                .args(["-c", &format!("read -r line; {script}")])
+                .stdin(std::process::Stdio::piped())
+                .spawn()
+                .expect("a child");
+            let pid = child.id() as pid_t;
+            assert_eq!(ended(pid), None, "it reads");
+            drop(child.stdin.take());
+            let told = std::iter::repeat_with(|| ended(pid)).find_map(|ended| ended);
+            assert_eq!([told, ended(pid), reap_if_dead(pid)], [Some(end); 3]);
+            assert_eq!(ended(pid), Some(Ended::Signalled(libc::SIGKILL)), "it is no child any more");
+            assert!(child.wait().is_err(), "it was reaped");
+        }
+    }
 }
