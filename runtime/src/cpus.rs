@@ -82,6 +82,7 @@ mod tests {
     #[test]
     fn least_quota_up_the_tree_counts_and_less_than_two_cpus_of_it_are_one() {
         let folder = std::env::temp_dir().join(format!("shoal-cpus-{}", std::process::id()));
+        let _left = Left(&folder);
         let inner = folder.join("swarm/agent");
         std::fs::create_dir_all(&inner).expect("folders");
         let write = |path: &str, text: &str| std::fs::write(folder.join(path), text).expect("written");
@@ -102,6 +103,14 @@ mod tests {
         write("cpu.max", "max 100000\n");
         write("swarm/cpu.max", "200000 100000\n");
         assert!(several(own) && !are_several_of(Some("0\n"), own, &folder), "but the machine has one");
-        std::fs::remove_dir_all(&folder).expect("removed");
+    }
+
+    /// A folder that is removed however the test ends.
+    struct Left<'a>(&'a std::path::Path);
+
+    impl Drop for Left<'_> {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(self.0);
+        }
     }
 }
