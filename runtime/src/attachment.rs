@@ -143,7 +143,7 @@ impl<P: Port> World<P> {
             port,
             desk: Desk::new(region),
             agent: manifest.agent,
-            spin: Spin::within(manifest.cpu_percent),
+            spin: Spin::within(manifest.cpu_percent, manifest.agent),
             faults: Vec::new(),
             told: 0,
             met_message: false,
