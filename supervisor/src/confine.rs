@@ -1,11 +1,12 @@
 //! What the kernel makes of an agent's confinement: prepared once, in the supervisor, for all starts of an agent.
 //!
 //! What lives here: which means is chosen for which key, and what is said when there is none. What does not: the keys
-//! (`config/confine.rs`), cgroups (`confine/cgroup.rs`), filters of system calls (`confine/seccomp.rs`), paths
-//! (`confine/landlock.rs`), secrets (`confine/secrets.rs`), and what the child does (`spawn/confine.rs`).
+//! (`config/confine.rs`), cgroups (`confine/cgroup.rs`), filters of system calls (`confine/seccomp.rs`), paths (`confine/landlock.rs`),
+//! namespaces (`confine/namespaces.rs`), secrets (`confine/secrets.rs`), and what the child does (`spawn/confine.rs`).
 
 mod cgroup;
 mod landlock;
+mod namespaces;
 mod seccomp;
 mod secrets;
 
@@ -27,6 +28,8 @@ const OWN_UID_BASE: u32 = 0x7000_0000;
 #[derive(Default)]
 pub struct Cages {
     cgroups: Cgroups,
+    /// The namespaces that a child may make, once somebody needed to know: flags, or why not.
+    namespaces: Option<Result<i32, String>>,
     /// By agent.
     made: Vec<Option<Made>>,
     /// The last ones that are nobody's own: many agents share them.
@@ -54,7 +57,15 @@ impl Cages {
         {
             return Ok((made.cage.clone(), Vec::new()));
         }
-        let (cage, lacks) = prepare(&mut self.cgroups, agent, name, config)?;
+        let (mut cage, mut lacks) = prepare(&mut self.cgroups, agent, name, config)?;
+        if config.confinement.trust == Trust::Hostile {
+            match self.namespaces.get_or_insert_with(|| namespaces::permitted().map_err(|e| e.to_string())) {
+                Ok(flags) => cage.namespaces = *flags,
+                Err(why) => lacks.push(format!(
+                    "namespaces of its own ({why}): its filter alone keeps it from network and System V memory"
+                )),
+            }
+        }
         let cage = self.shared(&config.confinement, cage);
         let made = Made { of: config.confinement.clone(), cage: cage.clone(), lacks: lacks.clone() };
         if self.made.len() <= index {

@@ -13,6 +13,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 pub struct Cage {
     /// `cgroup.procs` of the cgroups that it joins.
     pub cgroups: Vec<OwnedFd>,
+    /// The namespaces that it makes for itself, as flags of the kernel; 0 for none.
+    pub namespaces: c_int,
     /// Resource and bound, soft and hard alike.
     pub rlimits: Vec<(u32, u64)>,
     /// Niceness.
@@ -43,6 +45,8 @@ pub enum Step {
     Execute = 0,
     /// Joining a cgroup.
     Cgroup,
+    /// Making namespaces.
+    Namespaces,
     /// Setting a bound.
     Limit,
     /// Setting niceness, policy or processors.
@@ -65,6 +69,7 @@ impl Step {
         match self {
             Step::Execute => "executing its command",
             Step::Cgroup => "joining its cgroup",
+            Step::Namespaces => "making its namespaces",
             Step::Limit => "setting its `limits`",
             Step::Schedule => "setting its nice, scheduling or cpus of `limits`",
             Step::Folder => "changing to its `cwd`",
@@ -76,9 +81,10 @@ impl Step {
     }
 
     /// All.
-    pub const ALL: [Step; 9] = [
+    pub const ALL: [Step; 10] = [
         Step::Execute,
         Step::Cgroup,
+        Step::Namespaces,
         Step::Limit,
         Step::Schedule,
         Step::Folder,
@@ -107,6 +113,9 @@ impl Cage {
             for group in &self.cgroups {
                 // 0 stands for whoever writes.
                 asked(libc::write(group.as_raw_fd(), c"0".as_ptr().cast(), 1) as c_long, Step::Cgroup)?;
+            }
+            if self.namespaces != 0 {
+                asked(libc::syscall(libc::SYS_unshare, self.namespaces), Step::Namespaces)?;
             }
             for &(resource, bound) in &self.rlimits {
                 let limit = [bound, bound];

@@ -252,6 +252,29 @@ fn agent_that_uses_more_than_its_share_of_a_processor_is_slowed_down_alone() {
     }
 }
 
+// Goal: a hostile agent has neither the machine's network nor its System V memory, queues and names, or it is said that it has; and
+// nobody else loses them. Method: the kernel says in which namespaces the processes are.
+#[test]
+fn hostile_agent_has_namespaces_of_its_own_or_it_is_said() {
+    let stage = stage!("confined-namespaces");
+    let mut running = stage.run(&swarm(&stage, "idles", "trust = \"hostile\""));
+    let report = running.until_ready();
+    let of = |name: &str| report.agents.iter().find(|agent| agent.name == name).expect("an agent");
+    let namespace = |pid: u32, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a namespace");
+    let pid = |name: &str| of(name).pid.expect("a process");
+    let is_said = of("a").unapplied.iter().any(|lack| lack.contains("namespaces"));
+    if rustix::process::geteuid().is_root() {
+        for kind in ["net", "ipc", "uts"] {
+            assert_eq!(namespace(pid("a"), kind) == namespace(std::process::id(), kind), is_said, "{kind}");
+            assert_eq!(namespace(pid("b"), kind), namespace(std::process::id(), kind), "{kind}");
+        }
+    } else {
+        // Whoever may not look may not make them either.
+        assert!(is_said, "{:?}", of("a").unapplied);
+    }
+    assert_eq!(running.stop().status, 0);
+}
+
 #[test]
 fn what_cannot_be_applied_is_said_at_the_start_and_shown() {
     let stage = stage!("confined-lacks");
