@@ -221,10 +221,15 @@ impl Director {
         if agent.state != State::Ready || !works || generation == self.killed {
             return;
         }
-        if self.kills == cycles / WARM_PART {
+        let (is_warm, is_last) = (self.kills == cycles / WARM_PART, self.kills >= cycles);
+        // What is left of former lives lies there or not, as the turns of the loop and of readers happen to fall.
+        if (is_warm || is_last) && !swarm.has_let_go(victim) {
+            return;
+        }
+        if is_warm {
             self.sample(0);
         }
-        if self.kills < cycles {
+        if !is_last {
             self.killed = generation;
             self.kills += u64::from(swarm.kill(victim));
         } else if let Some(asker) = swarm.agents.iter().find(|agent| agent.name == "asker")

@@ -72,6 +72,12 @@ impl Swarm {
         }
     }
 
+    /// Lets go of what the readers of an agent have drained; whether nothing of its former lives is left.
+    pub fn has_let_go(&mut self, agent: usize) -> bool {
+        self.reclaim(agent);
+        self.agents[agent].graves.is_empty() && self.remains.is_empty() && self.later.is_empty()
+    }
+
     /// How long to wait for something else to do before that.
     pub fn catch_up_pause(&self) -> Option<Duration> {
         (!self.later.is_empty()).then_some(PAUSE)

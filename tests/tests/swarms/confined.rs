@@ -260,7 +260,8 @@ fn hostile_agent_has_namespaces_of_its_own_or_it_is_said() {
     let mut running = stage.run(&swarm(&stage, "idles", "trust = \"hostile\""));
     let report = running.until_ready();
     let of = |name: &str| report.agents.iter().find(|agent| agent.name == name).expect("an agent");
-    let namespace = |pid: u32, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a namespace");
+    let namespace =
+        |pid: u32, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).expect("a namespace");
     let pid = |name: &str| of(name).pid.expect("a process");
     let is_said = of("a").unapplied.iter().any(|lack| lack.contains("namespaces"));
     if rustix::process::geteuid().is_root() {
