@@ -16,8 +16,9 @@ use super::WORKERS_MAX;
 pub const CAPACITY_BYTES: u64 = 16 << 10;
 /// Undrained dead incarnations of an agent, as in the swarm file.
 pub const HISTORY: u64 = 4;
-/// Numbers that the window of a source spans.
-pub const WINDOW: u64 = 4096;
+/// Numbers that the window of a source spans: more than the head of this file needs, since messages were seen to come some thousands of
+/// numbers late while supervisors were killed, for a reason that is not known yet.
+pub const WINDOW: u64 = 16384;
 
 const LANE_MESSAGES: u64 = CAPACITY_BYTES / 128 * (HISTORY + 1);
 // A lane of results of each worker, and one of numbers.
