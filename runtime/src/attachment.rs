@@ -10,10 +10,10 @@ use crate::port::{Control, ControlPort};
 use crate::spin::{self, Spin};
 use crate::standby;
 use crate::waking::{self, Party};
-use crate::wire::{self, FromAgent, Manifest, Received, TableEntry, ToAgent};
+use crate::wire::{self, FromAgent, Manifest, Park, Received, TableEntry, ToAgent};
 use crate::{Region, bootstrap, clock, cpus, segment, sync, zygote};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -258,8 +258,12 @@ impl<P: Port> World<P> {
         self.spin.budget_ns(same, cpus::are_several)
     }
 
+    /// Takes over new links if the board moved; true if so.
+    ///
+    /// # Errors
+    /// As [`Port::receive`].
     #[inline]
-    fn moved(&mut self) -> io::Result<bool> {
+    pub fn moved(&mut self) -> io::Result<bool> {
         waking::moved(&mut self.links, &mut self.port)
     }
 }
@@ -282,7 +286,32 @@ impl<P: Control> World<P> {
         self.tell()?;
         Ok(self.take_faults())
     }
+
+    /// Asks the supervisor, and takes over the links that came before its answer.
+    ///
+    /// # Errors
+    /// The outer: the supervisor is gone. The inner: its refusal.
+    fn ask(&mut self, message: &FromAgent, along: Option<BorrowedFd<'_>>) -> io::Result<Result<(), String>> {
+        let (answer, links) = self.port.ask(message, along)?;
+        self.links.add_all(links);
+        Ok(answer)
+    }
+
+    /// Has the supervisor store a message with the dead letters, of which these are the bytes as they came. The caller then acknowledges
+    /// it.
+    ///
+    /// # If we die here
+    /// Before it is stored nothing has happened. After that the supervisor tells the next incarnation that the message is settled: it
+    /// is stored once.
+    ///
+    /// # Errors
+    /// The outer: no memory, or the supervisor is gone. The inner: its refusal.
+    pub fn give_up(&mut self, letter: Park, bytes: &[u8]) -> io::Result<Result<(), String>> {
+        let frozen = segment::freeze("shoal-letter", bytes)?;
+        self.ask(&FromAgent::Park(letter), Some(frozen.as_fd()))
+    }
 }
+
 impl<P: Control> Attachment<P> {
     /// The same attachment behind a port of any kind: for code that is written once.
     pub fn boxed(self) -> Attachment<Box<dyn Control>>
@@ -321,9 +350,6 @@ impl<P: Control> Attachment<P> {
         if self.world.links.board.fingerprint(channel) == fingerprint {
             return Ok(Ok(()));
         }
-        let message = FromAgent::Declare { channel, publishes, fingerprint };
-        let (answer, links) = self.world.port.ask(&message, None)?;
-        self.world.links.add_all(links);
-        Ok(answer)
+        self.world.ask(&FromAgent::Declare { channel, publishes, fingerprint }, None)
     }
 }

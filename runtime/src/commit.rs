@@ -53,7 +53,12 @@ impl Committer {
     pub fn new(region: &Region, shape: &SegmentShape, generation: u32) -> Self {
         Committer {
             number_word: Row::new(region, desk::COMMIT),
-            slots: Table::new(region, shape.records_offset(), shape.record_bytes()),
+            slots: Table::new(
+                region,
+                shape.records_offset(),
+                shape.record_bytes(),
+                record::ENTRIES + shape.record_entries() * record::ENTRY_BYTES,
+            ),
             generation: u64::from(generation),
             number: 0,
             state_slot: 1,

@@ -31,7 +31,7 @@ const LIAR: Incarnation = Incarnation { agent: 0, generation: 1 };
 const VICTIM: Incarnation = Incarnation { agent: 1, generation: 1 };
 
 /// Links that are already here; nobody sleeps.
-struct Arrived(Vec<Link>);
+pub(crate) struct Arrived(pub(crate) Vec<Link>);
 
 impl Port for Arrived {
     fn receive(&mut self, _wait: bool) -> io::Result<Vec<Link>> {

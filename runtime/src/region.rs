@@ -273,9 +273,10 @@ mod mapped {
         }
     }
 
-    /// `ROWS` rows of words, each as long, one behind the other: checked once.
+    /// `ROWS` rows of words, each as long, at equal distances: checked once.
     pub(crate) struct Table<const ROWS: usize> {
         words: NonNull<AtomicU64>,
+        stride_words: usize,
         row_words: usize,
         /// Keeps them mapped.
         _region: Region,
@@ -287,16 +288,18 @@ mod mapped {
     unsafe impl<const ROWS: usize> Sync for Table<ROWS> {}
 
     impl<const ROWS: usize> Table<ROWS> {
-        /// The rows of so many bytes, a multiple of 8, from an 8-aligned offset.
+        /// The rows of `row_bytes` from an 8-aligned offset, each `stride_bytes` behind the one before.
         ///
         /// # Panics
-        /// When they are not aligned or not all inside: that is our own bug.
-        pub(crate) fn new(region: &Region, offset: usize, row_bytes: usize) -> Self {
-            assert!(offset.is_multiple_of(8) && row_bytes.is_multiple_of(8));
-            assert!(offset < region.len_bytes && (region.len_bytes - offset) / row_bytes >= ROWS);
+        /// When they are not aligned, overlap, or are not all inside: that is our own bug.
+        pub(crate) fn new(region: &Region, offset: usize, stride_bytes: usize, row_bytes: usize) -> Self {
+            assert!([offset, stride_bytes, row_bytes].iter().all(|bytes| bytes.is_multiple_of(8)));
+            assert!(row_bytes <= stride_bytes);
+            assert!(offset < region.len_bytes && (region.len_bytes - offset) / stride_bytes >= ROWS);
             // SAFETY: inside the mapping (checked above), so the address is not null.
             let words = unsafe { NonNull::new_unchecked(region.base.as_ptr().add(offset).cast()) };
-            Table { words, row_words: row_bytes / 8, _region: region.clone() }
+            let (stride_words, row_words) = (stride_bytes / 8, row_bytes / 8);
+            Table { words, stride_words, row_words, _region: region.clone() }
         }
 
         /// A row.
@@ -306,7 +309,7 @@ mod mapped {
         #[inline(always)]
         pub(crate) fn row(&self, index: usize) -> Words<'_> {
             assert!(index < ROWS);
-            let first = self.words.as_ptr().wrapping_add(index * self.row_words);
+            let first = self.words.as_ptr().wrapping_add(index * self.stride_words);
             // SAFETY: `new` found all rows inside the mapping and aligned, and the region keeps that; as in `Region::word`.
             Words(unsafe { core::slice::from_raw_parts(first, self.row_words) })
         }
@@ -537,18 +540,19 @@ mod modelled {
     pub(crate) struct Table<const ROWS: usize> {
         region: Region,
         offset: usize,
+        stride_bytes: usize,
         row_bytes: usize,
     }
 
     #[expect(missing_docs, reason = "documented on the mapped form")]
     impl<const ROWS: usize> Table<ROWS> {
-        pub(crate) fn new(region: &Region, offset: usize, row_bytes: usize) -> Self {
-            Table { region: region.clone(), offset, row_bytes }
+        pub(crate) fn new(region: &Region, offset: usize, stride_bytes: usize, row_bytes: usize) -> Self {
+            Table { region: region.clone(), offset, stride_bytes, row_bytes }
         }
 
         pub(crate) fn row(&self, index: usize) -> Words<'_> {
             assert!(index < ROWS);
-            let first = self.offset + index * self.row_bytes;
+            let first = self.offset + index * self.stride_bytes;
             Words { region: &self.region, first, end: first + self.row_bytes }
         }
     }

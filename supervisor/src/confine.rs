@@ -13,6 +13,7 @@ mod secrets;
 use crate::config::{Agent, Confinement, Limits, Profile, Scheduling, Trust};
 use crate::spawn::Cage;
 use cgroup::{Cgroups, Controller};
+use namespaces::Namespaces;
 pub use secrets::SECRET_ENV;
 pub(crate) use secrets::handed;
 use std::collections::VecDeque;
@@ -28,8 +29,7 @@ const OWN_UID_BASE: u32 = 0x7000_0000;
 #[derive(Default)]
 pub struct Cages {
     cgroups: Cgroups,
-    /// The namespaces that a child may make, once somebody needed to know: flags, or why not.
-    namespaces: Option<Result<i32, String>>,
+    namespaces: Namespaces,
     /// By agent.
     made: Vec<Option<Made>>,
     /// The last ones that are nobody's own: many agents share them.
@@ -57,15 +57,7 @@ impl Cages {
         {
             return Ok((made.cage.clone(), Vec::new()));
         }
-        let (mut cage, mut lacks) = prepare(&mut self.cgroups, agent, name, config)?;
-        if config.confinement.trust == Trust::Hostile {
-            match self.namespaces.get_or_insert_with(|| namespaces::permitted().map_err(|e| e.to_string())) {
-                Ok(flags) => cage.namespaces = *flags,
-                Err(why) => lacks.push(format!(
-                    "namespaces of its own ({why}): its filter alone keeps it from network and System V memory"
-                )),
-            }
-        }
+        let (cage, lacks) = prepare(&mut self.cgroups, &mut self.namespaces, agent, name, config)?;
         let cage = self.shared(&config.confinement, cage);
         let made = Made { of: config.confinement.clone(), cage: cage.clone(), lacks: lacks.clone() };
         if self.made.len() <= index {
@@ -103,7 +95,13 @@ fn own_uid(supervisor: u32, agent: u32) -> u32 {
     OWN_UID_BASE + ((supervisor & 0xffff) << 12) + (agent & 0xfff)
 }
 
-fn prepare(cgroups: &mut Cgroups, agent: u32, name: &str, config: &Agent) -> io::Result<(Cage, Vec<String>)> {
+fn prepare(
+    cgroups: &mut Cgroups,
+    namespaces: &mut Namespaces,
+    agent: u32,
+    name: &str,
+    config: &Agent,
+) -> io::Result<(Cage, Vec<String>)> {
     let confinement = &config.confinement;
     let root = rustix::process::geteuid().is_root();
     let mut lacks = Vec::new();
@@ -135,6 +133,14 @@ fn prepare(cgroups: &mut Cgroups, agent: u32, name: &str, config: &Agent) -> io:
         cpus: mask(&confinement.limits.cpus),
         ..Cage::default()
     };
+    if confinement.trust == Trust::Hostile {
+        match namespaces.permitted() {
+            Ok(flags) => cage.namespaces = flags,
+            Err(why) => lacks.push(format!(
+                "namespaces of its own ({why}): its filter alone keeps it from network and System V memory"
+            )),
+        }
+    }
     bound(&mut cage, cgroups, &confinement.limits, name, foreign, &mut lacks);
     cage.filters = seccomp::filters(confinement.profile)?;
     if confinement.profile != Profile::None && cage.filters.is_empty() {

@@ -6,12 +6,9 @@
 
 use crate::log::report;
 use shoal_runtime::attachment::{self, Attachment, Found};
-use shoal_runtime::port::Control;
-use shoal_runtime::segment;
-use shoal_runtime::wire::{FromAgent, Park};
+use shoal_runtime::wire::Park;
 use std::ffi::OsString;
 use std::io;
-use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 /// Its name among the agents of this binary.
@@ -68,9 +65,7 @@ fn read_out(mut left: Vec<u64>) -> io::Result<()> {
 /// # If we die here
 /// Before it is stored nothing has happened. After that the supervisor knows that it is, and the next life only acknowledges it.
 fn park_next(a: &mut Attachment, among: &[usize], left: &mut [u64]) -> io::Result<bool> {
-    if a.world.links.stale() {
-        a.world.links.sync(&mut a.world.port)?;
-    }
+    a.world.moved()?;
     let Some(Found::Message(index, frame)) = a.inputs.look(among, &mut a.world, true) else {
         return Ok(false);
     };
@@ -80,13 +75,10 @@ fn park_next(a: &mut Attachment, among: &[usize], left: &mut [u64]) -> io::Resul
         return Ok(true);
     }
     let bytes = sources.leased(&frame);
-    let frozen = segment::freeze("shoal-letter", bytes)?;
     let len_bytes = bytes.len() as u64;
     let why = WHY.to_owned();
-    let park = Park { input: index as u32, at: frame.at, len_bytes, attempts: 0, rejected: false, why };
-    let (answer, links) = a.world.port.ask(&FromAgent::Park(park), Some(frozen.as_fd()))?;
-    a.world.links.add_all(links);
-    answer.map_err(io::Error::other)?;
+    let letter = Park { input: index as u32, at: frame.at, len_bytes, attempts: 0, rejected: false, why };
+    a.world.give_up(letter, bytes)?.map_err(io::Error::other)?;
     a.outputs.commit(Some((index, cursor, &frame)), &mut a.world)?;
     a.world.desk.release();
     left[index] -= 1;

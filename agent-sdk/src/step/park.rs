@@ -5,9 +5,7 @@ use crate::error::{self, Error, Result};
 use crate::handle;
 use crate::payload::Payload;
 use shoal_runtime::consumer::{Cursor, Frame};
-use shoal_runtime::segment;
-use shoal_runtime::wire::{FromAgent, Park};
-use std::os::fd::AsFd;
+use shoal_runtime::wire::Park;
 
 /// A leased message and what acknowledges it.
 pub(crate) struct Lease<'a> {
@@ -36,7 +34,6 @@ pub(crate) fn park(
 ) -> Result<()> {
     let Lease { index, frame, bytes, cursor } = lease;
     parts.outputs.abort();
-    let frozen = segment::freeze("shoal-letter", bytes)?;
     let letter = Park {
         input: index as u32,
         at: frame.at,
@@ -45,10 +42,7 @@ pub(crate) fn park(
         rejected,
         why: why.to_owned(),
     };
-    let asked = parts.world.port.ask(&FromAgent::Park(letter), Some(frozen.as_fd()));
-    let (answer, links) = asked.map_err(error::of_runtime)?;
-    parts.world.links.add_all(links);
-    if let Err(refusal) = answer {
+    if let Err(refusal) = parts.world.give_up(letter, bytes).map_err(error::of_runtime)? {
         let id = handle::message_id(parts.manifest, index, frame);
         return Err(Error::from(format!("message {id} cannot be put with the dead letters: {refusal}")));
     }

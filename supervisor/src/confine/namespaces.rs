@@ -11,14 +11,26 @@ use std::io;
 const OWN: CloneFlags =
     CloneFlags::CLONE_NEWNET.union(CloneFlags::CLONE_NEWIPC).union(CloneFlags::CLONE_NEWUTS);
 
-/// The flags by which a child makes them, if it may: a thread tries, whose own they are and end with it.
-///
-/// # Errors
-/// The kernel's refusal.
-pub(super) fn permitted() -> io::Result<c_int> {
-    let tries = std::thread::Builder::new().name("namespaces".into()).spawn(|| unshare(OWN))?;
-    match tries.join() {
-        Ok(tried) => Ok(tried.map(|()| OWN.bits())?),
-        Err(_) => Err(io::Error::other("whoever tried it panicked")),
+/// Whether a child may make them, once somebody needed to know.
+#[derive(Default)]
+pub(super) struct Namespaces {
+    tried: Option<Result<(), String>>,
+}
+
+impl Namespaces {
+    /// The flags by which a child makes them.
+    ///
+    /// # Errors
+    /// The kernel's refusal, in words.
+    pub(super) fn permitted(&mut self) -> Result<c_int, &str> {
+        let tried = self.tried.get_or_insert_with(|| try_them().map_err(|error| error.to_string()));
+        tried.as_ref().map(|()| OWN.bits()).map_err(String::as_str)
     }
+}
+
+/// A thread tries: they are its own, and end with it.
+fn try_them() -> io::Result<()> {
+    let tries = std::thread::Builder::new().name("namespaces".into()).spawn(|| unshare(OWN))?;
+    let tried = tries.join().map_err(|_| io::Error::other("whoever tried it panicked"))?;
+    Ok(tried?)
 }

@@ -2,7 +2,8 @@
 
 use rustix::process::Signal;
 use shoal_tests::stage::HARDY;
-use shoal_tests::{Book, Running, Stage, stage, traces, until};
+use shoal_tests::tapped::{until_met, want};
+use shoal_tests::{Book, Stage, stage, traces, until};
 use std::fs;
 
 /// A tap, agents that relay its numbers, and a sink that takes them in any order.
@@ -43,18 +44,6 @@ fn relay(name: &str, more: &str) -> String {
         {more}
         "#
     )
-}
-
-fn want(stage: &Stage, count: u64) {
-    fs::write(stage.path("want"), count.to_string()).expect("a wish");
-}
-
-fn until_met(stage: &Stage, shoal: &mut Running<'_>, count: u64) {
-    until(&format!("{count} numbers at the sink"), || {
-        assert_eq!(shoal.poll(), None, "the swarm ended: {}", shoal.err());
-        assert_eq!(stage.violations(), "");
-        (Book::count(&stage.path("sink")) >= count).then_some(())
-    });
 }
 
 /// What an agent held and in which attempt: `NAME VALUE ATTEMPT`, a line each time.

@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 use shoal::control::PsState;
+use shoal_tests::tapped::want;
 use shoal_tests::{Running, Stage, stage, traces, until};
 use std::fs;
 use std::path::PathBuf;
@@ -27,10 +28,6 @@ fn slow(stage: &Stage, way: &str) -> PathBuf {
         "#
     );
     stage.write("swarm.toml", &text)
-}
-
-fn want(stage: &Stage, count: u64) {
-    fs::write(stage.path("want"), count.to_string()).expect("a file in the stage's folder");
 }
 
 /// The numbers that an agent handled, each with the life that did it and the attempt that it was.

@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 use shoal::control::PsState;
 use shoal_tests::stage::Relayed;
+use shoal_tests::tapped::want;
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::collections::BTreeSet;
 use std::fs;
@@ -324,7 +325,7 @@ fn reader_that_is_down_at_a_shutdown_comes_back_and_drains() {
         }
         (sink.state == PsState::Backoff).then_some(())
     });
-    fs::write(stage.path("want"), "50").expect("a wish");
+    want(&stage, 50);
     shoal.until_agent("tap", "done", |a| (a.sent == 50).then_some(()));
     let done = shoal.stop();
     assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 use shoal::control::PsState;
-use shoal_tests::tapped::{change, want};
+use shoal_tests::tapped::{arguments, change, until_met, want};
 use shoal_tests::{Book, Running, Stage, stage, traces, until};
 use std::fs;
 use std::path::PathBuf;
@@ -88,10 +88,7 @@ fn succeed(shoal: &Running<'_>) {
 fn restart(stage: &Stage, shoal: &mut Running<'_>, count: u64) {
     fs::remove_file(stage.path("hold-relay")).expect("let go");
     assert_eq!(stage.done(&["start", "relay"]).status, 0, "{}", shoal.err());
-    until(&format!("{count} numbers at the sink"), || {
-        assert_eq!(stage.violations(), "");
-        (Book::count(&stage.path("sink")) >= count).then_some(())
-    });
+    until_met(stage, shoal, count);
 }
 
 fn end(stage: &Stage, shoal: Running<'_>) {
@@ -188,7 +185,7 @@ fn what_a_gone_reader_had_not_read_lies_with_the_dead_letters_once_whoever_is_ki
     shoal.until_agent("relay", "ready", |a| (a.state == PsState::Ready).then_some(()));
     let done = stage.done(&["dlq", "replay", "--all"]);
     assert_eq!(done.status, 0, "{}{}", done.out, done.err);
-    until("all at the sink", || (Book::count(&stage.path("sink")) >= FIT).then_some(()));
+    until_met(&stage, &mut shoal, FIT);
     assert_eq!(Book::read(&stage.path("sink")).expect("a book"), all);
     assert_eq!(letters(&stage), [0_u64; 0]);
     end(&stage, shoal);
@@ -219,7 +216,7 @@ fn operator_who_starts_a_gone_reader_while_another_reads_in_its_place_gets_the_r
     assert_eq!(done.status, 0, "{}{}", done.out, done.err);
     let want_all = |stage: &Stage| letters(stage).len() as u64 + Book::count(&stage.path("sink"));
     shoal.until_agent("relay", "ready", |a| (a.state == PsState::Ready).then_some(()));
-    let arguments = shoal_tests::tapped::arguments(&mut shoal, "relay");
+    let arguments = arguments(&mut shoal, "relay");
     assert!(arguments.contains("numbers"), "{arguments}");
     until("every number, here or there", || (want_all(&stage) == FIT).then_some(()));
     end(&stage, shoal);

@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 use shoal::control::PsState;
+use shoal_tests::tapped::want;
 use shoal_tests::{Stage, stage, traces, until};
 use std::fs;
 
@@ -193,7 +194,7 @@ fn agent_is_told_of_peers_that_are_gone_for_good_when_all_that_they_sent_is_read
     let until_gone = |all: &[&str]| {
         until(&format!("{all:?} gone"), || (gone().lines().eq(all.iter().copied())).then_some(()))
     };
-    std::fs::write(stage.path("want"), "5").expect("written");
+    want(&stage, 5);
     shoal.until_agent("mourner", "told of all numbers", |agent| (agent.received == 10).then_some(()));
     let hardy = shoal.pid_of("hardy");
     assert!(traces::kill(hardy, stage.mark()));
@@ -204,7 +205,7 @@ fn agent_is_told_of_peers_that_are_gone_for_good_when_all_that_they_sent_is_read
     // What it sends last lies unread while the mourner stands still.
     let (mortal, mourner) = (shoal.pid_of("mortal"), shoal.pid_of("mourner"));
     assert!(traces::send(mourner, stage.mark(), Signal::STOP));
-    std::fs::write(stage.path("want"), "9").expect("written");
+    want(&stage, 9);
     for name in ["hardy", "mortal"] {
         shoal.until_agent(name, "nine numbers on", |agent| (agent.sent == 9).then_some(()));
     }

@@ -2,12 +2,8 @@
 
 use serde_json::Value;
 use shoal::control::PsState;
+use shoal_tests::tapped::want;
 use shoal_tests::{Stage, stage};
-use std::fs;
-
-fn want(stage: &Stage, count: u32) {
-    fs::write(stage.path("want"), count.to_string()).expect("written");
-}
 
 fn done(stage: &Stage, args: &[&str]) -> String {
     let done = stage.done(args);

@@ -2,6 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use shoal::control::{PsSetState, PsState};
+use shoal_tests::tapped::want;
 use shoal_tests::{Book, Chance, Running, Stage, stage, until};
 use std::fs;
 use std::time::Duration;
@@ -268,7 +269,7 @@ fn restart_ordered_by_a_strategy_is_no_attempt_and_loses_no_message() {
     may(&stage, &["beside"]);
     let hold = stage.path("hold-relay");
     fs::write(&hold, "").expect("a file of the stage");
-    fs::write(stage.path("want"), "100").expect("a file of the stage");
+    want(&stage, 100);
     let text = r#"
         [swarm]
         name = "NAME"

@@ -1,6 +1,7 @@
 //! Messages few and far between, and readers that are not there yet: nothing is lost, nobody sleeps over a message.
 
 use shoal::control::PsState;
+use shoal_tests::tapped::{self, want};
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::fs;
 use std::time::Duration;
@@ -28,18 +29,9 @@ fn tap(stage: &Stage) -> std::path::PathBuf {
     )
 }
 
-/// Tells the tap to have sent this many in all. Renamed, so that it never reads half a number.
-fn want(stage: &Stage, count: u64) {
-    let new = stage.write("want.new", &count.to_string());
-    fs::rename(new, stage.path("want")).expect("the wish is renamed");
-}
-
+/// Waits until the sink has met so many, and no more.
 fn until_met(stage: &Stage, shoal: &mut Running<'_>, count: u64) {
-    until(&format!("number {count} at the sink"), || {
-        assert_eq!(shoal.poll(), None, "the swarm ended: {}", shoal.err());
-        assert_eq!(stage.violations(), "");
-        (Book::count(&stage.path("sink")) >= count).then_some(())
-    });
+    tapped::until_met(stage, shoal, count);
     assert_eq!(Book::count(&stage.path("sink")), count);
 }
 

@@ -3,6 +3,7 @@
 use rustix::process::Signal;
 use shoal::control::{PsAgent, PsState};
 use shoal_tests::stage::Relayed;
+use shoal_tests::tapped::want;
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::collections::BTreeSet;
 use std::fs;
@@ -98,10 +99,9 @@ fn promoted_standby_begins_before_it_is_named_and_nothing_that_it_did_is_lost() 
     fs::write(&file, text).expect("written");
     symlink(&program, &own).expect("a program of its own");
     let mut shoal = stage.run(&file);
-    let want = |numbers: u64| fs::write(stage.path("want"), numbers.to_string()).expect("written");
     let met = || Book::count(&stage.path("sink"));
     // Everything is declared.
-    want(1);
+    want(&stage, 1);
     until("the first number", || (met() == 1).then_some(()));
     let supervisor = shoal.supervisor().expect("a supervisor");
     let (tap, sink) = (shoal.pid_of("source"), shoal.pid_of("sink"));
@@ -115,7 +115,7 @@ fn promoted_standby_begins_before_it_is_named_and_nothing_that_it_did_is_lost() 
         shoal.until_ready();
         fs::write(&hold, "").expect("a hold");
         let first = met();
-        want(first + 1);
+        want(&stage, first + 1);
         until("a number in hand", || {
             let held = fs::read_to_string(stage.path("held")).unwrap_or_default();
             held.lines().any(|line| line == format!("relay {first} 1")).then_some(())
@@ -131,7 +131,7 @@ fn promoted_standby_begins_before_it_is_named_and_nothing_that_it_did_is_lost() 
         fs::remove_file(&own).expect("no program");
         assert!(traces::send(standby, stage.mark(), Signal::CONT));
         until("a step, and its sleep", || (sleeps_in(standby)? == sleeps_in(sink)?).then_some(()));
-        want(first + 1 + u64::from(more));
+        want(&stage, first + 1 + u64::from(more));
         let looks = switches(tap);
         until("another number for it", || (switches(tap) > looks + 3).then_some(()));
         assert_eq!(met(), first, "nobody knows of it yet");
