@@ -66,8 +66,17 @@ impl Agent {
     pub(crate) fn of(at: Attachment<Port>, log: Log, patience: Patience) -> Self {
         let failures = at.manifest.inputs.iter().map(|_| Failures::default()).collect();
         let scratch = Scratch::new();
-        let core =
-            Core { at, scratch, failures, patience, log, ready: false, armed: false, lost: Lost::Nothing };
+        let core = Core {
+            at,
+            scratch,
+            failures,
+            patience,
+            log,
+            ready: false,
+            armed: false,
+            lost: Lost::Nothing,
+            batch: 1,
+        };
         Agent { core, subscriptions: Vec::new(), mourner: None }
     }
 
@@ -153,6 +162,28 @@ impl Agent {
         });
         self.subscriptions[subscription.index()].handler = Some(handler);
         Ok(())
+    }
+
+    /// From now on a step of [`Agent::serve`] handles up to so many messages of a lane, as far as they are there already: the handler is
+    /// called for one after the other, and what it sent for any, its state and all acknowledgements become visible together when
+    /// the last is handled. Many small messages cost half as much so; each answer comes a little later. 1 at first.
+    ///
+    /// When a handler fails, nothing of the step has happened, and its messages come again: the one that failed in a step that it begins, so
+    /// that it keeps no other from being done. Which are never taken along: see [`crate::Received::advance`].
+    ///
+    /// ```no_run
+    /// # #[shoal_agent::message] pub struct Tick { value: u64 }
+    /// # fn body(agent: &mut shoal_agent::Agent) -> shoal_agent::Result<()> {
+    /// agent.batch(64);
+    /// agent.on::<Tick>("ticks", |_, tick| {
+    ///     println!("{}", tick.value);
+    ///     Ok(())
+    /// })?;
+    /// agent.serve()
+    /// # }
+    /// ```
+    pub fn batch(&mut self, max: u32) {
+        self.core.batch = max;
     }
 
     /// Has a handler told, once [`Agent::serve`] runs, when an agent that this one sends to or receives from is gone for good: it was given

@@ -41,6 +41,17 @@ pub(crate) enum Problem {
     Failed(Error),
 }
 
+/// A step that failed, by the message in hand.
+struct Failed {
+    index: usize,
+    frame: Frame,
+    attempt: u32,
+    /// Others began the step.
+    along: bool,
+    /// One of its sends will never succeed.
+    hopeless: bool,
+}
+
 /// How often a message is given, and whether it is parked then; else the agent ends with the last error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
@@ -58,6 +69,8 @@ pub(crate) struct Core {
     pub(crate) ready: bool,
     pub(crate) armed: bool,
     pub(crate) lost: Lost,
+    /// How many messages a step of the handlers takes at most.
+    pub(crate) batch: u32,
 }
 
 impl Core {
@@ -261,29 +274,46 @@ impl Core {
             }
         };
         let step = Step::answering(parts, index, frame, &mut self.failures[index]);
-        Ok(Next::Message(Received::new(message, bytes, step, cursor)))
+        Ok(Next::Message(Received::new(message, bytes, step, sources, cursor)))
     }
 
-    /// Gives a message to its handler, as one step.
+    /// Gives a message to its handler, and those behind it that the step may take along, as one step.
     #[inline]
     pub(crate) fn work(&mut self, index: usize, frame: Frame, handler: &mut Handler) -> Result<()> {
+        let batch = self.batch;
         let Attachment { manifest, outputs, inputs, world } = &mut self.at;
         let (sources, cursor) = inputs.consumer(index).split();
         let parts = Parts { outputs, world, manifest, scratch: &mut self.scratch, lost: &mut self.lost };
         let mut step = Step::answering(parts, index, frame, &mut self.failures[index]);
-        let bytes = sources.leased(&frame);
-        let attempt = step.attempt();
-        let (problem, hopeless) = match handler(&mut step, bytes) {
+        let mut in_hand = frame;
+        let mut bytes = sources.leased(&in_hand);
+        let handled = loop {
+            let handled = handler(&mut step, bytes);
+            let Some(next) = step.behind(sources, batch).filter(|_| handled.is_ok()) else { break handled };
+            step.take_along(next, cursor);
+            in_hand = next;
+            bytes = sources.leased(&in_hand);
+        };
+        let (attempt, along) = (step.attempt(), step.is_along());
+        let (problem, hopeless) = match handled {
             Ok(()) => match step.commit(Some(cursor)) {
                 Ok(()) => return Ok(()),
                 Err(error) => (Problem::Failed(error), false),
             },
-            Err(Problem::Failed(error)) => {
-                if let Some(reject) = error.downcast_ref::<Reject>() {
-                    return step.reject(cursor, bytes, reject.reason());
+            Err(Problem::Failed(error)) => match error.downcast_ref::<Reject>() {
+                Some(_) if along => {
+                    step.set_apart();
+                    return Ok(());
                 }
-                let hopeless = step.fail(error::text(&error));
-                (Problem::Failed(error), hopeless)
+                Some(reject) => return step.reject(cursor, bytes, reject.reason()),
+                None => {
+                    let hopeless = step.fail(error::text(&error));
+                    (Problem::Failed(error), hopeless)
+                }
+            },
+            Err(Problem::Invalid(_)) if along => {
+                step.set_apart();
+                return Ok(());
             }
             // An invalid message is no attempt of the handler's.
             Err(invalid) => {
@@ -291,19 +321,14 @@ impl Core {
                 (invalid, false)
             }
         };
-        self.failed(index, &frame, attempt, problem, hopeless)
+        self.failed(Failed { index, frame: in_hand, attempt, along, hopeless }, problem)
     }
 
-    /// A step failed and was aborted: reports it, and pauses before the message is given again.
+    /// A step failed and was aborted: reports it, and pauses before the message is given again. One that others began is given again in
+    /// a step of its own first, whatever there is to be done about it.
     #[cold]
-    fn failed(
-        &mut self,
-        index: usize,
-        frame: &Frame,
-        attempt: u32,
-        problem: Problem,
-        hopeless: bool,
-    ) -> Result<()> {
+    fn failed(&mut self, failed: Failed, problem: Problem) -> Result<()> {
+        let Failed { index, ref frame, attempt, along, hopeless } = failed;
         let error = match problem {
             Problem::Failed(error) => error,
             Problem::Invalid(why) => {
@@ -326,8 +351,8 @@ impl Core {
         let world = &mut self.at.world;
         let failures = &mut self.failures[index];
         let Patience { attempts_max, parks } = self.patience;
-        let spent = failures.so_far(frame) >= attempts_max;
-        if !parks && (hopeless || spent) {
+        let spent = failures.so_far(frame) >= attempts_max && !along;
+        if !parks && (spent || hopeless && !along) {
             return Err(error);
         }
         let text = error::text(&error);

@@ -132,7 +132,7 @@ impl Consumer {
         let at = mark::read(&region, offset + input::CURSOR).unwrap_or_default();
         let mark = MarkWriter::new(&region, offset + input::CURSOR, Site::CursorStore);
         let want_offset = producer.lane_offset(end.lane) + lane::WANT;
-        let sources = Sources::new(producer, end.lane);
+        let sources = Sources::new(producer, end.lane, end.share.1 == 1);
         let cursor = Cursor::new(region, offset, at, mark, end.neighbour, want_offset);
         Consumer { sources, cursor, end, version: u64::MAX }
     }
@@ -232,8 +232,7 @@ impl Consumer {
     /// this turns round.
     #[inline(always)]
     pub fn glance(&self) -> Glance {
-        let usual = self.end.share.1 == 1 && self.cursor.is_published();
-        if usual { self.sources.glance(self.cursor.at) } else { Glance::Unusual }
+        if self.cursor.is_published() { self.sources.glance(self.cursor.at) } else { Glance::Unusual }
     }
 
     /// Has the next message fetched whole, if it is small, when it comes: for who looks again at once.

@@ -225,10 +225,16 @@ impl Producer {
         Claim { placement, offset: self.ring_offset + (in_ring + HEADER_BYTES) as usize, len }
     }
 
-    /// Looks at the readers' cursors: whether a good part of the ring is free.
+    /// The cursor to wait for until a good part of the ring is free, given the one to wait for at least.
+    pub fn want_of_room(&self, want: u64) -> u64 {
+        (want + self.capacity / 8).min(self.tail.position)
+    }
+
+    /// Looks at the readers' cursors: whether a good part of the ring is free, or all that can be.
     pub fn is_roomy(&mut self, links: &Links) -> bool {
         self.refresh(links);
-        self.limit.saturating_sub(self.pending.position) >= self.capacity / 8
+        let all_is_read = self.limit == self.tail.position + self.capacity - HEADER_BYTES;
+        all_is_read || self.limit.saturating_sub(self.pending.position) >= self.capacity / 8
     }
 
     /// Looks at the readers' cursors and moves the limit.

@@ -99,9 +99,9 @@ pub fn publish_and_ring<P: Party>(
         _ => producers.iter_mut().map(|producer| publish_one(producer, desk)).sum(),
     };
     if let Some((cursor, frame)) = &mut input {
-        cursor.advance(frame);
+        let received = cursor.advance(frame);
         cursor.publish();
-        desk.count(Counter::Received, 1);
+        desk.count(Counter::Received, received);
     }
     desk.count(Counter::Sent, sent);
     links.fence();

@@ -69,10 +69,18 @@ impl<T: Payload> Received<'_, T> {
     /// Gives the message up for good: nothing that was sent for it becomes visible, and it lies with the dead letters from now
     /// on, with this reason (`shoal dlq list`). The next receive goes on with the message behind it.
     ///
+    /// In a step of several ([`Received::advance`]) nothing of the step happens instead: its messages come again, this one in a step that
+    /// it begins, to be given up there.
+    ///
     /// # Errors
     /// The supervisor cannot store it, or is gone.
     pub fn reject(self, reason: &str) -> Result<()> {
         let Received { step, cursor, bytes, .. } = self;
-        step.into_inner().reject(cursor, bytes, reason)
+        let step = step.into_inner();
+        if step.is_along() {
+            step.set_apart();
+            return Ok(());
+        }
+        step.reject(cursor, bytes, reason)
     }
 }

@@ -13,11 +13,16 @@ use std::sync::Arc;
 
 /// Of so many inputs that are looked at in turns the next messages are fetched ahead: of more, they would push each other out.
 const FORESEEN_MAX: usize = 8;
+/// So many messages of one input are given before it is another's turn: who went on after each would look at all that have nothing, and
+/// meet other lines of memory, for every message.
+const TURN_MESSAGES: u32 = 16;
 
 /// The reading ends.
 pub struct Inputs {
     consumers: Vec<Consumer>,
-    next: usize,
+    /// Whose turn it is, in the order of those that are looked at, and how many messages it may still give.
+    turn: usize,
+    left: u32,
     /// The version of the links that all consumers have taken over.
     synced: u64,
     /// A permanent agent waits for producers that an operator may start again.
@@ -60,7 +65,14 @@ impl Inputs {
         });
         let consumers: Vec<Consumer> = consumers.collect();
         let told_closed = vec![false; consumers.len()];
-        Inputs { consumers, next: 0, synced: u64::MAX, closes: !manifest.permanent, told_closed }
+        Inputs {
+            consumers,
+            turn: 0,
+            left: TURN_MESSAGES,
+            synced: u64::MAX,
+            closes: !manifest.permanent,
+            told_closed,
+        }
     }
 
     /// A reading end.
@@ -81,7 +93,7 @@ impl Inputs {
         oldest.into_iter().for_each(|(neighbour, generation)| links.release(neighbour, generation));
     }
 
-    /// Looks once at the inputs in `among`, in turns so that none starves.
+    /// Looks once at the inputs in `among`, in turns of some messages each, so that none starves.
     ///
     /// `None` when there is nothing. Skipped messages are acknowledged here.
     #[inline]
@@ -96,14 +108,17 @@ impl Inputs {
         if request == Request::Pause {
             return self.claimed_ahead(among);
         }
+        if self.left == 0 {
+            self.pass_on();
+        }
         for _ in among {
-            if self.next >= among.len() {
-                self.next = 0;
+            if self.turn >= among.len() {
+                self.turn = 0;
             }
-            let input = among[self.next];
-            self.next += 1;
+            let input = among[self.turn];
             match self.consumers[input].glance() {
                 Glance::Message(frame) => {
+                    self.left -= 1;
                     world.note_message();
                     return Some(Found::Message(input, frame));
                 }
@@ -111,15 +126,24 @@ impl Inputs {
                     if among.len() <= FORESEEN_MAX {
                         self.consumers[input].foresee();
                     }
+                    self.pass_on();
                     continue;
                 }
                 Glance::Empty | Glance::Unusual => {}
             }
             if let Some(frame) = self.poll(input, world, thorough) {
+                self.left -= 1;
                 return Some(Found::Message(input, frame));
             }
+            self.pass_on();
         }
         if thorough { self.look_for_an_end(among, world, request) } else { None }
+    }
+
+    /// It is the next input's turn.
+    #[inline(always)]
+    fn pass_on(&mut self) {
+        (self.turn, self.left) = (self.turn + 1, TURN_MESSAGES);
     }
 
     #[cold]

@@ -20,8 +20,10 @@ use std::time::{Duration, Instant};
 /// Every so many messages of a lane one carries the time of its publishing.
 const STAMP_EVERY: u64 = 64;
 
-/// So many looks for space, as long as it spins, are content with nothing less than a good part of the ring: who takes each place as soon
-/// as it is free soon waits again, and looks at cursors that their readers want to move.
+/// So long who waits for space is content with nothing less than a good part of the ring: who takes each place as soon as it is free soon
+/// waits again, is woken for every message, and looks at cursors that their readers want to move.
+const CHOOSY: Duration = Duration::from_millis(1);
+/// Afterwards so many looks, as long as it spins, still are.
 const ROOM_LOOKS_MAX: u32 = 512;
 /// Of those every so many really looks.
 const ROOM_LOOKED_FOR_EVERY: u32 = 16;
@@ -223,24 +225,15 @@ impl Outputs {
             Claimed::Full { want } => {
                 producer.count_blocked();
                 world.desk.count(Counter::Blocked, 1);
-                producer.want(want, &mut world.links);
                 // The clock is read only now that there is a wait. A time-out beyond its range is none.
-                let deadline = timeout.and_then(|t| Instant::now().checked_add(t));
-                let mut looks = 0;
-                let found = world.wait(deadline, |world, thorough| {
-                    looks += 1;
-                    let asks = looks % ROOM_LOOKED_FOR_EVERY == 0;
-                    if !thorough && looks < ROOM_LOOKS_MAX && !(asks && producer.is_roomy(&world.links)) {
-                        return None;
-                    }
-                    let (claim, faults) =
-                        waking::look_for_space(producer, len, want, thorough, &mut world.links);
-                    faults.into_iter().for_each(|fault| world.note(fault));
-                    match claim {
-                        Some(claim) => Some(Ok(claim)),
-                        None => (world.request() == Request::Stop).then_some(Err(SendError::Stopping)),
-                    }
-                });
+                let now = Instant::now();
+                let deadline = timeout.and_then(|t| now.checked_add(t));
+                let choosy = deadline.map_or(now + CHOOSY, |deadline| deadline.min(now + CHOOSY));
+                let roomy = Wish { len, want: producer.want_of_room(want), roomy: true };
+                let mut found = wait_for_space(producer, world, Some(choosy), roomy);
+                if let Ok(None) = found {
+                    found = wait_for_space(producer, world, deadline, Wish { len, want, roomy: false });
+                }
                 producer.want(0, &mut world.links);
                 // Waiting for space is no hang of who waits.
                 world.desk.still_at_it(clock::coarse_ns());
@@ -326,6 +319,45 @@ impl Outputs {
         }
         Ok(())
     }
+}
+
+/// What a producer waits for.
+struct Wish {
+    /// Space for a payload of so many bytes,
+    len: u64,
+    /// which is there when readers have passed this cursor;
+    want: u64,
+    /// and besides a good part of the ring.
+    roomy: bool,
+}
+
+/// Waits for space: a claim, why there will be none, or `None` when it took too long.
+fn wait_for_space<P: Port>(
+    producer: &mut Producer,
+    world: &mut World<P>,
+    deadline: Option<Instant>,
+    wish: Wish,
+) -> io::Result<Option<Result<Claim, SendError>>> {
+    let Wish { len, want, roomy } = wish;
+    producer.want(want, &mut world.links);
+    let mut looks = 0;
+    world.wait(deadline, |world, thorough| {
+        looks += 1;
+        if thorough && roomy {
+            // Said again as `look_for_space` says it, before the cursors are looked at.
+            producer.want(want, &mut world.links);
+        }
+        let any_will_do = !roomy && (thorough || looks >= ROOM_LOOKS_MAX);
+        let asks = thorough || looks % ROOM_LOOKED_FOR_EVERY == 0;
+        if any_will_do || asks && producer.is_roomy(&world.links) {
+            let (claim, faults) = waking::look_for_space(producer, len, want, thorough, &mut world.links);
+            faults.into_iter().for_each(|fault| world.note(fault));
+            if let Some(claim) = claim {
+                return Some(Ok(claim));
+            }
+        }
+        (world.request() == Request::Stop).then_some(Err(SendError::Stopping))
+    })
 }
 
 /// Where a record puts a lane.

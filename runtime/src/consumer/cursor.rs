@@ -13,6 +13,8 @@ pub struct Cursor {
     region: Region,
     offset: usize,
     pub(super) at: Place,
+    /// Where the last message lies that a step took along behind the one at the cursor.
+    along: Place,
     /// The position up to which the producer knows that it may reuse space.
     published: u64,
     mark: MarkWriter,
@@ -37,12 +39,13 @@ impl Cursor {
         neighbour: usize,
         want_offset: usize,
     ) -> Self {
-        let (missed, rung_want, member, published) = (0, 0, None, at.position);
+        let (missed, rung_want, member, published, along) = (0, 0, None, at.position, Place::default());
         let want = (u64::MAX, None);
         Cursor {
             region,
             offset,
             at,
+            along,
             published,
             mark,
             missed,
@@ -65,17 +68,33 @@ impl Cursor {
         self.member.is_some()
     }
 
-    /// Moves over a frame, privately; in a group, settles it as done.
+    /// Notes that a step took along a frame that [`Sources::behind`](super::Sources::behind) found: it is acknowledged with all
+    /// before it.
+    #[inline]
+    pub fn take_along(&mut self, frame: &Frame) {
+        self.along = frame.at;
+    }
+
+    /// Moves over a frame and all that were taken before it in the same step, privately; in a group, settles it as done. Returns how
+    /// many they are.
     ///
     /// # If we die here
     /// In a group: before the swap of the claim word the message is done if the record says so, else it is free again.
+    ///
+    /// # Panics
+    /// When it is neither the message at the cursor nor the last that was taken along: that is our own bug.
     #[inline]
-    pub fn advance(&mut self, frame: &Frame) {
+    pub fn advance(&mut self, frame: &Frame) -> u64 {
         match &mut self.member {
-            Some(member) => member.finish(frame),
+            Some(member) => {
+                member.finish(frame);
+                1
+            }
             None => {
-                assert!(frame.at == self.at, "a frame is acknowledged once, in order");
-                self.at = frame.next();
+                let along = frame.at == self.along && frame.at.position > self.at.position;
+                assert!(frame.at == self.at || along, "a frame is acknowledged once, in order");
+                let before = std::mem::replace(&mut self.at, frame.next());
+                self.at.sequence - before.sequence
             }
         }
     }
@@ -95,10 +114,10 @@ impl Cursor {
         }
     }
 
-    /// Whether it counts and stands where the producer sees it.
+    /// Whether it stands where the producer sees it.
     #[inline]
     pub(super) fn is_published(&self) -> bool {
-        self.member.is_none() && self.published == self.at.position
+        self.published == self.at.position
     }
 
     /// Publishes what polling moved over without a message for this consumer, or what dead members left done. True when there

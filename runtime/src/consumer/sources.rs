@@ -30,7 +30,7 @@ struct Source {
     incarnation: Incarnation,
     region: Region,
     ring: Ring,
-    /// Whether a quick look may judge it: it lives as far as is known, waits for its readers, and nobody shares it.
+    /// Whether a quick look may judge it: it lives as far as is known, waits for its readers, and all of it is for this one.
     plain: bool,
     /// The end that its verdict gave it.
     end: Option<Place>,
@@ -55,6 +55,8 @@ pub struct Sources {
     capacity: u64,
     when_full: WhenFull,
     lane: usize,
+    /// Whether all of its messages are for this consumer.
+    whole: bool,
     /// The message that incarnations before this one were given in vain, and how often.
     given: Given,
     /// Whether every payload is copied before anybody looks at it.
@@ -119,8 +121,8 @@ impl Source {
 }
 
 impl Sources {
-    /// No ring yet of a producer's lane.
-    pub(super) fn new(shape: Arc<SegmentShape>, lane: usize) -> Self {
+    /// No ring yet of a producer's lane, all of whose messages are for this consumer or only a share.
+    pub(super) fn new(shape: Arc<SegmentShape>, lane: usize, whole: bool) -> Self {
         let shape_drops = shape.lanes[lane].when_full == WhenFull::DropOldest;
         Sources {
             lane_offset: shape.lane_offset(lane),
@@ -132,6 +134,7 @@ impl Sources {
             current: 0,
             pinned_by: None,
             lane,
+            whole,
             given: Given::default(),
             // Loom cannot lend its words as bytes: in a model every payload is copied.
             copies: shape_drops || cfg!(loom),
@@ -152,7 +155,7 @@ impl Sources {
 
     /// Adds the ring of a new incarnation.
     pub(super) fn add(&mut self, incarnation: Incarnation, region: Region) {
-        let plain = self.when_full != WhenFull::DropOldest && self.pinned_by.is_none();
+        let plain = self.whole && self.when_full != WhenFull::DropOldest && self.pinned_by.is_none();
         let ring = Ring::new(&region, self.ring_offset, self.capacity);
         let (end, corrupt, confirmed, cut) = (None, false, 0, false);
         self.rings.push(Source { incarnation, region, ring, plain, end, corrupt, confirmed, cut });
@@ -243,6 +246,19 @@ impl Sources {
                 Glance::Message(self.frame(source, at, facts, None))
             }
             _ => Glance::Unusual,
+        }
+    }
+
+    /// The message behind one that is leased, if it is there, was never given in vain, and may be leased beside it.
+    #[inline(always)]
+    pub fn behind(&self, frame: &Frame) -> Option<Frame> {
+        if self.copies {
+            // There is one copy.
+            return None;
+        }
+        match self.glance(frame.next()) {
+            Glance::Message(frame) if frame.attempts == 0 => Some(frame),
+            _ => None,
         }
     }
 
