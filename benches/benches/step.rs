@@ -1,7 +1,7 @@
 //! Within one process: a message into bytes, bytes into a message, and a step with and without its commit record.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use shoal_measure::load::{Load, Loads};
+use shoal_measure::load::{Line, Load, Loads};
 use shoal_measure::talk::Talker;
 use shoal_measure::within::{Still, pair};
 use shoal_runtime::message::{self, Scratch};
@@ -23,24 +23,39 @@ const STATE_BYTES: usize = 64;
 struct Slot([MaybeUninit<u8>; 256]);
 
 /// The message of the benches: one cache line with its header.
-fn load() -> Load {
+fn line() -> Line {
     match Loads::of(48) {
+        Loads::Lines(line) => line,
+        _ => unreachable!("48 bytes are a line's"),
+    }
+}
+
+/// One as large with a text and a list.
+fn text() -> Load {
+    match Loads::with_text(48) {
         Loads::Loads(load) => load,
-        _ => unreachable!("48 bytes are serialized"),
+        _ => unreachable!("it has a text"),
     }
 }
 
 fn encode(criterion: &mut Criterion) {
-    let (load, mut scratch, mut slot) =
-        (load(), Scratch::new(), Slot([const { MaybeUninit::uninit() }; 256]));
+    let (mut scratch, mut slot) = (Scratch::new(), Slot([const { MaybeUninit::uninit() }; 256]));
+    let (line, text) = (line(), text());
     criterion.bench_function("message/encode/64B", |bencher| {
-        bencher.iter(|| message::encode(black_box(&load), black_box(&mut slot.0), &mut scratch));
+        bencher.iter(|| message::encode(black_box(&line), black_box(&mut slot.0), &mut scratch));
+    });
+    criterion.bench_function("message/encode/64B text", |bencher| {
+        bencher.iter(|| message::encode(black_box(&text), black_box(&mut slot.0), &mut scratch));
     });
 }
 
 fn access(criterion: &mut Criterion) {
-    let bytes = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&load()).expect("encoded");
+    let bytes = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&line()).expect("encoded");
     criterion.bench_function("message/access/64B", |bencher| {
+        bencher.iter(|| message::access::<Line>(black_box(&bytes)).expect("valid").number);
+    });
+    let bytes = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&text()).expect("encoded");
+    criterion.bench_function("message/access/64B text", |bencher| {
         bencher.iter(|| message::access::<Load>(black_box(&bytes)).expect("valid").number);
     });
 }

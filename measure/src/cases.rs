@@ -74,8 +74,12 @@ pub fn single(column: usize, clock_ns: f64, parts: f64) -> impl Fn(&Reply) -> f6
     move |reply| ((reply.row[column] as f64 - clock_ns) / parts).max(1.0)
 }
 
-fn message(bytes: usize) -> String {
-    let kind = if bytes > crate::load::LOAD_BYTES_MAX { "bytes by hand" } else { "rkyv, validated" };
+fn message(bytes: usize, text: bool) -> String {
+    let kind = match bytes {
+        _ if bytes > crate::load::LOAD_BYTES_MAX => "bytes by hand",
+        ..=64 if !text => "rkyv, validated",
+        _ => "rkyv with a text and a list, validated",
+    };
     let lines = (bytes + 16).div_ceil(64);
     format!("{kind}; {lines} cache line{} with its header; trusted", if lines == 1 { "" } else { "s" })
 }
@@ -157,7 +161,7 @@ pub fn latency_of(star: &mut Star, mode: &str, bytes: usize, share: u64) -> io::
 struct Trips<'a> {
     pairs: Pairs,
     names: &'a [&'static str],
-    bytes: usize,
+    ours: Task,
     clock_ns: f64,
 }
 
@@ -168,7 +172,7 @@ impl<'a> Trips<'a> {
         floors: &[Task],
         names: &'a [&'static str],
     ) -> io::Result<Trips<'a>> {
-        Ok(Trips { pairs: pairs(star, ours, floors)?, names, bytes: ours.bytes, clock_ns: clock_ns() })
+        Ok(Trips { pairs: pairs(star, ours, floors)?, names, ours, clock_ns: clock_ns() })
     }
 
     /// As one result; of a round trip that has so many parts, of one.
@@ -180,7 +184,7 @@ impl<'a> Trips<'a> {
         Outcome {
             case: case.into(),
             mode: mode.into(),
-            size_bytes: Some(self.bytes),
+            size_bytes: Some(self.ours.bytes),
             count: self.pairs.received(),
             p50_ns: at(0),
             p95_ns: at(1),
@@ -190,7 +194,7 @@ impl<'a> Trips<'a> {
             ratio_p50: Some(spread(ratios.iter().copied()).median),
             ratio_p99: Some(spread(ratios_p99).median),
             against: self.names[which].into(),
-            message: message(self.bytes),
+            message: message(self.ours.bytes, self.ours.text),
             ratios,
             ..Outcome::default()
         }
@@ -209,6 +213,20 @@ pub fn latency(bench: &mut Bench<'_>) -> io::Result<()> {
                 latency_of(star, mode, bytes, bench.share)?.into_iter().for_each(&mut bench.each);
             }
         }
+    }
+    Ok(())
+}
+
+/// Latency of small messages with a text and a list in them, spinning: beside `latency`, what such messages cost more.
+///
+/// # Errors
+/// As [`latency_of`].
+pub fn text(bench: &mut Bench<'_>) -> io::Result<()> {
+    let mut star = pinned_pair(bench.args)?;
+    for bytes in [64, 40] {
+        let (ours, floors, names) = latency_tasks("spin", bytes, bench.share);
+        let trips = Trips::measure(&mut star, ours.of_text(), &floors, names)?;
+        (bench.each)(trips.outcome("text", "spin", 2.0));
     }
     Ok(())
 }
@@ -284,7 +302,7 @@ fn rate(star: &mut Star, case: &str, mode: &str, ours: Task, floor: Op, takers: 
         floor: Some(floor),
         ratio_p50: Some(spread(ratios.iter().copied()).median),
         against: STREAM_FLOORS[which].into(),
-        message: message(ours.bytes),
+        message: message(ours.bytes, ours.text),
         ratios,
         ..Outcome::default()
     })
@@ -361,7 +379,7 @@ pub fn fan(bench: &mut Bench<'_>) -> io::Result<()> {
         let mut star = Star::start_with(spokes, capacity_bytes, bench.args)?;
         let takers = u64::from(spokes);
         // As many for each as make the same sum, and some at least.
-        let each = (20_000 / bench.share / takers).max(10);
+        let each = (200_000 / bench.share / takers).max(10);
         let task = |op| Task::new(op, each).of_bytes(64);
         let into_one =
             rate(&mut star, "fan", &format!("{spokes} into 1"), task(Op::Gather), Op::FloorGather, takers)?;

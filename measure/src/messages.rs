@@ -3,13 +3,17 @@
 
 use crate::cases::Bench;
 use crate::floor::access_unvalidated;
-use crate::load::{LOAD_BYTES_MAX, Load, Loads, fill, is_filled};
+use crate::load::{LOAD_BYTES_MAX, Load, Loads, Small, Wide, fill, is_filled};
 use crate::outcome::Outcome;
 use crate::pairs::{PAIRS, in_turns, spread};
 use crate::star::CAPACITY_BYTES;
 use crate::talk::Talker;
 use crate::within::{Still, pair};
-use shoal_runtime::message;
+use rkyv::api::high::{HighSerializer, to_bytes};
+use rkyv::rancor::BoxedError;
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::util::AlignedVec;
+use shoal_runtime::message::{self, Message};
 use std::hint::black_box;
 use std::io;
 use std::time::Instant;
@@ -31,7 +35,9 @@ pub fn message(bench: &mut Bench<'_>) -> io::Result<()> {
                 own.chunks_exact_mut(bytes).zip(0..).for_each(|(slot, number)| fill(black_box(slot), number))
             })
         };
-        for (mode, loads) in [("encode", Loads::of(bytes)), ("by hand", Loads::Bytes(bytes, 0))] {
+        let ways = [("encode", Loads::of(bytes)), ("by hand", Loads::Bytes(bytes, 0))];
+        let texts = (bytes <= 64).then(|| ("encode text", Loads::with_text(bytes)));
+        for (mode, loads) in ways.into_iter().chain(texts) {
             let mut agents = pair()?;
             agents.iter_mut().for_each(|agent| agent.sending.loads = loads.like());
             // Round the ring once: the first lap meets pages that nobody has touched.
@@ -42,20 +48,22 @@ pub fn message(bench: &mut Bench<'_>) -> io::Result<()> {
                 beside(mode, bytes, &mut || write(&mut agents), &mut floor, "as many bytes written")?;
             (bench.each)(outcome);
         }
-        let Loads::Loads(load) = Loads::of(bytes) else { continue };
-        let archive = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&load).map_err(io::Error::other)?;
-        let mut raw = vec![0; bytes];
-        fill(&mut raw, 1);
-        let mut floor = || {
-            let mut right = true;
-            let ns = timed(|| (0..MESSAGES).for_each(|_| right &= is_filled(black_box(&raw), 1)))?;
-            if right { Ok(ns) } else { Err(io::Error::other("the bytes are not those that were written")) }
+        match Loads::of(bytes) {
+            Loads::Wides(record) => {
+                validated::<Wide>(bench, "validated", &archive(&record)?, |wide| wide.number.to_native())?;
+            }
+            Loads::Smalls(record) => {
+                validated::<Small>(bench, "validated", &archive(&record)?, |small| small.number.to_native())?;
+            }
+            _ => {}
+        }
+        let Loads::Loads(load) = Loads::with_text(bytes) else { continue };
+        let [checked, unchecked] = match bytes {
+            ..=64 => ["validated text", "unvalidated text"],
+            _ => ["validated", "unvalidated"],
         };
-        let mut validated = || {
-            let read = || message::access::<Load>(black_box(&archive)).map(|load| load.number.to_native());
-            timed(|| (0..MESSAGES).for_each(|_| drop(black_box(read()))))
-        };
-        (bench.each)(beside("validated", bytes, &mut validated, &mut floor, "as many bytes read")?);
+        let archive = archive(&load)?;
+        validated::<Load>(bench, checked, &archive, |load| load.number.to_native())?;
         let mut unvalidated = || {
             let read = || black_box(access_unvalidated(black_box(&archive)).number.to_native());
             timed(|| {
@@ -64,8 +72,44 @@ pub fn message(bench: &mut Bench<'_>) -> io::Result<()> {
                 });
             })
         };
-        (bench.each)(beside("unvalidated", bytes, &mut unvalidated, &mut floor, "as many bytes read")?);
+        (bench.each)(beside(unchecked, bytes, &mut unvalidated, &mut as_many_read(bytes), READ)?);
     }
+    Ok(())
+}
+
+fn archive(
+    of: &impl for<'a> rkyv::Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, BoxedError>>,
+) -> io::Result<AlignedVec> {
+    to_bytes(of).map_err(io::Error::other)
+}
+
+/// The floor of reading.
+const READ: &str = "as many bytes read";
+
+/// As many bytes read, each time found to be those that were written.
+fn as_many_read(bytes: usize) -> impl FnMut() -> io::Result<f64> {
+    let mut raw = vec![0; bytes];
+    fill(&mut raw, 1);
+    move || {
+        let mut right = true;
+        let ns = timed(|| (0..MESSAGES).for_each(|_| right &= is_filled(black_box(&raw), 1)))?;
+        if right { Ok(ns) } else { Err(io::Error::other("the bytes are not those that were written")) }
+    }
+}
+
+/// An archive of a message, validated in place again and again.
+fn validated<M: Message>(
+    bench: &mut Bench<'_>,
+    mode: &str,
+    archive: &AlignedVec,
+    number: fn(&M::Archived) -> u64,
+) -> io::Result<()> {
+    let mut validated = || {
+        let read = || message::access::<M>(black_box(archive)).map(number);
+        timed(|| (0..MESSAGES).for_each(|_| drop(black_box(read()))))
+    };
+    let bytes = archive.len();
+    (bench.each)(beside(mode, bytes, &mut validated, &mut as_many_read(bytes), READ)?);
     Ok(())
 }
 

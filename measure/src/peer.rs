@@ -143,7 +143,8 @@ impl Peer {
             rustix::thread::sched_setaffinity(None, &cpus)?;
             return Ok(Reply::default());
         }
-        self.talk.sending.loads = Loads::of(task.bytes);
+        self.talk.sending.loads =
+            if task.text { Loads::with_text(task.bytes) } else { Loads::of(task.bytes) };
         self.received = 0;
         self.floor.meet();
         if matches!(task.op, Op::FloorStream | Op::FloorGather) {
@@ -316,18 +317,29 @@ impl Peer {
         Ok(())
     }
 
-    /// Takes everything of some inputs: of a pair it spins, of more it waits as an agent does, for they share the CPUs.
+    /// Takes everything of some inputs, in steps of up to `every` messages that are there: of a pair it spins, of more it waits as an agent
+    /// does, for they share the CPUs.
     fn take_all(&mut self, task: Task, inputs: usize) -> io::Result<()> {
         let mut next = vec![task.first; inputs];
-        for _ in 0..task.count * inputs as u64 {
-            let got = match self.talk.look() {
+        let mut left = task.count * inputs as u64;
+        while left > 0 {
+            let mut got = match self.talk.look() {
                 Some(got) => got,
                 None if self.processes > 2 => self.talk.wait()?,
                 None => self.talk.spin()?,
             };
-            let number = next[got.0];
-            self.take(&got, number)?;
-            next[got.0] += 1;
+            let number = &mut next[got.0];
+            let before = *number;
+            self.take(&got, *number)?;
+            *number += 1;
+            while *number - before < task.every
+                && let Some(behind) = self.talk.look_behind(&got)
+            {
+                self.take(&behind, *number)?;
+                *number += 1;
+                got = behind;
+            }
+            left -= *number - before;
             self.talk.commit(Some(got))?;
         }
         Ok(())

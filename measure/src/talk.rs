@@ -90,6 +90,15 @@ impl<P: Port> Talker<P> {
         }
     }
 
+    /// The message behind one that was got, if it is there already: both are acknowledged together.
+    #[inline]
+    pub fn look_behind(&mut self, got: &Got) -> Option<Got> {
+        let (sources, cursor) = self.at.inputs.consumer(got.0).split();
+        let frame = sources.behind(&got.1)?;
+        cursor.take_along(&frame);
+        Some((got.0, frame))
+    }
+
     /// Looks until there is a message.
     ///
     /// # Errors

@@ -83,17 +83,24 @@ pub struct Task {
     pub timed: bool,
     /// How long the hub pauses before each round trip, µs; no part of the time of any.
     pub gap_us: u64,
+    /// Whether small messages too have a text and a list in them.
+    pub text: bool,
 }
 
 impl Task {
     /// So many, of 48 bytes: one cache line of a lane.
     pub fn new(op: Op, count: u64) -> Task {
-        Task { op, count, bytes: 48, every: 1, first: 0, timed: false, gap_us: 0 }
+        Task { op, count, bytes: 48, every: 1, first: 0, timed: false, gap_us: 0, text: false }
     }
 
     /// The same with messages of another size.
     pub fn of_bytes(self, bytes: usize) -> Task {
         Task { bytes, ..self }
+    }
+
+    /// The same with a text and a list in each message.
+    pub fn of_text(self) -> Task {
+        Task { text: true, ..self }
     }
 
     /// The same in batches.
@@ -112,15 +119,16 @@ impl Task {
     }
 
     pub(crate) fn line(self) -> String {
-        let Task { op, count, bytes, every, first, timed, gap_us } = self;
-        format!("{} {count} {bytes} {every} {first} {} {gap_us}\n", op as usize, u8::from(timed))
+        let Task { op, count, bytes, every, first, timed, gap_us, text } = self;
+        let (timed, text) = (u8::from(timed), u8::from(text));
+        format!("{} {count} {bytes} {every} {first} {timed} {gap_us} {text}\n", op as usize)
     }
 
     pub(crate) fn parse(line: &str) -> Option<Task> {
-        let [op, count, bytes, every, first, timed, gap_us] = numbers(line)?[..] else { return None };
+        let [op, count, bytes, every, first, timed, gap_us, text] = numbers(line)?[..] else { return None };
         let op = *OPS.get(op as usize)?;
-        let (bytes, every, timed) = (bytes as usize, every.max(1), timed == 1);
-        Some(Task { op, count, bytes, every, first, timed, gap_us })
+        let (bytes, every, timed, text) = (bytes as usize, every.max(1), timed == 1, text == 1);
+        Some(Task { op, count, bytes, every, first, timed, gap_us, text })
     }
 }
 
@@ -176,7 +184,8 @@ mod tests {
     fn tasks_and_replies_come_as_they_were_said() {
         for (number, op) in OPS.into_iter().enumerate() {
             assert_eq!(op as usize, number, "{op:?} stands where its number says");
-            let task = Task { op, count: 3, bytes: 64, every: 16, first: 9, timed: true, gap_us: 20 };
+            let task =
+                Task { op, count: 3, bytes: 64, every: 16, first: 9, timed: true, gap_us: 20, text: true };
             assert_eq!(Task::parse(&task.line()), Some(task));
         }
         let reply = Reply { begin_ns: 1, end_ns: 3, received: 2, cpu_ns: 7, row: [1, 2, 3, 4, 5] };

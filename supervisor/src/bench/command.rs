@@ -100,6 +100,7 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
             "throughput" => Some(cases::throughput(&mut bench)),
             "placement" => Some(cases::placement(&mut bench)),
             "sparse" => Some(cases::sparse(&mut bench)),
+            "text" => Some(cases::text(&mut bench)),
             "message" => Some(messages::message(&mut bench)),
             "step" => Some(cases::step(&mut bench)),
             "fan" => Some(

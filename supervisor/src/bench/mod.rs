@@ -16,11 +16,12 @@ pub mod takeover;
 use std::process::ExitCode;
 
 /// The cases, in the order in which they run.
-pub const CASES: [&str; 12] = [
+pub const CASES: [&str; 13] = [
     "latency",
     "throughput",
     "placement",
     "sparse",
+    "text",
     "message",
     "step",
     "fan",
