@@ -7,15 +7,20 @@
 //!   AREAS  what goes along in a ping-pong with a payload, one area a side
 //!   RINGS  a ring of raw slots for each process, as large as the lane beside it
 //! ```
+//!
+//! And what a start and a death take by themselves: a child of vfork and exec that says a byte, is killed, seen by its pidfd and reaped.
 
 use crate::load::{Load, fill, is_filled};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::event::epoll;
+use rustix::event::{PollFd, PollFlags, epoll, poll};
 use rustix::fs::MemfdFlags;
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use rustix::thread::futex;
+use shoal_runtime::clock::now_ns;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const LINE: usize = 128;
@@ -406,12 +411,102 @@ pub fn access_unvalidated(archive: &rkyv::util::AlignedVec) -> &rkyv::Archived<L
     unsafe { rkyv::access_unchecked(archive) }
 }
 
-/// What becomes of a raw child between vfork and exec, and what it costs: `argv` is executed with `out` as its standard output;
-/// returns its pidfd and number.
+/// A child that says one byte and waits to be killed.
+pub struct RawChild {
+    argv: Vec<CString>,
+    read: OwnedFd,
+    write: OwnedFd,
+    pidfd: OwnedFd,
+}
+
+/// What the death of a raw child and the start of the next took, ns.
+#[derive(Clone, Copy, Debug)]
+pub struct RawLife {
+    /// From SIGKILL until its pidfd said so and it was reaped.
+    pub death_ns: u64,
+    /// From vfork until the next one's first byte.
+    pub start_ns: u64,
+}
+
+impl RawLife {
+    /// From SIGKILL until the next one's first byte.
+    pub fn all_ns(&self) -> u64 {
+        self.death_ns + self.start_ns
+    }
+}
+
+impl RawChild {
+    /// Starts one: a command that becomes [`be_raw_child`].
+    ///
+    /// # Errors
+    /// The kernel's refusal, or an argument with a NUL byte.
+    pub fn start(argv: &[&str]) -> io::Result<RawChild> {
+        let argv = argv.iter().map(|arg| CString::new(*arg)).collect::<Result<Vec<_>, _>>()?;
+        let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let pidfd = born(&argv, &read, &write)?;
+        Ok(RawChild { argv, read, write, pidfd })
+    }
+
+    /// Kills it and starts another: how long both took.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or the other one ended at once.
+    pub fn recover(&mut self) -> io::Result<RawLife> {
+        let killed_ns = now_ns();
+        let status = end(&self.pidfd)?;
+        let dead_ns = now_ns();
+        if !status.is_some_and(|status| status.killed()) {
+            return Err(io::Error::other("a raw child ended of itself"));
+        }
+        self.pidfd = born(&self.argv, &self.read, &self.write)?;
+        Ok(RawLife { death_ns: dead_ns - killed_ns, start_ns: now_ns() - dead_ns })
+    }
+}
+
+impl Drop for RawChild {
+    fn drop(&mut self) {
+        // Refused when it was reaped already, and no other was born.
+        let _ = end(&self.pidfd);
+    }
+}
+
+/// Kills a child, waits until its pidfd says that it is dead, and reaps it.
+fn end(pidfd: &OwnedFd) -> io::Result<Option<rustix::process::WaitIdStatus>> {
+    pidfd_send_signal(pidfd, Signal::KILL)?;
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None)?;
+    Ok(waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?)
+}
+
+/// Starts a raw child, and waits for its byte.
+fn born(argv: &[CString], read: &OwnedFd, write: &OwnedFd) -> io::Result<OwnedFd> {
+    let argv: Vec<&CStr> = argv.iter().map(CString::as_c_str).collect();
+    let pidfd = vfork_exec(&argv, write)?;
+    // The write end is ours, too: a child that ended without a word is seen by its pidfd.
+    let mut ends = [PollFd::new(read, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
+    poll(&mut ends, None)?;
+    if ends[0].revents().is_empty() {
+        waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?;
+        return Err(io::Error::other("a raw child ended at once"));
+    }
+    rustix::io::read(read, &mut [0])?;
+    Ok(pidfd)
+}
+
+/// Is the raw child: says a byte and waits to be killed.
 ///
 /// # Errors
-/// The kernel's refusal.
-pub fn vfork_exec(argv: &[&std::ffi::CStr], out: &OwnedFd) -> io::Result<(OwnedFd, i32)> {
+/// The kernel's refusal, or nobody reads the byte.
+pub fn be_raw_child() -> io::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    rustix::io::write(io::stdout(), b".")?;
+    loop {
+        std::thread::park();
+    }
+}
+
+/// What becomes of a raw child between vfork and exec, and what it costs: `argv` is executed with `out` as its standard output;
+/// returns its pidfd.
+fn vfork_exec(argv: &[&CStr], out: &OwnedFd) -> io::Result<OwnedFd> {
     use std::os::fd::FromRawFd;
     let mut pointers: Vec<*const libc::c_char> = argv.iter().map(|part| part.as_ptr()).collect();
     pointers.push(std::ptr::null());
@@ -444,7 +539,7 @@ pub fn vfork_exec(argv: &[&std::ffi::CStr], out: &OwnedFd) -> io::Result<(OwnedF
         return Err(io::Error::last_os_error());
     }
     // SAFETY: made in the line above.
-    Ok((unsafe { OwnedFd::from_raw_fd(pidfd as i32) }, pid))
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd as i32) })
 }
 
 /// Takes over a descriptor that this process inherited under a number that it was told.

@@ -2,6 +2,7 @@
 //!
 //! The test starts itself as the measured processes, so it has a `main` of its own.
 
+use shoal_measure::floor::{RawChild, be_raw_child};
 use shoal_measure::load::LOAD_BYTES_MAX;
 use shoal_measure::peer;
 use shoal_measure::star::Star;
@@ -9,7 +10,7 @@ use shoal_measure::task::{Op, Task};
 
 type Test = (&'static str, fn());
 
-const TESTS: [Test; 6] = [
+const TESTS: [Test; 7] = [
     (
         "what_is_counted_was_delivered_of_every_kind_and_size",
         what_is_counted_was_delivered_of_every_kind_and_size,
@@ -22,10 +23,24 @@ const TESTS: [Test; 6] = [
         "pauses_are_no_part_of_the_times_and_cost_no_sleeper_a_cpu",
         pauses_are_no_part_of_the_times_and_cost_no_sleeper_a_cpu,
     ),
+    (
+        "raw_children_are_killed_and_reaped_one_by_one_and_none_is_left",
+        raw_children_are_killed_and_reaped_one_by_one_and_none_is_left,
+    ),
 ];
+
+/// What this binary is told to be a raw child.
+const RAW: &str = "raw-child";
+/// And to be one that ends at once.
+const SHORT: &str = "short-child";
 
 fn main() {
     peer::run_if_peer();
+    match std::env::args().nth(1).as_deref() {
+        Some(RAW) => return be_raw_child().expect("only a kill ends it"),
+        Some(SHORT) => return,
+        _ => {}
+    }
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     if std::env::args().any(|arg| arg == "--list") {
         TESTS.iter().for_each(|(name, _)| println!("{name}: test"));
@@ -116,4 +131,38 @@ fn pauses_are_no_part_of_the_times_and_cost_no_sleeper_a_cpu() {
     // The median of round trips beside a pause that is a thousand times as long: no measure of speed.
     assert!(reply.row[0] < GAP_US * 1000, "{reply:?}");
     assert!((1..reply.elapsed().as_nanos() as u64 / 2).contains(&reply.cpu_ns), "{reply:?}");
+}
+
+/// The children of this process, of all its threads.
+fn children() -> Vec<i32> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("own threads").flatten();
+    let of =
+        |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("children")).expect("children");
+    tasks
+        .flat_map(|task| {
+            of(task).split_whitespace().map(|pid| pid.parse().expect("a number")).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn raw_children_are_killed_and_reaped_one_by_one_and_none_is_left() {
+    let binary = std::env::current_exe().expect("own binary");
+    let binary = binary.to_str().expect("a path in UTF-8");
+    let before = children();
+    let new = || children().into_iter().filter(|pid| !before.contains(pid)).collect::<Vec<_>>();
+    let mut raw = RawChild::start(&[binary, RAW]).expect("a raw child");
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let [pid] = new()[..] else { panic!("one raw child, not {:?}", new()) };
+        assert!(!seen.contains(&pid), "{pid} was killed before");
+        seen.push(pid);
+        let life = raw.recover().expect("another");
+        assert!(life.death_ns > 0 && life.start_ns > 0, "{life:?}");
+        assert_eq!(life.all_ns(), life.death_ns + life.start_ns);
+    }
+    drop(raw);
+    assert!(new().is_empty(), "all are reaped");
+    let Err(error) = RawChild::start(&[binary, SHORT]) else { panic!("it said something") };
+    assert!(error.to_string().contains("ended at once"), "{error}");
+    assert!(new().is_empty(), "it is reaped, too");
 }

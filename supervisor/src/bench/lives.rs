@@ -6,16 +6,12 @@ use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
 use crate::run::{Claimed, told_on_stderr};
 use crate::swarm::Swarm;
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
-use shoal_measure::floor::vfork_exec;
+use shoal_measure::floor::RawChild;
 use shoal_measure::outcome::Outcome;
 use shoal_measure::pairs::{percentile, spread};
 use shoal_runtime::clock::now_ns;
 use shoal_runtime::desk;
-use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -92,7 +88,7 @@ pub fn run(kills: usize, way: Way) -> Result<Lives, String> {
     let mut killer = Killer {
         kills,
         way,
-        raw: Raw::start()?,
+        raw: raw_child()?,
         lives: Lives::default(),
         phase: Phase::Before,
         look_next: Instant::now(),
@@ -135,7 +131,7 @@ enum Phase {
 struct Killer {
     kills: usize,
     way: Way,
-    raw: Raw,
+    raw: RawChild,
     lives: Lives,
     phase: Phase,
     look_next: Instant,
@@ -179,9 +175,9 @@ impl Killer {
                 self.lives.recoveries_ns.push(first_ns - at_ns);
                 let born_ns = now_ns() - live.born.elapsed().as_nanos() as u64;
                 self.lives.starts_ns.push(first_ns.saturating_sub(born_ns));
-                let (start_ns, recovery_ns) = self.raw.recover()?;
-                self.lives.raw_starts_ns.push(start_ns);
-                self.lives.raw_recoveries_ns.push(recovery_ns);
+                let life = self.raw.recover()?;
+                self.lives.raw_starts_ns.push(life.start_ns);
+                self.lives.raw_recoveries_ns.push(life.all_ns());
                 match self.lives.recoveries_ns.len() < self.kills {
                     true => self.phase = Phase::Rest(Instant::now() + REST),
                     false => self.end(swarm, None),
@@ -223,39 +219,13 @@ impl Companion for Killer {
     }
 }
 
-/// A child that says one byte and waits, made without Shoal.
-pub(super) struct Raw {
-    argv: [CString; 3],
-    read: OwnedFd,
-    write: OwnedFd,
-    pidfd: OwnedFd,
-}
-
-impl Raw {
-    pub(super) fn start() -> Result<Raw, String> {
-        let start = || -> io::Result<Raw> {
-            let binary = config::own_binary().map_err(io::Error::other)?;
-            let argv = [binary.as_str(), super::PEER[0], "born"].map(CString::new);
-            let [Ok(a), Ok(b), Ok(c)] = argv else { return Err(io::Error::other("a path with a NUL byte")) };
-            let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-            let argv = [a, b, c];
-            let pidfd = born(&argv, &read, &write)?;
-            Ok(Raw { argv, read, write, pidfd })
-        };
-        start().map_err(|e| format!("starting a raw child: {e}"))
-    }
-
-    /// Kills it and starts another: how long that start took, and all of it, ns.
-    pub(super) fn recover(&mut self) -> io::Result<(u64, u64)> {
-        let killed_ns = now_ns();
-        pidfd_send_signal(&self.pidfd, Signal::KILL)?;
-        poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], None)?;
-        waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED)?;
-        let start_ns = now_ns();
-        self.pidfd = born(&self.argv, &self.read, &self.write)?;
-        let end_ns = now_ns();
-        Ok((end_ns - start_ns, end_ns - killed_ns))
-    }
+/// Starts a child that says one byte and waits, made without Shoal.
+///
+/// # Errors
+/// In words.
+pub(super) fn raw_child() -> Result<RawChild, String> {
+    let binary = config::own_binary()?;
+    RawChild::start(&[&binary, super::PEER[0], super::RAW]).map_err(|e| format!("starting a raw child: {e}"))
 }
 
 /// What so many raw starts take, one after the other, as a few of them say, ns.
@@ -263,41 +233,11 @@ impl Raw {
 /// # Errors
 /// In words: a raw child could not be started.
 pub(super) fn raw_starts_ns(count: usize) -> Result<f64, String> {
-    let mut raw = Raw::start()?;
-    let starts = (0..KILLS).map(|_| raw.recover().map(|(start_ns, _)| start_ns as f64));
+    let mut raw = raw_child()?;
+    let starts = (0..KILLS).map(|_| raw.recover().map(|life| life.start_ns as f64));
     let starts =
         starts.collect::<io::Result<Vec<f64>>>().map_err(|e| format!("starting a raw child: {e}"))?;
     Ok(spread(starts).median * count as f64)
-}
-
-fn born(argv: &[CString; 3], read: &OwnedFd, write: &OwnedFd) -> io::Result<OwnedFd> {
-    let (pidfd, _) = vfork_exec(&argv.each_ref().map(CString::as_c_str), write)?;
-    let mut byte = [0];
-    // The write end is ours, too: a child that ended without a word is seen by its pidfd.
-    let mut ends = [PollFd::new(read, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
-    poll(&mut ends, None)?;
-    if ends[0].revents().is_empty() {
-        return Err(io::Error::other("a raw child ended at once"));
-    }
-    rustix::io::read(read, &mut byte)?;
-    Ok(pidfd)
-}
-
-impl Drop for Raw {
-    fn drop(&mut self) {
-        // Refused when it is dead already.
-        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
-        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
-    }
-}
-
-/// Is the raw child: says a byte and waits to be killed.
-pub fn be_born() -> io::Result<()> {
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
-    rustix::io::write(io::stdout(), b".")?;
-    loop {
-        std::thread::park();
-    }
 }
 
 fn swarm_file(name: &str, way: Way) -> Result<SwarmFile, String> {

@@ -33,13 +33,15 @@ pub const CASES: [&str; 13] = [
 ];
 /// The command line of a measured process.
 pub const PEER: [&str; 1] = ["bench-peer"];
+/// What the raw child beside a start and a death is told to be.
+const RAW: &str = "born";
 
 /// Is a process that `shoal bench` measures.
 pub fn peer(what: &[String]) -> ExitCode {
     match what {
-        [born] if born == "born" => {
+        [born] if born == RAW => {
             // It waits to be killed, so it returns only when something is wrong.
-            let _ = lives::be_born();
+            let _ = shoal_measure::floor::be_raw_child();
         }
         [swarm, agents, parent] if swarm == takeover::SWARM => {
             if let (Ok(agents), Ok(parent)) = (agents.parse(), parent.parse()) {

@@ -2,11 +2,12 @@
 //! from when that is seen until the supervisor has proved it dead and published its verdict; beside it a raw kill, seen by a pidfd.
 
 use super::agents::Heard;
-use super::lives::{Raw, outcome};
+use super::lives::{outcome, raw_child};
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
 use crate::run::Claimed;
 use crate::swarm::Swarm;
+use shoal_measure::floor::RawChild;
 use shoal_measure::outcome::Outcome;
 use std::io;
 use std::path::Path;
@@ -24,7 +25,7 @@ pub fn run(removals: usize) -> Result<Outcome, String> {
     let claimed = Claimed::folder(&name)?;
     let mut counter = Counter {
         removals,
-        raw: Raw::start()?,
+        raw: raw_child()?,
         raw_ns: Vec::new(),
         due: Instant::now() + PATIENCE,
         why: None,
@@ -55,7 +56,7 @@ pub fn run(removals: usize) -> Result<Outcome, String> {
 /// Ends the swarm after so many removals, and makes a raw one beside each.
 struct Counter {
     removals: usize,
-    raw: Raw,
+    raw: RawChild,
     raw_ns: Vec<u64>,
     due: Instant,
     why: Option<String>,
@@ -80,7 +81,7 @@ impl Companion for Counter {
     fn passed(&mut self, swarm: &mut Swarm) {
         while self.raw_ns.len() < swarm.removals_ns.len().min(self.removals) && !swarm.is_ending() {
             match self.raw.recover() {
-                Ok((start_ns, all_ns)) => self.raw_ns.push(all_ns - start_ns),
+                Ok(life) => self.raw_ns.push(life.death_ns),
                 Err(error) => {
                     self.why = Some(error.to_string());
                     return swarm.shut_down();

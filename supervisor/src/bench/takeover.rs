@@ -2,7 +2,7 @@
 //! the next one, which says since when it watches all agents: the answer itself comes a little later. The swarm has a process of its own, which runs it as `shoal run` does, for only
 //! that has a keeper; it ends when who measures it is gone.
 
-use super::lives::{Raw, outcome};
+use super::lives::{outcome, raw_child};
 use super::scale::swarm_file;
 use crate::cli::BAD_INPUT;
 use crate::config;
@@ -81,7 +81,7 @@ struct TakeOver {
 }
 
 fn measure(agents: usize, kills: usize) -> io::Result<[Outcome; 2]> {
-    let mut raw = Raw::start().map_err(io::Error::other)?;
+    let mut raw = raw_child().map_err(io::Error::other)?;
     let mut swarm = Swarm::start(agents)?;
     let before = swarm.ready()?;
     let (mut watching, mut answered, mut floor) = (Vec::new(), Vec::new(), Vec::new());
@@ -89,7 +89,7 @@ fn measure(agents: usize, kills: usize) -> io::Result<[Outcome; 2]> {
         let took = swarm.take_over()?;
         watching.push(took.watching_ns);
         answered.push(took.answered_ns);
-        floor.push(raw.recover()?.1);
+        floor.push(raw.recover()?.all_ns());
         std::thread::sleep(REST);
     }
     let lives = |report: &PsReport| report.agents.iter().map(|a| (a.pid, a.generation)).collect::<Vec<_>>();
