@@ -64,25 +64,23 @@ fn access(criterion: &mut Criterion) {
 fn there_and_back(agents: &mut [Talker<Still>; 2], number: u64, step: bool) {
     let [first, second] = agents;
     first.write(number).expect("sent");
-    first.commit(None).expect("committed");
-    let got = second.look().expect("it is there");
-    second.read(&got, number).expect("valid");
+    first.commit().expect("committed");
+    assert!(second.look(), "it is there");
+    second.read(number).expect("valid");
     second.write(number).expect("sent");
-    if step {
-        second.commit(Some(got)).expect("committed");
-    } else {
-        second.commit(None).expect("committed");
-        second.commit(Some(got)).expect("committed");
+    if !step {
+        second.commit_sent().expect("committed");
     }
-    let got = first.look().expect("it is there");
-    first.read(&got, number).expect("valid");
-    first.commit(Some(got)).expect("committed");
+    second.commit().expect("committed");
+    assert!(first.look(), "it is there");
+    first.read(number).expect("valid");
+    first.commit().expect("committed");
 }
 
 /// A step whole: receive, look at every byte, change the state, send, commit and acknowledge.
 fn step_whole(agent: &mut Talker<Still>, number: u64, state: Option<&[MaybeUninit<u8>; STATE_BYTES]>) {
-    let got = agent.look().expect("it is there");
-    agent.read(&got, number).expect("valid");
+    assert!(agent.look(), "it is there");
+    agent.read(number).expect("valid");
     if let Some(value) = state {
         let kept = agent.at.outputs.state().replace(1, |room| {
             room.get_mut(..STATE_BYTES)?.copy_from_slice(black_box(value));
@@ -91,7 +89,7 @@ fn step_whole(agent: &mut Talker<Still>, number: u64, state: Option<&[MaybeUnini
         assert!(kept, "there is room for it");
     }
     agent.write(number).expect("sent");
-    agent.commit(Some(got)).expect("committed");
+    agent.commit().expect("committed");
 }
 
 /// Two agents answer each other in steps, with and without a state that changes each time: half of a turn is a step's own work.
@@ -101,7 +99,7 @@ fn own_work(criterion: &mut Criterion) {
     {
         let [mut first, mut second] = pair().expect("two agents");
         first.write(1).expect("sent");
-        first.commit(None).expect("committed");
+        first.commit().expect("committed");
         criterion.bench_function(name, |bencher| {
             bencher.iter(|| {
                 step_whole(&mut second, 1, state);

@@ -2,7 +2,6 @@
 //! can tell whether it is the one that was sent.
 
 use shoal_runtime::message::{self, EncodeError, Message, Scratch};
-use std::hint::black_box;
 use std::io;
 use std::mem::MaybeUninit;
 
@@ -238,11 +237,11 @@ impl Loads {
     #[inline]
     pub(crate) fn encode(&self, slot: &mut [MaybeUninit<u8>], scratch: &mut Scratch) -> Option<usize> {
         match self {
-            Loads::Ticks(tick) => message::encode(black_box(tick), slot, scratch).ok(),
-            Loads::Smalls(record) => message::encode(black_box(record), slot, scratch).ok(),
-            Loads::Lines(record) => message::encode(black_box(record), slot, scratch).ok(),
-            Loads::Wides(record) => message::encode(black_box(record), slot, scratch).ok(),
-            Loads::Loads(load) => message::encode(black_box(load), slot, scratch).ok(),
+            Loads::Ticks(tick) => message::encode(tick, slot, scratch).ok(),
+            Loads::Smalls(record) => message::encode(record, slot, scratch).ok(),
+            Loads::Lines(record) => message::encode(record, slot, scratch).ok(),
+            Loads::Wides(record) => message::encode(record, slot, scratch).ok(),
+            Loads::Loads(load) => message::encode(load, slot, scratch).ok(),
             Loads::Bytes(..) => None,
         }
     }

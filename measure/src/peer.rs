@@ -4,7 +4,7 @@
 use crate::baseline::Baseline;
 use crate::floor::{Floor, Stream, Word, ping_pong_eventfd};
 use crate::load::Loads;
-use crate::talk::{Got, Talker};
+use crate::talk::Talker;
 use crate::task::{Op, Reply, Task};
 use crate::times::Times;
 use rustix::process::Signal;
@@ -247,8 +247,8 @@ impl Peer {
     }
 
     #[inline]
-    fn take(&mut self, got: &Got, number: u64) -> io::Result<u64> {
-        let sent_ns = self.talk.read(got, number)?;
+    fn take(&mut self, number: u64) -> io::Result<u64> {
+        let sent_ns = self.talk.read(number)?;
         self.received += 1;
         Ok(sent_ns)
     }
@@ -257,33 +257,31 @@ impl Peer {
     fn steps(
         &mut self,
         task: Task,
-        receive: impl Fn(&mut Talker<ControlPort>) -> io::Result<Got>,
+        receive: impl Fn(&mut Talker<ControlPort>) -> io::Result<()>,
     ) -> io::Result<()> {
         let (first, keeps) = (self.first(), task.timed && self.first());
-        let mut held = None;
         for number in task.first..task.first + task.count {
             if first {
                 if task.gap_us > 0 {
-                    // What is held is let go of first: the pause is no part of anything.
-                    self.talk.commit(held.take())?;
+                    // What is in hand is let go of first: the pause is no part of anything.
+                    self.talk.commit()?;
                     pause(task.gap_us);
                     self.times.last_ns = now_ns();
                 }
                 self.talk.write(number)?;
-                self.talk.commit(held.take())?;
+                self.talk.commit()?;
             }
-            let got = receive(&mut self.talk)?;
-            self.take(&got, number)?;
-            held = Some(got);
+            receive(&mut self.talk)?;
+            self.take(number)?;
             if !first {
                 self.talk.write(number)?;
-                self.talk.commit(held.take())?;
+                self.talk.commit()?;
             }
             if keeps {
                 self.times.lap();
             }
         }
-        self.talk.commit(held)
+        self.talk.commit()
     }
 
     fn plain(&mut self, task: Task) -> io::Result<()> {
@@ -291,15 +289,15 @@ impl Peer {
         for number in task.first..task.first + task.count {
             if first {
                 self.talk.write(number)?;
-                self.talk.commit(None)?;
+                self.talk.commit()?;
             }
-            let got = self.talk.spin()?;
-            self.take(&got, number)?;
+            self.talk.spin()?;
+            self.take(number)?;
             if !first {
                 self.talk.write(number)?;
-                self.talk.commit(None)?;
+                self.talk.commit_sent()?;
             }
-            self.talk.commit(Some(got))?;
+            self.talk.commit()?;
             if keeps {
                 self.times.lap();
             }
@@ -311,7 +309,7 @@ impl Peer {
         for number in task.first..task.first + task.count {
             self.talk.write(number)?;
             if (number + 1 - task.first).is_multiple_of(task.every) || number + 1 == task.first + task.count {
-                self.talk.commit(None)?;
+                self.talk.commit()?;
             }
         }
         Ok(())
@@ -323,24 +321,19 @@ impl Peer {
         let mut next = vec![task.first; inputs];
         let mut left = task.count * inputs as u64;
         while left > 0 {
-            let mut got = match self.talk.look() {
-                Some(got) => got,
-                None if self.processes > 2 => self.talk.wait()?,
-                None => self.talk.spin()?,
-            };
-            let number = &mut next[got.0];
-            let before = *number;
-            self.take(&got, *number)?;
-            *number += 1;
-            while *number - before < task.every
-                && let Some(behind) = self.talk.look_behind(&got)
-            {
-                self.take(&behind, *number)?;
-                *number += 1;
-                got = behind;
+            if !self.talk.look() {
+                if self.processes > 2 { self.talk.wait()? } else { self.talk.spin()? }
             }
-            left -= *number - before;
-            self.talk.commit(Some(got))?;
+            let input = self.talk.input();
+            let before = next[input];
+            self.take(next[input])?;
+            next[input] += 1;
+            while next[input] - before < task.every && self.talk.look_behind() {
+                self.take(next[input])?;
+                next[input] += 1;
+            }
+            left -= next[input] - before;
+            self.talk.commit()?;
         }
         Ok(())
     }
@@ -351,13 +344,13 @@ impl Peer {
                 std::thread::sleep(PAUSE);
                 self.talk.sending.loads.stamp(now_ns());
                 self.talk.write(number)?;
-                self.talk.commit(None)?;
+                self.talk.commit()?;
                 continue;
             }
-            let got = self.talk.wait()?;
-            self.times.last_ns = self.take(&got, number)?;
+            self.talk.wait()?;
+            self.times.last_ns = self.take(number)?;
             self.times.lap();
-            self.talk.commit(Some(got))?;
+            self.talk.commit()?;
         }
         Ok(())
     }

@@ -10,9 +10,6 @@ use shoal_runtime::waking;
 use std::io;
 use std::mem::MaybeUninit;
 
-/// An input and a message on it.
-pub type Got = (usize, Frame);
-
 /// An agent with one lane.
 pub struct Talker<P> {
     /// What it is attached by.
@@ -20,6 +17,9 @@ pub struct Talker<P> {
     /// What it sends.
     pub sending: Sending,
     inputs: Vec<usize>,
+    /// An input, and the message on it that is in hand. It stays where it was found: who moved it would wait for its parts to be
+    /// stored, to load them as a whole.
+    in_hand: Option<(usize, Frame)>,
 }
 
 /// A message, and what encoding it needs.
@@ -44,7 +44,12 @@ impl<P: Port> Talker<P> {
     /// Sends on lane 0 and reads all inputs.
     pub fn new(at: Attachment<P>) -> Self {
         let inputs = (0..at.manifest.inputs.len()).collect();
-        Talker { at, sending: Sending { loads: Loads::of(48), scratch: Scratch::new() }, inputs }
+        Talker {
+            at,
+            sending: Sending { loads: Loads::of(48), scratch: Scratch::new() },
+            inputs,
+            in_hand: None,
+        }
     }
 
     /// Writes the message of this number, hidden.
@@ -67,36 +72,60 @@ impl<P: Port> Talker<P> {
         written.map_err(|error| io::Error::other(format!("{error:?}")))
     }
 
-    /// Commits what was written and, if there is one, the acknowledgement of a message.
+    /// Commits what was written and, if there is one, the acknowledgement of the message in hand.
     ///
     /// # Errors
     /// The supervisor is gone.
     #[inline]
-    pub fn commit(&mut self, got: Option<Got>) -> io::Result<()> {
+    pub fn commit(&mut self) -> io::Result<()> {
         let Attachment { outputs, inputs, world, .. } = &mut self.at;
-        let input = got.as_ref().map(|(input, frame)| {
+        let input = self.in_hand.as_ref().map(|(input, frame)| {
             let (_, cursor) = inputs.consumer(*input).split();
             (*input, cursor, frame)
         });
-        outputs.commit(input, world)
+        outputs.commit(input, world)?;
+        self.in_hand = None;
+        Ok(())
     }
 
-    /// Looks once for a message.
+    /// Commits what was written by itself: the message in hand stays there.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn commit_sent(&mut self) -> io::Result<()> {
+        let Attachment { outputs, world, .. } = &mut self.at;
+        outputs.commit(None, world)
+    }
+
+    /// Looks once for a message: true if it is in hand now.
     #[inline]
-    pub fn look(&mut self) -> Option<Got> {
+    pub fn look(&mut self) -> bool {
         match self.at.inputs.look(&self.inputs, &mut self.at.world, false) {
-            Some(Found::Message(input, frame)) => Some((input, frame)),
-            _ => None,
+            Some(Found::Message(input, frame)) => {
+                self.in_hand = Some((input, frame));
+                true
+            }
+            _ => false,
         }
     }
 
-    /// The message behind one that was got, if it is there already: both are acknowledged together.
+    /// Takes the message behind the one in hand, if it is there already: both are acknowledged together.
     #[inline]
-    pub fn look_behind(&mut self, got: &Got) -> Option<Got> {
-        let (sources, cursor) = self.at.inputs.consumer(got.0).split();
-        let frame = sources.behind(&got.1)?;
+    pub fn look_behind(&mut self) -> bool {
+        let Some((input, in_hand)) = &mut self.in_hand else { return false };
+        let (sources, cursor) = self.at.inputs.consumer(*input).split();
+        let Some(frame) = sources.behind(in_hand) else { return false };
         cursor.take_along(&frame);
-        Some((got.0, frame))
+        *in_hand = frame;
+        true
+    }
+
+    /// The input of the message in hand.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn input(&self) -> usize {
+        self.in_hand.as_ref().expect("a message is in hand").0
     }
 
     /// Looks until there is a message.
@@ -104,12 +133,9 @@ impl<P: Port> Talker<P> {
     /// # Errors
     /// None; as the other ways of waiting have it.
     #[inline]
-    pub fn spin(&mut self) -> io::Result<Got> {
-        loop {
-            if let Some(got) = self.look() {
-                return Ok(got);
-            }
-        }
+    pub fn spin(&mut self) -> io::Result<()> {
+        while !self.look() {}
+        Ok(())
     }
 
     /// Waits for a message as the SDK does.
@@ -117,10 +143,12 @@ impl<P: Port> Talker<P> {
     /// # Errors
     /// The supervisor is gone.
     #[inline]
-    pub fn wait(&mut self) -> io::Result<Got> {
+    pub fn wait(&mut self) -> io::Result<()> {
         let Attachment { inputs, world, .. } = &mut self.at;
         let among = &self.inputs;
-        taken(world.wait(None, |world, thorough| inputs.look(among, world, thorough))?)
+        let found = world.wait(None, |world, thorough| inputs.look(among, world, thorough))?;
+        self.in_hand = Some(taken(found)?);
+        Ok(())
     }
 
     /// Takes a message, and sleeps at once when there is none.
@@ -128,28 +156,34 @@ impl<P: Port> Talker<P> {
     /// # Errors
     /// The supervisor is gone.
     #[inline]
-    pub fn park(&mut self) -> io::Result<Got> {
-        if let Some(got) = self.look() {
-            return Ok(got);
+    pub fn park(&mut self) -> io::Result<()> {
+        if self.look() {
+            return Ok(());
         }
         let Attachment { inputs, world, .. } = &mut self.at;
         let among = &self.inputs;
-        taken(waking::park(world, None, &mut |world, thorough| inputs.look(among, world, thorough))?)
+        let found = waking::park(world, None, &mut |world, thorough| inputs.look(among, world, thorough))?;
+        self.in_hand = Some(taken(found)?);
+        Ok(())
     }
 
-    /// Leases a message, looks at it in place, validated, and whether it is the one of this number; returns when it was sent.
+    /// Leases the message in hand, looks at it in place, validated, and whether it is the one of this number; returns when it was sent.
     ///
     /// # Errors
     /// It is not.
+    ///
+    /// # Panics
+    /// There is none in hand.
     #[inline]
-    pub fn read(&mut self, got: &Got, number: u64) -> io::Result<u64> {
-        let (sources, _) = self.at.inputs.consumer(got.0).split();
-        assert!(sources.lease(&got.1));
-        self.sending.loads.check(sources.leased(&got.1), number)
+    pub fn read(&mut self, number: u64) -> io::Result<u64> {
+        let (input, frame) = self.in_hand.as_ref().expect("a message is in hand");
+        let (sources, _) = self.at.inputs.consumer(*input).split();
+        assert!(sources.lease(frame));
+        self.sending.loads.check(sources.leased(frame), number)
     }
 }
 
-fn taken(found: Option<Found>) -> io::Result<Got> {
+fn taken(found: Option<Found>) -> io::Result<(usize, Frame)> {
     match found {
         Some(Found::Message(input, frame)) => Ok((input, frame)),
         other => Err(io::Error::other(format!("{other:?} instead of a message"))),

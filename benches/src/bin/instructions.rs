@@ -1,7 +1,7 @@
 //! What callgrind counts: two agents in one process publish, poll, commit and step, a known number of times each.
 //! `scripts/instructions` runs it once for each of the four functions and counts what is executed inside of that function alone.
 
-use shoal_measure::talk::{Got, Talker};
+use shoal_measure::talk::Talker;
 use shoal_measure::within::{Still, pair};
 use std::io;
 
@@ -10,48 +10,52 @@ type Agent = Talker<Still>;
 /// Messages that go one way, and as many that are answered in a step.
 const ROUNDS: u64 = 1000;
 
+fn look(agent: &mut Agent) -> io::Result<()> {
+    if agent.look() { Ok(()) } else { Err(io::Error::other("the message is not there")) }
+}
+
 /// A message is serialized into its claim, committed and published.
 #[inline(never)]
 fn measured_publish(agent: &mut Agent, number: u64) -> io::Result<()> {
     agent.write(number)?;
-    agent.commit(None)
+    agent.commit()
 }
 
 /// A message is found, leased, validated, and every byte of it looked at.
 #[inline(never)]
-fn measured_poll(agent: &mut Agent, number: u64) -> io::Result<Got> {
-    let got = agent.look().ok_or_else(|| io::Error::other("the message is not there"))?;
-    agent.read(&got, number)?;
-    Ok(got)
+fn measured_poll(agent: &mut Agent, number: u64) -> io::Result<()> {
+    look(agent)?;
+    agent.read(number)?;
+    Ok(())
 }
 
 /// A message is acknowledged by itself.
 #[inline(never)]
-fn measured_commit(agent: &mut Agent, got: Got) -> io::Result<()> {
-    agent.commit(Some(got))
+fn measured_commit(agent: &mut Agent) -> io::Result<()> {
+    agent.commit()
 }
 
 /// A message is found, leased, validated and answered; the answer and the acknowledgement are committed by one record.
 #[inline(never)]
 fn measured_step(agent: &mut Agent, number: u64) -> io::Result<()> {
-    let got = agent.look().ok_or_else(|| io::Error::other("the message is not there"))?;
-    agent.read(&got, number)?;
+    look(agent)?;
+    agent.read(number)?;
     agent.write(number)?;
-    agent.commit(Some(got))
+    agent.commit()
 }
 
 fn main() -> io::Result<()> {
     let [mut first, mut second] = pair()?;
     for number in 0..ROUNDS {
         measured_publish(&mut first, number)?;
-        let got = measured_poll(&mut second, number)?;
-        measured_commit(&mut second, got)?;
+        measured_poll(&mut second, number)?;
+        measured_commit(&mut second)?;
     }
     for number in 0..ROUNDS {
         measured_publish(&mut first, number)?;
         measured_step(&mut second, number)?;
-        let got = measured_poll(&mut first, number)?;
-        measured_commit(&mut first, got)?;
+        measured_poll(&mut first, number)?;
+        measured_commit(&mut first)?;
     }
     // How often each was called.
     println!("publish {} poll {} commit {} step {ROUNDS}", 2 * ROUNDS, 2 * ROUNDS, 2 * ROUNDS);

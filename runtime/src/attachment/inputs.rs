@@ -96,7 +96,7 @@ impl Inputs {
     /// Looks once at the inputs in `among`, in turns of some messages each, so that none starves.
     ///
     /// `None` when there is nothing. Skipped messages are acknowledged here.
-    #[inline]
+    #[inline(always)]
     pub fn look<P: Port>(&mut self, among: &[usize], world: &mut World<P>, thorough: bool) -> Option<Found> {
         if self.synced != world.links.version() {
             self.sync(&mut world.links);
