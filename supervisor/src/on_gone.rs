@@ -3,7 +3,7 @@
 //! What lives here: the words of the swarm file, and what follows from them. What does not: who does it (`swarm/gone.rs`), and the process
 //! that reads in the place of who is gone (`stand_in.rs`).
 
-/// What the swarm file says about the messages that an agent leaves unread when it has ended for good or was given up.
+/// What the swarm file says about the messages that an agent leaves unread when it has ended for good, was given up or was removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OnGone {
     /// They are counted, and nobody waits for it any more.
@@ -25,6 +25,15 @@ impl OnGone {
             OnGone::Drop => "drop",
             OnGone::DeadLetter => "dead-letter",
             OnGone::Block => "block",
+        }
+    }
+
+    /// What becomes of what a reader that a changed file removes has not read.
+    pub fn says(self) -> &'static str {
+        match self {
+            OnGone::Drop => "dropped",
+            OnGone::DeadLetter => "put with the dead letters",
+            OnGone::Block => "kept for it until it is back, and its senders wait",
         }
     }
 

@@ -162,10 +162,17 @@ impl Operator {
             self.control.reply(client, &Response::Error { text: "the swarm is stopping".into() });
             return;
         }
-        let agents = match meant(swarm, name) {
+        let mut agents = match meant(swarm, name) {
             Ok(agents) => agents,
             Err(response) => return self.control.reply(client, &response),
         };
+        agents.retain(|&agent| swarm.topology.agents[agent].active);
+        if agents.is_empty() && name != ALL {
+            let text = format!(
+                "{name} is removed; what it has not read is being put with the dead letters, and then it is gone"
+            );
+            return self.control.reply(client, &Response::Error { text });
+        }
         let agents: Vec<_> = agents.into_iter().map(|a| (a, swarm.agents[a].generation)).collect();
         agents.iter().for_each(|&(agent, _)| swarm.order(agent, event));
         self.waiting.push(Waiting { client, verb, agents, over });

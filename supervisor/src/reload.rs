@@ -10,7 +10,7 @@
 //! it is started again, and says why.
 
 use crate::config::{self, Agent, Reference, SwarmFile};
-use crate::topology::Topology;
+use crate::topology::{InputSpec, Topology};
 use serde::{Deserialize, Serialize};
 use shoal_runtime::layout::BoardShape;
 use shoal_runtime::wire::{InputEntry, LaneEntry, Manifest, ReaderEntry};
@@ -23,6 +23,8 @@ pub struct Plan {
     pub channels: Vec<Change>,
     /// Agents that are stopped and removed.
     pub stop: Vec<String>,
+    /// Those of them behind whom nobody reads on, and what becomes of what they have not read.
+    pub left: Vec<Change>,
     /// Agents that are started again, and why.
     pub restart: Vec<Change>,
     /// Agents that are started.
@@ -59,7 +61,11 @@ impl Plan {
         let change =
             |what: &str, change: &Change| format!("{what} {}: {}", change.name, change.why.join("; "));
         let mut lines: Vec<String> = self.channels.iter().map(|c| change("channel", c)).collect();
-        lines.extend(self.stop.iter().map(|name| format!("stop {name}")));
+        let left = |name: &String| self.left.iter().find(|left| left.name == *name);
+        lines.extend(self.stop.iter().map(|name| match left(name) {
+            Some(left) => change("stop", left),
+            None => format!("stop {name}"),
+        }));
         lines.extend(self.restart.iter().map(|c| change("restart", c)));
         lines.extend(self.start.iter().map(|name| format!("start {name}")));
         lines.extend(self.settings.iter().map(|c| change("settings of", c)));
@@ -337,20 +343,26 @@ fn settings(old: &Agent, new: &Agent) -> Vec<String> {
     changed.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key.to_owned()).collect()
 }
 
-/// The lanes on which somebody comes back who reads them by a place of its own, or a group none of whose members ran: it begins at
-/// their ends, so their producers are started again. By producer and lane; the table if it is a group's.
-fn coming_back(before: &Topology, after: &Topology) -> BTreeSet<(usize, usize, Option<usize>)> {
+/// The lanes on which somebody comes back who reads them by a place of its own, or a group none of whose members ran: unless it was
+/// waited for, it begins at their ends, so their producers are started again. By producer and lane; the table if it is a group's.
+fn coming_back(
+    before: &Topology,
+    after: &Topology,
+    kept: &BTreeSet<usize>,
+) -> BTreeSet<(usize, usize, Option<usize>)> {
     let mut lanes = BTreeSet::new();
     let returns =
         |agent: usize| before.agents.get(agent).is_some_and(|a| !a.active) && after.agents[agent].active;
-    for (_, instance) in after.agents.iter().enumerate().filter(|(agent, _)| returns(*agent)) {
+    for (agent, instance) in after.agents.iter().enumerate().filter(|(agent, _)| returns(*agent)) {
         for input in &instance.inputs {
             let lane = &after.agents[input.producer].lanes[input.lane];
-            let ran = |r: &crate::topology::ReaderRef| before.agents.get(r.agent).is_some_and(|a| a.active);
+            let ran = |r: &crate::topology::ReaderRef| {
+                before.agents.get(r.agent).is_some_and(|a| a.active) || kept.contains(&r.agent)
+            };
             let of_group = |r: &crate::topology::ReaderRef| {
                 input.table.is_some() && after.agents[r.agent].inputs[r.input].table == input.table
             };
-            if lane.readers.iter().any(|r| of_group(r) && ran(r)) {
+            if lane.readers.iter().any(|r| (r.agent == agent || of_group(r)) && ran(r)) {
                 continue;
             }
             let table = input.table.and_then(|table| lane.groups.iter().position(|g| *g == table));
@@ -360,8 +372,22 @@ fn coming_back(before: &Topology, after: &Topology) -> BTreeSet<(usize, usize, O
     lanes
 }
 
-/// What is to be done, by names and by indices.
-pub fn plan(before: Stand<'_>, after: Stand<'_>) -> (Plan, Work) {
+/// For an agent that is removed, what becomes of what it has not read, if nobody of its group reads on.
+fn left(after: Stand<'_>, agent: usize) -> Option<&'static str> {
+    let instance = &after.topology.agents[agent];
+    let reads_on = |input: &InputSpec| {
+        let readers = &after.topology.agents[input.producer].lanes[input.lane].readers;
+        readers.iter().any(|r| {
+            let other = &after.topology.agents[r.agent];
+            other.active && input.table.is_some() && other.inputs[r.input].table == input.table
+        })
+    };
+    let is_left = !instance.inputs.iter().all(reads_on);
+    is_left.then(|| after.file.agents[instance.config].on_gone.says())
+}
+
+/// What is to be done, by names and by indices. Who is `kept` is gone, and comes back to where it was.
+pub fn plan(before: Stand<'_>, after: Stand<'_>, kept: &BTreeSet<usize>) -> (Plan, Work) {
     let (mut plan, mut work) = (Plan::default(), Work::default());
     let mut why: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     let runs = |topology: &Topology, agent: usize| topology.agents.get(agent).is_some_and(|a| a.active);
@@ -381,7 +407,7 @@ pub fn plan(before: Stand<'_>, after: Stand<'_>) -> (Plan, Work) {
             (false, false) => {}
         }
     }
-    for (producer, lane, table) in coming_back(before.topology, after.topology) {
+    for (producer, lane, table) in coming_back(before.topology, after.topology, kept) {
         if runs(before.topology, producer) && runs(after.topology, producer) {
             let channel = &after.topology.channels[after.topology.agents[producer].lanes[lane].channel].name;
             why.entry(producer).or_default().push(format!("a reader of {channel} comes back"));
@@ -409,6 +435,11 @@ pub fn plan(before: Stand<'_>, after: Stand<'_>) -> (Plan, Work) {
     }
     let name = |topology: &Topology, agent: usize| topology.agents[agent].name.clone();
     plan.stop = work.stop.iter().map(|&agent| name(before.topology, agent)).collect();
+    let left = |&agent: &usize| {
+        let why = vec![format!("what it has not read is {}", left(after, agent)?)];
+        Some(Change { name: name(before.topology, agent), why })
+    };
+    plan.left = work.stop.iter().filter_map(left).collect();
     plan.start = work.start.iter().map(|&agent| name(after.topology, agent)).collect();
     let postman = |agent: usize| after.topology.agents[agent].name == crate::postman::NAME;
     plan.restart = why

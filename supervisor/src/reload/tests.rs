@@ -40,10 +40,16 @@ impl Side {
     }
 
     fn to(&self, next: &Side) -> (Plan, Work) {
+        self.with_kept(next, &BTreeSet::new())
+    }
+
+    /// The same while the senders of some who are gone wait for them.
+    fn with_kept(&self, next: &Side, kept: &BTreeSet<usize>) -> (Plan, Work) {
         let (old, new) = (self.manifests(), next.manifests());
         let stand = |side: &'_ Side, manifests: &'_ [Manifest]| -> (Plan, Work) {
             let before = Stand { file: &self.file, topology: &self.topology, manifests: &old };
-            plan(before, Stand { file: &side.file, topology: &side.topology, manifests })
+            let after = Stand { file: &side.file, topology: &side.topology, manifests };
+            plan(before, after, kept)
         };
         stand(next, &new)
     }
@@ -331,4 +337,44 @@ proptest! {
             side = next;
         }
     }
+}
+
+#[test]
+fn plan_says_what_becomes_of_what_the_last_readers_of_a_group_left() {
+    for (word, said) in
+        [("drop", "dropped"), ("dead-letter", "put with the dead letters"), ("block", "kept for it")]
+    {
+        let key = format!("on_gone = \"{word}\"\n");
+        let side = Side::first(&wordcount(3, &key));
+        let fewer = side.follow(scaled(&side.file, "worker", 1).expect("scaled")).expect("room");
+        let (plan, _) = side.to(&fewer);
+        assert_eq!((plan.stop.len(), plan.left.len()), (2, 0), "worker.1 reads on: {plan:?}");
+        let none = fewer.follow(scaled(&fewer.file, "worker", 0).expect("scaled")).expect("room");
+        let (plan, _) = fewer.to(&none);
+        let [left] = &plan.left[..] else { panic!("{plan:?}") };
+        assert!(left.name == "worker.1" && left.why[0].contains(said), "{left:?}");
+        assert!(plan.lines()[0].starts_with(&format!("stop worker.1: what it has not read is {said}")));
+    }
+    let side = Side::first(&wordcount(1, &LISTER.replace("lister", "other")));
+    let (plan, _) = side.to(&side.next(&wordcount(1, "")).expect("merged"));
+    assert_eq!((plan.stop.as_slice(), plan.left.len()), (&["other".to_owned()][..], 0), "it reads nothing");
+}
+
+#[test]
+fn reader_that_was_waited_for_comes_back_without_anybody_else() {
+    let tap = "[agent.tap]\ncommand = [\"x\"]\nsubscribes = [\"counts\"]\non_gone = \"block\"\n";
+    let side = Side::first(&wordcount(2, tap));
+    let gone = side.next(&wordcount(2, "")).expect("merged");
+    let at = side.topology.find("tap")[0];
+    let back = gone.next(&wordcount(2, tap)).expect("merged");
+    let (plan, work) = gone.with_kept(&back, &BTreeSet::from([at]));
+    assert_eq!((plan.start.as_slice(), plan.restart.len()), (&["tap".to_owned()][..], 0), "{plan:?}");
+    assert!(work.relink.is_empty() && work.begun_anew.is_empty(), "{work:?}");
+    // Of a group one is enough that is waited for.
+    let none = side.follow(scaled(&side.file, "worker", 0).expect("scaled")).expect("room");
+    let last = side.topology.find("worker.2")[0];
+    let some = none.follow(scaled(&none.file, "worker", 1).expect("scaled")).expect("room");
+    let (plan, work) = none.with_kept(&some, &BTreeSet::from([last]));
+    assert_eq!(plan.start, ["worker.1"]);
+    assert!(work.relink.is_empty() && work.begun_anew.is_empty(), "{work:?}");
 }

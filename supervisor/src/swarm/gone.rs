@@ -12,30 +12,54 @@ use crate::log::Level;
 use crate::on_gone::Course;
 use crate::stand_in;
 use shoal_runtime::board::Status;
+use std::collections::BTreeSet;
 
 impl Swarm {
-    fn on_gone_of(&self, agent: usize) -> OnGone {
+    pub(super) fn on_gone_of(&self, agent: usize) -> OnGone {
         self.file.agents[self.topology.agents[agent].config].on_gone
     }
 
     /// For each input of an agent, how many messages it left that nobody else of its group reads.
     pub(super) fn left_by(&self, agent: usize) -> Vec<u64> {
-        let inputs = self.topology.agents[agent].inputs.iter().enumerate();
-        let left = inputs.map(|(index, input)| {
-            let readers = &self.topology.agents[input.producer].lanes[input.lane].readers;
-            let others = input.table.is_some()
-                && readers.iter().any(|other| {
-                    let of_group = self.topology.agents[other.agent].inputs[other.input].table == input.table;
-                    let status = self.board.view().status(other.agent as u32);
-                    of_group && other.agent != agent && !status.sends_no_more()
-                });
-            if others { 0 } else { self.unread_of(agent, index) }
-        });
-        left.collect()
+        let inputs = 0..self.topology.agents[agent].inputs.len();
+        inputs
+            .map(|input| if self.others_read(agent, input) { 0 } else { self.unread_of(agent, input) })
+            .collect()
+    }
+
+    /// Whether others of an agent's group read on what an input of it brings.
+    fn others_read(&self, agent: usize, input: usize) -> bool {
+        let input = &self.topology.agents[agent].inputs[input];
+        let readers = &self.topology.agents[input.producer].lanes[input.lane].readers;
+        let is_expected = |other: usize| {
+            !self.board.view().status(other as u32).sends_no_more() || self.waiting.contains(&other)
+        };
+        input.table.is_some()
+            && readers.iter().any(|other| {
+                let of_group = self.topology.agents[other.agent].inputs[other.input].table == input.table;
+                of_group && other.agent != agent && is_expected(other.agent)
+            })
+    }
+
+    /// Whether others read on all that an agent read.
+    fn is_replaced(&self, agent: usize) -> bool {
+        (0..self.topology.agents[agent].inputs.len()).all(|input| self.others_read(agent, input))
     }
 
     /// An agent will not return by itself.
     pub(super) fn go(&mut self, agent: usize) {
+        self.leave(agent, false);
+    }
+
+    /// A changed file does not run an agent any more. A predecessor of this supervisor may have begun with it, or be done.
+    pub(super) fn depart(&mut self, agent: usize) {
+        if self.is_gone(agent) || self.agents[agent].stand_in.is_some() {
+            return;
+        }
+        // What is dropped was told with the change.
+        if self.on_gone_of(agent) == OnGone::Drop || self.is_replaced(agent) {
+            return self.strike(agent);
+        }
         self.leave(agent, false);
     }
 
@@ -56,9 +80,14 @@ impl Swarm {
             }
             Course::Keep => {
                 self.publish_gone(agent, Status::Kept);
+                let until = match self.topology.agents[agent].active {
+                    true => {
+                        format!("it is started (`shoal start {name}`) or `shoal reload` brings another {key}")
+                    }
+                    false => "the swarm file, or `shoal scale`, brings it back".to_owned(),
+                };
                 let text = format!(
-                    "agent {name} is gone, and its senders wait for it, with {unread} messages that it has not read, until it is \
-                     started (`shoal start {name}`) or `shoal reload` brings another {key}"
+                    "agent {name} is gone, and its senders wait for it, with {unread} messages that it has not read, until {until}"
                 );
                 self.tell(Level::Warn, Kind::Gone, Some(agent), &text);
             }
@@ -124,14 +153,22 @@ impl Swarm {
         })
     }
 
-    /// Another swarm file holds: who was kept by the former one may not be any more.
+    /// Another swarm file holds: who was kept by the former one may not be any more, and for whom others have come has nothing to be kept for.
     pub(super) fn review_gone(&mut self) {
-        for agent in 0..self.agents.len() {
-            let kept = self.board.view().status(agent as u32) == Status::Kept;
-            if kept && self.on_gone_of(agent) != OnGone::Block {
-                self.go(agent);
+        for agent in self.kept() {
+            let removed = !self.topology.agents[agent].active;
+            match self.on_gone_of(agent) {
+                OnGone::Block if removed && self.is_replaced(agent) => self.strike(agent),
+                OnGone::Block => {}
+                OnGone::Drop | OnGone::DeadLetter => self.go(agent),
             }
         }
+    }
+
+    /// Who is gone and waited for.
+    pub(super) fn kept(&self) -> BTreeSet<usize> {
+        let status = |agent: &usize| self.board.view().status(*agent as u32);
+        (0..self.agents.len()).filter(|agent| status(agent) == Status::Kept).collect()
     }
 
     /// Takes an agent off its lanes: no producer waits for it, and its readers will hear that it ended.

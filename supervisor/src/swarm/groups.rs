@@ -11,6 +11,7 @@ use shoal_runtime::claims::{self, ClaimTable};
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::mark::Place;
 use shoal_runtime::{Region, segment};
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 
@@ -45,20 +46,21 @@ impl Memory {
     }
 }
 
-/// Who read a lane alone, for the group of this table, before there was one.
+/// Who read a lane alone, for the group of this table, before there was one. Who `reads` ran, or was waited for.
 fn sole_reader(
     before: &Topology,
     after: &Topology,
     producer: usize,
     lane: usize,
     table: &TableSpec,
+    reads: impl Fn(usize) -> bool,
 ) -> Option<(usize, usize)> {
     let key = after.agents[producer].lanes[lane].key();
     let former = before.agents.get(producer)?.lanes.iter().find(|lane| lane.key() == key)?;
     let members = &after.groups[table.group].members;
     let alone = |r: &&crate::topology::ReaderRef| {
         let input = &before.agents[r.agent].inputs[r.input];
-        input.table.is_none() && input.share == (0, 1) && before.agents[r.agent].active
+        input.table.is_none() && input.share == (0, 1) && reads(r.agent)
     };
     let mut readers = former.readers.iter().filter(|r| members.contains(&r.agent)).filter(alone);
     let reader = readers.next()?;
@@ -87,8 +89,9 @@ impl Groups {
         after: &Topology,
         lasts: &[Option<Verdict>],
         agents: &[Agent],
-        work: &Work,
+        (work, kept): (&Work, &BTreeSet<usize>),
     ) -> io::Result<Vec<Memory>> {
+        let reads = |agent: usize| before.agents[agent].active || kept.contains(&agent);
         let (mut grown, mut former) = (Vec::new(), Vec::new());
         for (index, group) in after.groups.iter().enumerate() {
             if before.groups.get(index).is_none_or(|old| old.bytes != group.bytes) {
@@ -116,7 +119,8 @@ impl Groups {
                     }
                     let Some(last) = &lasts[producer] else { continue };
                     let end = last.lanes[lane];
-                    let alone = (!known).then(|| sole_reader(before, after, producer, lane, table)).flatten();
+                    let alone =
+                        (!known).then(|| sole_reader(before, after, producer, lane, table, reads)).flatten();
                     let same_ring = same.is_some_and(|lane| lane.capacity_bytes == spec.capacity_bytes);
                     let stood =
                         alone.filter(|_| same_ring).map(|(agent, input)| agents[agent].last.inputs[input]);

@@ -104,7 +104,7 @@ impl Swarm {
         let (old, new) = (told(&self.file, &self.topology), told(&file, &topology));
         let before = Stand { file: &self.file, topology: &self.topology, manifests: &old };
         let after = Stand { file: &file, topology: &topology, manifests: &new };
-        let (plan, work) = reload::plan(before, after);
+        let (plan, work) = reload::plan(before, after, &self.kept());
         Ok(Prepared { plan, work, file, topology, board })
     }
 
@@ -123,7 +123,11 @@ impl Swarm {
         let affected: BTreeSet<usize> = prepared.work.relink.union(&prepared.work.stop).copied().collect();
         let stages = self.topology.stop_order().into_iter();
         let stages = stages.map(|stage| stage.into_iter().filter(|a| affected.contains(a)).collect());
-        let runs = |agent: &usize| !self.agents[*agent].state.is_at_rest() || self.waiting.contains(agent);
+        let runs = |agent: &usize| {
+            let record = &self.agents[*agent];
+            let itself = !record.state.is_at_rest() && record.stand_in.is_none();
+            itself || self.waiting.contains(agent)
+        };
         let ran: BTreeSet<usize> = affected.iter().copied().filter(runs).collect();
         let up = ran.intersection(&prepared.work.relink).copied().collect();
         self.waiting.retain(|agent| !affected.contains(agent));
@@ -186,6 +190,10 @@ impl Swarm {
 
     /// Asks to stop whose turn it is. Whether all are at rest, and what they left is read as far as it must be.
     fn stopped_for(&mut self, reload: &mut Reload) -> Result<bool, String> {
+        // Who reads in the place of one that is gone knows the present order only, and is soon done.
+        if let Some(agent) = self.agents.iter().position(|a| a.stand_in.is_some() && !a.state.is_at_rest()) {
+            return self.not_yet(reload, agent);
+        }
         while let Some(stage) = reload.stages.get(reload.stage) {
             let mut due: Vec<usize> = stage.clone();
             due.retain(|agent| {
@@ -234,6 +242,9 @@ impl Swarm {
             .map(|&a| self.agents[a].name.as_str())
             .collect();
         Err(match undrained[..] {
+            _ if self.agents[agent].stand_in.is_some() && !self.agents[agent].state.is_at_rest() => {
+                format!("what {name} has not read was not put with the dead letters in time")
+            }
             [] => format!("agent {name} did not stop in time"),
             _ => format!(
                 "what {} sent was not read in time, and must be before its memory changes: see `shoal ps` for who should read it, \

@@ -27,10 +27,10 @@ impl Postman {
 }
 
 impl Swarm {
-    /// Whether an agent is one of the swarm file, or runs to replay dead letters just now.
+    /// Whether an agent is one of the swarm file, or runs to replay dead letters just now, or leaves some.
     pub fn is_shown(&self, agent: usize) -> bool {
         let runs = self.topology.agents[agent].active && agent != self.postman.agent;
-        runs || self.agents[agent].live.is_some()
+        runs || self.agents[agent].live.is_some() || self.agents[agent].stand_in.is_some()
     }
 
     /// An agent rests until it is asked for, and nobody waits for it.

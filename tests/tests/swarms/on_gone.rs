@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 use shoal::control::PsState;
+use shoal_tests::stage::HARDY;
 use shoal_tests::tapped::{arguments, change, until_met, want};
 use shoal_tests::{Book, Running, Stage, stage, traces, until};
 use std::fs;
@@ -219,5 +220,199 @@ fn operator_who_starts_a_gone_reader_while_another_reads_in_its_place_gets_the_r
     let arguments = arguments(&mut shoal, "relay");
     assert!(arguments.contains("numbers"), "{arguments}");
     until("every number, here or there", || (want_all(&stage) == FIT).then_some(()));
+    end(&stage, shoal);
+}
+
+/// What the file of [`removable`] has besides while the reader is in it.
+fn with_relay(more: &str) -> String {
+    format!(
+        r#"
+        [channel.relayed]
+        message = "Number"
+        [agent.relay]
+        command = ["BIN/numbers", "relay"]
+        subscribes = ["numbers"]
+        publishes = ["relayed"]
+        {more}
+        [agent.sink]
+        command = ["BIN/numbers", "sink", "0"]
+        subscribes = ["relayed"]
+        "#
+    )
+}
+
+/// Writes a file whose relay can be taken out of it: another reads the same numbers.
+fn write_removable(stage: &Stage, more: &str) -> PathBuf {
+    let text = format!(
+        r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        capacity = "4 KiB"
+        [agent.source]
+        command = ["BIN/numbers", "tap"]
+        publishes = ["numbers"]
+        {HARDY}
+        [agent.witness]
+        command = ["BIN/numbers", "sink", "0"]
+        env = {{ CHANNEL = "numbers" }}
+        subscribes = ["numbers"]
+        {more}
+        "#
+    );
+    stage.write("swarm.toml", &text)
+}
+
+/// A swarm whose relay is paused, and has read nothing of so many numbers.
+fn removable<'s>(stage: &'s Stage, more: &str) -> Running<'s> {
+    let mut shoal = stage.run(&write_removable(stage, &with_relay(more)));
+    shoal.until_ready();
+    assert_eq!(stage.done(&["pause", "relay"]).status, 0, "{}", shoal.err());
+    want(stage, FIT);
+    until_sent(&mut shoal, FIT);
+    shoal
+}
+
+fn until_removed(shoal: &Running<'_>) {
+    until("the reader is no more", || {
+        let report = shoal.try_ps()?;
+        report.agents.iter().all(|agent| !agent.name.starts_with("relay")).then_some(())
+    });
+}
+
+/// Whoever reads in its place, and the supervisor, are killed meanwhile.
+#[test]
+fn what_a_removed_reader_had_not_read_lies_with_the_dead_letters_once_whoever_is_killed() {
+    let stage = stage!("removed-letters");
+    let mut shoal = removable(&stage, "on_gone = \"dead-letter\"");
+    write_removable(&stage, "");
+    let plan = stage.done(&["reload", "--dry-run"]);
+    let said = "stop relay: what it has not read is put with the dead letters\n";
+    assert!(plan.out.contains(said), "{}", plan.out);
+    let told = change(&stage, &["reload", "--json"]);
+    assert_eq!(told["plan"]["left"][0]["name"], "relay", "{told}");
+    assert!(told["unread"][0].as_str().is_some_and(|text| text.contains("put with the dead")), "{told}");
+    let mut killed = 0;
+    until("the reader is no more", || {
+        let report = shoal.try_ps()?;
+        let relay = report.agents.into_iter().find(|agent| agent.name == "relay");
+        if let Some(pid) =
+            relay.as_ref().filter(|r| r.generation > 1 && killed < 3).and_then(|relay| relay.pid)
+        {
+            killed += u32::from(traces::kill(pid as i32, stage.mark()));
+            shoal.kill_supervisor();
+        }
+        relay.is_none().then_some(())
+    });
+    assert_eq!(letters(&stage), (0..FIT).collect::<Vec<_>>(), "{}", shoal.err());
+    // Nobody waits for it, and another reader met all.
+    want(&stage, 200);
+    until_sent(&mut shoal, 200);
+    until("all at the other reader", || (Book::count(&stage.path("witness")) >= 200).then_some(()));
+    end(&stage, shoal);
+}
+
+/// Through the deaths of its sender and of the supervisor its lane stays full; back in the file it goes on where it was, and not one
+/// number is lost. Its sender keeps its process over both reloads.
+#[test]
+fn what_a_removed_reader_had_not_read_is_kept_until_it_is_back() {
+    let stage = stage!("removed-block");
+    let mut shoal = removable(&stage, "on_gone = \"block\"");
+    let source = shoal.pid_of("source");
+    want(&stage, 200);
+    write_removable(&stage, "");
+    let told = change(&stage, &["reload", "--json"]);
+    assert!(
+        told["plan"]["left"][0]["why"][0].as_str().is_some_and(|why| why.contains("its senders wait")),
+        "{told}"
+    );
+    until_removed(&shoal);
+    shoal.until_said("its senders wait for it, with");
+    assert_eq!(shoal.pid_of("source"), source, "removing concerns nobody else");
+    assert!(traces::kill(source, stage.mark()));
+    shoal.until_agent("source", "again", |a| (a.generation > 1 && a.state == PsState::Ready).then_some(()));
+    succeed(&shoal);
+    let source = shoal.until_agent("source", "ready", |a| (a.state == PsState::Ready).then(|| a.clone()));
+    // Each of its lives has a ring of its own.
+    assert!((FIT..=128).contains(&source.sent), "{} of the 128 that fit two rings", source.sent);
+    write_removable(&stage, &with_relay("on_gone = \"block\""));
+    let told = change(&stage, &["reload", "--json"]);
+    assert_eq!(told["plan"]["restart"].as_array().map(Vec::len), Some(0), "{told}");
+    until_met(&stage, &mut shoal, 200);
+    assert!(Book::read(&stage.path("sink")).expect("a book").into_iter().eq(0..200));
+    assert_eq!(Some(shoal.pid_of("source") as u32), source.pid, "nor does its return");
+    assert_eq!(letters(&stage), [0_u64; 0]);
+    end(&stage, shoal);
+}
+
+/// No replica of a group is left: by its word, and by what else comes it is one again.
+#[test]
+fn what_a_group_had_not_read_that_is_scaled_to_nothing_goes_by_its_word() {
+    for word in ["drop", "dead-letter", "block"] {
+        let stage = stage!("removed-scale");
+        let more = format!("on_gone = \"{word}\"\n{HARDY}\nreplicas = 2\nreplicas_max = 3");
+        let mut shoal = removable(&stage, &more);
+        let source = shoal.pid_of("source");
+        let told = change(&stage, &["scale", "relay", "0", "--json"]);
+        assert_eq!(told["plan"]["left"].as_array().map(Vec::len), Some(2), "{told}");
+        until_removed(&shoal);
+        want(&stage, 200);
+        if word == "block" {
+            assert_eq!(change(&stage, &["scale", "relay", "3", "--json"])["outcome"], "applied");
+            until_met(&stage, &mut shoal, 200);
+            let mut met = Book::read(&stage.path("sink")).expect("a book");
+            met.sort_unstable();
+            assert!(met.into_iter().eq(0..200), "each once");
+            // Fewer is no end while others read on.
+            assert_eq!(change(&stage, &["scale", "relay", "1", "--json"])["outcome"], "applied");
+            want(&stage, 400);
+            until_met(&stage, &mut shoal, 400);
+            assert_eq!(shoal.pid_of("source"), source, "it was waited for: nobody else is started again");
+        } else {
+            until_sent(&mut shoal, 200);
+            let mut found = letters(&stage);
+            found.sort_unstable();
+            let expected = if word == "drop" { 0 } else { FIT };
+            assert!(found.iter().copied().eq(0..expected), "{word}: {found:?}");
+        }
+        end(&stage, shoal);
+    }
+}
+
+/// Goal: a change waits for who reads in the place of one that is gone, and is undone if that takes too long. Method: a plain file lies
+/// where letters are to be put, so that each attempt fails; then it is taken away.
+#[test]
+fn reader_that_is_back_in_the_file_waits_until_its_letters_lie_where_they_are_to() {
+    let stage = stage!("removed-waits");
+    let more = format!("on_gone = \"dead-letter\"\n{HARDY}");
+    let mut shoal = removable(&stage, &more);
+    let folder = stage.run_folder().join("dead-letters");
+    let _ = fs::remove_dir(&folder);
+    fs::write(&folder, "").expect("in the way");
+    write_removable(&stage, "");
+    assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied");
+    for order in ["start", "stop", "restart"] {
+        let done = stage.done(&[order, "relay"]);
+        assert_eq!(done.status, 1, "{}{}", done.out, done.err);
+        assert!(done.err.contains("relay is removed"), "{}", done.err);
+    }
+    write_removable(&stage, &with_relay(&more));
+    let done = stage.done(&["reload", "--timeout", "100ms"]);
+    assert_eq!(done.status, 1, "{}{}", done.out, done.err);
+    assert!(
+        done.err.contains("what relay has not read was not put with the dead letters in time"),
+        "{}",
+        done.err
+    );
+    fs::remove_file(&folder).expect("out of the way");
+    assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied");
+    assert_eq!(letters(&stage), (0..FIT).collect::<Vec<_>>(), "{}", shoal.err());
+    want(&stage, 200);
+    until_met(&stage, &mut shoal, 200 - FIT);
+    assert!(
+        Book::read(&stage.path("sink")).expect("a book").into_iter().eq(FIT..200),
+        "what is sent from then on"
+    );
     end(&stage, shoal);
 }

@@ -3,7 +3,7 @@
 use super::{Outcome, Prepared, Reload};
 use crate::birth;
 use crate::child::{Event, State};
-use crate::config::Channel;
+use crate::config::{Channel, SwarmFile};
 use crate::reload::Work;
 use crate::restart::Intensity;
 use crate::swarm::{Swarm, beginning, hangs, new_agent};
@@ -12,19 +12,22 @@ use shoal_runtime::board::{Status, Verdict, VerdictKind};
 use shoal_runtime::cursor::first_position;
 use shoal_runtime::layout::BoardShape;
 use shoal_runtime::mark::Place;
+use std::collections::BTreeSet;
 
 impl Swarm {
     /// Exchanges everything, and starts who is to run.
     pub(super) fn exchange(&mut self, reload: Reload) {
         let Reload { prepared: Prepared { plan, work, file, topology, board }, up, .. } = reload;
-        let unread = self.unread_for_good(&work, &topology);
-        let lasts = self.carried_over(&topology, &work);
+        let unread = self.unread_for_good(&work, &topology, &file);
+        let kept = self.kept();
+        let lasts = self.carried_over(&topology, &work, &kept);
         // What is lacking is lacking here, before anything is exchanged.
         let next = match self.next_stand(&file, &topology, &board) {
             Ok(next) => next,
             Err(why) => return self.undo(why),
         };
-        let former = match self.groups.follow(&self.topology, &topology, &lasts, &self.agents, &work) {
+        let former = match self.groups.follow(&self.topology, &topology, &lasts, &self.agents, (&work, &kept))
+        {
             Ok(former) => former,
             Err(error) => return self.undo(format!("no memory for the tables of groups: {error}")),
         };
@@ -46,7 +49,10 @@ impl Swarm {
         self.reloads += 1;
         self.follow_agents(lasts, &former_board);
         self.watch_new_deadlines();
-        work.stop.iter().for_each(|&agent| self.agents[agent].state = State::Ended);
+        for &agent in &work.stop {
+            // Should it come back, it begins as one that is new.
+            (self.agents[agent].state, self.agents[agent].paused) = (State::Ended, false);
+        }
         let started: Vec<usize> = work.start.union(&up).copied().collect();
         self.waiting.extend(&started);
         self.called.clear();
@@ -67,10 +73,10 @@ impl Swarm {
         self.start_due();
     }
 
-    /// Strikes who runs no more, and starts those again that run with what they were told before: what a predecessor had begun is done
+    /// Lets go of who runs no more, and starts those again that run with what they were told before: what a predecessor had begun is done
     /// once more.
     pub(in crate::swarm) fn act_on_exchange(&mut self) {
-        std::mem::take(&mut self.struck).into_iter().for_each(|agent| self.strike(agent));
+        std::mem::take(&mut self.struck).into_iter().for_each(|agent| self.depart(agent));
         for (agent, generation) in std::mem::take(&mut self.again) {
             let live = self.agents[agent].live.as_ref();
             if live.is_some_and(|live| live.incarnation.generation == generation) {
@@ -139,13 +145,15 @@ impl Swarm {
 
     /// For each agent that is at rest where its lanes end and its cursors stand in the new order; `None` for one that goes on living as
     /// it is.
-    fn carried_over(&self, topology: &Topology, work: &Work) -> Vec<Option<Verdict>> {
+    fn carried_over(&self, topology: &Topology, work: &Work, kept: &BTreeSet<usize>) -> Vec<Option<Verdict>> {
         let lanes: Vec<Vec<Place>> = (0..topology.agents.len()).map(|a| self.lanes_in(topology, a)).collect();
         let lanes_of = &lanes;
         let inputs = |agent: usize| {
             topology.agents[agent].inputs.iter().map(move |input| {
                 let end = lanes_of[input.producer][input.lane];
-                self.input_in(topology, work, agent, input).unwrap_or(end)
+                let anew = work.start.contains(&agent) && input.table.is_none() && !kept.contains(&agent);
+                let goes_on = (!anew).then(|| self.input_in(topology, agent, input)).flatten();
+                goes_on.unwrap_or(end)
             })
         };
         let verdict = |agent: usize| {
@@ -179,11 +187,10 @@ impl Swarm {
         topology.agents[agent].lanes.iter().map(place).collect()
     }
 
-    /// Where the cursor of an input stands, if it goes on from where it was; else it begins at the lane's end.
+    /// Where the cursor of an input stands, if it can go on from where it was.
     fn input_in(
         &self,
         topology: &Topology,
-        work: &Work,
         agent: usize,
         input: &crate::topology::InputSpec,
     ) -> Option<Place> {
@@ -194,12 +201,11 @@ impl Swarm {
             (i.producer == input.producer && same.key() == lane.key()).then_some(same)
         };
         let (at, was) = instance.inputs.iter().enumerate().find_map(|(at, i)| Some((at, former(i)?)))?;
-        let comes_back = work.start.contains(&agent) && input.table.is_none();
-        (was.capacity_bytes == lane.capacity_bytes && !comes_back).then(|| record.last.inputs[at])
+        (was.capacity_bytes == lane.capacity_bytes).then(|| record.last.inputs[at])
     }
 
     /// What is left in lanes whose last readers are removed, in words.
-    fn unread_for_good(&self, work: &Work, after: &Topology) -> Vec<String> {
+    fn unread_for_good(&self, work: &Work, after: &Topology, file: &SwarmFile) -> Vec<String> {
         let mut texts = Vec::new();
         for &agent in &work.stop {
             let others = |instance: &Instance| {
@@ -216,8 +222,9 @@ impl Swarm {
             for (channel, count) in self.unread(agent).into_iter().filter(|(_, count)| *count > 0) {
                 let Channel { name, .. } = &self.topology.channels[channel];
                 texts.push(format!(
-                    "{count} messages of channel {name} were not read by {}, which is removed, and are dropped",
-                    self.agents[agent].name
+                    "{count} messages of channel {name} were not read by {}, which is removed, and are {}",
+                    self.agents[agent].name,
+                    file.agents[after.agents[agent].config].on_gone.says()
                 ));
             }
         }
