@@ -168,8 +168,9 @@ impl Agent {
     /// called for one after the other, and what it sent for any, its state and all acknowledgements become visible together when
     /// the last is handled. Many small messages cost half as much so; each answer comes a little later. 1 at first.
     ///
-    /// When a handler fails, nothing of the step has happened, and its messages come again: the one that failed in a step that it begins, so
-    /// that it keeps no other from being done. Which are never taken along: see [`crate::Received::advance`].
+    /// When a handler fails, nothing of the step has happened, and its messages come again: the one that failed in a step of its own, so that
+    /// it keeps no other from being done, and only what it does there is an attempt at it. Which are never taken along: see
+    /// [`crate::Received::advance`].
     ///
     /// ```no_run
     /// # #[shoal_agent::message] pub struct Tick { value: u64 }

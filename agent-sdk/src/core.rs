@@ -41,17 +41,6 @@ pub(crate) enum Problem {
     Failed(Error),
 }
 
-/// A step that failed, by the message in hand.
-struct Failed {
-    index: usize,
-    frame: Frame,
-    attempt: u32,
-    /// Others began the step.
-    along: bool,
-    /// One of its sends will never succeed.
-    hopeless: bool,
-}
-
 /// How often a message is given, and whether it is parked then; else the agent ends with the last error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
@@ -300,20 +289,16 @@ impl Core {
                 Ok(()) => return Ok(()),
                 Err(error) => (Problem::Failed(error), false),
             },
-            Err(Problem::Failed(error)) => match error.downcast_ref::<Reject>() {
-                Some(_) if along => {
-                    step.set_apart();
-                    return Ok(());
+            Err(problem) if along => {
+                drop(step);
+                (problem, false)
+            }
+            Err(Problem::Failed(error)) => {
+                if let Some(reject) = error.downcast_ref::<Reject>() {
+                    return step.reject(cursor, bytes, reject.reason());
                 }
-                Some(reject) => return step.reject(cursor, bytes, reject.reason()),
-                None => {
-                    let hopeless = step.fail(error::text(&error));
-                    (Problem::Failed(error), hopeless)
-                }
-            },
-            Err(Problem::Invalid(_)) if along => {
-                step.set_apart();
-                return Ok(());
+                let hopeless = step.fail(error::text(&error));
+                (Problem::Failed(error), hopeless)
             }
             // An invalid message is no attempt of the handler's.
             Err(invalid) => {
@@ -321,14 +306,23 @@ impl Core {
                 (invalid, false)
             }
         };
-        self.failed(Failed { index, frame: in_hand, attempt, along, hopeless }, problem)
+        // Where others began the step it comes again at once, in one of its own: that is its attempt.
+        if along && self.lost == Lost::Nothing {
+            return Ok(());
+        }
+        self.failed(index, &in_hand, attempt, problem, hopeless)
     }
 
-    /// A step failed and was aborted: reports it, and pauses before the message is given again. One that others began is given again in
-    /// a step of its own first, whatever there is to be done about it.
+    /// A step failed and was aborted: reports it, and pauses before the message is given again.
     #[cold]
-    fn failed(&mut self, failed: Failed, problem: Problem) -> Result<()> {
-        let Failed { index, ref frame, attempt, along, hopeless } = failed;
+    fn failed(
+        &mut self,
+        index: usize,
+        frame: &Frame,
+        attempt: u32,
+        problem: Problem,
+        hopeless: bool,
+    ) -> Result<()> {
         let error = match problem {
             Problem::Failed(error) => error,
             Problem::Invalid(why) => {
@@ -351,8 +345,8 @@ impl Core {
         let world = &mut self.at.world;
         let failures = &mut self.failures[index];
         let Patience { attempts_max, parks } = self.patience;
-        let spent = failures.so_far(frame) >= attempts_max && !along;
-        if !parks && (spent || hopeless && !along) {
+        let spent = failures.so_far(frame) >= attempts_max;
+        if !parks && (hopeless || spent) {
             return Err(error);
         }
         let text = error::text(&error);

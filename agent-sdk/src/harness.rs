@@ -85,6 +85,16 @@ impl Hand {
         self.0.borrow_mut().collect();
     }
 
+    /// As [`Harness::sent`], by now.
+    pub fn sent<T: Payload>(&self, channel: &str) -> Vec<T::Owned> {
+        let mut outside = self.0.borrow_mut();
+        outside.collect();
+        let taken = outside.take_sent(channel);
+        let open = |bytes: &rkyv::util::AlignedVec<16>| T::access(bytes).and_then(T::to_owned);
+        let messages: Result<Vec<_>, _> = taken.iter().map(open).collect();
+        messages.unwrap_or_else(|error| panic!("channel `{channel}`: {error}"))
+    }
+
     /// Asks the agent for an end.
     pub fn end(&self, how: Ending) {
         self.0.borrow_mut().end(how);
@@ -116,6 +126,7 @@ impl Harness {
             capacity_bytes: CAPACITY_BYTES,
             when_full: WhenFull::Block,
             producers: 1,
+            isolated: false,
         });
         self
     }
@@ -150,6 +161,13 @@ impl Harness {
     /// How many agents publish the channel named last, which the agent under test subscribes; 1 unless said.
     pub fn producers(mut self, count: u32) -> Self {
         self.last().producers = count;
+        self
+    }
+
+    /// The agents that publish the channel named last, which the agent under test subscribes, are not trusted: each message is copied
+    /// before it is looked at.
+    pub fn isolated(mut self) -> Self {
+        self.last().isolated = true;
         self
     }
 
@@ -236,12 +254,7 @@ impl Harness {
     /// # Panics
     /// When the channel is not published, or carries something else.
     pub fn sent<T: Payload>(&mut self, channel: &str) -> Vec<T::Owned> {
-        let mut outside = self.open().borrow_mut();
-        outside.collect();
-        let taken = outside.take_sent(channel);
-        let open = |bytes: &rkyv::util::AlignedVec<16>| T::access(bytes).and_then(T::to_owned);
-        let messages: Result<Vec<_>, _> = taken.iter().map(open).collect();
-        messages.unwrap_or_else(|error| panic!("channel `{channel}`: {error}"))
+        self.hand().sent::<T>(channel)
     }
 
     /// Takes the messages of a channel that the agent rejected on purpose since the last call, with its reasons.

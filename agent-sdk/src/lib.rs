@@ -23,6 +23,8 @@
 //!
 //! - Messages are marked with [`macro@message`] and read in place: a handler sees the archived form of its type.
 //! - [`Agent::receive`] is the loop form, [`Agent::arm`] is for async runtimes, [`Agent::send`] for sources.
+//! - [`Agent::batch`], and [`Received::advance`] in the loop form, let a step take several messages that are there already: many small
+//!   ones cost half as much so. One that fails there is tried by itself before that counts.
 //! - A handler that returns a [`Reject`] gives its message up for good; a message that was given in vain several times is given
 //!   up by itself. Both lie with the dead letters (`shoal dlq`).
 //! - [`Bytes`] are large buffers written by hand, straight into the lane.

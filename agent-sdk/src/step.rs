@@ -43,13 +43,12 @@ impl fmt::Display for MessageId<'_> {
     }
 }
 
-/// How often this incarnation was given a message of an input in vain.
+/// The message of an input that failed last, and how often this incarnation was given it in vain.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
-    sequence: u64,
+    sequence: Option<u64>,
+    /// 0 when it only failed in a step that others began.
     pub(crate) count: u32,
-    /// It failed a step of several, or was to be rejected in one: it begins the next.
-    by_itself: bool,
     /// The last text reported for it.
     pub(crate) reported: String,
 }
@@ -64,11 +63,11 @@ impl Failures {
     /// Whether a message begins a step of its own: what it may do to the step is not done to others.
     #[inline]
     fn begins_a_step(&self, frame: &Frame) -> bool {
-        (self.by_itself || self.count > 0) && self.sequence == frame.at.sequence
+        self.sequence == Some(frame.at.sequence)
     }
 
     fn of(&self, frame: &Frame) -> u32 {
-        if self.count > 0 && self.sequence == frame.at.sequence { self.count } else { 0 }
+        if self.begins_a_step(frame) { self.count } else { 0 }
     }
 
     fn add(&mut self, frame: &Frame) {
@@ -76,18 +75,12 @@ impl Failures {
         if before == 0 {
             self.reported.clear();
         }
-        *self = Failures {
-            sequence: frame.at.sequence,
-            count: before.saturating_add(1),
-            by_itself: false,
-            reported: std::mem::take(&mut self.reported),
-        };
+        (self.sequence, self.count) = (Some(frame.at.sequence), before.saturating_add(1));
     }
 
-    /// Nothing is known against it, but it is to begin a step.
+    /// Nothing is held against it, but it is to begin a step.
     fn set_apart(&mut self, frame: &Frame) {
-        let (count, reported) = (self.of(frame), std::mem::take(&mut self.reported));
-        *self = Failures { sequence: frame.at.sequence, count, by_itself: true, reported };
+        *self = Failures { sequence: Some(frame.at.sequence), ..Failures::default() };
     }
 }
 
@@ -156,37 +149,34 @@ impl<'a> Step<'a> {
     }
 
     /// The message behind the one in hand, if it may be taken into the step: it is there, the step holds fewer than `max` and is not
-    /// broken, nobody asks for an end or a pause, and neither of the two failed before.
+    /// broken, nobody asks for an end or a pause, and neither of the two is to begin a step.
     #[inline]
     pub(crate) fn behind(&self, sources: &Sources, max: u32) -> Option<Frame> {
         let Input { frame, count, failures, .. } = self.input.as_ref()?;
-        let may = *count < max && self.broken.is_none() && !failures.begins_a_step(frame);
-        if !may || frame.attempts > 0 || self.parts.world.request() != Request::Run {
+        let whole = self.broken.is_none() && *self.parts.lost == Lost::Nothing;
+        let may = *count < max && whole && !failures.begins_a_step(frame);
+        if !may || self.parts.world.request() != Request::Run {
             return None;
         }
         sources.behind(frame).filter(|next| !failures.begins_a_step(next))
     }
 
-    /// Takes the message that [`Step::behind`] found into the step: it is the one in hand.
+    /// Takes the message that [`Step::behind`] found into the step: it is the one in hand, with a deadline of its own.
     #[inline]
     pub(crate) fn take_along(&mut self, frame: Frame, cursor: &mut Cursor) {
         let Some(input) = &mut self.input else { return };
         cursor.take_along(&frame);
         (input.frame, input.count) = (frame, input.count + 1);
-        self.parts.world.desk.hold(input.index, frame.at, 1, clock::coarse_ns());
+        let desk = &self.parts.world.desk;
+        // Let go of first: who dies in between is found with neither, and not with a half of each.
+        desk.release();
+        desk.hold(input.index, frame.at, 1, clock::coarse_ns());
     }
 
-    /// Whether the message in hand is not the first of the step.
+    /// Whether the message in hand is not the first of the step. If the step fails, all its messages come again, and this one in a step
+    /// that it begins: it fails no other then, and what others sent or kept does not fail it. Only what it does there counts.
     pub(crate) fn is_along(&self) -> bool {
         self.input.as_ref().is_some_and(|input| input.count > 1)
-    }
-
-    /// Ends the step without effect: its messages come again, the one in hand in a step that it begins.
-    pub(crate) fn set_apart(mut self) {
-        if let Some(input) = &mut self.input {
-            input.failures.set_apart(&input.frame);
-        }
-        self.forget();
     }
 
     /// Sends a message as a part of this step: it is serialized straight into the lane, and hidden until the step ends well.
@@ -294,8 +284,8 @@ impl<'a> Step<'a> {
     /// Which attempt at the message this is, over all incarnations: 1 at first, and for a step without one.
     ///
     /// An attempt counts when its handler failed or its process died, but not when that was ordered (`shoal kill`, `stop`,
-    /// `restart`), and not when the step failed because a lane stayed full. After `max_attempts` of the swarm file the message
-    /// is parked with the dead letters.
+    /// `restart`), not when the step failed because a lane stayed full, and not when a handler failed in a step that other messages
+    /// began ([`crate::Agent::batch`]). After `max_attempts` of the swarm file the message is parked with the dead letters.
     pub fn attempt(&self) -> u32 {
         self.input.as_ref().map_or(1, |input| input.failures.so_far(&input.frame).saturating_add(1))
     }
@@ -378,14 +368,17 @@ impl Drop for Step<'_> {
             return;
         }
         self.parts.outputs.abort();
+        let along = self.is_along();
         let Some(input) = &mut self.input else { return };
         let world = &mut self.parts.world;
         world.desk.count(Counter::Aborted, 1);
-        let attempt = input.failures.so_far(&input.frame).saturating_add(1);
+        let attempt = if along { 0 } else { input.failures.so_far(&input.frame).saturating_add(1) };
         // A message is not to blame for lanes that stay full, nor for the end that an operator asks for.
-        let excused = self.broken.is_some() || world.request() == Request::Stop;
-        if !excused {
-            input.failures.add(&input.frame);
+        let excused = self.broken.is_some() && !along || world.request() == Request::Stop;
+        match excused {
+            true => {}
+            false if along => input.failures.set_apart(&input.frame),
+            false => input.failures.add(&input.frame),
         }
         if std::thread::panicking() {
             // The message counts as held until the process is dead: that is the failed attempt.
@@ -461,8 +454,9 @@ impl<'a, T: Payload> Received<'a, T> {
     /// so, and it is the message in hand. One commit then acknowledges all of them, and makes visible what was sent for any: many small
     /// messages cost half as much so.
     ///
-    /// A message that failed before is not taken along: it begins a step. Nor is one of a group, of a drop-oldest lane, or of a producer that
-    /// is not trusted; nor while a pause or an end is asked for. A death counts as an attempt at the message in hand.
+    /// A message that failed before is not taken along: it begins a step, and is alone in it. Nor is one of a group, of a drop-oldest lane, or of a producer that
+    /// is not trusted; nor while a pause or an end is asked for. A death counts as an attempt at the message in hand. Dropped without a commit,
+    /// or rejected, when others began the step, the message in hand is given again in a step of its own, and only that counts as an attempt.
     ///
     /// ```no_run
     /// # #[shoal_agent::message] pub struct Tick { value: u64 }

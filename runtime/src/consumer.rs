@@ -42,13 +42,14 @@ pub struct InputEnd {
     pub share: (u32, u32),
 }
 
-/// A message that was given in vain. No message lies at position 0, so the default means none.
+/// A message that failed. No message lies at position 0, so the default means none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(not(loom), derive(rkyv::Archive, rkyv::Serialize, rkyv::Deserialize))]
 pub struct Given {
     /// Where it begins.
     pub position: u64,
-    /// How often; [`Given::SETTLED`] when it lies with the dead letters and is only to be acknowledged.
+    /// How often it was given in vain: 0 when it only failed a step that others began; [`Given::SETTLED`] when it lies with the dead letters
+    /// and is only to be acknowledged.
     pub attempts: u32,
 }
 

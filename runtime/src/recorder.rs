@@ -1,7 +1,7 @@
 //! The flight recorder: on its desk an incarnation notes the last messages that it took and sent, for whoever asks after its
 //! death, or meanwhile, what it was at.
 //!
-//! Two rings of entries of two words. What is taken is noted where it is held, at the place that the number of the step says; what
+//! Two rings of entries of two words. What is taken is noted where it is held, at the place that the number of messages let go of says; what
 //! is sent where it is published, once for each lane of a step, at the place that a count says. All stores are Relaxed: nothing
 //! depends on an entry, and who reads one compares it with what else is known. Times are those that the agent had read anyway.
 
@@ -71,16 +71,16 @@ fn entry(ring: usize, number: u64) -> usize {
 }
 
 impl Desk {
-    /// Notes a message that is taken, in the step of this number.
+    /// Notes a message that is taken, when so many were let go of.
     ///
     /// # If we die here
     /// Its entry is half that of an older message: its position or its index and time are that one's.
     #[inline]
-    pub(crate) fn note_taken(&self, step: u64, input: usize, at: Place, attempt: u32, now_ns: u64) {
+    pub(crate) fn note_taken(&self, number: u64, input: usize, at: Place, attempt: u32, now_ns: u64) {
         if cfg!(loom) {
             return;
         }
-        let at_entry = entry(recorder::TAKEN, step);
+        let at_entry = entry(recorder::TAKEN, number);
         // Relaxed: see the head of this file.
         self.word(at_entry).store(at.position, Ordering::Relaxed);
         self.word(at_entry + 8).store(pack(input, attempt, now_ns), Ordering::Relaxed);
@@ -117,8 +117,8 @@ pub fn read(region: &Region) -> Recorded {
     // Position 0 is no frame's: lanes begin behind it.
     let whole = |entry: &(u64, u64)| entry.0 != 0;
     let holds = word(desk::HELD_INPUT) != 0;
-    let steps = word(desk::PROGRESS).wrapping_add(u64::from(holds));
-    let taken = ring(recorder::TAKEN, steps).filter(whole).map(|(position, word)| {
+    let count = word(desk::PROGRESS).wrapping_add(u64::from(holds));
+    let taken = ring(recorder::TAKEN, count).filter(whole).map(|(position, word)| {
         let (input, attempt, at_ns) = unpack(word);
         Taken { input, position, attempt, at_ns }
     });

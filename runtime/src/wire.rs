@@ -253,7 +253,7 @@ pub enum FromAgent {
         input: u32,
         /// Where the message begins.
         at: Place,
-        /// Which attempt at it this was, from 1.
+        /// Which attempt at it this was, from 1; 0 when others began the step: that is none, but it is not to be taken along again.
         attempt: u32,
         /// Why, as far as it is known.
         why: String,

@@ -2,7 +2,8 @@
 //!
 //! An attempt counts when its handler failed, or when its process died with the message in hand and nobody had ordered that
 //! death. What an agent says about itself, in a packet or on its desk, raises the count by one at most: the rest of what it
-//! may claim is not believed.
+//! may claim is not believed. A handler that failed in a step that other messages began was no attempt: it is known, so that the message
+//! begins a step the next time, in another life, too.
 
 use crate::spawn::Ending;
 use serde::{Deserialize, Serialize};
@@ -89,7 +90,7 @@ impl Trial {
     }
 
     /// An attempt ended in vain: the agent's handler says so, or its desk after its death. One that is counted is not counted
-    /// again. True when it counts now.
+    /// again, and attempt 0 is none. True when it counts now.
     pub fn count(&mut self, attempt: u32, report: Report) -> bool {
         if attempt <= self.attempts || self.settled {
             return false;
@@ -125,7 +126,9 @@ impl Trial {
 /// The trials of a swarm.
 #[derive(Clone, Debug, Default)]
 pub struct Trials {
-    /// By the message's number. Of an input that is one agent's there is one at most: the message at its cursor.
+    /// By the message's number. Of an input that is one agent's there is one at most: the message that failed last. It lies at the cursor, or
+    /// not far behind it, if it failed in a step of several; those before it are done, one by one if need be, before it is given again. If
+    /// one of them fails meanwhile, that is the one, and what was known of the other is forgotten.
     all: BTreeMap<(Reader, u64), Trial>,
     /// Moves when something may have changed.
     version: u64,
@@ -322,6 +325,21 @@ mod tests {
         assert_eq!(trials.told(reader), Given { position: 64, attempts: Given::SETTLED });
         let next = Place { position: 128, sequence: 2 };
         assert_eq!(trials.at(reader, next).told(), Given { position: 128, attempts: 0 }, "another message");
+    }
+
+    #[test]
+    fn a_message_that_failed_in_a_step_that_others_began_is_told_and_nothing_is_held_against_it() {
+        let mut trials = Trials::default();
+        let (reader, at) = (Reader::Input(0, 0), Place { position: 192, sequence: 3 });
+        assert!(!trials.at(reader, at).count(0, report("in company")));
+        let mut successor = Trials::default();
+        successor.restore(&trials.to_json(1 << 20));
+        for trials in [&mut trials, &mut successor] {
+            assert_eq!(trials.told(reader), Given { position: 192, attempts: 0 });
+            assert_eq!(trials.at(reader, at).reports().count(), 0);
+            assert!(trials.at(reader, at).count(1, report("alone")), "its first attempt");
+            assert_eq!(trials.told(reader), Given { position: 192, attempts: 1 });
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub(super) struct ChannelSpec {
     pub(super) capacity_bytes: u64,
     pub(super) when_full: WhenFull,
     pub(super) producers: u32,
+    /// Its producers are not trusted.
+    pub(super) isolated: bool,
 }
 
 /// The agents of the harness in the order of the board: the one under test, its sources, the sink.
@@ -106,7 +108,7 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         lane,
         share: (0, 1),
         table: None,
-        copied: false,
+        copied: channels[channel as usize].isolated,
     };
     let lane = |channel: u32, neighbour, input| LaneEntry {
         channel,

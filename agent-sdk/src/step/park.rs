@@ -77,10 +77,6 @@ impl<T: Payload> Received<'_, T> {
     pub fn reject(self, reason: &str) -> Result<()> {
         let Received { step, cursor, bytes, .. } = self;
         let step = step.into_inner();
-        if step.is_along() {
-            step.set_apart();
-            return Ok(());
-        }
-        step.reject(cursor, bytes, reason)
+        if step.is_along() { Ok(()) } else { step.reject(cursor, bytes, reason) }
     }
 }

@@ -57,7 +57,7 @@ pub struct Sources {
     lane: usize,
     /// Whether all of its messages are for this consumer.
     whole: bool,
-    /// The message that incarnations before this one were given in vain, and how often.
+    /// The message that failed in incarnations before this one, and how often it was given in vain.
     given: Given,
     /// Whether every payload is copied before anybody looks at it.
     copies: bool,
@@ -249,15 +249,16 @@ impl Sources {
         }
     }
 
-    /// The message behind one that is leased, if it is there, was never given in vain, and may be leased beside it.
+    /// The message behind one that is leased, if it is there, may be leased beside it, and neither failed in an incarnation before.
     #[inline(always)]
     pub fn behind(&self, frame: &Frame) -> Option<Frame> {
-        if self.copies {
-            // There is one copy.
+        let failed = |frame: &Frame| frame.at.position == self.given.position;
+        // Where each is copied there is one copy.
+        if self.copies || failed(frame) {
             return None;
         }
         match self.glance(frame.next()) {
-            Glance::Message(frame) if frame.attempts == 0 => Some(frame),
+            Glance::Message(frame) if !failed(&frame) => Some(frame),
             _ => None,
         }
     }
