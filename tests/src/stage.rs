@@ -16,6 +16,8 @@ pub struct Relayed<'a> {
     pub swarm: &'a str,
     /// How many numbers; 0 for no end.
     pub count: u64,
+    /// Arguments of the relay: how it relays.
+    pub how: &'a str,
     /// Further keys of the relay.
     pub relay: &'a str,
     /// Further keys of the sink.
@@ -26,7 +28,7 @@ pub struct Relayed<'a> {
 
 impl Default for Relayed<'_> {
     fn default() -> Self {
-        Relayed { swarm: "", count: 0, relay: "", sink: "", ways: 1 }
+        Relayed { swarm: "", count: 0, how: "\"relay\"", relay: "", sink: "", ways: 1 }
     }
 }
 
@@ -36,7 +38,7 @@ impl Relayed<'_> {
     /// # Panics
     /// When the stage cannot be written to.
     pub fn write(&self, stage: &Stage) -> PathBuf {
-        let Relayed { swarm, count, relay, sink, ways } = self;
+        let Relayed { swarm, count, how, relay, sink, ways } = self;
         let text = format!(
             r#"
             [swarm]
@@ -53,7 +55,7 @@ impl Relayed<'_> {
             publishes = ["numbers"]
             {HARDY}
             [agent.relay]
-            command = ["BIN/numbers", "relay"]
+            command = ["BIN/numbers", {how}]
             subscribes = ["numbers"]
             publishes = ["relayed"]
             {relay}

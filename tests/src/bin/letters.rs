@@ -1,4 +1,6 @@
-//! Numbers from a source to a sink that some of them kill: `letters source COUNT | sink | loop | raw KIND`.
+//! Numbers from a source to a sink that some of them kill: `letters source COUNT | sink [MAX] | loop [MAX] | raw KIND`.
+//!
+//! With MAX the sink begins when the source has sent all, and takes up to so many in a step.
 //!
 //! The file `poison` says how the sink takes which numbers: lines of `NUMBER HOW`, read anew for each message, so that a test
 //! can repair it. What the sink handled is its state, a count and the sum, committed with the message; it notes
@@ -29,11 +31,21 @@ fn main() -> std::process::ExitCode {
     }
     shoal_agent::run(|agent| match arg(1) {
         "source" => source(agent, number(&args, 2)?),
-        "sink" | "raw" => sink(agent),
-        "loop" => in_a_loop(agent),
+        "raw" => sink(agent, 1),
+        "sink" => sink(agent, max(&args)?),
+        "loop" => in_a_loop(agent, max(&args)?),
         "teller" => teller(agent),
         other => Err(format!("{other:?}?").into()),
     })
+}
+
+/// How many messages a step may take. If several, waits until all are there.
+fn max(args: &[String]) -> Result<u32> {
+    let Some(max) = args.get(2) else { return Ok(1) };
+    while !path("sent").exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(max.parse()?)
 }
 
 fn source(agent: &mut Agent, count: u64) -> Result<()> {
@@ -41,6 +53,7 @@ fn source(agent: &mut Agent, count: u64) -> Result<()> {
     for value in agent.sent(&numbers)..count {
         agent.send(&numbers, &Number { value })?;
     }
+    note("sent", count)?;
     // It stays, so that its readers do.
     while !agent.stopping() {
         std::thread::sleep(Duration::from_millis(2));
@@ -99,7 +112,7 @@ fn take(value: u64, attempt: u32) -> Result<()> {
             std::process::exit(7)
         }
         "panics" => panic!("number {value} makes me panic"),
-        "fails" => Err(format!("number {value} makes me fail").into()),
+        "fails" | "ends" => Err(format!("number {value} makes me fail").into()),
         "rejects" => Err(Reject::new(format!("nobody wants {value}")).into()),
         "holds" => loop {
             std::thread::sleep(Duration::from_millis(2));
@@ -111,8 +124,9 @@ fn take(value: u64, attempt: u32) -> Result<()> {
     }
 }
 
-fn sink(agent: &mut Agent) -> Result<()> {
+fn sink(agent: &mut Agent, max: u32) -> Result<()> {
     let on = agent.publish::<Number>("handled")?;
+    agent.batch(max);
     agent.on::<Number>("numbers", move |step: &mut Step<'_>, number| {
         let value = number.value.to_native();
         // Sent before it fails: nobody may see it.
@@ -122,18 +136,23 @@ fn sink(agent: &mut Agent) -> Result<()> {
     agent.serve()
 }
 
-fn in_a_loop(agent: &mut Agent) -> Result<()> {
+fn in_a_loop(agent: &mut Agent, max: u32) -> Result<()> {
     let on = agent.publish::<Number>("handled")?;
     let numbers = agent.subscribe::<Number>("numbers")?;
-    while let Next::Message(message) = agent.receive(&numbers, None)? {
-        let value = message.message().value.to_native();
-        message.send(&on, &Number { value })?;
-        match take(value, message.attempt()) {
-            Ok(()) => message.commit()?,
-            Err(error) => match error.downcast_ref::<Reject>() {
-                Some(reject) => message.reject(reject.reason())?,
-                None => drop(message),
-            },
+    while let Next::Message(mut message) = agent.receive(&numbers, None)? {
+        loop {
+            let value = message.message().value.to_native();
+            message.send(&on, &Number { value })?;
+            match take(value, message.attempt()) {
+                Ok(()) if message.advance(max) => continue,
+                Ok(()) => message.commit()?,
+                Err(error) if how(value) == "ends" => return Err(error),
+                Err(error) => match error.downcast_ref::<Reject>() {
+                    Some(reject) => message.reject(reject.reason())?,
+                    None => drop(message),
+                },
+            }
+            break;
         }
     }
     Ok(())

@@ -1,8 +1,9 @@
-//! Numbers in order, from a source over relays to a sink that checks each: `numbers source COUNT | tap | relay | sink WAYS`.
+//! Numbers in order, from a source over relays to a sink that checks each: `numbers source COUNT | tap | relay | steps FORM | sink WAYS`.
 //!
 //! A source begins where the lineage left off, and ends after COUNT numbers (0: when it is asked to). A tap sends up to
 //! the number that the file `want` says, to `numbers` or to the channel that ON names. A relay sends on what it reads on `numbers` to `relayed`, or to the channel that ON
-//! names; with a message in hand it waits while the file `hold-NAME` exists, and notes the message in `held`. The sink notes each number in the file `sink` before it acknowledges it, so that
+//! names; with a message in hand it waits while the file `hold-NAME` exists, and notes the message in `held`. Who relays in steps of up to 64 (`steps handler`, `steps loop`)
+//! counts what it did in its state, and at its end notes in `largest` how many a step took at most. The sink notes each number in the file `sink` before it acknowledges it, so that
 //! its next life knows what is due. A mourner notes who is gone. At its end each notes its name in `order`.
 //!
 //! With INIT in its environment it first makes something that is known by its address, and notes its process in `init`; each life then
@@ -94,6 +95,8 @@ fn main() -> std::process::ExitCode {
             Some("source") => source(agent, number(&args, 2)?)?,
             Some("tap") => tap(agent)?,
             Some("relay") => relay(agent)?,
+            Some("steps") if args.get(2).is_some_and(|form| form == "handler") => steps(agent)?,
+            Some("steps") => steps_in_a_loop(agent)?,
             Some("mourner") => mourner(agent)?,
             Some("sink") => sink(agent, number(&args, 2)?)?,
             _ => return Err("source, tap, relay or sink?".into()),
@@ -145,6 +148,61 @@ fn relay(agent: &mut Agent) -> Result<()> {
         step.send(&on, &Number { value })
     })?;
     agent.serve()
+}
+
+/// What a relay of steps did: its state.
+#[shoal_agent::message]
+#[derive(Default)]
+pub struct Done {
+    /// How many numbers it sent on.
+    count: u64,
+    /// How many a step took at most, in the loop form.
+    largest: u64,
+}
+
+impl Done {
+    fn relay(&mut self, value: u64) -> Result<Number> {
+        if value != self.count {
+            return violation(format_args!("the relay met {value} where {} was due", self.count));
+        }
+        self.count += 1;
+        Ok(Number { value })
+    }
+}
+
+/// How many numbers a step takes at most.
+const STEP_MAX: u32 = 64;
+
+fn steps(agent: &mut Agent) -> Result<()> {
+    let on = agent.publish::<Number>("relayed")?;
+    let state = agent.state::<Done>()?;
+    agent.batch(STEP_MAX);
+    agent.on::<Number>("numbers", move |step, number| {
+        let mut done = step.load(&state)?.unwrap_or_default();
+        step.send(&on, &done.relay(number.value.to_native())?)?;
+        step.keep(&state, &done)
+    })?;
+    agent.serve()
+}
+
+fn steps_in_a_loop(agent: &mut Agent) -> Result<()> {
+    let on = agent.publish::<Number>("relayed")?;
+    let numbers = agent.subscribe::<Number>("numbers")?;
+    let state = agent.state::<Done>()?;
+    let mut done = agent.load(&state)?.unwrap_or_default();
+    while let Next::Message(mut message) = agent.receive(&numbers, None)? {
+        let first = done.count;
+        loop {
+            message.send(&on, &done.relay(message.message().value.to_native())?)?;
+            if !message.advance(STEP_MAX) {
+                break;
+            }
+        }
+        done.largest = done.largest.max(done.count - first);
+        message.keep(&state, &done)?;
+        message.commit()?;
+    }
+    Ok(note("largest", done.largest)?)
 }
 
 /// Counts what it reads, and notes who is gone, and how much it had read by then, in `gone`.

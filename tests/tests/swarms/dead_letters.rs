@@ -12,15 +12,28 @@ use shoal_tests::{Running, Stage, stage, until};
 use std::fs;
 
 /// How many numbers there are.
-const COUNT: u64 = 100;
+pub const COUNT: u64 = 100;
 
-struct Swarm<'s> {
-    stage: &'s Stage,
-    shoal: Running<'s>,
+/// A swarm of numbers, some of which kill or fail their reader.
+pub struct Swarm<'s> {
+    pub stage: &'s Stage,
+    pub shoal: Running<'s>,
 }
 
 /// The swarm, with a sink of some kind that takes numbers as `poison` says.
 fn swarm<'s>(stage: &'s Stage, sink: &str, poison: &str, more: &str, swarm: &str) -> Swarm<'s> {
+    swarm_with("4 KiB", stage, sink, poison, more, swarm)
+}
+
+/// The same with so much room for numbers.
+pub fn swarm_with<'s>(
+    capacity: &str,
+    stage: &'s Stage,
+    sink: &str,
+    poison: &str,
+    more: &str,
+    swarm: &str,
+) -> Swarm<'s> {
     fs::write(stage.path("poison"), poison).expect("written");
     let file = stage.write(
         "swarm.toml",
@@ -31,7 +44,7 @@ fn swarm<'s>(stage: &'s Stage, sink: &str, poison: &str, more: &str, swarm: &str
             {swarm}
             [channel.numbers]
             message = "Number"
-            capacity = "4 KiB"
+            capacity = "{capacity}"
             [channel.handled]
             message = "Number"
             [agent.source]
@@ -53,12 +66,12 @@ fn swarm<'s>(stage: &'s Stage, sink: &str, poison: &str, more: &str, swarm: &str
 }
 
 impl Swarm<'_> {
-    fn handled(&self) -> Vec<u64> {
+    pub fn handled(&self) -> Vec<u64> {
         numbers(self.stage, "handled")
     }
 
     /// Waits until the last number was handled.
-    fn until_done(&mut self) {
+    pub fn until_done(&mut self) {
         let last = COUNT - 1;
         until("the last number", || {
             assert_eq!(self.shoal.poll(), None, "{}", self.shoal.err());
@@ -67,7 +80,7 @@ impl Swarm<'_> {
     }
 
     /// The attempts that were begun at a number, as the sink itself counted them.
-    fn tried(&self, value: u64) -> Vec<String> {
+    pub fn tried(&self, value: u64) -> Vec<String> {
         let text = fs::read_to_string(self.stage.path("tried")).unwrap_or_default();
         let mine = |line: &&str| line.starts_with(&format!("{value} "));
         text.lines().filter(mine).map(str::to_owned).collect()
@@ -79,12 +92,12 @@ impl Swarm<'_> {
         serde_json::from_str(&done.out).expect("one JSON object")
     }
 
-    fn letters(&self) -> Vec<Value> {
+    pub fn letters(&self) -> Vec<Value> {
         self.dlq(&["list"])["letters"].as_array().expect("a list").clone()
     }
 
     /// Ends it; the letters are purged, so that nothing is left.
-    fn end(self) {
+    pub fn end(self) {
         let stage = self.stage;
         assert_eq!(stage.violations(), "");
         assert_eq!(self.shoal.stop().status, 0);
@@ -100,7 +113,7 @@ fn numbers(stage: &Stage, file: &str) -> Vec<u64> {
 }
 
 /// All numbers but some.
-fn but(poisoned: &[u64]) -> Vec<u64> {
+pub fn but(poisoned: &[u64]) -> Vec<u64> {
     (0..COUNT).filter(|value| !poisoned.contains(value)).collect()
 }
 

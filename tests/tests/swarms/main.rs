@@ -5,6 +5,7 @@
 mod attack;
 mod bad_input;
 mod baseline;
+mod batches;
 mod certify;
 mod chaos;
 mod confined;
