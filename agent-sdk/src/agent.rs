@@ -13,6 +13,7 @@ use shoal_runtime::board::Request;
 use shoal_runtime::desk::Life;
 use shoal_runtime::message::{Message, Scratch};
 use shoal_runtime::port::Control;
+use shoal_runtime::wire::Manifest;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -21,7 +22,13 @@ pub struct Agent {
     core: Core,
     subscriptions: Vec<Subscribed>,
     mourner: Option<(Mourner, Gone)>,
+    /// In the loop form, if it asked for it.
+    gone: Option<Gone>,
 }
+
+/// Who is gone for good, in the loop form: a plain handle, made by [`Agent::peers`].
+#[derive(Clone, Copy, Debug)]
+pub struct Peers(());
 
 /// What came of a receive.
 #[must_use]
@@ -29,7 +36,7 @@ pub struct Agent {
 pub enum Next<'a, T: Payload> {
     /// A message.
     Message(Received<'a, T>),
-    /// Nothing came in time; for [`Agent::try_receive`], nothing is there now.
+    /// Nothing came in time; for [`Agent::try_receive`], nothing is there now; for who asked for [`Agent::peers`], perhaps one is gone.
     TimedOut,
     /// All producers of the channel ended for good, and everything was read. An agent whose `restart` is `permanent` never
     /// gets this: it waits for producers that an operator may start again.
@@ -77,7 +84,7 @@ impl Agent {
             lost: Lost::Nothing,
             batch: 1,
         };
-        Agent { core, subscriptions: Vec::new(), mourner: None }
+        Agent { core, subscriptions: Vec::new(), mourner: None, gone: None }
     }
 
     /// The agent's name in the swarm, with its replica: `worker.1`.
@@ -207,15 +214,68 @@ impl Agent {
         self.mourner = Some((Box::new(handler), Gone::of(&self.core.at.manifest)));
     }
 
+    /// A handle to hear in the loop form which peers are gone for good, in the sense of [`Agent::on_gone`]: from now on a receive
+    /// ends with [`Next::TimedOut`] for each, once, and [`Agent::gone`] has the name.
+    ///
+    /// ```no_run
+    /// # #[shoal_agent::message] pub struct Task { path: String }
+    /// # fn body(agent: &mut shoal_agent::Agent) -> shoal_agent::Result<()> {
+    /// use shoal_agent::Next;
+    /// let tasks = agent.subscribe::<Task>("tasks")?;
+    /// let peers = agent.peers();
+    /// loop {
+    ///     match agent.receive(&tasks, None)? {
+    ///         Next::Message(task) => {
+    ///             task.commit()?;
+    ///             continue;
+    ///         }
+    ///         Next::Closed | Next::Stopping => return Ok(()),
+    ///         Next::TimedOut => {}
+    ///     }
+    ///     while let Some(peer) = agent.gone(&peers)? {
+    ///         println!("{peer} will not come back by itself");
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn peers(&mut self) -> Peers {
+        self.gone.get_or_insert_with(|| Gone::of(&self.core.at.manifest));
+        Peers(())
+    }
+
+    /// The name of the next peer that is gone for good and was not told of, with its replica; `None` if there is none now. Each life of
+    /// this agent is told anew, and of one that came back when it goes again.
+    ///
+    /// # Errors
+    /// The supervisor is gone.
+    pub fn gone(&mut self, _: &Peers) -> Result<Option<String>> {
+        let Some(gone) = &mut self.gone else { return Ok(None) };
+        let agent = self.core.ask_gone(gone)?;
+        Ok(agent.map(|agent| peer_of(&self.core.at.manifest, agent).to_owned()))
+    }
+
+    /// The next message among some inputs, or what ends the wait for it.
+    #[inline]
+    fn next_in_loop(&mut self, of: usize, timeout: Option<Duration>) -> Result<Option<Found>> {
+        let among = &self.subscriptions[of].inputs;
+        let Some(gone) = &mut self.gone else { return self.core.next(among, timeout) };
+        match self.core.next_or_gone(among, timeout, gone)? {
+            Event::Found(found) => Ok(found),
+            Event::Gone(agent) => {
+                gone.note(agent);
+                Ok(None)
+            }
+        }
+    }
+
     /// The next thing to do, after the handler was told who is gone.
     fn next_to_serve(&mut self, among: &[usize]) -> Result<Option<Found>> {
         let Some((handler, gone)) = &mut self.mourner else { return self.core.next(among, None) };
         loop {
-            match self.core.next_or_gone(among, gone)? {
+            match self.core.next_or_gone(among, None, gone)? {
                 Event::Found(found) => return Ok(found),
                 Event::Gone(agent) => {
-                    let peer = self.core.at.manifest.neighbours.iter().find(|peer| peer.agent == agent);
-                    handler(peer.map_or("", |peer| &peer.name))?;
+                    handler(peer_of(&self.core.at.manifest, agent))?;
                 }
             }
         }
@@ -284,7 +344,7 @@ impl Agent {
     ) -> Result<Next<'_, T>> {
         self.core.ready(&self.subscriptions)?;
         loop {
-            let found = self.core.next(&self.subscriptions[from.index()].inputs, timeout)?;
+            let found = self.next_in_loop(from.index(), timeout)?;
             if !self.core.settles(&found)? {
                 return self.core.lend(found);
             }
@@ -306,7 +366,8 @@ impl Agent {
     }
 
     /// Before waiting for a message on the agent's descriptor (`AsFd`): true when there is none and the descriptor will
-    /// become readable when there is something to do; false when there is already. Then call [`Agent::try_receive`].
+    /// become readable when there is something to do; false when there is already. Then call [`Agent::try_receive`], and for who asked for
+    /// [`Agent::peers`], [`Agent::gone`].
     ///
     /// From true to the next receive the agent counts as asleep, so that its peers ring. Await the descriptor level- or
     /// edge-triggered, and do not read it.
@@ -338,7 +399,7 @@ impl Agent {
     /// The supervisor is gone.
     pub fn arm<T: Payload>(&mut self, on: &Subscription<T>) -> Result<bool> {
         self.core.ready(&self.subscriptions)?;
-        self.core.arm(&self.subscriptions[on.index()].inputs)
+        self.core.arm(&self.subscriptions[on.index()].inputs, self.gone.as_mut())
     }
 
     /// Sends a message that answers nothing, waiting for space as long as it takes.
@@ -432,6 +493,11 @@ impl Agent {
         let inputs = &self.subscriptions[of.index()].inputs;
         inputs.iter().map(|&input| self.core.at.inputs.consumer(input).missed()).sum()
     }
+}
+
+/// The name of a peer.
+fn peer_of(manifest: &Manifest, agent: u32) -> &str {
+    manifest.neighbours.iter().find(|peer| peer.agent == agent).map_or("", |peer| &peer.name)
 }
 
 impl AsFd for Agent {

@@ -144,8 +144,14 @@ impl Core {
     }
 
     /// The same, or a peer that is gone and was not told of.
-    pub(crate) fn next_or_gone(&mut self, among: &[usize], gone: &mut Gone) -> Result<Event> {
+    pub(crate) fn next_or_gone(
+        &mut self,
+        among: &[usize],
+        timeout: Option<Duration>,
+        gone: &mut Gone,
+    ) -> Result<Event> {
         self.disarm();
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let Attachment { manifest, inputs, world, .. } = &mut self.at;
             if let Some(peer) = gone.next_between(inputs, &world.links) {
@@ -157,7 +163,7 @@ impl Core {
                 let peer = if ends && thorough { gone.next(inputs, &world.links) } else { None };
                 peer.map(Event::Gone).or(found)
             };
-            let event = wait(world, awaited(manifest, among), None, look)?.unwrap_or(Event::Found(None));
+            let event = wait(world, awaited(manifest, among), deadline, look)?.unwrap_or(Event::Found(None));
             if world.faulty() {
                 self.accuse()?;
             }
@@ -204,14 +210,24 @@ impl Core {
         }
     }
 
-    pub(crate) fn arm(&mut self, among: &[usize]) -> Result<bool> {
+    /// A peer that is gone and that a loop has not asked for.
+    pub(crate) fn ask_gone(&mut self, gone: &mut Gone) -> Result<Option<u32>> {
+        let Attachment { inputs, world, .. } = &mut self.at;
+        if world.links.stale() {
+            world.links.sync(&mut world.port).map_err(error::of_runtime)?;
+        }
+        Ok(gone.ask(inputs, &world.links))
+    }
+
+    pub(crate) fn arm(&mut self, among: &[usize], gone: Option<&mut Gone>) -> Result<bool> {
         let Attachment { inputs, world, .. } = &mut self.at;
         // Announce, then take the rings of before, then look: what rings from here on makes the descriptor readable.
         world.desk.parked().set();
         self.armed = true;
         world.port.sleep(Some(Instant::now())).map_err(error::of_runtime)?;
         world.links.sync(&mut world.port).map_err(error::of_runtime)?;
-        let nothing = inputs.look(among, world, true).is_none();
+        let is_due = gone.is_some_and(|gone| gone.is_due(inputs, &world.links));
+        let nothing = inputs.look(among, world, true).is_none() && !is_due;
         if world.faulty() {
             self.accuse()?;
         }

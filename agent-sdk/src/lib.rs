@@ -25,6 +25,7 @@
 //! - [`Agent::receive`] is the loop form, [`Agent::arm`] is for async runtimes, [`Agent::send`] for sources.
 //! - [`Agent::batch`], and [`Received::advance`] in the loop form, let a step take several messages that are there already: many small
 //!   ones cost half as much so. One that fails there is tried by itself before that counts.
+//! - [`Agent::on_gone`], in the loop form [`Agent::gone`], tells which peers will not come back.
 //! - A handler that returns a [`Reject`] gives its message up for good; a message that was given in vain several times is given
 //!   up by itself. Both lie with the dead letters (`shoal dlq`).
 //! - [`Bytes`] are large buffers written by hand, straight into the lane.
@@ -47,7 +48,7 @@ mod secret;
 mod state;
 mod step;
 
-pub use agent::{Agent, Next};
+pub use agent::{Agent, Next, Peers};
 pub use error::{Error, InvalidMessage, Reject, Result, SendError, SupervisorGone};
 pub use handle::{Publisher, Subscription};
 pub use payload::{Bytes, Payload};

@@ -292,6 +292,57 @@ fn receive_tells_a_message_a_time_out_closed_and_stopping_apart() {
 }
 
 #[test]
+fn loop_that_asks_is_told_once_who_is_gone_after_the_last_message_and_before_closed() {
+    for asks in [true, false] {
+        let mut harness = worker().by_hand();
+        let hand = harness.hand();
+        harness
+            .run(|agent| {
+                let tasks = agent.subscribe::<Task>("tasks")?;
+                let peers = if asks { Some(agent.peers()) } else { None };
+                let short = Some(Duration::from_millis(3));
+                let began = Instant::now();
+                assert!(matches!(agent.receive(&tasks, short)?, Next::TimedOut));
+                assert!(began.elapsed() >= Duration::from_millis(3));
+                hand.feed("tasks", task(7));
+                hand.end(Ending::Close);
+                let told = |agent: &mut Agent| peers.map_or(Ok(None), |peers| agent.gone(&peers));
+                assert_eq!(told(agent)?, None, "its message is not read yet");
+                let Next::Message(task) = agent.receive(&tasks, None)? else { panic!("no message") };
+                task.commit()?;
+                if asks {
+                    assert!(!agent.arm(&tasks)?, "there is something to ask for");
+                    assert_eq!(told(agent)?.as_deref(), Some("tasks-source"));
+                    assert_eq!(told(agent)?, None, "it is told once");
+                }
+                for _ in 0..2 {
+                    assert!(matches!(agent.receive(&tasks, None)?, Next::Closed));
+                }
+                Ok(())
+            })
+            .unwrap();
+    }
+}
+
+#[test]
+fn receive_without_limit_ends_for_who_is_gone_once_even_if_nobody_asks_then() {
+    let mut harness = worker().by_hand();
+    let hand = harness.hand();
+    harness
+        .run(|agent| {
+            let tasks = agent.subscribe::<Task>("tasks")?;
+            let peers = agent.peers();
+            hand.end(Ending::Close);
+            assert!(matches!(agent.receive(&tasks, None)?, Next::TimedOut));
+            assert!(matches!(agent.receive(&tasks, None)?, Next::Closed));
+            assert_eq!(agent.gone(&peers)?.as_deref(), Some("tasks-source"), "it can be asked for later");
+            assert_eq!(agent.gone(&peers)?, None);
+            Ok(())
+        })
+        .unwrap();
+}
+
+#[test]
 fn serve_returns_when_all_producers_have_ended() {
     let mut harness = fed(worker().ends_with(Ending::Close), 500);
     harness.run(echo).unwrap();

@@ -1,4 +1,4 @@
-//! Numbers in order, from a source over relays to a sink that checks each: `numbers source COUNT | tap | relay | steps FORM | sink WAYS`.
+//! Numbers in order, from a source over relays to a sink that checks each: `numbers source COUNT | tap | relay | steps FORM | mourner [receive | descriptor] | sink WAYS`.
 //!
 //! A source begins where the lineage left off, and ends after COUNT numbers (0: when it is asked to). A tap sends up to
 //! the number that the file `want` says, to `numbers` or to the channel that ON names. A relay sends on what it reads on `numbers` to `relayed`, or to the channel that ON
@@ -13,6 +13,7 @@
 
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid, getppid, setpgid};
+use rustix::event::{PollFd, PollFlags, poll};
 use shoal_agent::{Agent, Next, Result};
 use shoal_runtime::bootstrap::take_control_socket;
 use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
@@ -97,7 +98,10 @@ fn main() -> std::process::ExitCode {
             Some("relay") => relay(agent)?,
             Some("steps") if args.get(2).is_some_and(|form| form == "handler") => steps(agent)?,
             Some("steps") => steps_in_a_loop(agent)?,
-            Some("mourner") => mourner(agent)?,
+            Some("mourner") => match args.get(2).map(String::as_str) {
+                None => mourner(agent)?,
+                Some(way) => mourning_loop(agent, way == "descriptor")?,
+            },
             Some("sink") => sink(agent, number(&args, 2)?)?,
             _ => return Err("source, tap, relay or sink?".into()),
         }
@@ -205,16 +209,42 @@ fn steps_in_a_loop(agent: &mut Agent) -> Result<()> {
     Ok(note("largest", done.largest)?)
 }
 
-/// Counts what it reads, and notes who is gone, and how much it had read by then, in `gone`.
+/// Counts what it reads, and notes who is gone, and how much it had read by then, in `gone-NAME`.
 fn mourner(agent: &mut Agent) -> Result<()> {
+    let name = agent.name().to_owned();
     let read = Rc::new(Cell::new(0_u64));
     let count = read.clone();
     agent.on::<Number>("relayed", move |_, _| {
         count.set(count.get() + 1);
         Ok(())
     })?;
-    agent.on_gone(move |peer| Ok(note("gone", format_args!("{peer} {}", read.get()))?));
+    agent.on_gone(move |peer| Ok(note(&format!("gone-{name}"), format_args!("{peer} {}", read.get()))?));
     agent.serve()
+}
+
+/// The same in the loop form, waiting in a receive or for the descriptor.
+fn mourning_loop(agent: &mut Agent, by_descriptor: bool) -> Result<()> {
+    let numbers = agent.subscribe::<Number>("relayed")?;
+    let (peers, name, mut read) = (agent.peers(), agent.name().to_owned(), 0_u64);
+    loop {
+        match if by_descriptor { agent.try_receive(&numbers)? } else { agent.receive(&numbers, None)? } {
+            Next::Message(number) => {
+                number.commit()?;
+                read += 1;
+                continue;
+            }
+            Next::Closed | Next::Stopping => return Ok(()),
+            Next::TimedOut => {}
+        }
+        if by_descriptor && agent.arm(&numbers)? {
+            poll(&mut [PollFd::new(&*agent, PollFlags::IN)], None)?;
+            continue;
+        }
+        // That it is not to sleep now has told it enough.
+        while let Some(peer) = agent.gone(&peers)? {
+            note(&format!("gone-{name}"), format_args!("{peer} {read}"))?;
+        }
+    }
 }
 
 fn sink(agent: &mut Agent, ways: u64) -> Result<()> {

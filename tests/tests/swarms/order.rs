@@ -172,8 +172,9 @@ fn normal_end_of_a_significant_agent_ends_the_swarm_with_status_0() {
 
 #[test]
 fn agent_is_told_of_peers_that_are_gone_for_good_when_all_that_they_sent_is_read() {
-    // Goal: `on_gone` is called for who does not come back, after its last message, and not for a death that is answered. Method: SIGKILL to
-    // a relay that comes back, and to one whose policy ends it while its reader stands still; an operator starts that again, and it is killed again.
+    // Goal: who asked is told of who does not come back, after its last message, and not of a death that is answered: by `on_gone`, in a
+    // receive that waits without limit, and by the descriptor. Method: SIGKILL to a relay that comes back, and to one whose policy ends it
+    // while its readers stand still; an operator starts that again, and it is killed again.
     let stage = stage!("gone");
     let relay = |name: &str, restart: &str| {
         format!(
@@ -181,49 +182,64 @@ fn agent_is_told_of_peers_that_are_gone_for_good_when_all_that_they_sent_is_read
              restart = \"{restart}\"\ngroup = \"{name}\"\n"
         )
     };
+    let mourner = |name: &str, ways: &str| {
+        format!(
+            "[agent.{name}]\ncommand = [\"BIN/numbers\", \"mourner\"{ways}]\nsubscribes = [\"relayed\"]\n"
+        )
+    };
+    const MOURNERS: [&str; 3] = ["handler", "receiver", "waiter"];
     let text = format!(
         "[swarm]\nname = \"NAME\"\n[channel.numbers]\nmessage = \"Number\"\n[channel.relayed]\nmessage = \"Number\"\n\
-         [agent.tap]\ncommand = [\"BIN/numbers\", \"tap\"]\npublishes = [\"numbers\"]\n{}{}\
-         [agent.mourner]\ncommand = [\"BIN/numbers\", \"mourner\"]\nsubscribes = [\"relayed\"]\n",
+         [agent.tap]\ncommand = [\"BIN/numbers\", \"tap\"]\npublishes = [\"numbers\"]\n{}{}{}{}{}",
         relay("hardy", "permanent"),
-        relay("mortal", "temporary")
+        relay("mortal", "temporary"),
+        mourner(MOURNERS[0], ""),
+        mourner(MOURNERS[1], ", \"receive\""),
+        mourner(MOURNERS[2], ", \"descriptor\""),
     );
     let mut shoal = stage.run(&stage.write("swarm.toml", &text));
     shoal.until_ready();
-    let gone = || std::fs::read_to_string(stage.path("gone")).unwrap_or_default();
-    let until_gone = |all: &[&str]| {
-        until(&format!("{all:?} gone"), || (gone().lines().eq(all.iter().copied())).then_some(()))
-    };
+    let gone = |name: &str| std::fs::read_to_string(stage.path(&format!("gone-{name}"))).unwrap_or_default();
     want(&stage, 5);
-    shoal.until_agent("mourner", "told of all numbers", |agent| (agent.received == 10).then_some(()));
+    for name in MOURNERS {
+        shoal.until_agent(name, "told of all numbers", |agent| (agent.received == 10).then_some(()));
+    }
     let hardy = shoal.pid_of("hardy");
     assert!(traces::kill(hardy, stage.mark()));
     shoal.until_agent("hardy", "back", |agent| {
         (agent.generation == 2 && agent.state == PsState::Ready).then_some(())
     });
-    assert_eq!(gone(), "", "who comes back is not gone");
-    // What it sends last lies unread while the mourner stands still.
-    let (mortal, mourner) = (shoal.pid_of("mortal"), shoal.pid_of("mourner"));
-    assert!(traces::send(mourner, stage.mark(), Signal::STOP));
+    assert_eq!(MOURNERS.map(gone), ["", "", ""], "who comes back is not gone");
+    // What it sends last lies unread while its readers stand still.
+    let mortal = shoal.pid_of("mortal");
+    let mourners = MOURNERS.map(|name| shoal.pid_of(name));
+    let all = |signal| mourners.iter().for_each(|&pid| assert!(traces::send(pid, stage.mark(), signal)));
+    all(Signal::STOP);
     want(&stage, 9);
     for name in ["hardy", "mortal"] {
         shoal.until_agent(name, "nine numbers on", |agent| (agent.sent == 9).then_some(()));
     }
     assert!(traces::kill(mortal, stage.mark()));
     shoal.until_agent("mortal", "given up", |agent| (agent.state == PsState::Failed).then_some(()));
-    assert!(traces::send(mourner, stage.mark(), Signal::CONT));
-    until("word of the mortal one", || {
-        gone().lines().next().map(str::to_owned).filter(|line| !line.is_empty())
+    all(Signal::CONT);
+    let firsts = MOURNERS.map(|name| {
+        until(&format!("word of the mortal one at {name}"), || gone(name).ends_with('\n').then_some(()));
+        let first = gone(name);
+        let read: u64 =
+            first.trim().strip_prefix("mortal ").and_then(|count| count.parse().ok()).expect("a count");
+        assert!((14..=18).contains(&read), "all that it had sent was read: {first:?}");
+        first
     });
-    let first = gone();
-    let read: u64 =
-        first.trim().strip_prefix("mortal ").and_then(|count| count.parse().ok()).expect("a count");
-    assert!((14..=18).contains(&read), "all that it had sent was read: {first:?}");
     assert_eq!(stage.done(&["start", "mortal"]).status, 0);
     let again = shoal.pid_of("mortal");
-    shoal.until_agent("mourner", "told of all numbers", |agent| (agent.received == 18).then_some(()));
+    for name in MOURNERS {
+        shoal.until_agent(name, "told of all numbers", |agent| (agent.received == 18).then_some(()));
+    }
     assert!(traces::kill(again, stage.mark()));
-    until_gone(&[first.trim(), "mortal 18"]);
+    for (name, first) in MOURNERS.into_iter().zip(firsts) {
+        let told = format!("{first}mortal 18\n");
+        until(&format!("{told:?} at {name}"), || (gone(name) == told).then_some(()));
+    }
     assert_eq!(shoal.stop().status, 1, "somebody was given up");
     stage.assert_nothing_left();
 }
