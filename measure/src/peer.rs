@@ -146,6 +146,8 @@ impl Peer {
         self.talk.sending.loads =
             if task.text { Loads::with_text(task.bytes) } else { Loads::of(task.bytes) };
         self.received = 0;
+        // Who slept in a task before and spins in this one: as an agent that spins has it.
+        self.talk.at.world.desk.parked().take_back();
         self.floor.meet();
         if matches!(task.op, Op::FloorStream | Op::FloorGather) {
             if self.agent == 0 {

@@ -6,7 +6,6 @@ use shoal_runtime::attachment::{Attachment, Encode, Found};
 use shoal_runtime::consumer::Frame;
 use shoal_runtime::links::Port;
 use shoal_runtime::message::Scratch;
-use shoal_runtime::waking;
 use std::io;
 use std::mem::MaybeUninit;
 
@@ -162,7 +161,7 @@ impl<P: Port> Talker<P> {
         }
         let Attachment { inputs, world, .. } = &mut self.at;
         let among = &self.inputs;
-        let found = waking::park(world, None, &mut |world, thorough| inputs.look(among, world, thorough))?;
+        let found = world.park(None, &mut |world, thorough| inputs.look(among, world, thorough))?;
         self.in_hand = Some(taken(found)?);
         Ok(())
     }

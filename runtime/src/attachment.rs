@@ -9,7 +9,7 @@ use crate::links::{Links, Neighbour, Port};
 use crate::port::{Control, ControlPort};
 use crate::spin::{self, Spin};
 use crate::standby;
-use crate::waking::{self, Party};
+use crate::waking::{self, Fence, Party};
 use crate::wire::{self, FromAgent, Manifest, Park, Received, TableEntry, ToAgent};
 use crate::{Region, bootstrap, clock, cpus, segment, sync, zygote};
 use std::io;
@@ -49,6 +49,8 @@ pub struct World<P> {
     /// The own index on the board.
     pub agent: u32,
     asked: Asked,
+    /// Whether many agents share each CPU.
+    crowded: bool,
     spin: Spin,
     faults: Vec<PeerFault>,
     /// How many of them the supervisor heard already.
@@ -139,6 +141,7 @@ impl<P: Port> World<P> {
     pub fn new(manifest: &Manifest, links: Links, port: P, region: Region) -> Self {
         World {
             asked: links.board.asked(manifest.agent),
+            crowded: cpus::are_few_for(links.board.agents()),
             links,
             port,
             desk: Desk::new(region),
@@ -170,8 +173,8 @@ impl<P: Port> World<P> {
 
     /// The same world with another port.
     pub fn map_port<Q>(self, map: impl FnOnce(P) -> Q) -> World<Q> {
-        let World { links, port, desk, agent, asked, spin, faults, told, met_message } = self;
-        World { links, port: map(port), desk, agent, asked, spin, faults, told, met_message }
+        let World { links, port, desk, agent, asked, crowded, spin, faults, told, met_message } = self;
+        World { links, port: map(port), desk, agent, asked, crowded, spin, faults, told, met_message }
     }
 
     /// Notes the first message of this incarnation: how long a recovery took.
@@ -189,7 +192,7 @@ impl<P: Port> World<P> {
         self.faults.push(fault);
     }
 
-    /// Waits until `look` finds something, or the deadline. The only place where an agent waits.
+    /// Waits for messages, or what the supervisor asks, until `look` finds something, or the deadline. The only place where an agent waits.
     ///
     /// `look` is called with `true` for the thorough look before a sleep: it then reads producers' records too.
     ///
@@ -198,18 +201,42 @@ impl<P: Port> World<P> {
     pub fn wait<T>(
         &mut self,
         deadline: Option<Instant>,
+        look: impl FnMut(&mut Self, bool) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        self.wait_for(false, deadline, look)
+    }
+
+    /// The same for what readers do: whoever sleeps for it makes the fence.
+    fn wait_fencing<T>(
+        &mut self,
+        deadline: Option<Instant>,
+        look: impl FnMut(&mut Self, bool) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        self.wait_for(true, deadline, look)
+    }
+
+    fn wait_for<T>(
+        &mut self,
+        readers: bool,
+        deadline: Option<Instant>,
         mut look: impl FnMut(&mut Self, bool) -> Option<T>,
     ) -> io::Result<Option<T>> {
         if let Some(found) = look(self, false) {
             return Ok(Some(found));
         }
         let began_ns = clock::now_ns();
-        let budget_ns = self.spin_budget();
+        let has_peer_here = self.has_peer_here();
+        let by = if readers { Fence::Own } else { self.fence(has_peer_here) };
+        let budget_ns = self.spin.budget_ns(has_peer_here, cpus::are_several);
         let mut spun_ns = 0;
         while spun_ns < budget_ns {
             for _ in 0..LOOKS_PER_CLOCK {
                 if let Some(found) = look(self, false) {
-                    self.spin.learn(clock::now_ns() - began_ns, true, budget_ns);
+                    let waited_ns = clock::now_ns() - began_ns;
+                    self.spin.learn(waited_ns, true, budget_ns);
+                    if waited_ns < spin::EAGER_NS {
+                        self.desk.parked().take_back();
+                    }
                     return Ok(Some(found));
                 }
                 for _ in 0..spin::hints(spun_ns) {
@@ -218,18 +245,44 @@ impl<P: Port> World<P> {
             }
             spun_ns = clock::now_ns() - began_ns;
         }
-        let found = self.park(deadline, &mut look)?;
+        let found = self.park_by(by, deadline, &mut look)?;
         self.spin.learn(clock::now_ns() - began_ns, false, budget_ns);
         Ok(found)
     }
 
-    fn park<T>(
+    /// As [`World::wait`], without a spin before the sleep.
+    ///
+    /// # Errors
+    /// As [`World::wait`].
+    pub fn park<T>(
         &mut self,
         deadline: Option<Instant>,
         look: &mut impl FnMut(&mut Self, bool) -> Option<T>,
     ) -> io::Result<Option<T>> {
-        self.note_cpu();
-        waking::park(self, deadline, &mut |world: &mut Self, thorough| {
+        let by = self.fence(self.has_peer_here());
+        self.park_by(by, deadline, look)
+    }
+
+    /// Who makes the fence of a sleep for messages. Where there are CPUs enough the time of the sleeper's call is not lost: a peer that runs may
+    /// well publish meanwhile. Where many agents share each, or a peer this one, it only keeps others from running.
+    fn fence(&self, has_peer_here: bool) -> Fence {
+        if self.crowded || has_peer_here { Fence::Left } else { Fence::Own }
+    }
+
+    /// Whether a peer last ran on this CPU.
+    fn has_peer_here(&self) -> bool {
+        let here = this_cpu();
+        self.links.any_newest(|link| crate::desk::cpu_of(&link.region) == Some(here))
+    }
+
+    fn park_by<T>(
+        &mut self,
+        by: Fence,
+        deadline: Option<Instant>,
+        look: &mut impl FnMut(&mut Self, bool) -> Option<T>,
+    ) -> io::Result<Option<T>> {
+        self.desk.cpu(this_cpu() as u32);
+        waking::park(self, by, deadline, &mut |world: &mut Self, thorough| {
             let found = look(world, thorough);
             if found.is_none() {
                 // If the supervisor is gone, the sleep will say so.
@@ -246,16 +299,6 @@ impl<P: Port> World<P> {
         }
         self.told = self.faults.len();
         Ok(())
-    }
-
-    fn note_cpu(&self) {
-        self.desk.cpu(this_cpu() as u32);
-    }
-
-    fn spin_budget(&mut self) -> u64 {
-        let here = this_cpu();
-        let same = self.links.any_newest(|link| crate::desk::cpu_of(&link.region) == Some(here));
-        self.spin.budget_ns(same, cpus::are_several)
     }
 
     /// Takes over new links if the board moved; true if so.

@@ -101,6 +101,11 @@ pub struct Board {
 }
 
 impl Board {
+    /// How many agents it is about.
+    pub fn agents(&self) -> usize {
+        self.shape.agents.len()
+    }
+
     /// Reads a board of the given shape.
     ///
     /// # Errors

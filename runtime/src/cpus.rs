@@ -8,6 +8,12 @@ use std::path::{Path, PathBuf};
 /// Where control groups are.
 const GROUPS: &str = "/sys/fs/cgroup";
 
+/// Whether so many agents are clearly more than the CPUs that this process may use: most of those that could run wait for one.
+pub(crate) fn are_few_for(agents: usize) -> bool {
+    let cpus = rustix::thread::sched_getaffinity(None).map_or(1, |cpus| cpus.count() as usize);
+    agents > 2 * cpus
+}
+
 /// Whether there are several CPUs for this process and its peers.
 pub(crate) fn are_several() -> bool {
     let online = std::fs::read_to_string("/sys/devices/system/cpu/online");

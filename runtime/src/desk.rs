@@ -3,7 +3,7 @@
 use crate::layout::{HISTOGRAM_BUCKETS, SegmentShape, desk, input, recorder};
 use crate::mark::Place;
 use crate::region::{Region, Row};
-use crate::sync::{AtomicU64, Ordering, Site, fence_of_sleeper};
+use crate::sync::{AtomicU64, Ordering, Site, fence, fence_of_sleeper};
 
 /// What an incarnation says of its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -180,7 +180,14 @@ impl Desk {
     }
 }
 
-/// The parked word of the own desk: odd while asleep or about to.
+/// In a parked word: it sleeps, or is about to.
+pub(crate) const ASLEEP: u64 = 1;
+/// In a parked word: between what is published for it and a look at this word the publisher fences itself.
+pub(crate) const LEFT: u64 = 2;
+/// One sleep more, behind those bits: no two sleeps have the same word.
+const SLEEP: u64 = 4;
+
+/// The parked word of the own desk.
 pub struct Parked<'a> {
     word: &'a AtomicU64,
 }
@@ -191,20 +198,56 @@ impl Parked<'_> {
     /// # If we die here
     /// Peers ring a dead incarnation's doorbell: harmless, and the link epoch makes them ring its successor once.
     pub fn set(&self) {
-        // Relaxed: this word has one writer.
-        let now = self.word.load(Ordering::Relaxed);
-        // Relaxed, then the sleeper's fence: pairs with the publisher's in `Links::fence`. Either the publisher sees
-        // the word odd, or this agent's look after the fence sees what was published.
-        self.word.store((now | 1) + if now & 1 == 1 { 2 } else { 0 }, Ordering::Relaxed);
+        self.announce(0);
+        // The sleeper's fence: pairs with the publisher's in `Links::fence`. Either the publisher sees the word set, or this agent's
+        // look after the fence sees what was published.
         fence_of_sleeper(Site::ParkFence);
+    }
+
+    /// The same, of a sleep for messages, and leaves the fence of further sleeps to those who publish: as cheap as it can be for who sleeps
+    /// between few messages. `settled` says that it was left to them before, that they were fenced since, and that no link has
+    /// come since: then there is none to make for them.
+    ///
+    /// # If we die here
+    /// As in [`Parked::set`].
+    pub fn set_leaving(&self, settled: bool) {
+        self.announce(LEFT);
+        if settled {
+            // SeqCst fence: pairs with the one in `Links::ring_if_parked`, as the two of `Parked::set`.
+            fence(Site::ParkFence, Ordering::SeqCst);
+        } else {
+            fence_of_sleeper(Site::ParkFence);
+        }
+    }
+
+    fn announce(&self, left: u64) {
+        // Relaxed: this word has one writer, and a fence follows.
+        let now = self.word.load(Ordering::Relaxed);
+        self.word.store(((now & !ASLEEP) + SLEEP) | left | ASLEEP, Ordering::Relaxed);
+    }
+
+    /// Whether the fence is left to those who publish.
+    #[inline]
+    pub fn is_left(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & LEFT != 0
+    }
+
+    /// Takes the fence back, for who finds many messages without sleeping: the next sleep fences for those who publish.
+    #[inline]
+    pub fn take_back(&self) {
+        let now = self.word.load(Ordering::Relaxed);
+        // Relaxed: a publisher that still reads the other value fences once too often.
+        if now & LEFT != 0 {
+            self.word.store(now & !LEFT, Ordering::Relaxed);
+        }
     }
 
     /// Announces that the agent is awake.
     pub fn clear(&self) {
         let now = self.word.load(Ordering::Relaxed);
-        // Relaxed: a publisher that still reads the odd value rings once too often, never once too little.
-        if now & 1 == 1 {
-            self.word.store(now + 1, Ordering::Relaxed);
+        // Relaxed: a publisher that still reads the old value rings once too often, never once too little.
+        if now & ASLEEP != 0 {
+            self.word.store(now & !ASLEEP, Ordering::Relaxed);
         }
     }
 }
@@ -441,19 +484,22 @@ mod tests {
     }
 
     #[test]
-    fn parked_is_odd_while_set_and_never_the_same_twice() {
+    fn parked_says_whether_it_is_set_and_is_never_the_same_twice() {
         let desk_ = Desk::new(Region::heap(4096));
         let mut seen = std::collections::HashSet::new();
         for again in [false, true, false] {
             desk_.parked().set();
             if again {
-                desk_.parked().set();
+                desk_.parked().set_leaving(again);
             }
             let word = desk_.parked().word.load(Ordering::Relaxed);
-            assert!(word % 2 == 1 && seen.insert(word));
+            assert!(word & ASLEEP != 0 && desk_.parked().is_left() == again && seen.insert(word));
             desk_.parked().clear();
             desk_.parked().clear();
-            assert_eq!(desk_.parked().word.load(Ordering::Relaxed), word + 1);
+            assert_eq!(desk_.parked().word.load(Ordering::Relaxed), word - ASLEEP);
+            desk_.parked().take_back();
+            desk_.parked().take_back();
+            assert_eq!(desk_.parked().word.load(Ordering::Relaxed), word & !(ASLEEP | LEFT));
         }
     }
 }

@@ -6,11 +6,12 @@
 //! unconditionally, because the word it read was perhaps a dead desk's.
 
 use crate::board::Board;
+use crate::desk::{ASLEEP, LEFT, Parked};
 use crate::doorbell::Doorbell;
 use crate::incarnation::Incarnation;
 use crate::layout::{SegmentShape, desk};
 use crate::region::{Region, Row};
-use crate::sync::{Ordering, Site, fence, fence_of_publisher};
+use crate::sync::{Ordering, Site, fence, fence_of_publisher, sleeper_fences};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,6 +37,24 @@ impl Link {
     pub fn new(incarnation: Incarnation, region: Region, doorbell: Doorbell) -> Self {
         let parked = Row::new(&region, desk::PARKED);
         Link { incarnation, region, doorbell, parked, rung: 0, ahead: false }
+    }
+
+    /// Rings, if it sleeps and was not rung for this sleep; true if so.
+    #[inline(never)]
+    fn ring_once(&mut self, mut parked: u64) -> bool {
+        let asks = |parked: u64, rung: u64| parked & ASLEEP != 0 && parked != rung;
+        if parked & LEFT != 0 && !asks(parked, self.rung) {
+            // SeqCst fence: pairs with the one in `Parked::set_leaving`; what was published before lies before it.
+            fence(Site::LeftFence, Ordering::SeqCst);
+            // Relaxed: ordered by the fence.
+            parked = self.parked.word(0).load(Ordering::Relaxed);
+        }
+        if !asks(parked, self.rung) {
+            return false;
+        }
+        self.rung = parked;
+        self.doorbell.ring();
+        true
     }
 
     /// The same link as a standby's: it counts from when the board names its generation.
@@ -160,12 +179,26 @@ pub struct Links {
     epoch: u64,
     version: u64,
     rings: u64,
+    /// The board's epoch when this agent last fenced for those who publish; before, none.
+    fenced: u64,
+    /// In a model: publishing only keeps its program order, as in a registered process.
+    #[cfg(loom)]
+    pub is_registered: bool,
 }
 
 impl Links {
     /// Begins without any link: the first [`Links::sync`] takes them.
     pub fn new(board: Board, neighbours: Vec<Neighbour>) -> Self {
-        Links { board, neighbours, epoch: 0, version: 0, rings: 0 }
+        Links {
+            board,
+            neighbours,
+            epoch: 0,
+            version: 0,
+            rings: 0,
+            fenced: u64::MAX,
+            #[cfg(loom)]
+            is_registered: false,
+        }
     }
 
     /// A neighbour by its place in the list.
@@ -261,6 +294,10 @@ impl Links {
     /// Orders what was stored before (a frame, a cursor) against the look at parked words, wants and the epoch.
     #[inline]
     pub fn fence(&self) {
+        #[cfg(loom)]
+        if self.is_registered {
+            return;
+        }
         // Pairs with the fence in `Parked::set`. Of two that store and then look at the other's word, at least one sees the
         // other's store.
         fence_of_publisher(Site::PublishFence);
@@ -272,16 +309,28 @@ impl Links {
         fence(Site::PublishFence, Ordering::SeqCst);
     }
 
+    /// Announces a sleep for messages whose fence is left to the peers, if they were fenced for that since the board last changed.
+    ///
+    /// Who publishes after that fence has read the epoch and the parked word after it, too; so it knows this incarnation, if the board
+    /// named it by then, and that it fences itself.
+    pub fn leave_fence(&mut self, parked: &Parked<'_>) {
+        if !sleeper_fences() {
+            return parked.set();
+        }
+        // Before the fence: what the board said by then, whoever publishes later has seen.
+        let epoch = self.board.epoch();
+        parked.set_leaving(parked.is_left() && self.fenced == epoch);
+        self.fenced = epoch;
+    }
+
     /// Rings a neighbour that sleeps, once a sleep. After [`Links::fence`].
     #[inline]
     pub fn ring_if_parked(&mut self, neighbour: usize) {
         if let Some(link) = self.neighbours[neighbour].links.last_mut() {
             // Relaxed: ordered by the fence before; a wrong word costs a ring.
             let parked = link.parked.word(0).load(Ordering::Relaxed);
-            if parked & 1 == 1 && parked != link.rung {
-                link.rung = parked;
-                link.doorbell.ring();
-                self.rings += 1;
+            if parked & (ASLEEP | LEFT) != 0 {
+                self.rings += u64::from(link.ring_once(parked));
             }
         }
     }

@@ -22,7 +22,7 @@ const DENSE_NS: u64 = WAKE_PRICE_NS / 2;
 const TURN_WAITS: u32 = 4;
 
 /// How long who spins looks as often as it can: an answer that is being written comes within that.
-const EAGER_NS: u64 = 4_000;
+pub(crate) const EAGER_NS: u64 = 4_000;
 
 /// How many hints to the processor a look is followed by, after so long a spin: the longer it took, the longer it may take, and the
 /// less it should disturb a peer that shares the core.

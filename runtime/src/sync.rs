@@ -50,6 +50,7 @@ sites! {
     CopyFence,
     PublishFence,
     ParkFence,
+    LeftFence,
     EpochStore,
     EpochLoad,
     AgentWordStore,
@@ -149,6 +150,15 @@ pub(crate) fn fence_of_publisher(site: Site) {
         return;
     }
     fence(site, Ordering::SeqCst);
+}
+
+/// Whether a sleeper fences for its publishers, so that it may leave that to them for a while. In a model it always may.
+#[inline]
+pub(crate) fn sleeper_fences() -> bool {
+    #[cfg(loom)]
+    return true;
+    #[cfg(not(loom))]
+    asymmetric::registered()
 }
 
 /// The sleeper's half: every running thread of every registered process passes a fence, too.

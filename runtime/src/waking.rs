@@ -23,6 +23,16 @@ pub trait Party {
     fn parts(&mut self) -> (&mut Links, &mut Self::Port, &Desk);
 }
 
+/// Who makes the fence that a sleep needs between what others store and their look at who sleeps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fence {
+    /// The sleeper, for all: each time a system call, which interrupts every peer that runs.
+    Own,
+    /// Where that was done once, those who publish: a sleep for messages, whose parked word they look at. Who reads looks at a want, and
+    /// that says nothing of fences.
+    Left,
+}
+
 /// Sleeps until `look` finds something, or the deadline.
 ///
 /// `look` is called with `true` before each sleep: thoroughly.
@@ -31,13 +41,17 @@ pub trait Party {
 /// As [`Port::receive`].
 pub fn park<P: Party, T>(
     party: &mut P,
+    by: Fence,
     deadline: Option<Instant>,
     look: &mut impl FnMut(&mut P, bool) -> Option<T>,
 ) -> io::Result<Option<T>> {
     loop {
         let (links, port, desk) = party.parts();
-        // Announce, then look at everything once more: headers, records, the board. `set` fences in between.
-        desk.parked().set();
+        // Announce, then look at everything once more: headers, records, the board. Either way fences in between.
+        match by {
+            Fence::Own => desk.parked().set(),
+            Fence::Left => links.leave_fence(&desk.parked()),
+        }
         if links.stale() {
             links.sync(port)?;
         }

@@ -341,7 +341,7 @@ fn wait_for_space<P: Port>(
     let Wish { len, want, roomy } = wish;
     producer.want(want, &mut world.links);
     let mut looks = 0;
-    world.wait(deadline, |world, thorough| {
+    world.wait_fencing(deadline, |world, thorough| {
         looks += 1;
         if thorough && roomy {
             // Said again as `look_for_space` says it, before the cursors are looked at.

@@ -12,7 +12,7 @@ use shoal_runtime::layout::{BoardShape, LaneShape, SegmentShape, WhenFull};
 use shoal_runtime::links::{Link, Links, Neighbour};
 use shoal_runtime::mark::Place;
 use shoal_runtime::producer::{Claimed, Producer, ReaderEnd};
-use shoal_runtime::waking::{self, Party};
+use shoal_runtime::waking::{self, Fence, Party};
 use shoal_runtime::{Incarnation, Region};
 use std::sync::Arc;
 
@@ -238,7 +238,7 @@ impl Sender {
             Claimed::Never => panic!("it never fits"),
             Claimed::Full { want } => {
                 producer.want(want, &mut agent.links);
-                let claim = waking::park(agent, None, &mut |agent, thorough| {
+                let claim = waking::park(agent, Fence::Own, None, &mut |agent, thorough| {
                     let (claim, faults) =
                         waking::look_for_space(producer, len, want, thorough, &mut agent.links);
                     assert!(faults.is_empty(), "{faults:?}");
@@ -309,8 +309,9 @@ impl Receiver {
     /// Waits for a message.
     pub fn wait(&mut self) -> (usize, Frame) {
         let Receiver { agent, consumers, .. } = self;
-        let found =
-            waking::park(agent, None, &mut |agent, thorough| Self::look_with(consumers, agent, thorough));
+        let found = waking::park(agent, Fence::Left, None, &mut |agent, thorough| {
+            Self::look_with(consumers, agent, thorough)
+        });
         found.expect("a model's port does not fail").expect("there is no deadline")
     }
 

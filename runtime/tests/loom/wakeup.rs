@@ -20,6 +20,24 @@ fn consumer_that_parks_while_its_producer_publishes_is_woken() {
 }
 
 #[test]
+fn consumer_that_left_its_fence_to_its_producer_is_woken() {
+    model(Some(2), || {
+        let swarm = Swarm::block(128);
+        let (lives, life) = swarm.begin();
+        let mut sender = swarm.sender(&lives[0], life.link());
+        let mut receiver = swarm.receiver(&life, vec![lives[0].link()]);
+        // As after a sleep for which the producer was fenced; from then on it knows that it fences itself.
+        receiver.agent.desk.parked().set_leaving(true);
+        receiver.agent.desk.parked().clear();
+        sender.agent.links.is_registered = true;
+        let writer = thread::spawn(move || (0..2).for_each(|_| sender.send(1)));
+        (0..2).for_each(|_| receiver.receive());
+        assert_eq!(receiver.numbers(0), [0, 1]);
+        writer.join().expect("no panic");
+    });
+}
+
+#[test]
 fn consumer_of_two_producers_is_woken_by_both() {
     model(Some(2), || {
         let swarm = Swarm::new(2, 64, WhenFull::Block, Place { position: 64, sequence: 0 });

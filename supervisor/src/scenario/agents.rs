@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// An asker gives up when calls wait and nothing came for so long.
 const PATIENCE: Duration = Duration::from_secs(15);
 /// A teller that is early sleeps at least so long: what became due meanwhile is sent at once.
-const NAP_MIN: Duration = Duration::from_micros(200);
+const NAP_MIN: Duration = Duration::from_millis(1);
 /// Where members tell their notes.
 const NOTES: &str = "notes-0";
 
