@@ -3,6 +3,8 @@
 //! In a release build [`placed`] is `false` at compile time, unless the feature `seeded-bugs` is on, which only that script turns on. A build with
 //! debug assertions has them, so that `cargo test` shows what each does to a real swarm; they are placed by `SHOAL_BUG` only.
 
+use std::sync::OnceLock;
+
 /// Declares [`Bug`] and the list of all bugs in one place.
 macro_rules! bugs {
     ($($name:ident,)*) => {
@@ -11,7 +13,6 @@ macro_rules! bugs {
         #[expect(missing_docs, reason = "documented by their names and by what stands where they are placed")]
         pub enum Bug { $($name,)* }
 
-        #[cfg(any(feature = "seeded-bugs", debug_assertions))]
         const BUGS: &[Bug] = &[$(Bug::$name,)*];
     };
 }
@@ -77,30 +78,24 @@ bugs! {
     GroupNotAwaited,
 }
 
+/// Whether this build has the bugs in it: said here for the whole crate.
+pub const SEEDED: bool = cfg!(any(feature = "seeded-bugs", debug_assertions));
+
+/// What only a bug needs: nothing, of no size, in a build without them.
+pub(crate) type IfSeeded<T> = [T; SEEDED as usize];
+
 /// Whether the environment names this bug in `SHOAL_BUG`.
 #[inline(always)]
 pub fn placed(bug: Bug) -> bool {
-    #[cfg(any(feature = "seeded-bugs", debug_assertions))]
-    return seeded::placed(bug);
-    #[cfg(not(any(feature = "seeded-bugs", debug_assertions)))]
-    {
-        let _ = bug;
-        false
-    }
+    SEEDED && is_named(bug)
 }
 
-#[cfg(any(feature = "seeded-bugs", debug_assertions))]
-mod seeded {
-    use super::{BUGS, Bug};
-    use std::sync::OnceLock;
-
-    pub(super) fn placed(bug: Bug) -> bool {
-        static PLACED: OnceLock<Option<Bug>> = OnceLock::new();
-        let placed = PLACED.get_or_init(|| {
-            let named = std::env::var("SHOAL_BUG").ok()?;
-            let found = BUGS.iter().copied().find(|bug| format!("{bug:?}") == named);
-            Some(found.unwrap_or_else(|| panic!("SHOAL_BUG={named} names no bug of bug.rs")))
-        });
-        *placed == Some(bug)
-    }
+fn is_named(bug: Bug) -> bool {
+    static PLACED: OnceLock<Option<Bug>> = OnceLock::new();
+    let placed = PLACED.get_or_init(|| {
+        let named = std::env::var("SHOAL_BUG").ok()?;
+        let found = BUGS.iter().copied().find(|bug| format!("{bug:?}") == named);
+        Some(found.unwrap_or_else(|| panic!("SHOAL_BUG={named} names no bug of bug.rs")))
+    });
+    *placed == Some(bug)
 }

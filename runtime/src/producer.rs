@@ -4,7 +4,7 @@
 //! which commits them (a step commits by its record before), and stores their commit words, the fast path to the reader.
 //! An abort forgets what is hidden.
 
-use crate::bug::{Bug, placed};
+use crate::bug::{Bug, IfSeeded, placed};
 use crate::claims::ClaimTable;
 use crate::cursor::{self, FRAME_ALIGN_BYTES, HEADER_BYTES, Placement};
 use crate::frame::{self, EXTENSION_BYTES, Facts, Kind};
@@ -74,8 +74,7 @@ pub struct Producer {
     unrung: u64,
     /// The last time that a frame carries.
     stamped_ns: u64,
-    #[cfg(any(feature = "seeded-bugs", debug_assertions))]
-    late: Vec<(u64, u64)>,
+    late: IfSeeded<Vec<(u64, u64)>>,
 }
 
 impl Producer {
@@ -108,8 +107,7 @@ impl Producer {
             readers,
             unrung: tail.sequence,
             stamped_ns: 0,
-            #[cfg(any(feature = "seeded-bugs", debug_assertions))]
-            late: Vec::new(),
+            late: IfSeeded::default(),
         }
     }
 
@@ -364,9 +362,8 @@ impl Producer {
         // Relaxed: published by the Release of the tail mark, the record, or the commit word.
         let early = if placed(Bug::CommitWordAtOnce) { position } else { 0 };
         self.ring_word(position, frame::POSITION).store(early, Ordering::Relaxed);
-        #[cfg(any(feature = "seeded-bugs", debug_assertions))]
         if placed(Bug::FactsAfterCommit) {
-            self.late.push((position, facts.pack()));
+            self.late.iter_mut().for_each(|late| late.push((position, facts.pack())));
             self.hide(position);
             return;
         }
@@ -398,8 +395,7 @@ impl Producer {
         if !self.touched() {
             return;
         }
-        #[cfg(any(feature = "seeded-bugs", debug_assertions))]
-        for (position, facts) in std::mem::take(&mut self.late) {
+        for (position, facts) in std::mem::take(&mut self.late).into_iter().flatten() {
             self.ring_word(position, frame::FACTS).store(facts, Ordering::Relaxed);
         }
         if !placed(Bug::CommitWordsBeforeTail) {

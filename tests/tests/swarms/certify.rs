@@ -5,12 +5,12 @@ use serde_json::Value;
 use shoal_tests::{Done, Stage, stage};
 use std::fs;
 
-fn json(text: &str) -> Value {
+pub(super) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("JSON: {e}\n{text}"))
 }
 
 /// The only metric of a report.
-fn metric(report: &Value) -> &Value {
+pub(super) fn metric(report: &Value) -> &Value {
     assert_eq!(report["metrics"].as_array().map(Vec::len), Some(1), "{report}");
     &report["metrics"][0]
 }
@@ -88,27 +88,5 @@ fn what_cannot_be_asked_for_or_written_is_refused_before_anything_runs() {
         let done = stage.done(args);
         assert_eq!((done.status, done.out.as_str()), (2, ""), "{args:?}: {}", done.err);
         assert!(done.err.contains(said), "{args:?}: {said:?} is not in {}", done.err);
-    }
-}
-
-/// Bugs are compiled into builds with debug assertions, see `runtime/src/bug.rs`.
-#[cfg(any(feature = "seeded-bugs", debug_assertions))]
-mod bugs {
-    use super::*;
-
-    /// Goal: a swarm that loses messages is not certified. Method: the bug is placed in a real run with real kills.
-    #[test]
-    fn swarm_that_loses_what_a_dead_reader_had_not_read_is_not_certified() {
-        let stage = stage!("certify");
-        let out = stage.path("out");
-        let out = out.to_str().expect("UTF-8");
-        let mut command =
-            stage.shoal(&["certify", "--quick", "--json", "--only", "reliability", "--out", out]);
-        command.env("SHOAL_BUG", "VerdictOverlooked");
-        let done = stage.start(command).ended();
-        let report = json(&done.out);
-        let reliability = metric(&report);
-        assert_eq!((done.status, reliability["own_bar"].as_str()), (1, Some("missed")), "{reliability}");
-        assert_eq!(reliability["verdict"].as_str(), Some("failed"), "{reliability}");
     }
 }

@@ -5,13 +5,13 @@ use serde_json::Value;
 use shoal_tests::{Done, stage};
 
 /// The one object on standard output.
-fn object(done: &Done) -> Value {
+pub(super) fn object(done: &Done) -> Value {
     let lines: Vec<&str> = done.out.lines().collect();
     assert_eq!(lines.len(), 1, "{}{}", done.out, done.err);
     serde_json::from_str(lines[0]).expect("one JSON object")
 }
 
-fn count(report: &Value, key: &str) -> u64 {
+pub(super) fn count(report: &Value, key: &str) -> u64 {
     report[key].as_u64().unwrap_or_else(|| panic!("no {key:?} in {report}"))
 }
 
@@ -102,7 +102,7 @@ fn chaos_refuses_what_it_cannot_do_and_says_what_it_can() {
 }
 
 /// A sparse swarm: the teller always sleeps when a tick comes.
-fn ticks(stage: &shoal_tests::Stage) -> std::path::PathBuf {
+pub(super) fn ticks(stage: &shoal_tests::Stage) -> std::path::PathBuf {
     let text = r#"
         [swarm]
         name = "NAME"
@@ -129,67 +129,4 @@ fn healthy_swarm_is_looked_at_and_nobody_is_rescued() {
     });
     assert_eq!(rescues, 0);
     assert_eq!(shoal.stop().status, 0);
-}
-
-/// Bugs are compiled into builds with debug assertions, see `runtime/src/bug.rs`.
-#[cfg(any(feature = "seeded-bugs", debug_assertions))]
-mod bugs {
-    use super::*;
-
-    /// What chaos says of a build with a bug, in the first run that meets it: a swarm that has no time on a busy machine may be killed
-    /// past the one moment that a bug spoils.
-    fn chaos_with(bug: &str) -> (Value, Done) {
-        let stage = stage!("chaos");
-        let args = ["chaos", "--for", "2s", "--kills", "50", "--json", "--seed"];
-        let run = |seed: u32| {
-            let mut command = stage.shoal(&[&args[..], &[&seed.to_string()]].concat());
-            command.env("SHOAL_BUG", bug);
-            let done = stage.finish(command);
-            let report = object(&done);
-            assert_eq!(report["passed"] == Value::Bool(true), done.status == 0, "{report}\n{}", done.err);
-            (done.status == 1).then_some((report, done))
-        };
-        (5..15).find_map(run).expect("ten runs did not meet the bug")
-    }
-
-    #[test]
-    fn chaos_finds_who_was_not_rung() {
-        let (report, done) = chaos_with("RingForgotten");
-        assert!(count(&report, "rescues") > 0, "{report}");
-        assert_eq!(count(&report, "lost") + count(&report, "duplicated"), 0, "it costs time, not messages");
-        assert!(done.err.contains("listener (generation"), "who it was: {}", done.err);
-    }
-
-    #[test]
-    fn chaos_finds_a_state_that_is_not_the_committed_one() {
-        let (report, _) = chaos_with("StateSlotKept");
-        assert!(count(&report, "duplicated") > 0, "{report}");
-    }
-
-    #[test]
-    fn chaos_finds_messages_that_no_successor_of_their_reader_gets() {
-        let (report, _) = chaos_with("VerdictOverlooked");
-        assert!(count(&report, "lost") > 0, "{report}");
-    }
-
-    #[test]
-    fn chaos_finds_messages_of_a_dead_member_that_its_group_does_not_get_back() {
-        let (report, _) = chaos_with("ClaimNeverReturned");
-        assert!(count(&report, "lost") > 0, "{report}");
-    }
-
-    #[test]
-    fn swarm_whose_rings_are_forgotten_goes_on_by_rescues_and_ps_counts_them() {
-        let stage = stage!("ticks");
-        let mut command = stage.shoal(&["run", ticks(&stage).to_str().expect("UTF-8")]);
-        command.env("SHOAL_BUG", "RingForgotten");
-        let mut shoal = stage.start(command);
-        let (rescues, received) = shoal
-            .until_agent("teller", "rescued twice", |a| (a.rescues >= 2).then_some((a.rescues, a.received)));
-        shoal.until_agent("teller", "rescued on, and reading", |a| {
-            (a.rescues > rescues && a.received > received).then_some(())
-        });
-        shoal.until_said("slept though messages waited for it");
-        shoal.stop();
-    }
 }

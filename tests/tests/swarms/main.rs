@@ -6,6 +6,9 @@ mod attack;
 mod bad_input;
 mod baseline;
 mod batches;
+// As `shoal_runtime::bug::SEEDED` says.
+#[cfg(any(feature = "seeded-bugs", debug_assertions))]
+mod bugs;
 mod certify;
 mod chaos;
 mod confined;
