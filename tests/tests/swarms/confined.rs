@@ -1,6 +1,10 @@
 //! Goal: an agent's process is bounded as the swarm file says, from its first instruction on, and what cannot be applied is said.
 //! Method: real agents under the real supervisor tell what the kernel says of them, or strain at their bounds.
 
+use rustix::process::{Pid, getpriority_process};
+use rustix::thread::sched_getaffinity;
+use shoal::control::{PsAgent, PsState};
+use shoal_tests::stage::Relayed;
 use shoal_tests::{Running, Stage, stage, traces};
 use std::fs;
 
@@ -302,5 +306,72 @@ fn agent_whose_bounds_cannot_be_set_is_not_started_and_the_step_is_named() {
     let done = stage.finish(stage.shoal(&["run", file.to_str().expect("UTF-8")]));
     assert_ne!(done.status, 0, "{done:?}");
     assert!(done.err.contains("setting its nice, scheduling or cpus of `limits`"), "{done:?}");
+    stage.assert_nothing_left();
+}
+
+/// How a process is scheduled, as the kernel says from outside: niceness, policy, and the processors that it may run on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Scheduled {
+    nice: i32,
+    policy: u32,
+    cpus: Vec<usize>,
+}
+
+fn scheduled(pid: u32) -> Scheduled {
+    let process = Pid::from_raw(pid as i32);
+    let cpus = sched_getaffinity(process).expect("an affinity");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    // The 41st field of all; the name, which may hold anything, is the second.
+    let policy = stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(38));
+    Scheduled {
+        nice: getpriority_process(process).expect("a niceness"),
+        policy: policy.and_then(|policy| policy.parse().ok()).expect("a policy"),
+        cpus: (0..1024).filter(|number| cpus.is_set(*number)).collect(),
+    }
+}
+
+/// Goal: every process of an agent is scheduled as the file says, and nobody else: who is executed, who stands by, who follows a death,
+/// a zygote and its forks. Method: the kernel is asked about each of them from outside; the agents are killed and followed twice.
+#[test]
+fn niceness_policy_and_processors_are_those_of_the_file_for_every_process_of_an_agent() {
+    let stage = stage!("scheduled");
+    let own = scheduled(std::process::id());
+    let [first, last] = [own.cpus.first(), own.cpus.last()].map(|cpu| *cpu.expect("a processor"));
+    let relay = format!("limits = {{ nice = 7, scheduling = \"batch\", cpus = [{first}] }}\nstandby = 1");
+    let sink = format!("limits = {{ nice = 8, cpus = [{last}] }}\nprefork = true");
+    let file = Relayed { relay: &relay, sink: &sink, ..Relayed::default() }.write(&stage);
+    let mut shoal = stage.run(&file);
+    let of_relay = Scheduled { nice: 7, policy: 3, cpus: vec![first] };
+    let of_sink = Scheduled { nice: 8, policy: own.policy, cpus: vec![last] };
+    for round in 0..3 {
+        let whole = |a: &PsAgent| {
+            let is_forked = a.name != "sink" || a.zygote.is_some();
+            a.state == PsState::Ready && a.standbys.len() as u64 == a.standbys_wanted && is_forked
+        };
+        let report = shoal.until("everybody, with standbys and zygote", |report| {
+            report.agents.iter().all(whole).then(|| report.clone())
+        });
+        for agent in &report.agents {
+            let (wanted, count) = match agent.name.as_str() {
+                "relay" => (&of_relay, 2),
+                "sink" => (&of_sink, 3),
+                _ => (&own, 1),
+            };
+            let processes = agent.pid.iter().chain(&agent.standbys).chain(&agent.zygote);
+            assert_eq!(processes.clone().count(), count, "{agent:?}");
+            for &pid in processes {
+                assert_eq!(scheduled(pid), *wanted, "process {pid} of {} in round {round}", agent.name);
+            }
+        }
+        assert_eq!(shoal.supervisor().map(|pid| scheduled(pid as u32)), Some(own.clone()));
+        for agent in report.agents.iter().filter(|agent| agent.name != "source") {
+            assert!(traces::kill(agent.pid.expect("a process") as i32, stage.mark()));
+            shoal.until_agent(&agent.name, "followed", |now| {
+                (now.generation > agent.generation).then_some(())
+            });
+        }
+    }
+    assert_eq!(shoal.stop().status, 0);
+    assert_eq!(stage.violations(), "");
     stage.assert_nothing_left();
 }
