@@ -1,7 +1,7 @@
 //! Sending and receiving on the bare runtime, the whole way: encode into the claim, commit, publish, fence, look at parked words
 //! and the epoch; poll, validate in place, acknowledge, fence, look at wants.
 
-use crate::load::Freight;
+use crate::load::Loads;
 use shoal_runtime::attachment::{Attachment, Encode, Found};
 use shoal_runtime::consumer::Frame;
 use shoal_runtime::links::Port;
@@ -13,7 +13,8 @@ use std::mem::MaybeUninit;
 pub struct Talker<P> {
     /// What it is attached by.
     pub at: Attachment<P>,
-    scratch: Scratch,
+    /// What it sends.
+    pub sending: Sending,
     inputs: Vec<usize>,
     /// An input, and the message on it that is in hand. It stays where it was found: who moved it would wait for its parts to be
     /// stored, to load them as a whole.
@@ -21,19 +22,20 @@ pub struct Talker<P> {
 }
 
 /// A message, and what encoding it needs.
-struct Sending<'a, L> {
-    load: &'a L,
-    scratch: &'a mut Scratch,
+pub struct Sending {
+    /// The message.
+    pub loads: Loads,
+    scratch: Scratch,
 }
 
-impl<L: Freight> Encode for Sending<'_, L> {
-    #[inline(always)]
+impl Encode for Sending {
+    #[inline]
     fn fill(&mut self, slot: &mut [MaybeUninit<u8>]) -> Option<usize> {
-        self.load.encode(slot, self.scratch)
+        self.loads.encode(slot, &mut self.scratch)
     }
 
     fn exact(&mut self) -> Option<usize> {
-        self.load.encoded_len(self.scratch).ok()
+        self.loads.encoded_len(&mut self.scratch).ok()
     }
 }
 
@@ -41,7 +43,12 @@ impl<P: Port> Talker<P> {
     /// Sends on lane 0 and reads all inputs.
     pub fn new(at: Attachment<P>) -> Self {
         let inputs = (0..at.manifest.inputs.len()).collect();
-        Talker { at, scratch: Scratch::new(), inputs, in_hand: None }
+        Talker {
+            at,
+            sending: Sending { loads: Loads::of(48), scratch: Scratch::new() },
+            inputs,
+            in_hand: None,
+        }
     }
 
     /// Writes the message of this number, hidden.
@@ -49,17 +56,17 @@ impl<P: Port> Talker<P> {
     /// # Errors
     /// The supervisor is gone, or the lane refuses.
     #[inline]
-    pub fn write<L: Freight>(&mut self, load: &mut L, number: u64) -> io::Result<()> {
-        load.number(number);
+    pub fn write(&mut self, number: u64) -> io::Result<()> {
+        self.sending.loads.number(number);
         let Attachment { outputs, world, .. } = &mut self.at;
-        let written = match load.by_hand() {
-            Some(bytes) => outputs
-                .write_by_hand(0, bytes, world, None, |slot| {
-                    crate::load::fill(&mut slot[..bytes], number);
-                    Ok::<_, io::Error>(bytes)
+        let written = match &self.sending.loads {
+            Loads::Bytes(bytes, _) => outputs
+                .write_by_hand(0, *bytes, world, None, |slot| {
+                    crate::load::fill(&mut slot[..*bytes], number);
+                    Ok::<_, io::Error>(*bytes)
                 })?
                 .map(|_| ()),
-            None => outputs.write(0, world, None, &mut Sending { load, scratch: &mut self.scratch })?,
+            _ => outputs.write(0, world, None, &mut self.sending)?,
         };
         written.map_err(|error| io::Error::other(format!("{error:?}")))
     }
@@ -167,11 +174,11 @@ impl<P: Port> Talker<P> {
     /// # Panics
     /// There is none in hand.
     #[inline]
-    pub fn read<L: Freight>(&mut self, load: &L, number: u64) -> io::Result<u64> {
+    pub fn read(&mut self, number: u64) -> io::Result<u64> {
         let (input, frame) = self.in_hand.as_ref().expect("a message is in hand");
         let (sources, _) = self.at.inputs.consumer(*input).split();
         assert!(sources.lease(frame));
-        load.check(sources.leased(frame), number)
+        self.sending.loads.check(sources.leased(frame), number)
     }
 }
 

@@ -15,15 +15,23 @@ impl Swarm {
             return false;
         }
         self.agents[agent].paused = paused;
-        // Who is being stopped is asked for that; the next start reads this.
-        if matches!(self.agents[agent].state, State::Starting | State::Ready) {
-            self.board.publish_request(agent as u32, self.work_of(agent));
+        // Before it is asked: a successor must know that it was, and asks it if this one could not.
+        self.write_agent(agent);
+        self.ask_to_pause(agent);
+        true
+    }
+
+    /// Asks an agent to pause or to go on, if it was not. Who is being stopped is asked for that; the next start reads this.
+    pub(super) fn ask_to_pause(&mut self, agent: usize) {
+        let work = self.work_of(agent);
+        let works = matches!(self.agents[agent].state, State::Starting | State::Ready);
+        if works && self.board.view().request(agent as u32) != work {
+            self.board.publish_request(agent as u32, work);
             self.board.announce();
             if let Some(live) = &self.agents[agent].live {
                 live.doorbell.ring();
             }
         }
-        true
     }
 
     /// What an agent that runs is asked for.

@@ -6,9 +6,10 @@
 
 use serde_json::Value;
 use shoal::control::PsState;
+use shoal_tests::failing::Failing;
 use shoal_tests::stage::HARDY;
 use shoal_tests::tapped::{arguments, change, until_met, want};
-use shoal_tests::{Book, Running, Stage, stage, traces, until};
+use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::fs;
 use std::path::PathBuf;
 
@@ -414,5 +415,53 @@ fn reader_that_is_back_in_the_file_waits_until_its_letters_lie_where_they_are_to
         Book::read(&stage.path("sink")).expect("a book").into_iter().eq(FIT..200),
         "what is sent from then on"
     );
+    end(&stage, shoal);
+}
+
+/// Goal: wherever in a removal the supervisor dies, what the removed one had not read lies with the dead letters once, or it is not
+/// removed. Method: SIGKILL instead of one of its system calls, drawn from all after it opened the changed file, or from those around the
+/// exchange; a removal that came to nothing is asked for again.
+#[test]
+fn supervisor_may_die_at_any_system_call_of_a_removal() {
+    const EACH: u64 = 6;
+    let stage = stage!("removed-anywhere");
+    let back = with_relay(&format!("on_gone = \"dead-letter\"\n{HARDY}"));
+    let (mut shoal, failing) = Failing::run(&stage, &write_removable(&stage, &back), None);
+    let (mut chance, mut calls, mut deaths) = (Chance::seeded(), 0, 0);
+    for round in 0..16 {
+        shoal.until_ready();
+        assert_eq!(stage.done(&["pause", "relay"]).status, 0, "{}", shoal.err());
+        want(&stage, (round + 1) * EACH);
+        until_sent(&mut shoal, (round + 1) * EACH);
+        write_removable(&stage, "");
+        let before = failing.seen();
+        // The first is not disturbed: so many calls there are.
+        match round {
+            0 => {}
+            _ if chance.below(2) == 0 => failing.kill_supervisor_at(chance.below(calls), "swarm.toml"),
+            // Around the exchange, which begins with this.
+            _ => failing.kill_supervisor_at(chance.below(120), "shoal-journal"),
+        }
+        let _ = stage.done(&["reload"]);
+        let mut asked = 1;
+        until("the reader is no more", || {
+            let report = shoal.try_ps()?;
+            let relay = report.agents.iter().find(|agent| agent.name == "relay");
+            if asked == 1 && relay.is_some_and(|relay| relay.state == PsState::Paused) {
+                asked += u64::from(stage.done(&["reload"]).status == 0);
+            }
+            relay.is_none().then_some(())
+        });
+        if round == 0 {
+            calls = failing.seen() - before;
+        }
+        deaths += u64::from(failing.spare_supervisor() && round > 0);
+        let due: Vec<u64> = (round * EACH..(round + 1) * EACH).collect();
+        assert_eq!(letters(&stage), due, "in round {round}: {}", shoal.err());
+        assert_eq!(stage.done(&["dlq", "purge", "--all"]).status, 0);
+        write_removable(&stage, &back);
+        until("the reader is back", || (stage.done(&["reload"]).status == 0).then_some(()));
+    }
+    assert!(deaths > 5, "of {calls} calls only {deaths} were a supervisor's last");
     end(&stage, shoal);
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use shoal::control::PsState;
 use shoal_tests::tapped::want;
-use shoal_tests::{Stage, stage};
+use shoal_tests::{Stage, stage, until};
 
 fn done(stage: &Stage, args: &[&str]) -> String {
     let done = stage.done(args);
@@ -11,8 +11,8 @@ fn done(stage: &Stage, args: &[&str]) -> String {
     done.out
 }
 
-/// Goal: all of the above. Method: a source and a sink that checks every number; both paused, killed, and left so for longer
-/// than the deadline and two looks for forgotten sleepers; then let go one after the other.
+/// Goal: all of the above. Method: a source and a sink that checks every number; both paused, their supervisor killed, then
+/// themselves, and left so for longer than the deadline and two looks for forgotten sleepers; then let go one after the other.
 #[test]
 fn paused_agents_take_nothing_new_until_resumed_also_after_a_kill() {
     let stage = stage!("pause");
@@ -43,6 +43,12 @@ fn paused_agents_take_nothing_new_until_resumed_also_after_a_kill() {
     assert_eq!(done(&stage, &["pause", "all"]), "tap, sink paused\n");
     want(&stage, 30);
     assert_eq!(stage.done(&["status"]).status, 0, "who is paused is well");
+    // The next supervisor knows of it.
+    until("a supervisor to kill", || shoal.kill_supervisor().then_some(()));
+    shoal.until_said("takes over");
+    for name in ["tap", "sink"] {
+        assert_eq!(shoal.until_agent(name, "shown", |agent| Some(agent.state)), PsState::Paused, "{name}");
+    }
     done(&stage, &["kill", "all"]);
     let report = shoal.until("two seconds of the next lives", |report| {
         let long = |a: &shoal::control::PsAgent| a.generation == 2 && a.uptime_ms > 2300;

@@ -320,6 +320,9 @@ impl Swarm {
             return;
         }
         self.hear_bell(agent);
+        if self.ends == Ends::No {
+            self.ask_to_pause(agent);
+        }
         if state == State::Stopping(Next::Aside) && !self.supervision.concerns(agent) {
             self.feed(agent, Event::StartAsked);
         }
