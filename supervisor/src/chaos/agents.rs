@@ -4,13 +4,15 @@ use super::account::Account;
 use super::number::{self, ArchivedNumber, Number, Stage};
 use super::{SOURCES, number::mix};
 use crate::log::report;
-use shoal_agent::{Agent, Result};
+use shoal_agent::{Agent, Next, Result};
 use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// Messages that a source sends in one step, at most.
 const STEP_MESSAGES_MAX: u64 = 16;
+/// Messages that the counter takes in one step, at most.
+const COUNTED_MAX: u32 = 64;
 /// How long the beat rests.
 const BEAT_EVERY: Duration = Duration::from_millis(20);
 
@@ -36,7 +38,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
         [Some("source")] => shoal_agent::run(source),
         [Some("worker")] => shoal_agent::run(worker),
         [Some("sink")] => shoal_agent::run(|agent| receiver(agent, "results", SOURCES, Stage::Worked)),
-        [Some("counter")] => shoal_agent::run(|agent| receiver(agent, "direct", SOURCES, Stage::Sent)),
+        [Some("counter")] => shoal_agent::run(counter),
         [Some("beat")] => shoal_agent::run(beat),
         [Some("listener")] => shoal_agent::run(|agent| receiver(agent, "beats", 1, Stage::Sent)),
         _ => {
@@ -109,7 +111,25 @@ fn worker(agent: &mut Agent) -> Result<()> {
     agent.serve()
 }
 
-/// Keeps account of what comes.
+/// Keeps account of what comes, of many messages in a step.
+fn counter(agent: &mut Agent) -> Result<()> {
+    let numbers = agent.subscribe::<Number>("direct")?;
+    let state = agent.state::<Account>()?;
+    let mut account = agent.load(&state)?.unwrap_or_else(|| Account::new(SOURCES));
+    while let Next::Message(mut number) = agent.receive(&numbers, None)? {
+        loop {
+            account.note(number::read(Stage::Sent, SOURCES, number.message()));
+            if !number.advance(COUNTED_MAX) {
+                break;
+            }
+        }
+        number.keep(&state, &account)?;
+        number.commit()?;
+    }
+    Ok(())
+}
+
+/// Keeps account of what comes, of one message in a step.
 fn receiver(agent: &mut Agent, channel: &str, sources: u32, stage: Stage) -> Result<()> {
     let state = agent.state::<Account>()?;
     let mut account = agent.load(&state)?.unwrap_or_else(|| Account::new(sources));

@@ -4,7 +4,7 @@
 //!             ┌─ numbers ─► worker.1 ─┐
 //!  source.1 ──┤             worker.2  ├─ results ─► sink       each message once, in any order
 //!  source.2 ──┤             worker.3 ─┘
-//!             └─ direct ──────────────────────────► counter    each message once, in order
+//!             └─ direct ──────────────────────────► counter    each message once, in order, many in a step
 //!  beat ──────── beats ───────────────────────────► listener   the same, one at a time: its reader always sleeps before
 //!
 //!  disturber (drawn from a seed): SIGKILL, SIGSTOP and SIGCONT, restarts, more and fewer workers
