@@ -5,6 +5,7 @@
 
 use super::dead_letters::{COUNT, Swarm, but, swarm_with};
 use serde_json::Value;
+use shoal::control::{PsAgent, PsState};
 use shoal_tests::stage::Relayed;
 use shoal_tests::{Book, Chance, Stage, stage, traces, until};
 use std::fs;
@@ -125,6 +126,27 @@ fn a_message_held_beyond_the_deadline_in_the_middle_of_a_step_is_named_and_parke
         ));
     }
     swarm.end();
+}
+
+/// Goal: a pause that is asked for in the middle of a step ends it with the message in hand. Method: a number that is held until then.
+#[test]
+fn a_pause_asked_for_in_the_middle_of_a_step_ends_it_with_the_message_in_hand() {
+    for sink in FORMS {
+        let stage = stage!("batch-pause");
+        let mut swarm = swarm(&stage, sink, "20 holds\n", "");
+        until("20 in hand", || (!swarm.tried(20).is_empty()).then_some(()));
+        assert!(swarm.handled().len() < 20, "it is not the first of its step");
+        let pause = stage.start(stage.shoal(&["pause", "sink"]));
+        swarm.shoal.until_agent("sink", "asked to pause", |a| (a.state == PsState::Paused).then_some(()));
+        fs::write(stage.path("poison"), "").expect("written");
+        assert_eq!(pause.ended().status, 0);
+        let received = |a: &PsAgent| (a.received > 20).then_some(a.received);
+        assert_eq!(swarm.shoal.until_agent("sink", "done with its step", received), 21);
+        assert_eq!(stage.done(&["resume", "sink"]).status, 0);
+        swarm.until_done();
+        assert_eq!(swarm.handled(), but(&[]), "each exactly once and in order");
+        swarm.end();
+    }
 }
 
 /// Goal: members of a group take their messages one by one, however many a step may take. Method: three members, and numbers that kill.
