@@ -1,7 +1,7 @@
 //! Within one process: a message into bytes, bytes into a message, and a step with and without its commit record.
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use shoal_measure::load::{Line, Load, Loads};
+use shoal_measure::load::{Line, Load};
 use shoal_measure::talk::Talker;
 use shoal_measure::within::{Still, pair};
 use shoal_runtime::message::{self, Scratch};
@@ -22,25 +22,9 @@ const STATE_BYTES: usize = 64;
 #[repr(align(16))]
 struct Slot([MaybeUninit<u8>; 256]);
 
-/// The message of the benches: one cache line with its header.
-fn line() -> Line {
-    match Loads::of(48) {
-        Loads::Lines(line) => line,
-        _ => unreachable!("48 bytes are a line's"),
-    }
-}
-
-/// One as large with a text and a list.
-fn text() -> Load {
-    match Loads::with_text(48) {
-        Loads::Loads(load) => load,
-        _ => unreachable!("it has a text"),
-    }
-}
-
 fn encode(criterion: &mut Criterion) {
     let (mut scratch, mut slot) = (Scratch::new(), Slot([const { MaybeUninit::uninit() }; 256]));
-    let (line, text) = (line(), text());
+    let (line, text) = (Line::default(), Load::of(48));
     criterion.bench_function("message/encode/64B", |bencher| {
         bencher.iter(|| message::encode(black_box(&line), black_box(&mut slot.0), &mut scratch));
     });
@@ -50,11 +34,11 @@ fn encode(criterion: &mut Criterion) {
 }
 
 fn access(criterion: &mut Criterion) {
-    let bytes = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&line()).expect("encoded");
+    let bytes = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&Line::default()).expect("encoded");
     criterion.bench_function("message/access/64B", |bencher| {
         bencher.iter(|| message::access::<Line>(black_box(&bytes)).expect("valid").number);
     });
-    let bytes = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&text()).expect("encoded");
+    let bytes = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&Load::of(48)).expect("encoded");
     criterion.bench_function("message/access/64B text", |bencher| {
         bencher.iter(|| message::access::<Load>(black_box(&bytes)).expect("valid").number);
     });
@@ -63,24 +47,27 @@ fn access(criterion: &mut Criterion) {
 /// One message there and one back: the second agent answers in a step, or with an acknowledgement of its own.
 fn there_and_back(agents: &mut [Talker<Still>; 2], number: u64, step: bool) {
     let [first, second] = agents;
-    first.write(number).expect("sent");
+    // One cache line with its header.
+    let mut load = Line::default();
+    first.write(&mut load, number).expect("sent");
     first.commit().expect("committed");
     assert!(second.look(), "it is there");
-    second.read(number).expect("valid");
-    second.write(number).expect("sent");
+    second.read(&load, number).expect("valid");
+    second.write(&mut load, number).expect("sent");
     if !step {
         second.commit_sent().expect("committed");
     }
     second.commit().expect("committed");
     assert!(first.look(), "it is there");
-    first.read(number).expect("valid");
+    first.read(&load, number).expect("valid");
     first.commit().expect("committed");
 }
 
 /// A step whole: receive, look at every byte, change the state, send, commit and acknowledge.
 fn step_whole(agent: &mut Talker<Still>, number: u64, state: Option<&[MaybeUninit<u8>; STATE_BYTES]>) {
+    let mut load = Line::default();
     assert!(agent.look(), "it is there");
-    agent.read(number).expect("valid");
+    agent.read(&load, number).expect("valid");
     if let Some(value) = state {
         let kept = agent.at.outputs.state().replace(1, |room| {
             room.get_mut(..STATE_BYTES)?.copy_from_slice(black_box(value));
@@ -88,7 +75,7 @@ fn step_whole(agent: &mut Talker<Still>, number: u64, state: Option<&[MaybeUnini
         });
         assert!(kept, "there is room for it");
     }
-    agent.write(number).expect("sent");
+    agent.write(&mut load, number).expect("sent");
     agent.commit().expect("committed");
 }
 
@@ -98,7 +85,7 @@ fn own_work(criterion: &mut Criterion) {
         [("step/whole/state", Some(&[MaybeUninit::new(7); STATE_BYTES])), ("step/whole/stateless", None)]
     {
         let [mut first, mut second] = pair().expect("two agents");
-        first.write(1).expect("sent");
+        first.write(&mut Line::default(), 1).expect("sent");
         first.commit().expect("committed");
         criterion.bench_function(name, |bencher| {
             bencher.iter(|| {

@@ -13,16 +13,47 @@ pub struct Tick {
     pub number: u64,
 }
 
-/// A message of a few numbers and a bool, which not every byte is: what agents mostly send.
-trait Record: Message + Clone {
-    /// One without a number.
-    fn new() -> Self;
-    /// Makes it the one of this number.
+/// What goes over a lane, one message at a time.
+pub trait Freight {
+    /// Makes it the message of this number.
     fn number(&mut self, number: u64);
-    /// Says when it was sent.
-    fn stamp(&mut self, sent_ns: u64);
-    /// Whether it is the one of this number, and when it was sent.
-    fn read(archived: &Self::Archived, number: u64) -> (bool, u64);
+
+    /// Says when it was sent, if it can.
+    fn stamp(&mut self, _sent_ns: u64) {}
+
+    /// How many bytes it has, if it is written by hand: those of [`fill`].
+    fn by_hand(&self) -> Option<usize> {
+        None
+    }
+
+    /// Writes its archive.
+    fn encode(&self, slot: &mut [MaybeUninit<u8>], scratch: &mut Scratch) -> Option<usize>;
+
+    /// Bytes of its archive.
+    ///
+    /// # Errors
+    /// It cannot be encoded.
+    fn encoded_len(&self, scratch: &mut Scratch) -> Result<usize, EncodeError>;
+
+    /// Validates a message in place and looks whether it is the one of this number; returns when it was sent, if it says.
+    ///
+    /// # Errors
+    /// It is not valid, or another one.
+    fn check(&self, bytes: &[u8], number: u64) -> io::Result<u64>;
+}
+
+/// What [`Freight`] of rkyv has in common.
+macro_rules! archived {
+    () => {
+        #[inline(always)]
+        fn encode(&self, slot: &mut [MaybeUninit<u8>], scratch: &mut Scratch) -> Option<usize> {
+            message::encode(self, slot, scratch).ok()
+        }
+
+        fn encoded_len(&self, scratch: &mut Scratch) -> Result<usize, EncodeError> {
+            message::encoded_len(self, scratch)
+        }
+    };
 }
 
 macro_rules! records {
@@ -45,10 +76,14 @@ macro_rules! records {
 
         const _: () = assert!(size_of::<<$name as rkyv::Archive>::Archived>() == $bytes);
 
-        impl Record for $name {
-            fn new() -> Self {
+        impl Default for $name {
+            fn default() -> Self {
                 $name { number: 0, sent_ns: 0, values: [0; $words], kind: 7, firm: true }
             }
+        }
+
+        impl Freight for $name {
+            archived!();
 
             #[inline(always)]
             fn number(&mut self, number: u64) {
@@ -56,16 +91,16 @@ macro_rules! records {
                 self.values.iter_mut().zip(number..).for_each(|(value, number)| *value = number);
             }
 
-            #[inline(always)]
             fn stamp(&mut self, sent_ns: u64) {
                 self.sent_ns = sent_ns;
             }
 
             #[inline(always)]
-            fn read(archived: &Self::Archived, number: u64) -> (bool, u64) {
+            fn check(&self, bytes: &[u8], number: u64) -> io::Result<u64> {
+                let archived = access::<$name>(bytes)?;
                 let values = archived.values.iter().zip(number..).all(|(value, number)| value.to_native() == number);
                 let rest = archived.number.to_native() == number && archived.kind.to_native() == 7 && archived.firm;
-                (values && rest, archived.sent_ns.to_native())
+                found(values && rest, archived.sent_ns.to_native(), number, bytes)
             }
         }
     )+};
@@ -105,7 +140,15 @@ pub const LOAD_BYTES_MAX: usize = 4096;
 
 const _: () = assert!(size_of::<<Load as rkyv::Archive>::Archived>() == LOAD_BYTES_MIN);
 
-/// Messages of one size, one at a time.
+/// Raw bytes, written by hand.
+#[derive(Clone)]
+pub struct Bytes {
+    /// How many.
+    pub bytes: usize,
+}
+
+/// Messages of one kind and size.
+#[derive(Clone)]
 pub enum Loads {
     /// Of 8 bytes.
     Ticks(Tick),
@@ -116,9 +159,81 @@ pub enum Loads {
     /// Of 64.
     Wides(Wide),
     /// Of 40 to [`LOAD_BYTES_MAX`], with a text and a list.
-    Loads(Load),
+    Texts(Load),
     /// Larger ones.
-    Bytes(usize, u64),
+    Bytes(Bytes),
+}
+
+/// Does the same with messages of whichever kind: for each the compiler makes code of its own, as for an agent's message.
+#[macro_export]
+macro_rules! with_load {
+    ($loads:expr, $load:pat => $act:expr) => {
+        match $loads {
+            $crate::load::Loads::Ticks($load) => $act,
+            $crate::load::Loads::Smalls($load) => $act,
+            $crate::load::Loads::Lines($load) => $act,
+            $crate::load::Loads::Wides($load) => $act,
+            $crate::load::Loads::Texts($load) => $act,
+            $crate::load::Loads::Bytes($load) => $act,
+        }
+    };
+}
+
+impl Freight for Tick {
+    archived!();
+
+    #[inline(always)]
+    fn number(&mut self, number: u64) {
+        self.number = number;
+    }
+
+    #[inline(always)]
+    fn check(&self, bytes: &[u8], number: u64) -> io::Result<u64> {
+        found(access::<Tick>(bytes)?.number.to_native() == number, 0, number, bytes)
+    }
+}
+
+impl Freight for Load {
+    archived!();
+
+    #[inline(always)]
+    fn number(&mut self, number: u64) {
+        self.number = number;
+        fill(&mut self.body, number);
+    }
+
+    fn stamp(&mut self, sent_ns: u64) {
+        self.sent_ns = sent_ns;
+    }
+
+    #[inline(always)]
+    fn check(&self, bytes: &[u8], number: u64) -> io::Result<u64> {
+        let load = access::<Load>(bytes)?;
+        let whole = load.body.len() == self.body.len() && is_filled(&load.body, number);
+        let right = whole && load.firm && load.number.to_native() == number;
+        found(right, load.sent_ns.to_native(), number, bytes)
+    }
+}
+
+impl Freight for Bytes {
+    fn number(&mut self, _number: u64) {}
+
+    fn by_hand(&self) -> Option<usize> {
+        Some(self.bytes)
+    }
+
+    fn encode(&self, _slot: &mut [MaybeUninit<u8>], _scratch: &mut Scratch) -> Option<usize> {
+        None
+    }
+
+    fn encoded_len(&self, _scratch: &mut Scratch) -> Result<usize, EncodeError> {
+        Ok(self.bytes)
+    }
+
+    #[inline(always)]
+    fn check(&self, bytes: &[u8], number: u64) -> io::Result<u64> {
+        found(bytes.len() == self.bytes && is_filled(bytes, number), 0, number, bytes)
+    }
 }
 
 /// Above this many bytes the same code works for the lanes and the floors, whatever the compiler made of the rest around it.
@@ -169,114 +284,31 @@ impl Loads {
     pub fn of(bytes: usize) -> Loads {
         match bytes {
             8 => Loads::Ticks(Tick { number: 0 }),
-            40 => Loads::Smalls(Small::new()),
-            48 => Loads::Lines(Line::new()),
-            64 => Loads::Wides(Wide::new()),
-            ..=LOAD_BYTES_MAX => Loads::with_text(bytes),
-            _ => Loads::Bytes(bytes, 0),
+            40 => Loads::Smalls(Small::default()),
+            48 => Loads::Lines(Line::default()),
+            64 => Loads::Wides(Wide::default()),
+            ..=LOAD_BYTES_MAX => Loads::Texts(Load::of(bytes)),
+            _ => Loads::Bytes(Bytes { bytes }),
         }
     }
+}
 
-    /// Messages of a size with a text and a list.
+impl Load {
+    /// One of a size.
     ///
     /// # Panics
-    /// There are none of this size.
-    pub fn with_text(bytes: usize) -> Loads {
-        let there_are = bytes.is_multiple_of(8) && (LOAD_BYTES_MIN..=LOAD_BYTES_MAX).contains(&bytes);
-        assert!(there_are, "no message of {bytes} bytes");
-        Loads::Loads(Load {
-            number: 0,
-            sent_ns: 0,
-            name: "shoal".to_owned(),
-            body: vec![0; bytes - LOAD_BYTES_MIN],
-            kind: 7,
-            firm: true,
-        })
+    /// There is none of this size.
+    pub fn of(bytes: usize) -> Load {
+        let there_is = bytes.is_multiple_of(8) && (LOAD_BYTES_MIN..=LOAD_BYTES_MAX).contains(&bytes);
+        assert!(there_is, "no message of {bytes} bytes");
+        let body = vec![0; bytes - LOAD_BYTES_MIN];
+        Load { number: 0, sent_ns: 0, name: "shoal".to_owned(), body, kind: 7, firm: true }
     }
+}
 
-    /// Others of the same kind and size.
-    pub fn like(&self) -> Loads {
-        match self {
-            Loads::Ticks(tick) => Loads::Ticks(tick.clone()),
-            Loads::Smalls(record) => Loads::Smalls(record.clone()),
-            Loads::Lines(record) => Loads::Lines(record.clone()),
-            Loads::Wides(record) => Loads::Wides(record.clone()),
-            Loads::Loads(load) => Loads::Loads(load.clone()),
-            Loads::Bytes(bytes, number) => Loads::Bytes(*bytes, *number),
-        }
-    }
-
-    /// Makes it the message of this number.
-    #[inline]
-    pub fn number(&mut self, number: u64) {
-        match self {
-            Loads::Ticks(tick) => tick.number = number,
-            Loads::Smalls(record) => record.number(number),
-            Loads::Lines(record) => record.number(number),
-            Loads::Wides(record) => record.number(number),
-            Loads::Loads(load) => {
-                load.number = number;
-                fill(&mut load.body, number);
-            }
-            Loads::Bytes(_, own) => *own = number,
-        }
-    }
-
-    /// Says when it was sent, if it can.
-    pub fn stamp(&mut self, sent_ns: u64) {
-        match self {
-            Loads::Smalls(record) => record.stamp(sent_ns),
-            Loads::Lines(record) => record.stamp(sent_ns),
-            Loads::Wides(record) => record.stamp(sent_ns),
-            Loads::Loads(load) => load.sent_ns = sent_ns,
-            Loads::Ticks(_) | Loads::Bytes(..) => {}
-        }
-    }
-
-    /// Writes the archive of one that is serialized.
-    #[inline]
-    pub(crate) fn encode(&self, slot: &mut [MaybeUninit<u8>], scratch: &mut Scratch) -> Option<usize> {
-        match self {
-            Loads::Ticks(tick) => message::encode(tick, slot, scratch).ok(),
-            Loads::Smalls(record) => message::encode(record, slot, scratch).ok(),
-            Loads::Lines(record) => message::encode(record, slot, scratch).ok(),
-            Loads::Wides(record) => message::encode(record, slot, scratch).ok(),
-            Loads::Loads(load) => message::encode(load, slot, scratch).ok(),
-            Loads::Bytes(..) => None,
-        }
-    }
-
-    pub(crate) fn encoded_len(&self, scratch: &mut Scratch) -> Result<usize, EncodeError> {
-        match self {
-            Loads::Ticks(tick) => message::encoded_len(tick, scratch),
-            Loads::Smalls(record) => message::encoded_len(record, scratch),
-            Loads::Lines(record) => message::encoded_len(record, scratch),
-            Loads::Wides(record) => message::encoded_len(record, scratch),
-            Loads::Loads(load) => message::encoded_len(load, scratch),
-            Loads::Bytes(bytes, _) => Ok(*bytes),
-        }
-    }
-
-    /// Validates a message in place and looks whether it is the one of this number; returns when it was sent, if it says.
-    ///
-    /// # Errors
-    /// It is not valid, or another one.
-    #[inline]
-    pub fn check(&self, bytes: &[u8], number: u64) -> io::Result<u64> {
-        let (is_right, sent_ns) = match self {
-            Loads::Ticks(_) => (access::<Tick>(bytes)?.number.to_native() == number, 0),
-            Loads::Smalls(_) => Small::read(access::<Small>(bytes)?, number),
-            Loads::Lines(_) => Line::read(access::<Line>(bytes)?, number),
-            Loads::Wides(_) => Wide::read(access::<Wide>(bytes)?, number),
-            Loads::Loads(own) => {
-                let load = access::<Load>(bytes)?;
-                let whole = load.body.len() == own.body.len() && is_filled(&load.body, number);
-                (whole && load.firm && load.number.to_native() == number, load.sent_ns.to_native())
-            }
-            Loads::Bytes(own, _) => (bytes.len() == *own && is_filled(bytes, number), 0),
-        };
-        if is_right { Ok(sent_ns) } else { Err(wrong(number, bytes)) }
-    }
+#[inline(always)]
+fn found(is_right: bool, sent_ns: u64, number: u64, bytes: &[u8]) -> io::Result<u64> {
+    if is_right { Ok(sent_ns) } else { Err(wrong(number, bytes)) }
 }
 
 #[inline(always)]
@@ -300,10 +332,11 @@ mod tests {
     #[test]
     fn archive_has_exactly_the_size_that_was_asked_for() {
         for bytes in [8, 40, 48, 64, 256, 1024, 4096, 16384] {
-            assert_eq!(Loads::of(bytes).encoded_len(&mut Scratch::new()), Ok(bytes));
+            let len = with_load!(Loads::of(bytes), load => load.encoded_len(&mut Scratch::new()));
+            assert_eq!(len, Ok(bytes));
         }
         for bytes in [40, 64, 4096] {
-            assert_eq!(Loads::with_text(bytes).encoded_len(&mut Scratch::new()), Ok(bytes));
+            assert_eq!(Load::of(bytes).encoded_len(&mut Scratch::new()), Ok(bytes));
         }
     }
 
@@ -317,24 +350,20 @@ mod tests {
             assert!(!is_filled(&bytes, 41), "byte {at}");
             bytes[at] ^= 1;
         }
-        assert!(Loads::of(256 << 5).check(&vec![0; 256 << 5], 1).is_err());
+        assert!(Bytes { bytes: 256 << 5 }.check(&vec![0; 256 << 5], 1).is_err());
     }
 
     #[test]
     fn every_byte_of_a_record_counts_but_when_it_was_sent_and_what_pads_it() {
-        let archive = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&{
-            let mut record = Wide::new();
-            record.number(41);
-            record
-        })
-        .expect("it fits");
-        let loads = Loads::of(64);
-        loads.check(&archive, 41).expect("it is the one that was sent");
+        let mut wide = Wide::default();
+        wide.number(41);
+        let archive = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&wide).expect("it fits");
+        wide.check(&archive, 41).expect("it is the one that was sent");
         let mut changed = rkyv::util::AlignedVec::<16>::new();
         changed.extend_from_slice(&archive);
         for at in (0..61).filter(|at| !(8..16).contains(at)) {
             changed[at] ^= 1;
-            assert!(loads.check(&changed, 41).is_err(), "byte {at}");
+            assert!(wide.check(&changed, 41).is_err(), "byte {at}");
             changed[at] ^= 1;
         }
     }

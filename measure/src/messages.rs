@@ -3,11 +3,12 @@
 
 use crate::cases::Bench;
 use crate::floor::access_unvalidated;
-use crate::load::{LOAD_BYTES_MAX, Load, Loads, Small, Wide, fill, is_filled};
+use crate::load::{Bytes, Freight, LOAD_BYTES_MAX, Load, Loads, Small, Wide, fill, is_filled};
 use crate::outcome::Outcome;
 use crate::pairs::{PAIRS, in_turns, spread};
 use crate::star::CAPACITY_BYTES;
 use crate::talk::Talker;
+use crate::with_load;
 use crate::within::{Still, pair};
 use rkyv::api::high::{HighSerializer, to_bytes};
 use rkyv::rancor::BoxedError;
@@ -35,17 +36,10 @@ pub fn message(bench: &mut Bench<'_>) -> io::Result<()> {
                 own.chunks_exact_mut(bytes).zip(0..).for_each(|(slot, number)| fill(black_box(slot), number))
             })
         };
-        let ways = [("encode", Loads::of(bytes)), ("by hand", Loads::Bytes(bytes, 0))];
-        let texts = (bytes <= 64).then(|| ("encode text", Loads::with_text(bytes)));
+        let ways = [("encode", Loads::of(bytes)), ("by hand", Loads::Bytes(Bytes { bytes }))];
+        let texts = (bytes <= 64).then(|| ("encode text", Loads::Texts(Load::of(bytes))));
         for (mode, loads) in ways.into_iter().chain(texts) {
-            let mut agents = pair()?;
-            agents.iter_mut().for_each(|agent| agent.sending.loads = loads.like());
-            // Round the ring once: the first lap meets pages that nobody has touched.
-            for _ in 0..=CAPACITY_BYTES / (MESSAGES * bytes as u64) {
-                write(&mut agents)?;
-            }
-            let outcome =
-                beside(mode, bytes, &mut || write(&mut agents), &mut floor, "as many bytes written")?;
+            let outcome = with_load!(loads, load => written(mode, bytes, load, &mut floor))?;
             (bench.each)(outcome);
         }
         match Loads::of(bytes) {
@@ -57,7 +51,7 @@ pub fn message(bench: &mut Bench<'_>) -> io::Result<()> {
             }
             _ => {}
         }
-        let Loads::Loads(load) = Loads::with_text(bytes) else { continue };
+        let load = Load::of(bytes);
         let [checked, unchecked] = match bytes {
             ..=64 => ["validated text", "unvalidated text"],
             _ => ["validated", "unvalidated"],
@@ -120,11 +114,21 @@ fn timed(act: impl FnOnce()) -> io::Result<f64> {
     Ok(begin.elapsed().as_nanos() as f64 / MESSAGES as f64)
 }
 
+/// Messages of a kind, written into a lane beside a floor.
+fn written(mode: &str, bytes: usize, mut load: impl Freight, floor: Run<'_>) -> io::Result<Outcome> {
+    let mut agents = pair()?;
+    // Round the ring once: the first lap meets pages that nobody has touched.
+    for _ in 0..=CAPACITY_BYTES / (MESSAGES * bytes as u64) {
+        write(&mut agents, &mut load)?;
+    }
+    beside(mode, bytes, &mut || write(&mut agents, &mut load), floor, "as many bytes written")
+}
+
 /// Messages written into a lane, of one step; then, unmeasured, they are committed, and read by the other, who looks at each.
-fn write([from, to]: &mut [Talker<Still>; 2]) -> io::Result<f64> {
+fn write([from, to]: &mut [Talker<Still>; 2], load: &mut impl Freight) -> io::Result<f64> {
     let begin = Instant::now();
     for number in 0..MESSAGES {
-        from.write(number)?;
+        from.write(load, number)?;
     }
     let ns = begin.elapsed().as_nanos() as f64 / MESSAGES as f64;
     from.commit()?;
@@ -132,7 +136,7 @@ fn write([from, to]: &mut [Talker<Still>; 2]) -> io::Result<f64> {
         if !to.look() {
             return Err(io::Error::other(format!("message {number} did not come")));
         }
-        to.read(number)?;
+        to.read(load, number)?;
         to.commit()?;
     }
     Ok(ns)

@@ -3,10 +3,11 @@
 #[cfg(feature = "peers")]
 use crate::baseline::Baseline;
 use crate::floor::{Floor, Stream, Word, ping_pong_eventfd};
-use crate::load::Loads;
+use crate::load::{Freight, Load, Loads};
 use crate::talk::Talker;
 use crate::task::{Op, Reply, Task};
 use crate::times::Times;
+use crate::with_load;
 use rustix::process::Signal;
 use rustix::thread::CpuSet;
 use shoal_runtime::attachment::attach;
@@ -143,8 +144,6 @@ impl Peer {
             rustix::thread::sched_setaffinity(None, &cpus)?;
             return Ok(Reply::default());
         }
-        self.talk.sending.loads =
-            if task.text { Loads::with_text(task.bytes) } else { Loads::of(task.bytes) };
         self.received = 0;
         // Who slept in a task before and spins in this one: as an agent that spins has it.
         self.talk.at.world.desk.parked().take_back();
@@ -157,7 +156,10 @@ impl Peer {
         }
         self.times.begin();
         let (begin_ns, cpu_began_ns) = (now_ns(), cpu_ns());
-        self.act(task)?;
+        match task.text {
+            true => self.act(task, &mut Load::of(task.bytes))?,
+            false => with_load!(Loads::of(task.bytes), mut load => self.act(task, &mut load))?,
+        }
         let (end_ns, cpu_ns) = (now_ns(), cpu_ns() - cpu_began_ns);
         Ok(Reply { begin_ns, end_ns, received: self.received, cpu_ns, row: self.times.row() })
     }
@@ -166,7 +168,7 @@ impl Peer {
         self.agent == 0
     }
 
-    fn act(&mut self, task: Task) -> io::Result<()> {
+    fn act(&mut self, task: Task, load: &mut impl Freight) -> io::Result<()> {
         let all = matches!(task.op, Op::Stream | Op::Gather | Op::FloorStream | Op::FloorGather);
         if !all && self.agent > 1 {
             // The rest is between the hub and the first spoke.
@@ -174,15 +176,15 @@ impl Peer {
         }
         match task.op {
             Op::Meet | Op::Pin => Ok(()),
-            Op::Steps => self.steps(task, Talker::spin),
-            Op::Adaptive => self.steps(task, Talker::wait),
-            Op::Parked => self.steps(task, Talker::park),
-            Op::Plain => self.plain(task),
-            Op::Stream if self.first() => self.send_all(task),
-            Op::Stream => self.take_all(task, 1),
-            Op::Gather if self.first() => self.take_all(task, self.processes - 1),
-            Op::Gather => self.send_all(task),
-            Op::Wake => self.wake(task),
+            Op::Steps => self.steps(task, load, Talker::spin),
+            Op::Adaptive => self.steps(task, load, Talker::wait),
+            Op::Parked => self.steps(task, load, Talker::park),
+            Op::Plain => self.plain(task, load),
+            Op::Stream if self.first() => self.send_all(task, load),
+            Op::Stream => self.take_all(task, load, 1),
+            Op::Gather if self.first() => self.take_all(task, load, self.processes - 1),
+            Op::Gather => self.send_all(task, load),
+            Op::Wake => self.wake(task, load),
             Op::FloorWake => self.floor_wake(task.count),
             Op::FloorStream | Op::FloorGather => self.floor_stream(task),
             Op::FloorOneLine
@@ -249,8 +251,8 @@ impl Peer {
     }
 
     #[inline]
-    fn take(&mut self, number: u64) -> io::Result<u64> {
-        let sent_ns = self.talk.read(number)?;
+    fn take(&mut self, load: &impl Freight, number: u64) -> io::Result<u64> {
+        let sent_ns = self.talk.read(load, number)?;
         self.received += 1;
         Ok(sent_ns)
     }
@@ -259,6 +261,7 @@ impl Peer {
     fn steps(
         &mut self,
         task: Task,
+        load: &mut impl Freight,
         receive: impl Fn(&mut Talker<ControlPort>) -> io::Result<()>,
     ) -> io::Result<()> {
         let (first, keeps) = (self.first(), task.timed && self.first());
@@ -270,13 +273,13 @@ impl Peer {
                     pause(task.gap_us);
                     self.times.last_ns = now_ns();
                 }
-                self.talk.write(number)?;
+                self.talk.write(load, number)?;
                 self.talk.commit()?;
             }
             receive(&mut self.talk)?;
-            self.take(number)?;
+            self.take(load, number)?;
             if !first {
-                self.talk.write(number)?;
+                self.talk.write(load, number)?;
                 self.talk.commit()?;
             }
             if keeps {
@@ -286,17 +289,17 @@ impl Peer {
         self.talk.commit()
     }
 
-    fn plain(&mut self, task: Task) -> io::Result<()> {
+    fn plain(&mut self, task: Task, load: &mut impl Freight) -> io::Result<()> {
         let (first, keeps) = (self.first(), task.timed && self.first());
         for number in task.first..task.first + task.count {
             if first {
-                self.talk.write(number)?;
+                self.talk.write(load, number)?;
                 self.talk.commit()?;
             }
             self.talk.spin()?;
-            self.take(number)?;
+            self.take(load, number)?;
             if !first {
-                self.talk.write(number)?;
+                self.talk.write(load, number)?;
                 self.talk.commit_sent()?;
             }
             self.talk.commit()?;
@@ -307,9 +310,9 @@ impl Peer {
         Ok(())
     }
 
-    fn send_all(&mut self, task: Task) -> io::Result<()> {
+    fn send_all(&mut self, task: Task, load: &mut impl Freight) -> io::Result<()> {
         for number in task.first..task.first + task.count {
-            self.talk.write(number)?;
+            self.talk.write(load, number)?;
             if (number + 1 - task.first).is_multiple_of(task.every) || number + 1 == task.first + task.count {
                 self.talk.commit()?;
             }
@@ -319,7 +322,7 @@ impl Peer {
 
     /// Takes everything of some inputs, in steps of up to `every` messages that are there: of a pair it spins, of more it waits as an agent
     /// does, for they share the CPUs.
-    fn take_all(&mut self, task: Task, inputs: usize) -> io::Result<()> {
+    fn take_all(&mut self, task: Task, load: &impl Freight, inputs: usize) -> io::Result<()> {
         let mut next = vec![task.first; inputs];
         let mut left = task.count * inputs as u64;
         while left > 0 {
@@ -328,10 +331,10 @@ impl Peer {
             }
             let input = self.talk.input();
             let before = next[input];
-            self.take(next[input])?;
+            self.take(load, next[input])?;
             next[input] += 1;
             while next[input] - before < task.every && self.talk.look_behind() {
-                self.take(next[input])?;
+                self.take(load, next[input])?;
                 next[input] += 1;
             }
             left -= next[input] - before;
@@ -340,17 +343,17 @@ impl Peer {
         Ok(())
     }
 
-    fn wake(&mut self, task: Task) -> io::Result<()> {
+    fn wake(&mut self, task: Task, load: &mut impl Freight) -> io::Result<()> {
         for number in task.first..task.first + task.count {
             if self.first() {
                 std::thread::sleep(PAUSE);
-                self.talk.sending.loads.stamp(now_ns());
-                self.talk.write(number)?;
+                load.stamp(now_ns());
+                self.talk.write(load, number)?;
                 self.talk.commit()?;
                 continue;
             }
             self.talk.wait()?;
-            self.times.last_ns = self.take(number)?;
+            self.times.last_ns = self.take(load, number)?;
             self.times.lap();
             self.talk.commit()?;
         }

@@ -1,7 +1,7 @@
 //! Sending and receiving on the bare runtime, the whole way: encode into the claim, commit, publish, fence, look at parked words
 //! and the epoch; poll, validate in place, acknowledge, fence, look at wants.
 
-use crate::load::Loads;
+use crate::load::Freight;
 use shoal_runtime::attachment::{Attachment, Encode, Found};
 use shoal_runtime::consumer::Frame;
 use shoal_runtime::links::Port;
@@ -13,8 +13,7 @@ use std::mem::MaybeUninit;
 pub struct Talker<P> {
     /// What it is attached by.
     pub at: Attachment<P>,
-    /// What it sends.
-    pub sending: Sending,
+    scratch: Scratch,
     inputs: Vec<usize>,
     /// An input, and the message on it that is in hand. It stays where it was found: who moved it would wait for its parts to be
     /// stored, to load them as a whole.
@@ -22,20 +21,19 @@ pub struct Talker<P> {
 }
 
 /// A message, and what encoding it needs.
-pub struct Sending {
-    /// The message.
-    pub loads: Loads,
-    scratch: Scratch,
+struct Sending<'a, L> {
+    load: &'a L,
+    scratch: &'a mut Scratch,
 }
 
-impl Encode for Sending {
-    #[inline]
+impl<L: Freight> Encode for Sending<'_, L> {
+    #[inline(always)]
     fn fill(&mut self, slot: &mut [MaybeUninit<u8>]) -> Option<usize> {
-        self.loads.encode(slot, &mut self.scratch)
+        self.load.encode(slot, self.scratch)
     }
 
     fn exact(&mut self) -> Option<usize> {
-        self.loads.encoded_len(&mut self.scratch).ok()
+        self.load.encoded_len(self.scratch).ok()
     }
 }
 
@@ -43,12 +41,7 @@ impl<P: Port> Talker<P> {
     /// Sends on lane 0 and reads all inputs.
     pub fn new(at: Attachment<P>) -> Self {
         let inputs = (0..at.manifest.inputs.len()).collect();
-        Talker {
-            at,
-            sending: Sending { loads: Loads::of(48), scratch: Scratch::new() },
-            inputs,
-            in_hand: None,
-        }
+        Talker { at, scratch: Scratch::new(), inputs, in_hand: None }
     }
 
     /// Writes the message of this number, hidden.
@@ -56,17 +49,17 @@ impl<P: Port> Talker<P> {
     /// # Errors
     /// The supervisor is gone, or the lane refuses.
     #[inline]
-    pub fn write(&mut self, number: u64) -> io::Result<()> {
-        self.sending.loads.number(number);
+    pub fn write<L: Freight>(&mut self, load: &mut L, number: u64) -> io::Result<()> {
+        load.number(number);
         let Attachment { outputs, world, .. } = &mut self.at;
-        let written = match &self.sending.loads {
-            Loads::Bytes(bytes, _) => outputs
-                .write_by_hand(0, *bytes, world, None, |slot| {
-                    crate::load::fill(&mut slot[..*bytes], number);
-                    Ok::<_, io::Error>(*bytes)
+        let written = match load.by_hand() {
+            Some(bytes) => outputs
+                .write_by_hand(0, bytes, world, None, |slot| {
+                    crate::load::fill(&mut slot[..bytes], number);
+                    Ok::<_, io::Error>(bytes)
                 })?
                 .map(|_| ()),
-            _ => outputs.write(0, world, None, &mut self.sending)?,
+            None => outputs.write(0, world, None, &mut Sending { load, scratch: &mut self.scratch })?,
         };
         written.map_err(|error| io::Error::other(format!("{error:?}")))
     }
@@ -174,11 +167,11 @@ impl<P: Port> Talker<P> {
     /// # Panics
     /// There is none in hand.
     #[inline]
-    pub fn read(&mut self, number: u64) -> io::Result<u64> {
+    pub fn read<L: Freight>(&mut self, load: &L, number: u64) -> io::Result<u64> {
         let (input, frame) = self.in_hand.as_ref().expect("a message is in hand");
         let (sources, _) = self.at.inputs.consumer(*input).split();
         assert!(sources.lease(frame));
-        self.sending.loads.check(sources.leased(frame), number)
+        load.check(sources.leased(frame), number)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What callgrind counts: two agents in one process publish, poll, commit and step, a known number of times each.
 //! `scripts/instructions` runs it once for each of the four functions and counts what is executed inside of that function alone.
 
+use shoal_measure::load::Line;
 use shoal_measure::talk::Talker;
 use shoal_measure::within::{Still, pair};
 use std::io;
@@ -17,7 +18,7 @@ fn look(agent: &mut Agent) -> io::Result<()> {
 /// A message is serialized into its claim, committed and published.
 #[inline(never)]
 fn measured_publish(agent: &mut Agent, number: u64) -> io::Result<()> {
-    agent.write(number)?;
+    agent.write(&mut Line::default(), number)?;
     agent.commit()
 }
 
@@ -25,7 +26,7 @@ fn measured_publish(agent: &mut Agent, number: u64) -> io::Result<()> {
 #[inline(never)]
 fn measured_poll(agent: &mut Agent, number: u64) -> io::Result<()> {
     look(agent)?;
-    agent.read(number)?;
+    agent.read(&Line::default(), number)?;
     Ok(())
 }
 
@@ -39,8 +40,8 @@ fn measured_commit(agent: &mut Agent) -> io::Result<()> {
 #[inline(never)]
 fn measured_step(agent: &mut Agent, number: u64) -> io::Result<()> {
     look(agent)?;
-    agent.read(number)?;
-    agent.write(number)?;
+    agent.read(&Line::default(), number)?;
+    agent.write(&mut Line::default(), number)?;
     agent.commit()
 }
 
