@@ -255,6 +255,24 @@ impl Outputs {
         &mut self.state
     }
 
+    /// Commits a step that neither sends nor changes the state: by the cursor mark. It has code of its own.
+    ///
+    /// # If we die here
+    /// As in [`Cursor::publish`].
+    #[inline]
+    fn acknowledge<P: Port>(
+        &mut self,
+        input: Option<(usize, &mut Cursor, &Frame)>,
+        world: &mut World<P>,
+    ) -> io::Result<()> {
+        world.note_message();
+        let input = input.map(|(_, cursor, frame)| (cursor, frame));
+        if waking::publish_and_ring(&mut [], input, world)? > 0 {
+            self.stamp_next = true;
+        }
+        Ok(())
+    }
+
     /// Commits a step: its hidden frames on all lanes and, if it had one, its input. Then publishes and rings.
     ///
     /// A step that only sends on one lane commits by the lane's tail mark, one that only acknowledges by the cursor mark.
@@ -274,6 +292,9 @@ impl Outputs {
             && (placed(Bug::AcknowledgeBeforeCommit) || placed(Bug::ClaimSettledEarly) && cursor.in_group())
         {
             cursor.publish_early(frame);
+        }
+        if self.touched.is_empty() && !self.state.changed() {
+            return self.acknowledge(input, world);
         }
         if self.state.changed()
             || self.touched.len() + usize::from(input.is_some()) > 1 + usize::from(placed(Bug::RecordSpared))
@@ -309,7 +330,6 @@ impl Outputs {
         world.note_message();
         let input = input.map(|(_, cursor, frame)| (cursor, frame));
         let touched = match self.touched[..] {
-            [] => &mut [],
             [lane] => std::slice::from_mut(&mut self.producers[lane]),
             _ => &mut self.producers[..],
         };
