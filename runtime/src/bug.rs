@@ -41,6 +41,8 @@ bugs! {
     RecordWithoutLastLane,
     RecordNumberedAhead,
     RecordSpared,
+    RecordBeforeLast,
+    TakenAlongAcknowledged,
     StateSlotKept,
     StateInPlace,
     StateAbortForgotten,

@@ -138,11 +138,11 @@ impl Desk {
         let held = u64::from(attempt) << 32 | (input as u64 + 1);
         self.word(desk::HELD_INPUT).store(held, Ordering::Relaxed);
         self.word(desk::HELD_SINCE_NS).store(now_ns, Ordering::Relaxed);
-        let step = self.word(desk::PROGRESS).load(Ordering::Relaxed);
-        self.note_taken(step, input, at, attempt, now_ns);
+        let number = self.word(desk::PROGRESS).load(Ordering::Relaxed);
+        self.note_taken(number, input, at, attempt, now_ns);
     }
 
-    /// Notes that no message is held, and one more step of progress.
+    /// Notes that no message is held, and one more that was let go of.
     #[inline]
     pub fn release(&self) {
         let progress = self.word(desk::PROGRESS);
@@ -259,7 +259,7 @@ pub struct DeskView {
     pub cpu: Option<u64>,
     /// When it took or committed its first message, CLOCK_MONOTONIC ns; 0 before.
     pub first_message_ns: u64,
-    /// Steps begun and ended.
+    /// Messages that it let go of.
     pub progress: u64,
     /// Input and place of the message in hand.
     pub held: Option<(usize, Place)>,

@@ -75,7 +75,7 @@ pub mod desk {
     pub const AWAITS: usize = LINE_BYTES + 24;
     /// Odd while the agent sleeps or is about to, one more on every change. Readers: linked producers and consumers.
     pub const PARKED: usize = 2 * LINE_BYTES;
-    /// Steps begun and ended. Readers: supervisor.
+    /// Messages let go of: acknowledged, or to be given again. Readers: supervisor.
     pub const PROGRESS: usize = 3 * LINE_BYTES;
     /// Coarse CLOCK_MONOTONIC ns since when a message is held; 0 when none. Readers: supervisor.
     pub const HELD_SINCE_NS: usize = 3 * LINE_BYTES + 8;

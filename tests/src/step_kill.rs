@@ -100,6 +100,7 @@ pub fn everything(extent: Extent, report: &mut Report) -> io::Result<()> {
     tracer::adopt_orphans();
     let mut agents = vec![
         Story::step(extent.stepped),
+        Story::several(extent.stepped.min(4)),
         Story::send(extent.stepped),
         Story::mixed(extent.stepped),
         Story::ack(3),

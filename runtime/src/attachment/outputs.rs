@@ -321,6 +321,9 @@ impl Outputs {
                 match cursor.in_group() {
                     true if placed(Bug::RecordWithoutClaim) => {}
                     true => record.add(Key::Claim(*index), frame.at),
+                    false if placed(Bug::RecordBeforeLast) && frame.at != cursor.at() => {
+                        record.add(Key::Input(*index), frame.at);
+                    }
                     false => record.add(Key::Input(*index), frame.next()),
                 }
             }

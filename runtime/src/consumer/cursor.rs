@@ -72,6 +72,9 @@ impl Cursor {
     /// before it.
     #[inline]
     pub fn take_along(&mut self, frame: &Frame) {
+        if placed(Bug::TakenAlongAcknowledged) {
+            self.mark.publish(frame.at);
+        }
         self.along = frame.at;
     }
 

@@ -107,6 +107,14 @@ impl<'a> Scene<'a> {
         })
     }
 
+    /// What is wrong with what the last worker's desk says that it has in hand, if anything: it must be a message of the story.
+    pub fn held_in_halves(&self, left: &Left<'_>) -> Option<String> {
+        let (_, at) = left.bytes.and(desk::view(&self.image).held)?;
+        let row = self.story.input.as_ref()?;
+        let is_one = row.message(at.sequence).is_some_and(|message| message.at == at);
+        (!is_one).then(|| format!("its desk says that it holds {at:?}: there is no such message"))
+    }
+
     /// Copies the pages that changed into the image.
     fn load(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         for (i, (old, new)) in self.previous.chunks_mut(512).zip(bytes.chunks(512)).enumerate() {

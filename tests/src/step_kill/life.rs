@@ -83,7 +83,7 @@ impl<'a> Life<'a> {
         self.story.step_at(&lanes, input)
     }
 
-    /// Takes the input of a step, sends its outputs, commits, publishes, acknowledges, rings.
+    /// Takes the input of a step, one message or several, sends its outputs, commits, publishes, acknowledges, rings.
     ///
     /// # Errors
     /// What was wrong, in words.
@@ -144,15 +144,30 @@ impl<'a> Life<'a> {
             let faults = self.world.take_faults();
             return Err(format!("there is no input for step {step}: {found:?}, faults {faults:?}"));
         };
-        let expected = row.sequence_at(step);
-        if frame.at.sequence != expected {
-            return Err(format!("input {} came instead of {expected}", frame.at.sequence));
+        let desk = &self.world.desk;
+        desk.hold(0, frame.at, frame.attempts + 1, clock::coarse_ns());
+        let (sources, cursor) = self.inputs.consumer(0).split();
+        if !sources.lease(&frame) {
+            return Err(format!("input {} cannot be leased", frame.at.sequence));
         }
-        self.world.desk.hold(0, frame.at, frame.attempts + 1, clock::coarse_ns());
-        let (sources, _) = self.inputs.consumer(0).split();
-        let whole = sources.lease(&frame)
-            && row.message(expected).is_some_and(|message| sources.leased(&frame) == message.payload);
-        if whole { Ok(frame) } else { Err(format!("input {expected} has other bytes than were sent")) }
+        let (mut in_hand, mut due) = (frame, row.sequence_at(step));
+        for (i, message) in row.of_step(step).enumerate() {
+            if i > 0 {
+                // As `Step::take_along` of the SDK does.
+                in_hand = sources.behind(&in_hand).ok_or(format!("input {due} cannot be taken along"))?;
+                cursor.take_along(&in_hand);
+                desk.release();
+                desk.hold(0, in_hand.at, 1, clock::coarse_ns());
+            }
+            if in_hand.at.sequence != due {
+                return Err(format!("input {} came instead of {due}", in_hand.at.sequence));
+            }
+            if sources.leased(&in_hand) != message.payload {
+                return Err(format!("input {due} has other bytes than were sent"));
+            }
+            due += 1;
+        }
+        Ok(in_hand)
     }
 
     /// Replaces the state, as part of the step.

@@ -82,7 +82,11 @@ pub fn step_through(
                 done: stage.control.get(Word::Done).max(scene.steps_before()),
                 acked,
             };
-            let judged = scene.judge(&left).map_err(|what| report.violation(name, Some(rip), what)).ok();
+            let mut judged = scene.judge(&left).map_err(|what| report.violation(name, Some(rip), what)).ok();
+            if let Some(what) = judged.as_ref().and_then(|_| scene.held_in_halves(&left)) {
+                report.violation(name, Some(rip), what);
+                judged = None;
+            }
             report.images += 1;
             let Left { acked, .. } = left;
             pass.images.push(Image { boundary: pass.trace.len(), bytes: Aside::of(&bytes)?, judged, acked });

@@ -28,8 +28,10 @@ const WARM_STEPS_MAX: u64 = 16;
 /// A message as it shall be.
 #[derive(Debug)]
 pub struct Message {
-    /// The step that sends it.
+    /// The step that sends it, or answers it.
     pub step: u64,
+    /// Where it lies.
+    pub at: Place,
     /// Its bytes.
     pub payload: Vec<u8>,
 }
@@ -60,7 +62,7 @@ pub struct Story {
     pub name: &'static str,
     /// How messages are acknowledged.
     pub manner: Manner,
-    /// Messages of the input, one a step; `None` without an input.
+    /// Messages of the input; `None` without an input.
     pub input: Option<Row>,
     /// Messages of each lane.
     pub lanes: Vec<Row>,
@@ -81,36 +83,39 @@ impl Story {
             0 => u64::from(step % 5 != 4),
             _ => step % 3,
         };
-        Self::build("step", Manner::Step, true, 2, stepped, frames)
+        Self::build("step", Manner::Step, |_| 1, 2, stepped, frames)
+    }
+
+    /// Takes up to four messages in a step, sends on a lane, keeps a state: one record and one acknowledgement for all of them.
+    pub fn several(stepped: u64) -> Self {
+        Self::build("several", Manner::Step, |step| 1 + (step + 2) % 4, 1, stepped, |_, step| step % 3)
     }
 
     /// Sends without an input, now on two lanes, now on one: committed now by a record, now by a tail mark.
     pub fn mixed(stepped: u64) -> Self {
-        Self::build("mixed", Manner::Step, false, 2, stepped, |lane, step| match lane {
-            0 => 1,
-            _ => step % 2,
-        })
+        let frames = |lane: usize, step: u64| if lane == 0 { 1 } else { step % 2 };
+        Self::build("mixed", Manner::Step, |_| 0, 2, stepped, frames)
     }
 
     /// Sends without an input: one lane, committed by its tail mark alone.
     pub fn send(stepped: u64) -> Self {
-        Self::build("send", Manner::Step, false, 1, stepped, |_, step| 1 + u64::from(step % 3 == 2))
+        Self::build("send", Manner::Step, |_| 0, 1, stepped, |_, step| 1 + u64::from(step % 3 == 2))
     }
 
-    /// Acknowledges without an output.
+    /// Acknowledges without an output, up to three messages in a step.
     pub fn ack(stepped: u64) -> Self {
-        Self::build("ack", Manner::Step, true, 0, stepped, |_, _| 0)
+        Self::build("ack", Manner::Step, |step| 1 + step % 3, 0, stepped, |_, _| 0)
     }
 
     /// Acknowledges outside of a step.
     pub fn plain_ack(stepped: u64) -> Self {
-        Self::build("plain-ack", Manner::PlainAck, true, 0, stepped, |_, _| 0)
+        Self::build("plain-ack", Manner::PlainAck, |_| 1, 0, stepped, |_, _| 0)
     }
 
     fn build(
         name: &'static str,
         manner: Manner,
-        has_input: bool,
+        takes: impl Fn(u64) -> u64,
         lanes: usize,
         stepped: u64,
         frames: impl Fn(usize, u64) -> u64,
@@ -122,7 +127,7 @@ impl Story {
         let rows = |total: u64| -> Vec<Row> {
             let plan = |lane: usize| {
                 let base = base(2 + lane as u64, 960 + 320 * lane as u64, RING_BYTES);
-                Row::plan(base, RING_BYTES, lane as u64, 0..total, |step| frames(lane, step))
+                Row::plan(base, (RING_BYTES, false), lane as u64, 0..total, |step| frames(lane, step))
             };
             (0..lanes).map(plan).collect()
         };
@@ -130,8 +135,18 @@ impl Story {
         let warm = (0..=WARM_STEPS_MAX).take_while(fits).last().unwrap_or(0);
         let total = warm + stepped + 3;
         let input_base = base(3, 640, SOURCE_RING_BYTES);
-        let input = has_input.then(|| Row::plan(input_base, SOURCE_RING_BYTES, 7, 0..total, |_| 1));
-        Story { name, manner, input, lanes: rows(total), stateful: name == "step", warm, stepped, total }
+        let input =
+            (takes(0) > 0).then(|| Row::plan(input_base, (SOURCE_RING_BYTES, true), 7, 0..total, takes));
+        Story {
+            name,
+            manner,
+            input,
+            lanes: rows(total),
+            stateful: ["step", "several"].contains(&name),
+            warm,
+            stepped,
+            total,
+        }
     }
 
     /// Whether a step changes the state.
@@ -161,9 +176,11 @@ impl Story {
 }
 
 impl Row {
+    /// So many messages a step. Where they are read `together`, a step ends before one that carries its time or begins a lap: such
+    /// are not taken along.
     pub(super) fn plan(
         base: Place,
-        capacity: u64,
+        (capacity, together): (u64, bool),
         salt: u64,
         steps: std::ops::Range<u64>,
         frames: impl Fn(u64) -> u64,
@@ -172,7 +189,7 @@ impl Row {
         let mut places = Vec::new();
         let mut at = base;
         for step in steps {
-            for _ in 0..frames(step) {
+            for i in 0..frames(step) {
                 let mut mix = (at.sequence + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt << 32;
                 let len = 40 + (mix >> 40) % 300;
                 let payload: Vec<u8> = (0..len)
@@ -185,9 +202,13 @@ impl Row {
                     .collect();
                 let extension = if at.sequence.is_multiple_of(STAMP_EVERY) { EXTENSION_BYTES } else { 0 };
                 let placed = cursor::place(at.position, cursor::frame_bytes(len + extension), capacity);
+                let behind_another = extension == 0 && placed.position == at.position;
+                if together && i > 0 && !behind_another {
+                    break;
+                }
                 places.push((at, placed.position + HEADER_BYTES + extension));
+                messages.push(Message { step, at: Place { position: placed.position, ..at }, payload });
                 at = Place { position: placed.end, sequence: at.sequence + 1 };
-                messages.push(Message { step, payload });
             }
         }
         for (message, (_, begin)) in messages.iter_mut().zip(&places) {

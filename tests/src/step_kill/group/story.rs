@@ -56,7 +56,7 @@ impl GroupStory {
 
     fn of(name: &'static str, lanes: usize, prefetch: usize, warm: u64, stepped: u64) -> Self {
         let base = Place { position: 3 * SOURCE_RING_BYTES - 640, sequence: FIRST_SEQUENCE };
-        let input = Row::plan(base, SOURCE_RING_BYTES, 7, 0..TOTAL, |_| 1);
+        let input = Row::plan(base, (SOURCE_RING_BYTES, false), 7, 0..TOTAL, |_| 1);
         let of_input = |lane: usize, sequence: u64| {
             let count = if lane == 0 { u64::from(sequence % 5 != 4) } else { sequence % 3 };
             (0..count).map(|nth| output(lane, sequence, nth)).collect()
