@@ -302,6 +302,7 @@ impl Producer {
     /// The bytes of a claim as initialised ones: what is not written keeps what an earlier frame of this lane left there.
     #[cfg(not(loom))]
     #[allow(unsafe_code)]
+    #[inline]
     pub fn bytes_by_hand(&mut self, claim: &Claim) -> &mut [u8] {
         let bytes = self.bytes(claim);
         // SAFETY: a segment is zeroed when it is made (memfd or zeroed heap) and only bytes are ever written to it, so all

@@ -163,6 +163,7 @@ impl Outputs {
     ///
     /// # Errors
     /// The outer: as [`Port::receive`]. Then: why there was no claim. The inner: `fill`'s own, and nothing was written.
+    #[inline]
     pub fn write_by_hand<P: Port, E>(
         &mut self,
         lane: usize,
@@ -173,13 +174,17 @@ impl Outputs {
     ) -> io::Result<Result<Result<(), E>, SendError>> {
         let stamp_ns = self.stamp(lane);
         let skip = skip_bytes(stamp_ns);
-        let claim = match self.claim(lane, (len as u64).saturating_add(skip), world, timeout)? {
-            Ok(claim) => claim,
-            Err(error) => return Ok(Err(error)),
+        let needed = (len as u64).saturating_add(skip);
+        let claim = match self.producers[lane].claim_room().filter(|room| room.len >= needed) {
+            Some(room) => room,
+            None => match self.claim(lane, needed, world, timeout)? {
+                Ok(claim) => claim,
+                Err(error) => return Ok(Err(error)),
+            },
         };
         let producer = &mut self.producers[lane];
         let first = !producer.touched();
-        let filled = fill(&mut producer.bytes_by_hand(&claim)[skip as usize..]);
+        let filled = fill(&mut producer.bytes_by_hand(&claim)[skip as usize..needed as usize]);
         if let Ok(used) = filled {
             assert!(used <= len, "a claim of {len} bytes was filled with {used}");
             producer.finish(claim, used as u64 + skip, stamp_ns);
