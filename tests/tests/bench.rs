@@ -131,7 +131,7 @@ fn hundred_idle_agents_get_ready_and_end_and_what_they_cost_is_told(run: &Value)
 fn fans_and_steps_count_what_was_delivered(run: &Value) {
     assert_eq!(of(run, "fan").len(), 6);
     for fan in of(run, "fan") {
-        // 21 pairs of a tenth of 10,000 messages, whoever sends them and whoever receives them.
+        // 21 pairs of a tenth of 200,000 messages or so, whoever sends them and whoever receives them.
         assert!(number(fan, "count") >= 20_000.0 && number(fan, "msgs_per_s") > 0.0, "{fan}");
     }
     let steps = of(run, "step");
@@ -139,7 +139,7 @@ fn fans_and_steps_count_what_was_delivered(run: &Value) {
 }
 
 fn places_pauses_and_single_messages_are_beside_their_floors(run: &Value) {
-    for (case, count) in [("placement", 4), ("sparse", 4), ("message", 16)] {
+    for (case, count) in [("placement", 4), ("sparse", 4), ("text", 2), ("message", 20)] {
         assert_eq!(of(run, case).len(), count, "{run}");
         for result in of(run, case) {
             let figures = ["count", "p50_ns", "floor", "ratio_p50"].map(|name| number(result, name));
@@ -210,7 +210,7 @@ fn what_cannot_be_measured_or_compared_is_refused_before_anything_runs() {
     refused(
         &stage,
         &["bench", "speed"],
-        "there are: latency, throughput, placement, sparse, message, step, fan, spawn, recovery, removal, scale",
+        "there are: latency, throughput, placement, sparse, text, message, step, fan, spawn, recovery, removal, scale",
     );
     refused(&stage, &["bench", "--compare", "/nowhere.json"], "/nowhere.json");
     for (text, said) in [
