@@ -378,8 +378,8 @@ pub fn fan(bench: &mut Bench<'_>) -> io::Result<()> {
     for (spokes, capacity_bytes) in FANS {
         let mut star = Star::start_with(spokes, capacity_bytes, bench.args)?;
         let takers = u64::from(spokes);
-        // As many for each as make the same sum, and some at least.
-        let each = (200_000 / bench.share / takers).max(10);
+        // As many for each as make the same sum, and some at least; to see that it works, as few as elsewhere.
+        let each = (200_000 / (bench.share * bench.share) / takers).max(10);
         let task = |op| Task::new(op, each).of_bytes(64);
         let into_one =
             rate(&mut star, "fan", &format!("{spokes} into 1"), task(Op::Gather), Op::FloorGather, takers)?;
