@@ -151,19 +151,26 @@ impl Core {
         gone: &mut Gone,
     ) -> Result<Event> {
         self.disarm();
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut deadline = None;
         loop {
             let Attachment { manifest, inputs, world, .. } = &mut self.at;
             if let Some(peer) = gone.next_between(inputs, &world.links) {
                 return Ok(Event::Gone(peer));
             }
-            let look = |world: &mut World<Port>, thorough| {
+            let mut look = |world: &mut World<Port>, thorough| {
                 let found = inputs.look(among, world, thorough).map(|found| Event::Found(Some(found)));
                 let ends = matches!(found, None | Some(Event::Found(Some(Found::Closed))));
                 let peer = if ends && thorough { gone.next(inputs, &world.links) } else { None };
                 peer.map(Event::Gone).or(found)
             };
-            let event = wait(world, awaited(manifest, among), deadline, look)?.unwrap_or(Event::Found(None));
+            let event = match look(world, false) {
+                Some(event) => event,
+                None => {
+                    // As in `next`.
+                    deadline = deadline.or_else(|| Instant::now().checked_add(timeout?));
+                    wait(world, awaited(manifest, among), deadline, look)?.unwrap_or(Event::Found(None))
+                }
+            };
             if world.faulty() {
                 self.accuse()?;
             }
@@ -184,9 +191,7 @@ impl Core {
             let Attachment { inputs, world, .. } = &mut self.at;
             let mut found = inputs.look(among, world, false);
             if found.is_none() {
-                if world.links.stale() {
-                    world.links.sync(&mut world.port).map_err(error::of_runtime)?;
-                }
+                world.moved().map_err(error::of_runtime)?;
                 found = inputs.look(among, world, true);
             }
             if world.faulty() {
@@ -213,9 +218,7 @@ impl Core {
     /// A peer that is gone and that a loop has not asked for.
     pub(crate) fn ask_gone(&mut self, gone: &mut Gone) -> Result<Option<u32>> {
         let Attachment { inputs, world, .. } = &mut self.at;
-        if world.links.stale() {
-            world.links.sync(&mut world.port).map_err(error::of_runtime)?;
-        }
+        world.moved().map_err(error::of_runtime)?;
         Ok(gone.ask(inputs, &world.links))
     }
 

@@ -141,14 +141,12 @@ pub const LOAD_BYTES_MAX: usize = 4096;
 const _: () = assert!(size_of::<<Load as rkyv::Archive>::Archived>() == LOAD_BYTES_MIN);
 
 /// Raw bytes, written by hand.
-#[derive(Clone)]
 pub struct Bytes {
     /// How many.
     pub bytes: usize,
 }
 
 /// Messages of one kind and size.
-#[derive(Clone)]
 pub enum Loads {
     /// Of 8 bytes.
     Ticks(Tick),

@@ -68,3 +68,41 @@ pub fn pair() -> io::Result<[Talker<Still>; 2]> {
     };
     Ok([talker(0)?, talker(1)?])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::Line;
+    use shoal_runtime::desk::{Counter, counter};
+    use std::time::Duration;
+
+    // Goal: who waits for room, content at first with nothing less than a good part of the ring, goes on with little where no more comes.
+    // Method: a full lane, whose reader lets go of one message when its producer waits, and of no other.
+    #[test]
+    fn who_waits_for_room_is_content_with_one_place_in_the_end() {
+        let [mut from, mut to] = pair().expect("two agents");
+        let place = |from: &mut Talker<Still>, timeout| {
+            let Attachment { outputs, world, .. } = &mut from.at;
+            outputs.claim(0, 48, world, Some(timeout)).expect("nobody is gone").is_ok()
+        };
+        let mut sent = 0;
+        while place(&mut from, Duration::ZERO) {
+            from.write(&mut Line::default(), sent).expect("there is room");
+            from.commit().expect("nobody is gone");
+            sent += 1;
+        }
+        assert!(sent > 1000, "{sent} messages fill the lane");
+        let waits = to.at.world.links.neighbour(0).newest().expect("it is linked").region.clone();
+        let before = counter(&waits, Counter::Blocked);
+        let reader = std::thread::spawn(move || {
+            while counter(&waits, Counter::Blocked) == before {
+                std::thread::yield_now();
+            }
+            assert!(to.look(), "it is there");
+            to.read(&Line::default(), 0).expect("the first");
+            to.commit().expect("nobody is gone");
+        });
+        assert!(place(&mut from, Duration::from_secs(10)), "the place that was let go of");
+        reader.join().expect("no panic");
+    }
+}

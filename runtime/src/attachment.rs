@@ -203,21 +203,13 @@ impl<P: Port> World<P> {
         deadline: Option<Instant>,
         look: impl FnMut(&mut Self, bool) -> Option<T>,
     ) -> io::Result<Option<T>> {
-        self.wait_for(false, deadline, look)
+        self.wait_by(None, deadline, look)
     }
 
-    /// The same for what readers do: whoever sleeps for it makes the fence.
-    fn wait_fencing<T>(
+    /// The same for anything, given who makes the fence of the sleep; `None`: as for messages.
+    fn wait_by<T>(
         &mut self,
-        deadline: Option<Instant>,
-        look: impl FnMut(&mut Self, bool) -> Option<T>,
-    ) -> io::Result<Option<T>> {
-        self.wait_for(true, deadline, look)
-    }
-
-    fn wait_for<T>(
-        &mut self,
-        readers: bool,
+        by: Option<Fence>,
         deadline: Option<Instant>,
         mut look: impl FnMut(&mut Self, bool) -> Option<T>,
     ) -> io::Result<Option<T>> {
@@ -226,7 +218,7 @@ impl<P: Port> World<P> {
         }
         let began_ns = clock::now_ns();
         let has_peer_here = self.has_peer_here();
-        let by = if readers { Fence::Own } else { self.fence(has_peer_here) };
+        let by = by.unwrap_or_else(|| self.fence(has_peer_here));
         let budget_ns = self.spin.budget_ns(has_peer_here, cpus::are_several);
         let mut spun_ns = 0;
         while spun_ns < budget_ns {

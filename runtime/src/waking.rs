@@ -147,17 +147,22 @@ fn publish_one(producer: &mut Producer, desk: &Desk) -> u64 {
     sent
 }
 
-/// One look of a producer that waits for space: says again what it wants before a sleep, and claims.
+/// One look of a producer that waits for space: says again what it wants before a sleep, and claims; one that is choosy, only where a
+/// good part of the ring is free.
 pub fn look_for_space(
     producer: &mut Producer,
     len: u64,
     want: u64,
     thorough: bool,
+    choosy: bool,
     links: &mut Links,
 ) -> (Option<Claim>, Vec<PeerFault>) {
     if thorough {
         // Readers that were given up meanwhile, or that sleep behind what they do not want.
         producer.want(want, links);
+    }
+    if choosy && !producer.is_roomy(links) {
+        return (None, producer.take_faults());
     }
     let claim = match producer.claim(len, links) {
         Claimed::Space(claim) => Some(claim),

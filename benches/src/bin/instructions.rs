@@ -11,6 +11,7 @@ type Agent = Talker<Still>;
 /// Messages that go one way, and as many that are answered in a step.
 const ROUNDS: u64 = 1000;
 
+#[inline(always)]
 fn look(agent: &mut Agent) -> io::Result<()> {
     if agent.look() { Ok(()) } else { Err(io::Error::other("the message is not there")) }
 }

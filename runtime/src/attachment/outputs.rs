@@ -11,7 +11,7 @@ use crate::links::Port;
 use crate::mark::Place;
 use crate::producer::{Claim, Claimed, Producer, ReaderEnd};
 use crate::state::StateWriter;
-use crate::waking;
+use crate::waking::{self, Fence};
 use crate::wire::{self, Manifest};
 use crate::{Region, clock};
 use std::io;
@@ -234,10 +234,10 @@ impl Outputs {
                 let now = Instant::now();
                 let deadline = timeout.and_then(|t| now.checked_add(t));
                 let choosy = deadline.map_or(now + CHOOSY, |deadline| deadline.min(now + CHOOSY));
-                let roomy = Wish { len, want: producer.want_of_room(want), roomy: true };
+                let roomy = Wish { len, want: producer.want_of_room(want), choosy: true };
                 let mut found = wait_for_space(producer, world, Some(choosy), roomy);
                 if let Ok(None) = found {
-                    found = wait_for_space(producer, world, deadline, Wish { len, want, roomy: false });
+                    found = wait_for_space(producer, world, deadline, Wish { len, want, choosy: false });
                 }
                 producer.want(0, &mut world.links);
                 // Waiting for space is no hang of who waits.
@@ -258,24 +258,6 @@ impl Outputs {
     /// The agent's state: a change is part of the step.
     pub fn state(&mut self) -> &mut StateWriter {
         &mut self.state
-    }
-
-    /// Commits a step that neither sends nor changes the state: by the cursor mark. It has code of its own.
-    ///
-    /// # If we die here
-    /// As in [`Cursor::publish`].
-    #[inline]
-    fn acknowledge<P: Port>(
-        &mut self,
-        input: Option<(usize, &mut Cursor, &Frame)>,
-        world: &mut World<P>,
-    ) -> io::Result<()> {
-        world.note_message();
-        let input = input.map(|(_, cursor, frame)| (cursor, frame));
-        if waking::publish_and_ring(&mut [], input, world)? > 0 {
-            self.stamp_next = true;
-        }
-        Ok(())
     }
 
     /// Commits a step: its hidden frames on all lanes and, if it had one, its input. Then publishes and rings.
@@ -299,7 +281,8 @@ impl Outputs {
             cursor.publish_early(frame);
         }
         if self.touched.is_empty() && !self.state.changed() {
-            return self.acknowledge(input, world);
+            // Of a step that only acknowledges nothing else is asked.
+            return publish(&mut [], input, &mut self.stamp_next, world);
         }
         if self.state.changed()
             || self.touched.len() + usize::from(input.is_some()) > 1 + usize::from(placed(Bug::RecordSpared))
@@ -335,18 +318,29 @@ impl Outputs {
             record.commit();
             self.state.commit();
         }
-        world.note_message();
-        let input = input.map(|(_, cursor, frame)| (cursor, frame));
         let touched = match self.touched[..] {
             [lane] => std::slice::from_mut(&mut self.producers[lane]),
             _ => &mut self.producers[..],
         };
         self.touched.clear();
-        if waking::publish_and_ring(touched, input, world)? > 0 {
-            self.stamp_next = true;
-        }
-        Ok(())
+        publish(touched, input, &mut self.stamp_next, world)
     }
+}
+
+/// Publishes what is committed, and rings; a ring makes the next frame carry its time.
+#[inline(always)]
+fn publish<P: Port>(
+    touched: &mut [Producer],
+    input: Option<(usize, &mut Cursor, &Frame)>,
+    stamp_next: &mut bool,
+    world: &mut World<P>,
+) -> io::Result<()> {
+    world.note_message();
+    let input = input.map(|(_, cursor, frame)| (cursor, frame));
+    if waking::publish_and_ring(touched, input, world)? > 0 {
+        *stamp_next = true;
+    }
+    Ok(())
 }
 
 /// What a producer waits for.
@@ -356,7 +350,7 @@ struct Wish {
     /// which is there when readers have passed this cursor;
     want: u64,
     /// and besides a good part of the ring.
-    roomy: bool,
+    choosy: bool,
 }
 
 /// Waits for space: a claim, why there will be none, or `None` when it took too long.
@@ -366,19 +360,15 @@ fn wait_for_space<P: Port>(
     deadline: Option<Instant>,
     wish: Wish,
 ) -> io::Result<Option<Result<Claim, SendError>>> {
-    let Wish { len, want, roomy } = wish;
+    let Wish { len, want, choosy } = wish;
     producer.want(want, &mut world.links);
     let mut looks = 0;
-    world.wait_fencing(deadline, |world, thorough| {
+    world.wait_by(Some(Fence::Own), deadline, |world, thorough| {
         looks += 1;
-        if thorough && roomy {
-            // Said again as `look_for_space` says it, before the cursors are looked at.
-            producer.want(want, &mut world.links);
-        }
-        let any_will_do = !roomy && (thorough || looks >= ROOM_LOOKS_MAX);
-        let asks = thorough || looks % ROOM_LOOKED_FOR_EVERY == 0;
-        if any_will_do || asks && producer.is_roomy(&world.links) {
-            let (claim, faults) = waking::look_for_space(producer, len, want, thorough, &mut world.links);
+        let any_will_do = !choosy && (thorough || looks >= ROOM_LOOKS_MAX);
+        if any_will_do || thorough || looks % ROOM_LOOKED_FOR_EVERY == 0 {
+            let (claim, faults) =
+                waking::look_for_space(producer, len, want, thorough, !any_will_do, &mut world.links);
             faults.into_iter().for_each(|fault| world.note(fault));
             if let Some(claim) = claim {
                 return Some(Ok(claim));

@@ -240,7 +240,7 @@ impl Sender {
                 producer.want(want, &mut agent.links);
                 let claim = waking::park(agent, Fence::Own, None, &mut |agent, thorough| {
                     let (claim, faults) =
-                        waking::look_for_space(producer, len, want, thorough, &mut agent.links);
+                        waking::look_for_space(producer, len, want, thorough, false, &mut agent.links);
                     assert!(faults.is_empty(), "{faults:?}");
                     claim
                 });

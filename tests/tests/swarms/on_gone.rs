@@ -16,32 +16,44 @@ use std::path::PathBuf;
 /// Numbers that fit the lane to the reader: its 4 KiB have 64 frames.
 const FIT: u64 = 40;
 
-fn write(stage: &Stage, on_gone: &str, more: &str) -> PathBuf {
-    let text = format!(
+/// A tap, with what is said of it besides.
+fn source(more: &str) -> String {
+    format!(
         r#"
         [swarm]
         name = "NAME"
         [channel.numbers]
         message = "Number"
         capacity = "4 KiB"
-        [channel.relayed]
-        message = "Number"
         [agent.source]
         command = ["BIN/numbers", "tap"]
         publishes = ["numbers"]
+        {more}
+        "#
+    )
+}
+
+/// Its reader, with what is said of it besides, and who takes what that passes on.
+fn with_relay(more: &str) -> String {
+    format!(
+        r#"
+        [channel.relayed]
+        message = "Number"
         [agent.relay]
         command = ["BIN/numbers", "relay"]
         subscribes = ["numbers"]
         publishes = ["relayed"]
-        {on_gone}
-        restart = "temporary"
         {more}
         [agent.sink]
         command = ["BIN/numbers", "sink", "0"]
         subscribes = ["relayed"]
         "#
-    );
-    stage.write("swarm.toml", &text)
+    )
+}
+
+fn write(stage: &Stage, on_gone: &str, more: &str) -> PathBuf {
+    let relay = with_relay(&format!("{on_gone}\nrestart = \"temporary\"\n{more}"));
+    stage.write("swarm.toml", &format!("{}{relay}", source("")))
 }
 
 fn until_sent(shoal: &mut Running<'_>, count: u64) {
@@ -224,37 +236,10 @@ fn operator_who_starts_a_gone_reader_while_another_reads_in_its_place_gets_the_r
     end(&stage, shoal);
 }
 
-/// What the file of [`removable`] has besides while the reader is in it.
-fn with_relay(more: &str) -> String {
-    format!(
-        r#"
-        [channel.relayed]
-        message = "Number"
-        [agent.relay]
-        command = ["BIN/numbers", "relay"]
-        subscribes = ["numbers"]
-        publishes = ["relayed"]
-        {more}
-        [agent.sink]
-        command = ["BIN/numbers", "sink", "0"]
-        subscribes = ["relayed"]
-        "#
-    )
-}
-
 /// Writes a file whose relay can be taken out of it: another reads the same numbers.
 fn write_removable(stage: &Stage, more: &str) -> PathBuf {
-    let text = format!(
+    let witness = format!(
         r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
-        capacity = "4 KiB"
-        [agent.source]
-        command = ["BIN/numbers", "tap"]
-        publishes = ["numbers"]
-        {HARDY}
         [agent.witness]
         command = ["BIN/numbers", "sink", "0"]
         env = {{ CHANNEL = "numbers" }}
@@ -262,7 +247,7 @@ fn write_removable(stage: &Stage, more: &str) -> PathBuf {
         {more}
         "#
     );
-    stage.write("swarm.toml", &text)
+    stage.write("swarm.toml", &format!("{}{witness}", source(HARDY)))
 }
 
 /// A swarm whose relay is paused, and has read nothing of so many numbers.

@@ -181,7 +181,7 @@ fn supervisor_of_many_idle_agents_keeps_none_of_their_memory_mapped() {
                 message = "Beat"
                 capacity = "4 KiB"
                 [agent.{own}{pair}]
-                command = ["BIN/shoal", "agent", "bench", "idle", "1", "{own}{pair}", "{other}{pair}"]
+                command = ["BIN/shoal-under-test", "agent", "bench", "idle", "1", "{own}{pair}", "{other}{pair}"]
                 publishes = ["{own}{pair}x0"]
                 subscribes = ["{other}{pair}x0"]
                 ready_timeout = "60s"
