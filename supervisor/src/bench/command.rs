@@ -124,7 +124,8 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
             continue;
         }
         if case == "removal" {
-            let measured = removals::run(lives::KILLS).map_err(|e| format!("measuring {case}: {e}"))?;
+            let measured =
+                removals::run(lives::kills(share)).map_err(|e| format!("measuring {case}: {e}"))?;
             (bench.each)(measured);
             continue;
         }
@@ -132,7 +133,7 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
         let of_kills = match lives.take() {
             Some(lives) => lives,
             None => {
-                let all = lives::Way::ALL.into_iter().map(|way| lives::run(lives::KILLS, way));
+                let all = lives::Way::ALL.into_iter().map(|way| lives::run(lives::kills(share), way));
                 all.collect::<Result<Vec<_>, String>>().map_err(|e| format!("measuring {case}: {e}"))?
             }
         };

@@ -2,7 +2,7 @@
 //! the next one, which says since when it watches all agents: the answer itself comes a little later. The swarm has a process of its own, which runs it as `shoal run` does, for only
 //! that has a keeper; it ends when who measures it is gone.
 
-use super::lives::{outcome, raw_child};
+use super::lives::{kills, outcome, raw_child};
 use super::scale::swarm_file;
 use crate::cli::BAD_INPUT;
 use crate::config;
@@ -30,8 +30,6 @@ use std::time::{Duration, Instant};
 
 /// How many agents.
 const SIZES: [usize; 3] = [10, 100, 1000];
-/// Kills of each swarm.
-const KILLS: usize = 41;
 /// How long a swarm is left alone between them.
 const REST: Duration = Duration::from_millis(20);
 /// What takes longer ends the measurement.
@@ -64,9 +62,9 @@ pub(super) fn be_swarm(agents: usize, bench: u32) -> ExitCode {
 /// # Errors
 /// In words: what is lacking.
 pub fn run(share: u64, bench: &mut Bench<'_>) -> Result<(), String> {
-    let (sizes, kills) = if share > 1 { (2, KILLS / 2) } else { (SIZES.len(), KILLS) };
+    let sizes = if share > 1 { 2 } else { SIZES.len() };
     for agents in SIZES.into_iter().take(sizes) {
-        let measured = measure(agents, kills).map_err(|error| format!("{agents} agents: {error}"))?;
+        let measured = measure(agents, kills(share)).map_err(|error| format!("{agents} agents: {error}"))?;
         measured.into_iter().for_each(&mut *bench.each);
     }
     Ok(())
