@@ -186,6 +186,11 @@ impl Thread {
             // SAFETY: the list that the kernel told of; it is thread-local and lives as long as the thread.
             unsafe { libc::syscall(libc::SYS_set_robust_list, self.robust.0, self.robust.1) };
         }
+        if pid == 0 {
+            // Whatever it makes and leaves stays below it while it lives, as with every agent: no fork inherits that.
+            // SAFETY: a plain call on this process.
+            unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1) };
+        }
         Ok(pid == 0)
     }
 }

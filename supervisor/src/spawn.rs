@@ -2,7 +2,7 @@
 //!
 //! A child shares the supervisor's memory until it executes its command (`CLONE_VM | CLONE_VFORK`), so a start costs the
 //! same however large the supervisor is, and a command that cannot be executed is told at once. In between the child only
-//! makes system calls: default signal handlers, own process group, death with its parent, its descriptors, exec.
+//! makes system calls: default signal handlers, own process group, death with its parent, orphans fall to it, its descriptors, exec.
 #![allow(unsafe_code)]
 
 pub use crate::ended::{Ended, Ending, Usage};
@@ -246,6 +246,8 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
         }
         libc::setpgid(0, 0);
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        // Whatever it makes and leaves stays below it while it lives, so what falls to its parent is of a dead one.
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
         // The parent may have died before the line above.
         if libc::getppid() != (*plan).parent {
             libc::_exit(127);

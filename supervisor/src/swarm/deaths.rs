@@ -127,6 +127,7 @@ impl Swarm {
         self.agents[agent].capture.go_on();
         live.sealed = live.sealed.or(unseen);
         self.remains.push(Remains::Live(Box::new(live)));
+        self.end_strays_later();
     }
 
     /// What the death means for the agent's life.

@@ -1,5 +1,5 @@
-//! What waits while the next incarnation is on its way: reports of deaths, and letting go of the dead. A disk, or taking the memory of a
-//! process back, may take longer than a whole recovery.
+//! What waits while the next incarnation is on its way: reports of deaths, letting go of the dead, and ending what they left running. A
+//! disk, taking the memory of a process back, or the list of a thousand children may take longer than a whole recovery.
 
 use super::Swarm;
 use crate::agent::Remains;
@@ -20,11 +20,13 @@ pub(super) struct Later {
     crashes: Vec<(usize, Crash)>,
     /// What the journal names no longer.
     remains: Vec<Remains>,
+    /// Whether somebody died who may have left processes.
+    strays: bool,
 }
 
 impl Later {
     fn is_empty(&self) -> bool {
-        self.crashes.is_empty() && self.remains.is_empty()
+        self.crashes.is_empty() && self.remains.is_empty() && !self.strays
     }
 }
 
@@ -52,6 +54,12 @@ impl Swarm {
         self.later.crashes.push((agent, crash));
     }
 
+    /// Puts off ending the processes that a dead one left.
+    pub(super) fn end_strays_later(&mut self) {
+        self.later.since.get_or_insert_with(Instant::now);
+        self.later.strays = true;
+    }
+
     /// Files the reports that were put off.
     pub fn file_crashes(&mut self) {
         for (agent, crash) in std::mem::take(&mut self.later.crashes) {
@@ -68,6 +76,9 @@ impl Swarm {
                 if let Remains::Live(live) = remains {
                     self.cradle.spawner.bury(live.child);
                 }
+            }
+            if std::mem::take(&mut self.later.strays) {
+                self.end_strays();
             }
         }
     }

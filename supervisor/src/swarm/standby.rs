@@ -267,6 +267,7 @@ impl Swarm {
         self.drain_output(agent, &spare.pipes);
         let (ending, ordered) = (self.cradle.spawner.ended(&spare.child), spare.ordered);
         self.remains.push(Remains::Live(Box::new(spare)));
+        self.end_strays_later();
         if ordered {
             return;
         }

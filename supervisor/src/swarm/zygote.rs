@@ -328,7 +328,7 @@ impl Swarm {
             self.notice(&text);
         }
         // What died before its word is known to nobody.
-        self.end_strays();
+        self.end_strays_later();
         self.recall(config);
     }
 
@@ -345,7 +345,7 @@ impl Swarm {
         self.cradle.spawner.bury(child);
         if member.ordered {
             // What it had ordered and nobody heard of.
-            return self.end_strays();
+            return self.end_strays_later();
         }
         let how = ended.map_or_else(|error| error.to_string(), |ended| ended.ending.to_string());
         match was_zygote {

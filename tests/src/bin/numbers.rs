@@ -56,6 +56,8 @@ fn lie() -> Result<()> {
 /// A zygote whose first fork closes its socket without a word, and whose second says its word and is never more than that.
 fn fall_silent() -> Result<()> {
     let orders = take_control_socket()?;
+    // Its orphans are the keeper's children, as a zygote's forks are.
+    rustix::process::set_child_subreaper(None)?;
     wire::say(&orders, &FromAgent::Forks, &[])?;
     let mut silent = true;
     while let Received::Packet(ToAgent::Fork, given) = wire::hear(&orders, true)? {

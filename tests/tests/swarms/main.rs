@@ -39,6 +39,7 @@ mod sparse;
 mod standby;
 mod step_kill;
 mod swarm;
+mod tree;
 mod up_down;
 mod zombie;
 

@@ -92,7 +92,7 @@ impl Swarm {
         let agents = &self.agents;
         self.waiting.retain(|&agent| agents[agent].state.is_at_rest() && agents[agent].live.is_none());
         // What was cloned and never written down, and orphans.
-        self.strays.put_off();
+        self.end_strays_later();
         for agent in 0..self.agents.len() {
             self.go_on_with(agent);
         }
@@ -136,9 +136,9 @@ impl Swarm {
         self.effects.extend(lives.map(|live| Effect::Watch(live.incarnation)));
     }
 
-    /// Whether something was taken over that is not checked yet, or strays were not looked for.
+    /// Whether something was taken over that is not checked yet.
     pub fn is_unchecked(&self) -> bool {
-        self.strays.are_put_off() || self.kept.as_ref().is_some_and(|kept| !kept.unchecked.is_empty())
+        self.kept.as_ref().is_some_and(|kept| !kept.unchecked.is_empty())
     }
 
     /// Checks some of what was taken over unchecked, of who still lives: more of it when nothing else is to be done.
@@ -146,7 +146,6 @@ impl Swarm {
     /// # Errors
     /// The journal contradicts what is open: somebody wrote over it.
     pub fn check_taken_over(&mut self, idle: bool) -> io::Result<()> {
-        self.end_strays_put_off(idle);
         let Some(kept) = &mut self.kept else { return Ok(()) };
         let rest = kept.unchecked.len().saturating_sub(if idle { CHECKED_AT_ONCE } else { 1 });
         for Unchecked { agent, generation, fds } in kept.unchecked.drain(rest..) {

@@ -1,0 +1,156 @@
+//! Goal: an agent's whole tree of processes ends with it, whatever they did to leave, and nobody else's does; no zombie is left. Method:
+//! agents with broods (in a group or session of their own, orphaned, with an empty environment), killed in the midst of making them,
+//! stopped, and left by whoever holds the swarm together.
+
+use rustix::process::Signal;
+use shoal_tests::{Running, Stage, stage, traces, until};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+/// How many descendants an agent makes.
+const MANY: usize = 200;
+const FEW: usize = 20;
+
+/// A brood's list.
+fn list(stage: &Stage, agent: &str, generation: u64) -> PathBuf {
+    stage.path(&format!("{agent}.{generation}"))
+}
+
+/// Those of a brood that have said their number.
+fn said(stage: &Stage, agent: &str, generation: u64) -> BTreeSet<i32> {
+    let text = fs::read_to_string(list(stage, agent, generation)).unwrap_or_default();
+    text.lines().filter_map(|line| line.parse().ok()).collect()
+}
+
+/// Those that live, by what the kernel says that they were started as.
+fn living(stage: &Stage, agent: &str, generation: u64) -> BTreeSet<i32> {
+    let name = list(stage, agent, generation);
+    let name = name.to_str().expect("UTF-8").as_bytes();
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_one = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == name)
+    };
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_one).collect()
+}
+
+fn until_ended(stage: &Stage, agent: &str, generation: u64) {
+    until(&format!("the end of the brood of {agent}, generation {generation}"), || {
+        living(stage, agent, generation).is_empty().then_some(())
+    });
+}
+
+fn until_complete(stage: &Stage, agent: &str, generation: u64, count: usize) -> BTreeSet<i32> {
+    until(&format!("the brood of {agent}, generation {generation}"), || {
+        let all = said(stage, agent, generation);
+        (all.len() == count).then_some(all)
+    })
+}
+
+/// Waits until everybody who ended was reaped.
+fn until_reaped(shoal: &Running<'_>) {
+    let keeper = shoal.keeper().expect("a keeper");
+    until("a keeper without zombies", || {
+        let states = traces::children(keeper).into_iter().map(traces::state);
+        (!states.collect::<Vec<_>>().contains(&Some('Z'))).then_some(())
+    });
+}
+
+fn swarm(stage: &Stage, lines: &str) -> PathBuf {
+    let agent = |name: &str, count: usize, more: &str| {
+        let file = stage.path(name);
+        format!("[agent.{name}]\ncommand = [\"BIN/brood\", \"{count}\", \"{}\"]\n{more}\n", file.display())
+    };
+    let text = format!(
+        "[swarm]\nname = \"NAME\"\n{lines}\n{}{}{}",
+        agent("a", MANY, ""),
+        agent("b", FEW, ""),
+        agent("c", FEW, "prefork = true")
+    );
+    stage.write("swarm.toml", &text)
+}
+
+#[test]
+fn tree_of_an_agent_ends_with_it_and_nobody_elses_does() {
+    let stage = stage!("tree");
+    let mut shoal = stage.run(&swarm(&stage, ""));
+    let bs = until_complete(&stage, "b", 1, FEW);
+    let first = shoal.pid_of("c");
+    let forked = shoal.until_agent("c", "forked", |c| (c.pid == Some(first as u32)).then_some(c.generation));
+    until_complete(&stage, "c", forked, FEW);
+    // In the midst of it.
+    until("half of a brood", || (said(&stage, "a", 1).len() >= MANY / 2).then_some(()));
+    assert!(traces::kill(shoal.pid_of("a"), stage.mark()));
+    until_ended(&stage, "a", 1);
+    let seconds = until_complete(&stage, "a", 2, MANY);
+    assert!(traces::kill(first, stage.mark()));
+    until_ended(&stage, "c", forked);
+    let next = shoal
+        .until_agent("c", "forked", |c| (c.generation > forked && c.pid.is_some()).then_some(c.generation));
+    let cs = until_complete(&stage, "c", next, FEW);
+    until_reaped(&shoal);
+    assert_eq!(living(&stage, "b", 1), bs, "of another agent");
+    assert_eq!(living(&stage, "a", 2), seconds, "of the next life");
+    assert_eq!(living(&stage, "c", next), cs, "of the next fork");
+    for order in [["stop", "b"], ["kill", "a"]] {
+        assert_eq!(stage.done(&order).status, 0, "{order:?}");
+    }
+    until_ended(&stage, "b", 1);
+    until_ended(&stage, "a", 2);
+    assert_eq!(living(&stage, "c", next), cs, "of another agent");
+    assert_eq!(shoal.stop().status, 0);
+    until_ended(&stage, "c", next);
+    until_ended(&stage, "a", 3);
+    stage.assert_nothing_left();
+}
+
+enum Who {
+    Guard,
+    Keeper,
+    Supervisor,
+}
+
+fn pid_of(who: &Who, shoal: &Running<'_>) -> Option<i32> {
+    match who {
+        Who::Guard => Some(shoal.pid()),
+        Who::Keeper => shoal.keeper(),
+        Who::Supervisor => shoal.supervisor(),
+    }
+}
+
+#[test]
+fn everything_ends_also_what_agents_left_and_who_never_attached() {
+    let all: [(&str, &[Who]); 6] = [
+        ("", &[Who::Keeper]),
+        ("", &[Who::Guard]),
+        ("", &[Who::Keeper, Who::Supervisor]),
+        ("", &[Who::Supervisor, Who::Keeper]),
+        ("", &[Who::Guard, Who::Supervisor]),
+        ("orphans = \"kill\"", &[Who::Supervisor]),
+    ];
+    for (lines, whom) in all {
+        let stage = stage!("tree-ends");
+        let file = swarm(&stage, lines);
+        let text = fs::read_to_string(&file).expect("written");
+        let mute = "[agent.mute]\ncommand = [\"/bin/sleep\", \"1000\"]\nready_timeout = \"1h\"\n";
+        fs::write(&file, text + mute).expect("written");
+        let shoal = stage.run(&file);
+        until_complete(&stage, "a", 1, MANY);
+        until_complete(&stage, "b", 1, FEW);
+        let is_mute =
+            |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|l| l.starts_with(b"/bin/sleep"));
+        let marked = traces::marked(stage.mark());
+        assert_eq!(marked.iter().filter(|pid| is_mute(pid)).count(), 1, "who never attaches");
+        let victims: Vec<i32> = whom.iter().filter_map(|who| pid_of(who, &shoal)).collect();
+        assert_eq!(victims.len(), whom.len());
+        // The first one's end may be the second one's already.
+        let met: Vec<bool> =
+            victims.iter().map(|pid| traces::send(*pid, stage.mark(), Signal::KILL)).collect();
+        assert!(met[0], "{victims:?}");
+        until_ended(&stage, "a", 1);
+        until_ended(&stage, "b", 1);
+        stage.until_no_process();
+        assert_ne!(shoal.ended().status, 0);
+    }
+}
