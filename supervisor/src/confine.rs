@@ -12,6 +12,7 @@ mod secrets;
 
 use crate::config::{Agent, Confinement, Limits, Profile, Scheduling, Trust};
 use crate::spawn::Cage;
+pub use cgroup::sweep_of as sweep_cgroups_of;
 use cgroup::{Cgroups, Controller};
 use namespaces::Namespaces;
 pub use secrets::SECRET_ENV;
@@ -84,6 +85,13 @@ impl Cages {
         cage
     }
 
+    /// Kills whatever is in an agent's cgroup, standbys and all. False when it has none in which that can be done.
+    pub fn kill_all(&self, agent: u32) -> bool {
+        let cage = self.made.get(agent as usize).and_then(Option::as_ref).map(|made| &made.cage);
+        let kill = cage.and_then(|cage| cage.kill.as_ref());
+        kill.is_some_and(|kill| rustix::io::write(kill, b"1").is_ok())
+    }
+
     /// What of an agent's confinement could not be applied.
     pub fn lacks(&self, agent: u32) -> &[String] {
         self.made.get(agent as usize).and_then(Option::as_ref).map_or(&[], |made| &made.lacks)
@@ -108,7 +116,7 @@ fn prepare(
     let mut identity = confinement.identity.map(|i| (i.uid, i.gid));
     if confinement.trust == Trust::Hostile && identity.is_none() {
         if root {
-            let uid = own_uid(std::process::id(), agent);
+            let uid = own_uid(cgroups.owner(), agent);
             identity = Some((uid, uid));
         } else {
             lacks.push(
@@ -180,6 +188,7 @@ fn bound(
             // One folder may serve several controllers: it is joined once.
             Ok((folder, _)) if joined.contains(&folder) => {}
             Ok((folder, procs)) => {
+                cage.kill = cage.kill.take().or_else(|| cgroup::kill_file(&folder));
                 joined.push(folder);
                 cage.cgroups.push(procs);
             }
@@ -188,6 +197,14 @@ fn bound(
                 Err(then) => lacks.push(format!("{}: {why}{then}", controller.key())),
             },
         }
+    }
+    // Who is bounded in its processes may make many.
+    if limits.processes.is_some()
+        && cage.kill.is_none()
+        && let Some((folder, procs)) = cgroups.join_plain(name)
+    {
+        cage.kill = cgroup::kill_file(&folder);
+        cage.cgroups.push(procs);
     }
     let seconds = limits.cpu_time.map(|time| time.as_secs().max(1));
     let plain = [

@@ -1,6 +1,7 @@
 //! `shoal run FILE`: a swarm in the foreground.
 
 use crate::config::{self, Orphans, SwarmFile};
+use crate::confine;
 use crate::control::Control;
 use crate::dead_letters::DeadLetters;
 use crate::event_loop::{self, Companion, Watch};
@@ -209,9 +210,11 @@ pub fn run_kept(
         keeper::set_word(&journal, Word::Over, 1 + u64::from(status));
         status
     };
+    let guard = std::process::id();
     let put_away = || {
         let _ = std::fs::remove_file(folder.socket());
         let _ = beacon::put_out(&name);
+        confine::sweep_cgroups_of(guard);
     };
     let sweep = || {
         put_away();

@@ -94,6 +94,24 @@ pub fn state(pid: i32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
+/// The cgroups that the swarm of a process has made.
+pub fn cgroups(owner: i32) -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
+    let kinds = mounts.lines().map(|line| line.split(' ').skip(1).take(2).collect::<Vec<_>>());
+    let mut folders: Vec<PathBuf> =
+        kinds.filter(|parts| parts[1].starts_with("cgroup")).map(|parts| parts[0].into()).collect();
+    let mut found = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let is_its = entry.file_name().to_string_lossy().starts_with(&format!("shoal-{owner}-"));
+                if is_its { found.push(entry.path()) } else { folders.push(entry.path()) }
+            }
+        }
+    }
+    found
+}
+
 /// The memory files (their inodes) that processes map or hold open.
 pub fn memory_files(pids: impl IntoIterator<Item = i32>) -> BTreeSet<u64> {
     let mut files = BTreeSet::new();

@@ -1,7 +1,8 @@
 //! Cgroups for agents, where this process may make them: version 2 where it is delegated, else version 1.
 //!
-//! An agent's cgroup is a folder beside or below the supervisor's own, named after the supervisor's process, so that what a killed
-//! supervisor left is known and removed by the next. It exists only for limits that need one.
+//! An agent's cgroup is a folder beside or below the supervisor's own, named after the process that runs the swarm: it is the same for
+//! each of its supervisors, goes with the swarm, and what a killed swarm left is known and removed by the next. It exists only for limits
+//! that need one, and, where version 2 is delegated, for who is bounded in its processes: all of them are killed by one word there.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -70,13 +71,34 @@ struct Home {
 }
 
 /// Cgroups that were made; they go with this.
-#[derive(Default)]
 pub(super) struct Cgroups {
     homes: Option<Vec<Home>>,
     made: BTreeSet<PathBuf>,
+    /// The process that runs the swarm: whoever prepares it, before there is a keeper.
+    owner: u32,
+}
+
+impl Default for Cgroups {
+    fn default() -> Self {
+        Cgroups { homes: None, made: BTreeSet::new(), owner: std::process::id() }
+    }
 }
 
 impl Cgroups {
+    /// The process that runs the swarm.
+    pub(super) fn owner(&self) -> u32 {
+        self.owner
+    }
+
+    fn homes(&mut self) -> &[Home] {
+        self.homes.get_or_insert_with(|| {
+            let homes = own_homes();
+            let is_gone = |owner: u32| !Path::new(&format!("/proc/{owner}")).exists();
+            homes.iter().for_each(|home| sweep(&home.folder, is_gone));
+            homes
+        })
+    }
+
     /// Makes, or finds, the cgroup in which a controller bounds an agent; yields its folder and what a process joins it by.
     ///
     /// # Errors
@@ -87,16 +109,10 @@ impl Cgroups {
         agent: &str,
         amount: u64,
     ) -> Result<(PathBuf, OwnedFd), String> {
-        let homes = self.homes.get_or_insert_with(|| {
-            let read = |path| fs::read_to_string(path).unwrap_or_default();
-            let homes = homes(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"));
-            homes.iter().for_each(|home| sweep(&home.folder));
-            homes
-        });
         let name = controller.name();
         let mut whys = Vec::new();
-        for (version, folder) in places(homes, name) {
-            let made = folder.join(format!("{PREFIX}{}-{agent}", std::process::id()));
+        for (version, folder) in places(self.homes(), name) {
+            let made = self.folder_for(&folder, agent);
             match prepare(version, controller, &folder, &made, amount) {
                 Ok(procs) => {
                     self.made.insert(made.clone());
@@ -110,6 +126,32 @@ impl Cgroups {
             false => format!("no cgroup with the {name} controller is delegated ({})", whys.join("; ")),
         })
     }
+
+    fn folder_for(&self, folder: &Path, agent: &str) -> PathBuf {
+        folder.join(format!("{PREFIX}{}-{agent}", self.owner))
+    }
+
+    /// Makes, or finds, a cgroup of version 2 that bounds nothing; yields its folder and what a process joins it by. `None` where none is
+    /// delegated.
+    pub(super) fn join_plain(&mut self, agent: &str) -> Option<(PathBuf, OwnedFd)> {
+        let places: Vec<PathBuf> = second(self.homes()).map(|(folder, _)| folder.to_owned()).collect();
+        places.into_iter().find_map(|folder| {
+            let made = self.folder_for(&folder, agent);
+            let procs = make(&made).ok()?;
+            self.made.insert(made.clone());
+            Some((made, procs))
+        })
+    }
+}
+
+/// What ends all processes of a cgroup at once, where the kernel has it: version 2, Linux 5.14.
+pub(super) fn kill_file(folder: &Path) -> Option<OwnedFd> {
+    fs::OpenOptions::new().write(true).open(folder.join("cgroup.kill")).ok().map(Into::into)
+}
+
+/// Removes what the swarm of a process has left, when nobody is in it any more.
+pub fn sweep_of(owner: u32) {
+    own_homes().iter().for_each(|home| sweep(&home.folder, |of| of == owner));
 }
 
 impl Drop for Cgroups {
@@ -137,14 +179,19 @@ fn prepare(
             put(&folder.join("cgroup.subtree_control"), &format!("+{name}"))?;
         }
     }
-    match fs::create_dir(made) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
+    let procs = make(made)?;
     for (file, word) in controller.words(version, amount) {
         put(&made.join(file), &word)?;
     }
-    Ok(fs::OpenOptions::new().write(true).open(made.join("cgroup.procs"))?.into())
+    Ok(procs)
+}
+
+fn make(folder: &Path) -> io::Result<OwnedFd> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    Ok(fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs"))?.into())
 }
 
 fn put(file: &Path, word: &str) -> io::Result<()> {
@@ -156,19 +203,19 @@ fn put(file: &Path, word: &str) -> io::Result<()> {
         .map_err(named)
 }
 
-/// Removes the empty cgroups of supervisors that are gone.
-fn sweep(folder: &Path) {
+/// Removes the empty cgroups of swarms that are run by these processes.
+fn sweep(folder: &Path, of: impl Fn(u32) -> bool) {
     let folders = [Some(folder), folder.parent()];
     let entries = folders.into_iter().flatten().filter_map(|f| fs::read_dir(f).ok()).flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
-        if owner(&name.to_string_lossy()).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+        if owner(&name.to_string_lossy()).is_some_and(&of) {
             let _ = fs::remove_dir(entry.path());
         }
     }
 }
 
-/// The supervisor's process that made a cgroup of this name.
+/// The process that runs the swarm of a cgroup of this name.
 fn owner(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }
@@ -176,18 +223,24 @@ fn owner(name: &str) -> Option<u32> {
 /// Where a controller may be found: version 2 first, and there in the own cgroup, then in the one above (a cgroup with processes
 /// of its own may not hand controllers down, unless it is the root; the supervisor is then a leaf of what was delegated).
 fn places(homes: &[Home], controller: &str) -> Vec<(Version, PathBuf)> {
-    let mut places = Vec::new();
-    for home in homes.iter().filter(|home| home.version == Version::Two) {
-        for folder in [Some(home.folder.as_path()), home.folder.parent()].into_iter().flatten() {
-            let there = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
-            if there.split_whitespace().any(|word| word == controller) {
-                places.push((Version::Two, folder.to_owned()));
-            }
-        }
-    }
+    let has_it = |there: &str| there.split_whitespace().any(|word| word == controller);
+    let second = second(homes).filter(|(_, there)| has_it(there));
+    let mut places: Vec<_> = second.map(|(folder, _)| (Version::Two, folder.to_owned())).collect();
     let first = homes.iter().filter(|home| home.controllers.iter().any(|c| c == controller));
     places.extend(first.map(|home| (Version::One, home.folder.clone())));
     places
+}
+
+/// Folders of version 2 in which there may be cgroups for agents, and the controllers there.
+fn second(homes: &[Home]) -> impl Iterator<Item = (&Path, String)> {
+    let homes = homes.iter().filter(|home| home.version == Version::Two);
+    let folders = homes.flat_map(|home| [Some(home.folder.as_path()), home.folder.parent()]).flatten();
+    folders.filter_map(|folder| Some((folder, fs::read_to_string(folder.join("cgroup.controllers")).ok()?)))
+}
+
+fn own_homes() -> Vec<Home> {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    homes(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
 }
 
 /// The own folders in all hierarchies that are mounted.
@@ -246,7 +299,30 @@ mod tests {
     }
 
     #[test]
-    fn cgroup_of_a_supervisor_names_its_process() {
+    fn one_word_ends_everybody_in_a_cgroup_and_its_owner_names_what_is_swept() {
+        let mut cgroups = Cgroups { homes: None, made: BTreeSet::new(), owner: u32::MAX };
+        let Some((folder, procs)) = cgroups.join_plain("a") else {
+            println!("no cgroup v2 is delegated here: nothing to see");
+            return;
+        };
+        let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().expect("a child");
+        rustix::io::write(&procs, child.id().to_string().as_bytes()).expect("joined");
+        sweep_of(u32::MAX);
+        assert!(folder.exists(), "somebody is in it");
+        match kill_file(&folder) {
+            Some(kill) => _ = rustix::io::write(kill, b"1").expect("killed"),
+            None => child.kill().expect("killed"),
+        }
+        let ended = child.wait().expect("ended");
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9));
+        sweep_of(u32::MAX - 1);
+        assert!(folder.exists(), "another's");
+        sweep_of(u32::MAX);
+        assert!(!folder.exists(), "nobody is in it any more");
+    }
+
+    #[test]
+    fn cgroup_names_the_process_that_runs_the_swarm() {
         assert_eq!(owner("shoal-12-worker.1"), Some(12));
         for other in ["shoal-", "shoal-x-y", "system.slice", "shoal-12"] {
             assert_eq!(owner(other), None, "{other}");

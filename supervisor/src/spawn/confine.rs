@@ -13,6 +13,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 pub struct Cage {
     /// `cgroup.procs` of the cgroups that it joins.
     pub cgroups: Vec<OwnedFd>,
+    /// `cgroup.kill` of one of them, where there is such a thing.
+    pub kill: Option<OwnedFd>,
     /// The namespaces that it makes for itself, as flags of the kernel; 0 for none.
     pub namespaces: c_int,
     /// Resource and bound, soft and hard alike.

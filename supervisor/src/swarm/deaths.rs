@@ -23,6 +23,11 @@ impl Swarm {
         let Some(live) = &mut self.agents[agent].live else { return };
         spawn::kill_tree(&live.child);
         let since = *live.dead_since.get_or_insert(now);
+        // Its standbys share its cgroup.
+        if self.agents[agent].spares.is_empty() {
+            self.cradle.cages.kill_all(agent as u32);
+        }
+        let Some(live) = &self.agents[agent].live else { return };
         // What it committed is read after the proof: it must be in sight.
         let in_sight = live.sealed.as_ref().map_or(Ok(()), |sealed| sealed.view().map(drop));
         match in_sight.and_then(|()| segment::prove_dead(&live.segment)) {

@@ -64,7 +64,7 @@ fn swarm(stage: &Stage, lines: &str) -> PathBuf {
     };
     let text = format!(
         "[swarm]\nname = \"NAME\"\n{lines}\n{}{}{}",
-        agent("a", MANY, ""),
+        agent("a", MANY, "limits = { processes = 1000 }"),
         agent("b", FEW, ""),
         agent("c", FEW, "prefork = true")
     );
@@ -93,16 +93,25 @@ fn tree_of_an_agent_ends_with_it_and_nobody_elses_does() {
     assert_eq!(living(&stage, "b", 1), bs, "of another agent");
     assert_eq!(living(&stage, "a", 2), seconds, "of the next life");
     assert_eq!(living(&stage, "c", next), cs, "of the next fork");
+    let made = traces::cgroups(shoal.pid());
+    // Its successor goes on with the same ones.
+    assert!(shoal.kill_supervisor());
     for order in [["stop", "b"], ["kill", "a"]] {
         assert_eq!(stage.done(&order).status, 0, "{order:?}");
     }
     until_ended(&stage, "b", 1);
     until_ended(&stage, "a", 2);
     assert_eq!(living(&stage, "c", next), cs, "of another agent");
+    until_complete(&stage, "a", 3, MANY);
+    assert_eq!(traces::cgroups(shoal.pid()), made, "of the same swarm");
+    // The last one has made none.
+    assert!(shoal.kill_supervisor());
+    let owner = shoal.pid();
     assert_eq!(shoal.stop().status, 0);
     until_ended(&stage, "c", next);
     until_ended(&stage, "a", 3);
     stage.assert_nothing_left();
+    assert_eq!(traces::cgroups(owner), Vec::<PathBuf>::new(), "with the swarm");
 }
 
 enum Who {
