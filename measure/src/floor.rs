@@ -492,13 +492,14 @@ fn born(argv: &[CString], read: &OwnedFd, write: &OwnedFd) -> io::Result<OwnedFd
     Ok(pidfd)
 }
 
-/// Is the raw child: says a byte and waits to be killed.
+/// Is the raw child: says a byte, takes so many bytes of memory and waits to be killed.
 ///
 /// # Errors
 /// The kernel's refusal, or nobody reads the byte.
-pub fn be_raw_child() -> io::Result<()> {
+pub fn be_raw_child(bytes: usize) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::io::write(io::stdout(), b".")?;
+    let _taken = std::hint::black_box(vec![1u8; bytes]);
     loop {
         std::thread::park();
     }

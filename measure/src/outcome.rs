@@ -71,9 +71,15 @@ pub struct Outcome {
     /// Of a process, or of a swarm's every agent: bytes of memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes: Option<u64>,
-    /// Clock ticks of CPU time that all processes together used while nothing happened.
+    /// Of an idle agent: memory of its own, page tables and its share of all memfds, without the lanes as configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idle_ticks: Option<u64>,
+    pub agent_bytes: Option<u64>,
+    /// CPU time of the supervisor, ns for each second in which nothing happened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub supervisor_cpu_ns: Option<f64>,
+    /// CPU time of all agents together while nothing happened, ns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agents_cpu_ns: Option<u64>,
     /// Descriptors that the supervisor had open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub descriptors: Option<u64>,

@@ -37,7 +37,7 @@ const SHORT: &str = "short-child";
 fn main() {
     peer::run_if_peer();
     match std::env::args().nth(1).as_deref() {
-        Some(RAW) => return be_raw_child().expect("only a kill ends it"),
+        Some(RAW) => return be_raw_child(0).expect("only a kill ends it"),
         Some(SHORT) => return,
         _ => {}
     }

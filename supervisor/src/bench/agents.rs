@@ -28,7 +28,11 @@ pub struct Heard {
 pub fn main(args: &[OsString]) -> ExitCode {
     match args.iter().map(|arg| arg.to_str()).collect::<Vec<_>>()[..] {
         [Some("source")] => shoal_agent::run(source),
-        [Some("sink")] => shoal_agent::run(sink),
+        [Some("sink")] => shoal_agent::run(|agent| sink(agent, 0)),
+        [Some("sink"), Some(bytes)] => match bytes.parse() {
+            Ok(bytes) => shoal_agent::run(|agent| sink(agent, bytes)),
+            Err(_) => usage(),
+        },
         [Some("rogue")] => shoal_agent::run(rogue),
         [Some("idle"), Some(lanes), Some(own), Some(other)] => match lanes.parse() {
             Ok(lanes) => shoal_agent::run(|agent| idle(agent, lanes, own, other)),
@@ -58,10 +62,14 @@ fn source(agent: &mut Agent) -> Result<()> {
     Ok(())
 }
 
-/// Counts what comes; what comes twice, or not in order, ends it for good.
-fn sink(agent: &mut Agent) -> Result<()> {
+/// Counts what comes; what comes twice, or not in order, ends it for good. With its first message it takes so many bytes of memory.
+fn sink(agent: &mut Agent, bytes: usize) -> Result<()> {
     let state = agent.state::<Heard>()?;
+    let mut taken = Vec::new();
     agent.on::<Beat>("beats", move |step, beat| {
+        if taken.len() < bytes {
+            taken = std::hint::black_box(vec![1u8; bytes]);
+        }
         let count = step.load(&state)?.map_or(0, |heard| heard.count);
         assert_eq!(beat.number.to_native(), count, "each beat comes once, in order");
         step.keep(&state, &Heard { count: count + 1 })

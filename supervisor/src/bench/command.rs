@@ -92,7 +92,7 @@ fn recorded(option: &str, path: &Path) -> Told<Run> {
 }
 
 fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<(), String> {
-    let mut lives: Option<Vec<lives::Lives>> = None;
+    let mut of_kills: Vec<Outcome> = Vec::new();
     for &case in asked {
         let mut bench = Bench { args: &PEER, share, each };
         let of_star = match case {
@@ -130,17 +130,12 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
             continue;
         }
         // Starts and recoveries are of the same kills.
-        let of_kills = match lives.take() {
-            Some(lives) => lives,
-            None => {
-                let all = lives::Way::ALL.into_iter().map(|way| lives::run(lives::kills(share), way));
-                all.collect::<Result<Vec<_>, String>>().map_err(|e| format!("measuring {case}: {e}"))?
+        if of_kills.is_empty() {
+            for plan in lives::Plan::all(share) {
+                of_kills.extend(plan.measure().map_err(|e| format!("measuring {case}: {e}"))?);
             }
-        };
-        let outcomes =
-            of_kills.iter().zip(lives::Way::ALL).flat_map(|(lives, way)| lives.outcomes(way.mode()));
-        outcomes.filter(|outcome| outcome.case == case).for_each(&mut *bench.each);
-        lives = Some(of_kills);
+        }
+        of_kills.iter().filter(|outcome| outcome.case == case).cloned().for_each(&mut *bench.each);
     }
     Ok(())
 }

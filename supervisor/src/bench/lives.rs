@@ -2,10 +2,11 @@
 //! raw one in the same moment: a child that does nothing is killed, noticed by its pidfd, and another started by vfork and exec.
 
 use super::agents::Heard;
+use super::kept::{self, Measured};
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
-use crate::run::{Claimed, told_on_stderr};
 use crate::swarm::Swarm;
+use serde::{Deserialize, Serialize};
 use shoal_measure::floor::RawChild;
 use shoal_measure::outcome::Outcome;
 use shoal_measure::pairs::{percentile, spread};
@@ -21,6 +22,8 @@ const KILLS: usize = 201;
 const KILLS_QUICK: usize = 41;
 /// How soon it looks again.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
+/// What a large one has besides its lane of 1 MiB, and what any process has.
+const LARGE_BYTES: usize = 14 << 20;
 /// How long the sink works between kills.
 const REST: Duration = Duration::from_millis(5);
 /// A recovery that takes longer ends the measurement.
@@ -32,7 +35,7 @@ pub fn kills(share: u64) -> usize {
 }
 
 /// What was measured.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Lives {
     /// From the start of a process to the first message that it was given, which comes after its word that it is ready, ns.
     pub starts_ns: Vec<u64>,
@@ -42,16 +45,10 @@ pub struct Lives {
     pub raw_starts_ns: Vec<u64>,
     /// Raw: SIGKILL, seen by the pidfd, and a start, ns.
     pub raw_recoveries_ns: Vec<u64>,
-    /// Messages that the sink had committed in the end, each once.
-    pub messages: u64,
-    /// Kills that a wait status proved.
-    pub kills: u64,
-    /// From the first kill to the end, s.
-    pub seconds: f64,
 }
 
 /// How the sink comes back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Way {
     /// Its command is executed.
     Exec,
@@ -65,15 +62,6 @@ impl Way {
     /// All.
     pub const ALL: [Way; 3] = [Way::Exec, Way::Standby, Way::Fork];
 
-    /// What results call it.
-    pub fn mode(self) -> &'static str {
-        match self {
-            Way::Exec => "cold",
-            Way::Standby => "standby",
-            Way::Fork => "fork",
-        }
-    }
-
     /// What the swarm file says of it.
     fn key(self) -> &'static str {
         match self {
@@ -84,43 +72,85 @@ impl Way {
     }
 }
 
-/// Runs the swarm; its sink comes back in this way, and is killed only while what it needs for that is there.
+/// What is done.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Plan {
+    way: Way,
+    kills: usize,
+    /// Whether who is killed, the sink and the raw child, has 14 MiB of its own.
+    large: bool,
+}
+
+impl Plan {
+    /// Each way, with small agents and with large ones.
+    pub fn all(share: u64) -> impl Iterator<Item = Plan> {
+        let plan = move |large| Way::ALL.map(|way| Plan { way, kills: kills(share), large });
+        [false, true].into_iter().flat_map(plan)
+    }
+
+    /// What results call it.
+    fn mode(&self) -> String {
+        let mode = match self.way {
+            Way::Exec => "cold",
+            Way::Standby => "standby",
+            Way::Fork => "fork",
+        };
+        format!("{mode}{}", if self.large { " 16 MiB" } else { "" })
+    }
+
+    fn bytes(&self) -> usize {
+        if self.large { LARGE_BYTES } else { 0 }
+    }
+
+    /// Measures, in a process of its own.
+    ///
+    /// # Errors
+    /// In words: what is lacking, or did not come back.
+    pub fn measure(self) -> Result<[Outcome; 2], String> {
+        kept::measure::<Lives>(Measured::Lives(self)).map(|lives| lives.outcomes(&self))
+    }
+}
+
+/// Runs the swarm in this process; its sink comes back as planned, and is killed only while what it needs for that is there. Says
+/// [`Lives`].
 ///
 /// # Errors
-/// In words: what is lacking, or did not come back.
-pub fn run(kills: usize, way: Way) -> Result<Lives, String> {
+/// In words: what is lacking.
+pub(super) fn watch(plan: Plan) -> Result<u8, String> {
     let name = format!("bench-{}", std::process::id());
-    let claimed = Claimed::folder(&name)?;
-    let file = swarm_file(&name, way)?;
-    let mut killer = Killer {
-        kills,
-        way,
-        raw: raw_child()?,
+    let killer = Killer {
+        plan,
+        raw: None,
         lives: Lives::default(),
         phase: Phase::Before,
         look_next: Instant::now(),
         why: None,
     };
-    let began = Instant::now();
-    let mut swarm = claimed.run(file, &mut killer, told_on_stderr())?;
-    if let Some(why) = swarm.failed_start.take().or(killer.why.take()) {
-        return Err(why);
-    }
-    let mut lives = killer.lives;
-    if lives.recoveries_ns.len() < kills {
-        return Err(format!("interrupted after {} of {kills} kills", lives.recoveries_ns.len()));
-    }
+    kept::run(swarm_file(&name, plan)?, killer, kept::aloud(), |killer, swarm| {
+        if let Some(why) = killer.why.take() {
+            return Err(why);
+        }
+        let done = killer.lives.recoveries_ns.len();
+        if done < plan.kills || swarm.kills_proven < plan.kills as u64 {
+            return Err(format!("interrupted after {done} of {} kills", plan.kills));
+        }
+        all_arrived(swarm).map(|()| std::mem::take(&mut killer.lives))
+    })
+}
+
+/// Source and sink have committed the same.
+///
+/// # Errors
+/// In words: what, if not.
+pub(super) fn all_arrived(swarm: &Swarm) -> Result<(), String> {
     let heard = |name: &str| {
         let agent = swarm.agents.iter().find(|agent| agent.name == name);
         agent.and_then(|agent| agent.committed_state::<Heard>()).map_or(0, |heard| heard.count)
     };
-    let (sent, received) = (heard("source"), heard("sink"));
-    if sent != received || received == 0 {
-        return Err(format!("{sent} messages were sent and {received} received"));
+    match (heard("source"), heard("sink")) {
+        (sent, received) if sent == received && received > 0 => Ok(()),
+        (sent, received) => Err(format!("{sent} messages were sent and {received} received")),
     }
-    (lives.messages, lives.kills, lives.seconds) =
-        (received, swarm.kills_proven, began.elapsed().as_secs_f64());
-    Ok(lives)
 }
 
 #[derive(Clone, Copy)]
@@ -136,9 +166,9 @@ enum Phase {
 }
 
 struct Killer {
-    kills: usize,
-    way: Way,
-    raw: RawChild,
+    plan: Plan,
+    /// A child of the supervisor.
+    raw: Option<RawChild>,
     lives: Lives,
     phase: Phase,
     look_next: Instant,
@@ -155,7 +185,7 @@ impl Killer {
         let Some(sink) = swarm.agents.iter().position(|agent| agent.name == "sink") else { return Ok(()) };
         match self.phase {
             Phase::Rest(until) if until <= Instant::now() => {
-                let prepared = match self.way {
+                let prepared = match self.plan.way {
                     Way::Exec => true,
                     Way::Standby | Way::Fork => swarm.agents[sink].parked().next().is_some(),
                 };
@@ -182,10 +212,11 @@ impl Killer {
                 self.lives.recoveries_ns.push(first_ns - at_ns);
                 let born_ns = now_ns() - live.born.elapsed().as_nanos() as u64;
                 self.lives.starts_ns.push(first_ns.saturating_sub(born_ns));
-                let life = self.raw.recover()?;
+                let Some(raw) = &mut self.raw else { return Ok(()) };
+                let life = raw.recover()?;
                 self.lives.raw_starts_ns.push(life.start_ns);
                 self.lives.raw_recoveries_ns.push(life.all_ns());
-                match self.lives.recoveries_ns.len() < self.kills {
+                match self.lives.recoveries_ns.len() < self.plan.kills {
                     true => self.phase = Phase::Rest(Instant::now() + REST),
                     false => self.end(swarm, None),
                 }
@@ -198,6 +229,7 @@ impl Killer {
 
 impl Companion for Killer {
     fn register(&mut self, _watch: &Watch) -> io::Result<()> {
+        self.raw = Some(raw_child(self.plan.bytes()).map_err(io::Error::other)?);
         Ok(())
     }
 
@@ -226,13 +258,14 @@ impl Companion for Killer {
     }
 }
 
-/// Starts a child that says one byte and waits, made without Shoal.
+/// Starts a child that says one byte, takes so many bytes of memory, and waits; made without Shoal.
 ///
 /// # Errors
 /// In words.
-pub(super) fn raw_child() -> Result<RawChild, String> {
+pub(super) fn raw_child(bytes: usize) -> Result<RawChild, String> {
     let binary = config::own_binary()?;
-    RawChild::start(&[&binary, super::PEER[0], super::RAW]).map_err(|e| format!("starting a raw child: {e}"))
+    RawChild::start(&[&binary, super::PEER[0], super::RAW, &bytes.to_string()])
+        .map_err(|e| format!("starting a raw child: {e}"))
 }
 
 /// What so many raw starts take, one after the other, as a few of them say, ns.
@@ -240,16 +273,16 @@ pub(super) fn raw_child() -> Result<RawChild, String> {
 /// # Errors
 /// In words: a raw child could not be started.
 pub(super) fn raw_starts_ns(count: usize) -> Result<f64, String> {
-    let mut raw = raw_child()?;
+    let mut raw = raw_child(0)?;
     let starts = (0..KILLS_QUICK).map(|_| raw.recover().map(|life| life.start_ns as f64));
     let starts =
         starts.collect::<io::Result<Vec<f64>>>().map_err(|e| format!("starting a raw child: {e}"))?;
     Ok(spread(starts).median * count as f64)
 }
 
-fn swarm_file(name: &str, way: Way) -> Result<SwarmFile, String> {
+fn swarm_file(name: &str, plan: Plan) -> Result<SwarmFile, String> {
     let binary = toml::Value::String(config::own_binary()?);
-    let key = way.key();
+    let (key, bytes) = (plan.way.key(), plan.bytes());
     let text = format!(
         r#"
         [swarm]
@@ -262,7 +295,7 @@ fn swarm_file(name: &str, way: Way) -> Result<SwarmFile, String> {
         publishes = ["beats"]
         stop_timeout = "10s"
         [agent.sink]
-        command = [{binary}, "agent", "bench", "sink"]
+        command = [{binary}, "agent", "bench", "sink", "{bytes}"]
         subscribes = ["beats"]
         stop_timeout = "10s"
         {key}
@@ -273,7 +306,8 @@ fn swarm_file(name: &str, way: Way) -> Result<SwarmFile, String> {
 
 impl Lives {
     /// As results: `spawn` and `recovery`. With a standby a start is a promotion, also of one that was forked.
-    pub fn outcomes(&self, mode: &str) -> [Outcome; 2] {
+    fn outcomes(&self, plan: &Plan) -> [Outcome; 2] {
+        let mode = &plan.mode();
         [
             outcome("spawn", mode, &self.starts_ns, &self.raw_starts_ns, "vfork and exec to main"),
             outcome(

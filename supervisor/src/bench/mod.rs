@@ -7,6 +7,7 @@ use crate::log::report;
 pub mod agents;
 pub mod command;
 pub mod html;
+mod kept;
 pub mod lives;
 pub mod removals;
 pub mod scale;
@@ -39,9 +40,14 @@ const RAW: &str = "born";
 /// Is a process that `shoal bench` measures.
 pub fn peer(what: &[String]) -> ExitCode {
     match what {
-        [born] if born == RAW => {
+        [born, bytes] if born == RAW => {
             // It waits to be killed, so it returns only when something is wrong.
-            let _ = shoal_measure::floor::be_raw_child();
+            let _ = bytes.parse().map(shoal_measure::floor::be_raw_child);
+        }
+        [swarm, what, parent] if swarm == kept::SWARM => {
+            if let Ok(parent) = parent.parse() {
+                return kept::be_swarm(what, parent);
+            }
         }
         [swarm, agents, parent] if swarm == takeover::SWARM => {
             if let (Ok(agents), Ok(parent)) = (agents.parse(), parent.parse()) {

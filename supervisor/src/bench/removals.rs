@@ -1,12 +1,12 @@
 //! Removals: a swarm of a source, a sink and a hostile agent, which breaks a rule with its first message in every life. How long it takes
 //! from when that is seen until the supervisor has proved it dead and published its verdict; beside it a raw kill, seen by a pidfd.
 
-use super::agents::Heard;
-use super::lives::{outcome, raw_child};
+use super::kept::{self, Measured};
+use super::lives::{all_arrived, outcome, raw_child};
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
-use crate::run::Claimed;
 use crate::swarm::Swarm;
+use serde::{Deserialize, Serialize};
 use shoal_measure::floor::RawChild;
 use shoal_measure::outcome::Outcome;
 use std::io;
@@ -16,47 +16,51 @@ use std::time::{Duration, Instant};
 /// A removal that takes longer ends the measurement.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs the swarm until there were so many removals.
+/// What was measured, ns: from its first violation to its verdict, and a raw kill beside each.
+#[derive(Serialize, Deserialize)]
+struct Removals {
+    ours_ns: Vec<u64>,
+    raw_ns: Vec<u64>,
+}
+
+/// Measures so many removals, in a process of its own.
 ///
 /// # Errors
 /// In words: what is lacking, or did not come.
 pub fn run(removals: usize) -> Result<Outcome, String> {
-    let name = format!("bench-removals-{}", std::process::id());
-    let claimed = Claimed::folder(&name)?;
-    let mut counter = Counter {
-        removals,
-        raw: raw_child()?,
-        raw_ns: Vec::new(),
-        due: Instant::now() + PATIENCE,
-        why: None,
-    };
-    // Each removal is told: they are what is measured.
-    let mut swarm = claimed.run(swarm_file(&name)?, &mut counter, Box::new(|_| ()))?;
-    if let Some(why) = swarm.failed_start.take().or(counter.why.take()) {
-        return Err(why);
-    }
-    let done = swarm.removals_ns.len().min(counter.raw_ns.len());
-    if done < removals {
-        return Err(format!("interrupted after {done} of {removals} removals"));
-    }
-    let heard = |name: &str| {
-        let agent = swarm.agents.iter().find(|agent| agent.name == name);
-        agent.and_then(|agent| agent.committed_state::<Heard>()).map_or(0, |heard| heard.count)
-    };
-    let (sent, received) = (heard("source"), heard("sink"));
-    if sent != received || received == 0 {
-        return Err(format!("{sent} messages were sent and {received} received beside the removals"));
-    }
-    let (ours, raw) = (&swarm.removals_ns[..removals], &counter.raw_ns[..removals]);
-    let mut outcome = outcome("removal", "hostile", ours, raw, "kill, pidfd, reap");
+    let seen: Removals = kept::measure(Measured::Removals(removals))?;
+    let mut outcome = outcome("removal", "hostile", &seen.ours_ns, &seen.raw_ns, "kill, pidfd, reap");
     outcome.message = "an agent that broke a rule, until its verdict; hostile".into();
     Ok(outcome)
+}
+
+/// Runs the swarm in this process until there were so many removals, and says them.
+///
+/// # Errors
+/// In words: what is lacking.
+pub(super) fn watch(removals: usize) -> Result<u8, String> {
+    let name = format!("bench-removals-{}", std::process::id());
+    let counter =
+        Counter { removals, raw: None, raw_ns: Vec::new(), due: Instant::now() + PATIENCE, why: None };
+    // Each removal is told: they are what is measured.
+    kept::run(swarm_file(&name)?, counter, Box::new(|_| ()), move |counter, swarm| {
+        if let Some(why) = counter.why.take() {
+            return Err(why);
+        }
+        let done = swarm.removals_ns.len().min(counter.raw_ns.len());
+        if done < removals {
+            return Err(format!("interrupted after {done} of {removals} removals"));
+        }
+        let (ours_ns, raw_ns) = (swarm.removals_ns[..removals].to_vec(), std::mem::take(&mut counter.raw_ns));
+        all_arrived(swarm).map(|()| Removals { ours_ns, raw_ns })
+    })
 }
 
 /// Ends the swarm after so many removals, and makes a raw one beside each.
 struct Counter {
     removals: usize,
-    raw: RawChild,
+    /// A child of the supervisor.
+    raw: Option<RawChild>,
     raw_ns: Vec<u64>,
     due: Instant,
     why: Option<String>,
@@ -64,6 +68,7 @@ struct Counter {
 
 impl Companion for Counter {
     fn register(&mut self, _watch: &Watch) -> io::Result<()> {
+        self.raw = Some(raw_child(0).map_err(io::Error::other)?);
         Ok(())
     }
 
@@ -80,7 +85,8 @@ impl Companion for Counter {
 
     fn passed(&mut self, swarm: &mut Swarm) {
         while self.raw_ns.len() < swarm.removals_ns.len().min(self.removals) && !swarm.is_ending() {
-            match self.raw.recover() {
+            let Some(raw) = &mut self.raw else { return };
+            match raw.recover() {
                 Ok(life) => self.raw_ns.push(life.death_ns),
                 Err(error) => {
                     self.why = Some(error.to_string());

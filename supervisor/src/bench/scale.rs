@@ -1,40 +1,56 @@
 //! Many agents: how long until all are ready and until all have ended, what the supervisor and an agent take in memory and
-//! descriptors, and what CPU time all of them use while nothing happens. And many lanes: what one takes beyond its ring.
+//! descriptors, and what CPU time they use while nothing happens. And many lanes: what one takes beyond its ring.
 //!
 //! Agents work in pairs of their own, each with lanes that the other reads, so that a swarm of a thousand is no star.
 
+use super::kept::{self, Measured};
 use super::lives::raw_starts_ns;
+use super::table;
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
-use crate::run::{Claimed, told_on_stderr};
+use crate::run_dir::list_running;
 use crate::scenario::usage;
 use crate::swarm::Swarm;
+use serde::{Deserialize, Serialize};
 use shoal_measure::cases::Bench;
 use shoal_measure::outcome::Outcome;
+use shoal_measure::pairs::percentile;
+use shoal_runtime::clock::now_ns;
 use std::fmt::Write;
 use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How many agents.
-const SIZES: [usize; 2] = [100, 1000];
+/// How many agents, how often they are started and stopped, and how long they do nothing in the first of these runs.
+const SIZES: [(usize, usize, Duration); 2] =
+    [(100, 9, Duration::from_secs(10)), (1000, 5, Duration::from_secs(60))];
+/// The same of a quick run.
+const SIZES_QUICK: [(usize, usize, Duration); 1] = [(100, 3, Duration::from_secs(2))];
 /// Agents of the swarms whose lanes are counted, and how many lanes each has: the one swarm without, the other with many more.
 const LANES: (usize, [usize; 2]) = (10, [1, 33]);
 /// Of each lane, as configured.
 const LANE_KIB: u64 = 64;
-/// How long nothing happens while CPU time is counted.
-const REST: Duration = Duration::from_secs(2);
-/// What is left to settle after all are ready.
-const SETTLE: Duration = Duration::from_millis(500);
+/// What is left to settle after all are ready: what was needed for the start is given back after two quiet seconds.
+const SETTLE: Duration = Duration::from_secs(3);
 
-/// Runs a swarm of each size, with a small share of the work only the small one; then one with few lanes and one with many.
+/// What a swarm is to be.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(super) struct Plan {
+    agents: usize,
+    /// That each agent writes, and reads.
+    lanes: usize,
+    /// How long nothing happens while CPU time is counted; it is ended when it is ready if that is none.
+    rest: Duration,
+}
+
+/// Runs swarms of each size, with a small share of the work only small ones; then one with few lanes and one with many.
 ///
 /// # Errors
 /// In words: what is lacking.
 pub fn run(share: u64, bench: &mut Bench<'_>) -> Result<(), String> {
-    let sizes = SIZES.into_iter().take(if share > 1 { 1 } else { SIZES.len() });
-    for agents in sizes {
-        measure(agents)?.into_iter().for_each(&mut *bench.each);
+    let sizes = if share > 1 { &SIZES_QUICK[..] } else { &SIZES };
+    for &(agents, runs, rest) in sizes {
+        measure(agents, runs, rest)?.into_iter().for_each(&mut *bench.each);
     }
     (bench.each)(measure_lanes()?);
     Ok(())
@@ -44,8 +60,9 @@ pub fn run(share: u64, bench: &mut Bench<'_>) -> Result<(), String> {
 /// maps. The difference of two swarms that differ in nothing but the number of lanes.
 fn measure_lanes() -> Result<Outcome, String> {
     let (agents, [few, many]) = LANES;
+    let rest = Duration::from_millis(1);
     let [less, more] =
-        [few, many].map(|lanes| watch(agents, lanes, Duration::ZERO).map(|(seen, _)| seen.all_kib));
+        [few, many].map(|lanes| see(Plan { agents, lanes, rest }).map(|(seen, _)| seen.all_kib));
     let lanes = (agents * (many - few)) as u64;
     let lane_bytes = more?.saturating_sub(less?) * 1024 / lanes;
     let beyond_bytes = lane_bytes.saturating_sub(LANE_KIB * 1024);
@@ -60,70 +77,113 @@ fn measure_lanes() -> Result<Outcome, String> {
     })
 }
 
-fn measure(agents: usize) -> Result<[Outcome; 3], String> {
-    let (seen, stopped) = watch(agents, 1, REST)?;
-    let outcome = |mode: &str, took: Option<Duration>| Outcome {
+fn measure(agents: usize, runs: usize, rest: Duration) -> Result<[Outcome; 3], String> {
+    let (first, stopped) = see(Plan { agents, lanes: 1, rest })?;
+    let (mut ready, mut stopped) = (vec![first.ready_ns], vec![stopped]);
+    for _ in 1..runs {
+        let (seen, ended) = see(Plan { agents, lanes: 1, rest: Duration::ZERO })?;
+        ready.push(seen.ready_ns);
+        stopped.push(ended);
+    }
+    let outcome = |mode: &str, took: &mut [u64]| Outcome {
         case: "scale".into(),
         mode: format!("{mode} {agents}"),
         count: agents as u64,
-        p50_ns: took.map(|took| took.as_nanos() as f64),
+        p50_ns: percentile(took, 50).map(|ns| ns as f64),
+        p99_ns: percentile(took, 99).map(|ns| ns as f64),
         message: format!("idle agents, a lane of {LANE_KIB} KiB each; trusted"),
         ..Outcome::default()
     };
-    let mut idle = outcome("idle", None);
-    (idle.memory_bytes, idle.idle_ticks) = (Some(seen.supervisor_bytes), Some(seen.ticks));
-    idle.descriptors = Some(seen.descriptors);
-    idle.against = format!(
-        "supervisor {} KiB, an agent {} KiB with its share of maps, {} ticks of CPU in {REST:?}, {} descriptors",
-        seen.supervisor_bytes / 1024,
-        seen.agent_bytes / 1024,
-        seen.ticks,
-        seen.descriptors
-    );
-    let stopped = outcome("stopped", Some(stopped));
-    let mut ready = outcome("ready", Some(seen.ready));
     let floor = raw_starts_ns(agents)?;
-    (ready.floor, ready.ratio_p50) = (Some(floor), Some(seen.ready.as_nanos() as f64 / floor));
-    ready.against = "as many times vfork and exec to main, one after the other".into();
-    Ok([ready, idle, stopped])
+    let ratio = percentile(&mut ready, 50).map(|ns| ns as f64 / floor);
+    Ok([
+        Outcome {
+            floor: Some(floor),
+            ratio_p50: ratio,
+            against: "as many times vfork and exec to main, one after the other".into(),
+            ..outcome("ready", &mut ready)
+        },
+        first.idle(outcome("idle", &mut []), agents, rest),
+        Outcome {
+            against: "until nothing of it is left: no process, no folder".into(),
+            ..outcome("stopped", &mut stopped)
+        },
+    ])
 }
 
-/// Runs a swarm until it was seen idle for a time: what was seen, and how long its end took.
-fn watch(agents: usize, lanes: usize, rest: Duration) -> Result<(Seen, Duration), String> {
-    let name = format!("bench-scale-{}", std::process::id());
-    let claimed = Claimed::folder(&name)?;
-    let file = swarm_file(&name, agents, lanes)?;
-    let mut watcher = Watcher { phase: Phase::Starting(Instant::now()), rest, seen: None, stopped_at: None };
-    let mut swarm = claimed.run(file, &mut watcher, told_on_stderr())?;
-    if let Some(why) = swarm.failed_start.take() {
-        return Err(why);
+/// Runs a swarm in a process of its own until it was seen: what was seen, and how long its end took, ns.
+fn see(plan: Plan) -> Result<(Seen, u64), String> {
+    let seen: Seen = kept::measure(Measured::Scale(plan))?;
+    let stopped_ns = now_ns().saturating_sub(seen.stop_ns);
+    let left = list_running().map_err(|e| e.to_string())?.into_iter().find(|it| it.name.starts_with(NAME));
+    match left {
+        Some(left) => Err(format!("swarm {} is left", left.name)),
+        None => Ok((seen, stopped_ns)),
     }
-    let (Some(seen), Some(stopped_at)) = (watcher.seen, watcher.stopped_at) else {
-        return Err("interrupted before all was seen".into());
-    };
-    Ok((seen, stopped_at.elapsed()))
+}
+
+/// How the swarms' names begin.
+const NAME: &str = "bench-scale-";
+
+/// Runs a swarm in this process until it was seen idle for a time, and says [`Seen`].
+///
+/// # Errors
+/// In words: what is lacking.
+pub(super) fn watch(plan: Plan) -> Result<u8, String> {
+    let file = swarm_file(&format!("{NAME}{}", std::process::id()), plan.agents, plan.lanes)?;
+    let watcher = Watcher { phase: Phase::Starting(Instant::now()), rest: plan.rest, seen: None };
+    kept::run(file, watcher, kept::aloud(), |watcher, _| {
+        watcher.seen.take().ok_or_else(|| "interrupted before all was seen".into())
+    })
 }
 
 /// What was seen of a swarm that is ready.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 struct Seen {
-    ready: Duration,
+    ready_ns: u64,
     supervisor_bytes: u64,
-    agent_bytes: u64,
-    /// All agents' own memory and the pages of all memfds.
+    /// All agents' own memory, their page tables and the pages of all memfds.
     all_kib: u64,
-    ticks: u64,
+    /// CPU time while nothing happened: the supervisor's, and all agents'.
+    supervisor_ns: u64,
+    agents_ns: u64,
     descriptors: u64,
+    /// When it was asked to end, CLOCK_MONOTONIC ns.
+    stop_ns: u64,
+}
+
+impl Seen {
+    /// As a result.
+    fn idle(&self, idle: Outcome, agents: usize, rest: Duration) -> Outcome {
+        let agent_kib = (self.all_kib / agents as u64).saturating_sub(LANE_KIB);
+        let per_second = self.supervisor_ns as f64 / rest.as_secs_f64();
+        Outcome {
+            memory_bytes: Some(self.supervisor_bytes),
+            agent_bytes: Some(agent_kib * 1024),
+            supervisor_cpu_ns: Some(per_second),
+            agents_cpu_ns: Some(self.agents_ns),
+            descriptors: Some(self.descriptors),
+            against: format!(
+                "supervisor {} KiB, {} of CPU a second; an agent {agent_kib} KiB beside its lane, all agents {} of CPU in {rest:?}; \
+                 {} descriptors",
+                self.supervisor_bytes / 1024,
+                table::time(per_second),
+                table::time(self.agents_ns as f64),
+                self.descriptors
+            ),
+            ..idle
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
 enum Phase {
     /// Since when.
     Starting(Instant),
-    /// All are ready, after this time; when it is to be looked at.
-    Settling(Duration, Instant),
+    /// All are ready, after so many ns; when it is to be looked at.
+    Settling(u64, Instant),
     /// CPU time was noted; until when nothing happens.
-    Resting(Duration, u64, Instant),
+    Resting(u64, [u64; 2], Instant),
     Over,
 }
 
@@ -131,55 +191,47 @@ struct Watcher {
     phase: Phase,
     rest: Duration,
     seen: Option<Seen>,
-    stopped_at: Option<Instant>,
 }
 
 impl Watcher {
     fn look(&mut self, swarm: &mut Swarm) -> io::Result<()> {
         match self.phase {
-            Phase::Settling(ready, until) if until <= Instant::now() => {
-                self.phase = Phase::Resting(ready, ticks(swarm)?, Instant::now() + self.rest);
+            Phase::Settling(ready_ns, until) if until <= Instant::now() => {
+                self.phase = Phase::Resting(ready_ns, used_ns(swarm), Instant::now() + self.rest);
             }
-            Phase::Resting(ready, before, until) if until <= Instant::now() => {
-                let ticks = ticks(swarm)?.saturating_sub(before);
-                let agents: Vec<u64> = pids(swarm).filter_map(|pid| memory(pid, "Pss:").ok()).collect();
-                self.seen = Some(Seen {
-                    ready,
+            Phase::Resting(ready_ns, before, until) if until <= Instant::now() => {
+                let [supervisor_ns, agents_ns] = used_ns(swarm);
+                let seen = Seen {
+                    ready_ns,
                     supervisor_bytes: memory(std::process::id() as i32, "Rss:")?,
-                    agent_bytes: agents.iter().sum::<u64>() / agents.len().max(1) as u64,
-                    all_kib: pids(swarm).filter_map(|pid| usage::own_kib(pid as u32)).sum::<u64>()
-                        + usage::memfds_kib(),
-                    ticks,
+                    all_kib: pids(swarm).filter_map(usage::own_kib).sum::<u64>() + usage::memfds_kib(),
+                    supervisor_ns: supervisor_ns.saturating_sub(before[0]),
+                    agents_ns: agents_ns.saturating_sub(before[1]),
                     descriptors: usage::descriptors() as u64,
-                });
-                (self.phase, self.stopped_at) = (Phase::Over, Some(Instant::now()));
-                swarm.shut_down();
+                    ..Seen::default()
+                };
+                self.end(swarm, seen);
             }
             Phase::Starting(_) | Phase::Settling(..) | Phase::Resting(..) | Phase::Over => {}
         }
         Ok(())
     }
-}
 
-fn pids(swarm: &Swarm) -> impl Iterator<Item = i32> {
-    swarm.agents.iter().filter_map(|agent| agent.live.as_ref()).map(|live| live.child.pid)
-}
-
-/// CPU time of the supervisor and all agents, clock ticks.
-fn ticks(swarm: &Swarm) -> io::Result<u64> {
-    let mut sum = 0;
-    for pid in pids(swarm).chain([std::process::id() as i32]) {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        // The name is in brackets and may hold anything; user and system time are the 12th and 13th fields behind it.
-        let behind = stat.rsplit_once(')').map_or("", |(_, behind)| behind);
-        sum += behind
-            .split_ascii_whitespace()
-            .skip(11)
-            .take(2)
-            .filter_map(|n| n.parse::<u64>().ok())
-            .sum::<u64>();
+    fn end(&mut self, swarm: &mut Swarm, seen: Seen) {
+        self.phase = Phase::Over;
+        self.seen = Some(Seen { stop_ns: now_ns(), ..seen });
+        swarm.shut_down();
     }
-    Ok(sum)
+}
+
+fn pids(swarm: &Swarm) -> impl Iterator<Item = u32> {
+    swarm.agents.iter().filter_map(|agent| agent.live.as_ref()).map(|live| live.child.pid as u32)
+}
+
+/// CPU time of the supervisor and of all agents, ns.
+fn used_ns(swarm: &Swarm) -> [u64; 2] {
+    let own = usage::cpu_ns(std::process::id()).unwrap_or_default();
+    [own, pids(swarm).filter_map(usage::cpu_ns).sum()]
 }
 
 /// A line of a process's memory, bytes.
@@ -218,7 +270,11 @@ impl Companion for Watcher {
         if let Phase::Starting(since) = self.phase
             && swarm.started_once()
         {
-            self.phase = Phase::Settling(since.elapsed(), Instant::now() + SETTLE);
+            let ready_ns = since.elapsed().as_nanos() as u64;
+            match self.rest.is_zero() {
+                true => self.end(swarm, Seen { ready_ns, ..Seen::default() }),
+                false => self.phase = Phase::Settling(ready_ns, Instant::now() + SETTLE),
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! the next one, which says since when it watches all agents: the answer itself comes a little later. The swarm has a process of its own, which runs it as `shoal run` does, for only
 //! that has a keeper; it ends when who measures it is gone.
 
+use super::kept::ends_with;
 use super::lives::{kills, outcome, raw_child};
 use super::scale::swarm_file;
 use crate::cli::BAD_INPUT;
@@ -11,10 +12,7 @@ use crate::herald::Manner;
 use crate::log::report;
 use crate::run::run_read;
 use crate::run_dir::list_running;
-use rustix::process::{
-    Pid, PidfdFlags, Signal, getppid, kill_process, pidfd_open, pidfd_send_signal,
-    set_parent_process_death_signal,
-};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use shoal_measure::cases::Bench;
 use shoal_measure::outcome::Outcome;
 use shoal_runtime::clock::now_ns;
@@ -44,12 +42,8 @@ fn name_for(bench: u32) -> String {
 
 /// Is the process that runs a swarm of so many agents, for the process of this number: it is asked to end when that is gone.
 pub(super) fn be_swarm(agents: usize, bench: u32) -> ExitCode {
-    let begun = set_parent_process_death_signal(Some(Signal::TERM)).map_err(|error| error.to_string());
-    // It may have gone before it was asked for.
-    let is_there = getppid().is_some_and(|parent| parent.as_raw_pid() == bench as i32);
-    match begun.and_then(|()| swarm_file(&name_for(bench), agents, 1)) {
-        Ok(file) if is_there => run_read(file, Manner::Foreground),
-        Ok(_) => ExitCode::from(BAD_INPUT),
+    match ends_with(bench).and_then(|()| swarm_file(&name_for(bench), agents, 1)) {
+        Ok(file) => run_read(file, Manner::Foreground),
         Err(error) => {
             report!("shoal: {error}");
             ExitCode::from(BAD_INPUT)
@@ -79,7 +73,7 @@ struct TakeOver {
 }
 
 fn measure(agents: usize, kills: usize) -> io::Result<[Outcome; 2]> {
-    let mut raw = raw_child().map_err(io::Error::other)?;
+    let mut raw = raw_child(0).map_err(io::Error::other)?;
     let mut swarm = Swarm::start(agents)?;
     let before = swarm.ready()?;
     let (mut watching, mut answered, mut floor) = (Vec::new(), Vec::new(), Vec::new());
