@@ -303,13 +303,13 @@ pub fn view(region: &Region) -> DeskView {
     }
 }
 
-/// Looks at a desk without a map: of an incarnation that sleeps, a number that is another one after anything that it did or counted.
+/// Looks at a desk without a map: whether the incarnation sleeps, and a number that is another one after anything that it did or counted.
 /// Torn or made up, it only ever says that there is something to look at.
 ///
 /// # Errors
 /// The kernel's refusal.
 #[cfg(not(loom))]
-pub fn peek_asleep(segment: impl std::os::fd::AsFd) -> std::io::Result<Option<u64>> {
+pub fn peek(segment: impl std::os::fd::AsFd) -> std::io::Result<(bool, u64)> {
     const BYTES: usize = crate::layout::recorder::TAKEN - desk::LIFE;
     let mut bytes = [0; BYTES];
     if rustix::io::pread(segment, &mut bytes[..], desk::LIFE as u64)? != BYTES {
@@ -319,7 +319,7 @@ pub fn peek_asleep(segment: impl std::os::fd::AsFd) -> std::io::Result<Option<u6
     let parked = u64::from_le_bytes(words[(desk::PARKED - desk::LIFE) / 8]);
     let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     let sum = words.iter().fold(0, |sum, word| mix(sum, u64::from_le_bytes(*word)));
-    Ok((parked & 1 == 1).then_some(sum))
+    Ok((parked & 1 == 1, sum))
 }
 
 /// Reads what a member of groups noted before it claimed: the numbers of the messages of an input that it held, or was about to.

@@ -54,6 +54,8 @@ pub struct Agent {
     pub rescues: u64,
     /// How often it held a message beyond its deadline, and was aborted.
     pub hangs: u64,
+    /// The life in which the operator was told that a signal stopped it, until it goes on.
+    pub told_of_stop: Option<u32>,
     /// What its dead incarnations counted.
     pub past: Totals,
     /// The death whose recovery is being measured: generation and CLOCK_MONOTONIC ns.
@@ -123,6 +125,8 @@ pub struct Live {
     pub killed_ns: Option<u64>,
     /// When it was first seen to break a rule, CLOCK_MONOTONIC ns.
     pub violated_ns: Option<u64>,
+    /// Since when it hung, if it was aborted for that, CLOCK_MONOTONIC ns.
+    pub hung_ns: Option<u64>,
     /// Its death was ordered by an operator, the demo or chaos.
     pub ordered: bool,
     /// Who or what ends it, as far as that is known here.

@@ -224,6 +224,7 @@ pub fn bear(
         born: Instant::now(),
         killed_ns: None,
         violated_ns: None,
+        hung_ns: None,
         ordered: false,
         by: None,
         dead_since: None,

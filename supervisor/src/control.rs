@@ -369,6 +369,8 @@ pub enum PsState {
     Ready,
     /// It said ready, and takes nothing new because an operator wants it so.
     Paused,
+    /// It said ready, and a signal has stopped its process.
+    Suspended,
     /// It is being ended, or its end is being proved.
     Stopping,
     /// Dead; its next start is waited for.
@@ -381,9 +383,10 @@ pub enum PsState {
 
 impl PsState {
     /// Every state, the good ones first.
-    pub const ALL: [PsState; 7] = [
+    pub const ALL: [PsState; 8] = [
         PsState::Ready,
         PsState::Paused,
+        PsState::Suspended,
         PsState::Starting,
         PsState::Stopping,
         PsState::Backoff,
@@ -397,6 +400,7 @@ impl PsState {
             PsState::Starting => "starting",
             PsState::Ready => "ready",
             PsState::Paused => "paused",
+            PsState::Suspended => "suspended",
             PsState::Stopping => "stopping",
             PsState::Backoff => "backoff",
             PsState::Stopped => "stopped",

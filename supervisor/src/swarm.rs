@@ -127,6 +127,8 @@ pub struct Swarm {
     pub verdicts_ns: Vec<u64>,
     /// First seen violation to the end of the verdict of who committed it, ns.
     pub removals_ns: Vec<u64>,
+    /// How long those hung that were aborted for it, each from the beginning of its hang to its verdict, ns.
+    pub hangs_ns: Vec<u64>,
     /// Death to the first message that the next incarnation took or committed, ns.
     pub recoveries_ns: Vec<u64>,
     /// Accusations of peers heard.
@@ -207,6 +209,7 @@ mod rescue;
 mod sets;
 mod stand;
 mod standby;
+mod stopped;
 mod strays;
 mod tell;
 mod upgrade;
@@ -277,6 +280,7 @@ impl Swarm {
             kills_proven: 0,
             verdicts_ns: Vec::new(),
             removals_ns: Vec::new(),
+            hangs_ns: Vec::new(),
             recoveries_ns: Vec::new(),
             accusations: 0,
             dead_letters,
@@ -395,6 +399,7 @@ fn new_agent(
         restarts: 0,
         rescues: 0,
         hangs: 0,
+        told_of_stop: None,
         past: Totals::default(),
         died_at: None,
         capture,

@@ -7,6 +7,7 @@ use shoal::control::{PsAgent, PsReport, PsState};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Child;
+use std::time::Duration;
 
 /// A running command; killed, with all that it started, when dropped.
 pub struct Running<'s> {
@@ -137,6 +138,18 @@ impl<'s> Running<'s> {
         self.until(&format!("{name} {what}"), |report| {
             report.agents.iter().find(|a| a.name == name).and_then(&mut look)
         })
+    }
+
+    /// Waits until a second passes in which the supervisor woke hardly ever: once for its look at sleepers, and what follows.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn until_quiet(&self) {
+        until("a quiet supervisor", || {
+            let before = traces::sleeps(self.supervisor()?);
+            std::thread::sleep(Duration::from_secs(1));
+            (traces::sleeps(self.supervisor()?) - before <= 4).then_some(())
+        });
     }
 
     /// The process of an agent that is ready.

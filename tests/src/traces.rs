@@ -112,6 +112,16 @@ pub fn cgroups(owner: i32) -> Vec<PathBuf> {
     found
 }
 
+/// How often a process went to sleep in the kernel.
+///
+/// # Panics
+/// When there is none.
+pub fn sleeps(pid: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.expect("the kernel counts").trim().parse().expect("a number")
+}
+
 /// The memory files (their inodes) that processes map or hold open.
 pub fn memory_files(pids: impl IntoIterator<Item = i32>) -> BTreeSet<u64> {
     let mut files = BTreeSet::new();

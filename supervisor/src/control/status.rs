@@ -15,7 +15,7 @@ pub enum Health {
     Healthy,
     /// Not every agent was ready yet, and none is in trouble.
     Starting,
-    /// Some agent was given up, or is dead and waits for its next start.
+    /// Some agent was given up, is dead and waits for its next start, or was stopped by a signal.
     Degraded,
     /// The swarm is being ended.
     Stopping,
@@ -38,7 +38,7 @@ impl Health {
         match state {
             PsState::Ready | PsState::Paused | PsState::Stopped => Health::Healthy,
             PsState::Starting | PsState::Stopping => Health::Starting,
-            PsState::Backoff | PsState::Failed => Health::Degraded,
+            PsState::Suspended | PsState::Backoff | PsState::Failed => Health::Degraded,
         }
     }
 
@@ -128,7 +128,7 @@ pub struct LastCrash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use PsState::{Backoff, Failed, Paused, Ready, Starting, Stopped, Stopping};
+    use PsState::{Backoff, Failed, Paused, Ready, Starting, Stopped, Stopping, Suspended};
 
     #[test]
     fn health_is_that_of_the_agent_in_the_worst_state() {
@@ -138,6 +138,7 @@ mod tests {
         assert_eq!(Health::of(false, [Stopping, Ready]), Health::Starting);
         assert_eq!(Health::of(false, [Starting, Backoff, Ready]), Health::Degraded);
         assert_eq!(Health::of(false, [Ready, Failed]), Health::Degraded);
+        assert_eq!(Health::of(false, [Ready, Suspended]), Health::Degraded);
         assert_eq!(Health::of(true, [Ready, Failed]), Health::Stopping);
     }
 }

@@ -87,6 +87,7 @@ fn states_are_the_promised_words() {
     for (state, word) in [
         (Starting, "starting"),
         (Ready, "ready"),
+        (Suspended, "suspended"),
         (Stopping, "stopping"),
         (Backoff, "backoff"),
         (Stopped, "stopped"),

@@ -49,6 +49,7 @@ pub(super) fn state(swarm: &Swarm, agent: usize) -> PsState {
     let record = &swarm.agents[agent];
     match shown(record.state) {
         _ if swarm.is_waiting(agent) => PsState::Starting,
+        PsState::Ready if swarm.is_suspended(agent) => PsState::Suspended,
         PsState::Ready if record.paused => PsState::Paused,
         state => state,
     }

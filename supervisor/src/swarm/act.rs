@@ -98,7 +98,6 @@ impl Swarm {
             }
             Action::Abort => {
                 let grace = hangs::grace(config.deadline);
-                self.blame(agent, "SIGABRT because it held a message beyond its deadline");
                 if let Some(live) = &self.agents[agent].live {
                     spawn::signal(&live.child, Signal::ABORT);
                 }

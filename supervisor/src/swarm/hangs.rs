@@ -7,9 +7,13 @@
 //!
 //! Nobody is blamed at first sight, and what the supervisor slept through counts for nobody: stopped and continued, it goes
 //! on where it was. Who waits for space on a full lane is not hung; its send has a time-out of its own.
+//!
+//! Who was stopped by a signal is hung, too, if it holds no message but is awake, or messages wait for it: from when that is seen first,
+//! its deadline runs.
 
 use super::rescue::Doing;
 use super::{Effect, Swarm, Timer};
+use crate::agent::Live;
 use crate::child::{Event, State};
 use crate::config::SwarmFile;
 use crate::events::Kind;
@@ -23,6 +27,9 @@ use std::time::{Duration, Instant};
 
 /// How long an aborted agent may take to end before SIGKILL, at most; else a quarter of its deadline.
 const GRACE_MAX: Duration = Duration::from_secs(1);
+
+/// Instead of a time since when a message is held: none is, and the process was stopped. As all stamps of the future it counts as now.
+const STOPPED: u64 = u64::MAX;
 
 /// What one look sees of an agent that holds a message: equal at two looks if it was the same message all the time, and not a
 /// word in between.
@@ -66,6 +73,12 @@ impl Watched {
         Watched { hold, seen_ns, from_ns: from_ns.saturating_add(late_ns).min(now_ns) }
     }
 
+    /// Since when it hangs, for who is told: by its own stamp where that can be true.
+    fn begun_ns(&self, born_ns: u64) -> u64 {
+        let said = self.hold.since_ns;
+        if (born_ns..self.from_ns).contains(&said) { said } else { self.from_ns }
+    }
+
     /// When it is overdue. Its stamp may be older than the truth by a tick of the coarse clock.
     fn due_ns(&self, deadline_ns: u64, tick_ns: u64) -> u64 {
         (self.from_ns + deadline_ns + tick_ns).max(self.seen_ns + deadline_ns / 4)
@@ -79,6 +92,7 @@ enum Seen {
     Asleep,
     /// It holds nothing now, or waits for space.
     Awake,
+    /// It holds a message, or was stopped.
     Holds(Hold),
 }
 
@@ -150,10 +164,15 @@ impl Swarm {
         self.hangs.bells.as_fd()
     }
 
+    /// Whether an agent has a deadline that is watched.
+    pub(super) fn is_watched(&self, agent: usize) -> bool {
+        self.hangs.watched.iter().any(|(watched, ..)| *watched == agent)
+    }
+
     /// A new incarnation's doorbell is listened to, if the agent has a deadline.
     pub(super) fn hear_bell(&mut self, agent: usize) {
         let Some(live) = self.agents[agent].live.as_ref().filter(|live| !live.child.adopted) else { return };
-        if self.hangs.watched.iter().any(|(watched, ..)| *watched == agent) {
+        if self.is_watched(agent) {
             let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
             // Without it the agent is looked at once a second.
             let _ = epoll::add(&self.hangs.bells, &live.doorbell, epoll::EventData::new_u64(0), edge);
@@ -205,7 +224,7 @@ impl Swarm {
                     let due_ns = hold.due_ns(*deadline_ns, self.hangs.tick_ns);
                     if due_ns <= now_ns {
                         *last = None;
-                        self.abort_hung(*agent, Duration::from_nanos(*deadline_ns));
+                        self.abort_hung(*agent, Duration::from_nanos(*deadline_ns), hold, now_ns);
                         continue;
                     }
                     // In steps: of a stop of the supervisor, only what is left of the step that it falls into is counted.
@@ -246,42 +265,85 @@ impl Swarm {
         let Ok(view) = sealed.view() else { return Seen::Asleep };
         let words = desk::view(view);
         let holds = words.held_since_ns > 0;
-        // Stopped while it waits for space, its send will not time out.
-        if words.parked && !(holds && self.doing(agent) == Doing::Stopped) {
-            return if holds { Seen::Awake } else { Seen::Asleep };
-        }
-        if !holds {
-            return Seen::Awake;
-        }
-        Seen::Holds(Hold {
+        let hold = Hold {
             generation: live.incarnation.generation,
             progress: words.progress,
-            since_ns: words.held_since_ns,
+            since_ns: if holds { words.held_since_ns } else { STOPPED },
             sleep: words.sleep,
-        })
+        };
+        let stopped = || self.doing(agent) == Doing::Stopped;
+        match (words.parked, holds) {
+            (false, true) => Seen::Holds(hold),
+            // Stopped while it waits for space, its send will not time out.
+            (true, true) => {
+                if stopped() {
+                    Seen::Holds(hold)
+                } else {
+                    Seen::Awake
+                }
+            }
+            (false, false) => {
+                if stopped() {
+                    Seen::Holds(hold)
+                } else {
+                    Seen::Awake
+                }
+            }
+            // Who is paused reads nothing by order, and who sleeps with nothing to read holds up nobody.
+            (true, false) => {
+                let held_up = !record.paused && self.is_waited_for(agent) && stopped();
+                if held_up { Seen::Holds(hold) } else { Seen::Asleep }
+            }
+        }
     }
 
-    fn abort_hung(&mut self, agent: usize, deadline: Duration) {
-        let held = self.agents[agent].view().and_then(|view| desk::view(view).held);
-        let inputs = &self.topology.agents[agent].inputs;
-        let message = held.and_then(|(input, at)| {
-            let input = inputs.get(input)?;
-            let (producer, channel) =
-                (&self.agents[input.producer].name, &self.topology.channels[input.channel].name);
-            Some(format!("message {producer}/{channel}/{}", at.position))
-        });
+    /// Ends an agent that hangs, and tells how long it did.
+    fn abort_hung(&mut self, agent: usize, deadline: Duration, watched: Watched, now_ns: u64) {
+        let name = &self.agents[agent].name;
+        let config = &self.file.agents[self.topology.agents[agent].config].name;
+        let (generation, hold) = (watched.hold.generation, watched.hold);
+        let born = self.agents[agent].live.as_ref().map(|live| live.born.elapsed().as_nanos() as u64);
+        let begun_ns = watched.begun_ns(now_ns.saturating_sub(born.unwrap_or(0)));
+        let lasted_ms = now_ns.saturating_sub(begun_ns) / 1_000_000;
+        let (what, hint) = if hold.since_ns == STOPPED {
+            ("is stopped by a signal".to_owned(), "who is to be halted is paused by `shoal pause`".to_owned())
+        } else {
+            let message = self.message_in_hand(agent).unwrap_or_else(|| "a message".into());
+            (
+                format!("holds {message}"),
+                format!("call `busy()` in work that takes longer, or raise `deadline` of [agent.{config}]"),
+            )
+        };
+        let text = format!(
+            "agent {name} (generation {generation}) {what} for {lasted_ms} ms, longer than its deadline of {deadline:?}, and is aborted: {hint}"
+        );
+        let why = match hold.since_ns {
+            STOPPED => format!("SIGABRT because it was stopped for {lasted_ms} ms, beyond its deadline"),
+            _ => format!("SIGABRT because it held a message for {lasted_ms} ms, beyond its deadline"),
+        };
         let record = &mut self.agents[agent];
         record.hangs += 1;
-        let config = &self.file.agents[self.topology.agents[agent].config].name;
-        let text = format!(
-            "agent {} (generation {}) holds {} for longer than its deadline of {deadline:?} and is aborted: call `busy()` in work \
-             that takes longer, or raise `deadline` of [agent.{config}]",
-            record.name,
-            record.generation,
-            message.as_deref().unwrap_or("a message"),
-        );
+        if let Some(live) = &mut record.live {
+            live.hung_ns = Some(begun_ns);
+        }
         self.tell(Level::Warn, Kind::Hang, Some(agent), &text);
+        self.blame(agent, &why);
         self.feed(agent, Event::Hung);
+    }
+
+    /// The message that an agent holds, so far as its desk says.
+    fn message_in_hand(&self, agent: usize) -> Option<String> {
+        let (input, at) = desk::view(self.agents[agent].view()?).held?;
+        let input = self.topology.agents[agent].inputs.get(input)?;
+        let (producer, channel) =
+            (&self.agents[input.producer].name, &self.topology.channels[input.channel].name);
+        Some(format!("message {producer}/{channel}/{}", at.position))
+    }
+
+    /// A dead incarnation has its verdict: if it hung, notes how long that took from the beginning of the hang.
+    pub(super) fn note_hung(&mut self, live: &Live) {
+        let took_ns = live.hung_ns.map(|begun_ns| clock::now_ns().saturating_sub(begun_ns));
+        self.hangs_ns.extend(took_ns);
     }
 }
 

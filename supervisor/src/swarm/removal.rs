@@ -27,8 +27,9 @@ impl Swarm {
         }
     }
 
-    /// A dead incarnation has its verdict: if it broke a rule, says how long that took.
+    /// A dead incarnation has its verdict: if it broke a rule, says how long that took, and if it hung, notes it.
     pub(super) fn note_removed(&mut self, agent: usize, live: &Live) {
+        self.note_hung(live);
         let Some(violated_ns) = live.violated_ns else { return };
         let took_ns = clock::now_ns().saturating_sub(violated_ns);
         self.removals_ns.push(took_ns);

@@ -28,20 +28,28 @@ const MANY: usize = 100;
 pub(super) struct Sleepers {
     /// One glance an agent; `None` for one that was awake or had nothing to read.
     seen: Vec<Option<Glance>>,
-    /// The life of each that slept, and what it had done in it.
-    sleeps: Vec<Option<(u32, u64)>>,
+    /// What each had done.
+    peeks: Vec<Option<Peek>>,
+}
+
+/// What an agent has done, and whether it sleeps: equal at two looks if it did nothing in between.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Peek {
+    pub(super) generation: u32,
+    pub(super) asleep: bool,
+    done: u64,
 }
 
 /// Whether there is nothing new to see of an agent since a look that saw nothing wait for it: it sleeps one and the same sleep, and so do all
 /// who could send it something.
 fn is_calm(
-    before: &[Option<(u32, u64)>],
-    now: &[Option<(u32, u64)>],
+    before: &[Option<Peek>],
+    now: &[Option<Peek>],
     agent: usize,
     from: impl Iterator<Item = usize>,
 ) -> bool {
     let mut all = std::iter::once(agent).chain(from);
-    all.all(|agent| now[agent].is_some() && before.get(agent) == Some(&now[agent]))
+    all.all(|agent| now[agent].is_some_and(|now| now.asleep) && before.get(agent) == Some(&now[agent]))
 }
 
 /// An agent that sleeps while committed messages that concern it wait.
@@ -73,8 +81,10 @@ pub(super) enum Doing {
     Asleep,
     /// It runs, or would like to.
     Running,
-    /// It is stopped, by a signal or a debugger; or it is dead and not buried yet.
+    /// It is stopped, by a signal or a debugger.
     Stopped,
+    /// It is dead and not buried yet.
+    Dead,
 }
 
 /// Whether an agent was forgotten: it slept one and the same sleep from one look to the next while a message waited, and the
@@ -93,7 +103,7 @@ fn forgotten(
     let left_its_publish = |before: &Waiting, now: &Waiting| match producer(now.input) {
         Doing::Gone | Doing::Asleep => true,
         Doing::Running => now.committed > before.committed,
-        Doing::Stopped => false,
+        Doing::Stopped | Doing::Dead => false,
     };
     let waits_since = |now: &Waiting| {
         let lane = before.waiting.iter().find(|w| w.input == now.input);
@@ -112,15 +122,17 @@ fn free(table: &ClaimTable, end: u64) -> Option<u64> {
 /// What is noted instead of what a life has done, of an agent that has none.
 const RESTS: u64 = u64::MAX;
 
-/// The life of an agent that sleeps, and what it has done in it up to now. Who has no process can do nothing until it has one again, with
-/// another number: as who replays dead letters, from whom everybody reads.
-fn sleep_of(agent: &Agent) -> Option<(u32, u64)> {
-    let Some(live) = &agent.live else { return Some((agent.last.generation, RESTS)) };
+/// What an agent has done in its life up to now. Who has no process can do nothing until it has one again, with another number: as who
+/// replays dead letters, from whom everybody reads.
+fn peek(agent: &Agent) -> Option<Peek> {
+    let Some(live) = &agent.live else {
+        return Some(Peek { generation: agent.last.generation, asleep: true, done: RESTS });
+    };
     if !live.going {
         return None;
     }
-    let done = desk::peek_asleep(&live.sealed.as_ref()?.read_only).ok()??;
-    Some((live.incarnation.generation, done))
+    let (asleep, done) = desk::peek(&live.sealed.as_ref()?.read_only).ok()?;
+    Some(Peek { generation: live.incarnation.generation, asleep, done })
 }
 
 impl Swarm {
@@ -137,8 +149,8 @@ impl Swarm {
     pub(super) fn rescue_sleepers(&mut self) {
         let mut seen = std::mem::take(&mut self.sleepers.seen);
         seen.resize(self.agents.len(), None);
-        let sleeps: Vec<_> = self.agents.iter().map(sleep_of).collect();
-        let slept = std::mem::take(&mut self.sleepers.sleeps);
+        let peeks: Vec<_> = self.agents.iter().map(peek).collect();
+        let peeked = std::mem::take(&mut self.sleepers.peeks);
         let many = self.are_many();
         let mut calms = Vec::with_capacity(seen.len());
         for (agent, before) in seen.iter_mut().enumerate() {
@@ -146,7 +158,7 @@ impl Swarm {
             let from = inputs.iter().map(|input| input.producer);
             // In a group others than producers can leave something for it.
             let alone = inputs.iter().all(|input| input.table.is_none());
-            let calm = alone && before.is_none() && is_calm(&slept, &sleeps, agent, from);
+            let calm = alone && before.is_none() && is_calm(&peeked, &peeks, agent, from);
             let now = if calm { None } else { self.glance(agent) };
             calms.push(calm);
             if let (Some(before), Some(now)) = (before.as_ref(), &now)
@@ -156,7 +168,8 @@ impl Swarm {
             }
             *before = now;
         }
-        (self.sleepers.seen, self.sleepers.sleeps) = (seen, sleeps);
+        self.tell_of_stops(&peeked, &peeks);
+        (self.sleepers.seen, self.sleepers.peeks) = (seen, peeks);
         if many {
             for (agent, calm) in self.agents.iter_mut().zip(calms) {
                 let sealed = agent.lives_mut().filter_map(|live| live.sealed.as_mut());
@@ -218,6 +231,11 @@ impl Swarm {
         (!waiting.is_empty()).then_some(Glance { sleep, waiting })
     }
 
+    /// Whether something waits on any lane that an agent reads.
+    pub(super) fn is_waited_for(&self, agent: usize) -> bool {
+        (0..self.topology.agents[agent].inputs.len()).any(|index| self.waiting(agent, index).is_some())
+    }
+
     /// What waits on one lane for one of its readers.
     fn waiting(&self, agent: usize, index: usize) -> Option<Waiting> {
         let input = &self.topology.agents[agent].inputs[index];
@@ -243,7 +261,8 @@ impl Swarm {
         match stat.rsplit_once(')').map(|(_, rest)| rest.trim_start().as_bytes().first()) {
             Some(Some(b'S')) => Doing::Asleep,
             Some(Some(b'R' | b'D')) => Doing::Running,
-            _ => Doing::Stopped,
+            Some(Some(b'T' | b't')) => Doing::Stopped,
+            _ => Doing::Dead,
         }
     }
 }
@@ -271,16 +290,17 @@ mod tests {
 
     #[test]
     fn calm_is_who_sleeps_on_while_all_who_send_to_it_sleep_on() {
-        let before = [Some((1, 7)), Some((1, 3)), None, Some((2, 9))];
-        let calm =
-            |now: [Option<(u32, u64)>; 4], from: &[usize]| is_calm(&before, &now, 0, from.iter().copied());
+        let peek = |generation, done| Some(Peek { generation, asleep: true, done });
+        let awake = Some(Peek { generation: 1, asleep: false, done: 5 });
+        let before = [peek(1, 7), peek(1, 3), awake, peek(2, 9)];
+        let calm = |now: [Option<Peek>; 4], from: &[usize]| is_calm(&before, &now, 0, from.iter().copied());
         assert!(calm(before, &[1, 3]));
         assert!(!calm(before, &[1, 2]), "who is awake may send at any time");
         let [own, first, second, third] = before;
-        assert!(!calm([Some((1, 9)), first, second, third], &[1]), "it was awake in between");
-        assert!(!calm([own, Some((1, 5)), second, third], &[1]), "it may have sent something");
+        assert!(!calm([peek(1, 9), first, second, third], &[1]), "it was awake in between");
+        assert!(!calm([own, peek(1, 5), second, third], &[1]), "it may have sent something");
         assert!(
-            !calm([own, first, second, Some((3, 9))], &[3]),
+            !calm([own, first, second, peek(3, 9)], &[3]),
             "the end of a life may show more than was seen"
         );
         assert!(!is_calm(&[], &before, 0, std::iter::empty()), "the first look sees everything");
@@ -289,7 +309,9 @@ mod tests {
     #[test]
     fn nobody_is_forgotten_who_does_not_sleep_in_the_kernel() {
         let now = glance(7, 64, 128);
-        for (doing, expected) in [(Doing::Asleep, true), (Doing::Running, false), (Doing::Stopped, false)] {
+        let all =
+            [(Doing::Asleep, true), (Doing::Running, false), (Doing::Stopped, false), (Doing::Dead, false)];
+        for (doing, expected) in all {
             assert_eq!(forgotten(&now, &now, || doing, |_| Doing::Asleep), expected, "{doing:?}");
         }
     }
@@ -302,6 +324,7 @@ mod tests {
             (Doing::Asleep, true, true),
             (Doing::Running, false, true),
             (Doing::Stopped, false, false),
+            (Doing::Dead, false, false),
         ] {
             assert_eq!(forgotten(&before, &before, || Doing::Asleep, |_| doing), same, "{doing:?}");
             assert_eq!(forgotten(&before, &more, || Doing::Asleep, |_| doing), moved, "{doing:?}");

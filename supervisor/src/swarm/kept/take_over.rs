@@ -368,6 +368,7 @@ fn restore_live(
         born: instant_of(record.born_ns),
         killed_ns: record.killed_ns,
         violated_ns: record.violated_ns,
+        hung_ns: None,
         ordered: record.ordered,
         dead_since: None,
     })
