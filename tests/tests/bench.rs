@@ -95,6 +95,13 @@ fn kills_are_real_and_beside_a_raw_one(run: &Value) {
     assert_eq!(removal["mode"].as_str(), Some("hostile"));
     assert!(number(removal, "count") >= 41.0 && number(removal, "floor") > 0.0, "{removal}");
     assert!(number(removal, "p50_ns") <= number(removal, "p99_ns"), "{removal}");
+    for (hang, (mode, deadline_ns)) in of(run, "hang").into_iter().zip([("20 ms", 20e6), ("100 ms", 100e6)]) {
+        assert_eq!(hang["mode"].as_str(), Some(mode), "{hang}");
+        // Nobody is ended before its deadline, by its own stamp; nor is a kill beside it free.
+        assert!(number(hang, "p50_ns") >= deadline_ns && number(hang, "floor") > deadline_ns, "{hang}");
+        assert!(number(hang, "count") >= 20.0 && number(hang, "p50_ns") <= number(hang, "p99_ns"), "{hang}");
+    }
+    assert_eq!(of(run, "hang").len(), 2);
     let takeovers = of(run, "takeover");
     let modes: Vec<_> = takeovers.iter().filter_map(|result| result["mode"].as_str()).collect();
     assert_eq!(modes, ["watching 10", "10", "watching 100", "100"]);
@@ -217,7 +224,7 @@ fn what_cannot_be_measured_or_compared_is_refused_before_anything_runs() {
     refused(
         &stage,
         &["bench", "speed"],
-        "there are: latency, throughput, placement, sparse, text, message, step, fan, spawn, recovery, removal, scale",
+        "there are: latency, throughput, placement, sparse, text, message, step, fan, spawn, recovery, removal, hang, scale",
     );
     refused(&stage, &["bench", "--compare", "/nowhere.json"], "/nowhere.json");
     for (text, said) in [

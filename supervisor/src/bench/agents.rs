@@ -34,6 +34,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
             Err(_) => usage(),
         },
         [Some("rogue")] => shoal_agent::run(rogue),
+        [Some("hung")] => shoal_agent::run(hung),
         [Some("idle"), Some(lanes), Some(own), Some(other)] => match lanes.parse() {
             Ok(lanes) => shoal_agent::run(|agent| idle(agent, lanes, own, other)),
             Err(_) => usage(),
@@ -43,7 +44,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    report!("usage: shoal agent bench source|sink|rogue|idle (started by `shoal bench`)");
+    report!("usage: shoal agent bench source|sink|rogue|hung|idle (started by `shoal bench`)");
     ExitCode::from(2)
 }
 
@@ -82,6 +83,16 @@ fn rogue(agent: &mut Agent) -> Result<()> {
     agent.on::<Beat>("beats", |_, _| {
         let socket = wire::CONTROL_FD;
         nix::sys::socket::send(socket, &[0xa5; 7], nix::sys::socket::MsgFlags::MSG_NOSIGNAL)?;
+        loop {
+            std::thread::park();
+        }
+    })?;
+    agent.serve()
+}
+
+/// Takes its first beat, and holds it for ever.
+fn hung(agent: &mut Agent) -> Result<()> {
+    agent.on::<Beat>("beats", |_, _| {
         loop {
             std::thread::park();
         }

@@ -1,6 +1,6 @@
 //! `shoal bench`: runs the cases, shows what comes as it comes, writes what was asked for.
 
-use super::{CASES, PEER, html, lives, removals, scale, table, takeover};
+use super::{CASES, PEER, hangs, html, lives, removals, scale, table, takeover};
 use crate::cli::{BAD_INPUT, BenchOptions, FAILED, Failure, print};
 use crate::config;
 use crate::log::report;
@@ -127,6 +127,11 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
             let measured =
                 removals::run(lives::kills(share)).map_err(|e| format!("measuring {case}: {e}"))?;
             (bench.each)(measured);
+            continue;
+        }
+        if case == "hang" {
+            let measured = hangs::run(lives::kills(share)).map_err(|e| format!("measuring {case}: {e}"))?;
+            measured.into_iter().for_each(&mut *bench.each);
             continue;
         }
         // Starts and recoveries are of the same kills.

@@ -1,7 +1,8 @@
 //! A swarm that is measured is run as `shoal run` runs one: under a keeper, and so in a process of its own, which is the guard. Who watches
 //! it sits in its supervisor and says in the end what it saw, as JSON on standard output. It ends when who measures is gone.
 
-use super::{PEER, lives, removals, scale};
+use super::ends::{self, Why};
+use super::{PEER, lives, scale};
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
 use crate::keeper::Terms;
@@ -28,8 +29,8 @@ pub(super) const SWARM: &str = "kept";
 pub(super) enum Measured {
     /// Starts and recoveries.
     Lives(lives::Plan),
-    /// So many removals.
-    Removals(usize),
+    /// Agents that the supervisor ends, so many.
+    Ends(Why, usize),
     /// Many agents, or many lanes.
     Scale(scale::Plan),
 }
@@ -56,7 +57,7 @@ pub(super) fn be_swarm(what: &str, bench: u32) -> ExitCode {
         Err(error) => Err(error.to_string()),
         Ok(what) => ends_with(bench).and_then(|()| match what {
             Measured::Lives(plan) => lives::watch(plan),
-            Measured::Removals(count) => removals::watch(count),
+            Measured::Ends(why, count) => ends::watch(why, count),
             Measured::Scale(plan) => scale::watch(plan),
         }),
     };

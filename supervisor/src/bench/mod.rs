@@ -1,11 +1,13 @@
 //! `shoal bench`: figures of this machine, each beside its floor, from real processes of this same binary.
 //!
-//! What two or a few processes do is measured in the crate `shoal-measure`; here is what needs a supervisor (`lives`, `removals`, `scale`, `takeover`), and
+//! What two or a few processes do is measured in the crate `shoal-measure`; here is what needs a supervisor (`lives`, `removals`, `hangs`, `scale`, `takeover`), and
 //! what the command shows: a table (`table`), a page (`html`), JSON, a comparison (`command`).
 
 use crate::log::report;
 pub mod agents;
 pub mod command;
+mod ends;
+pub mod hangs;
 pub mod html;
 mod kept;
 pub mod lives;
@@ -17,7 +19,7 @@ pub mod takeover;
 use std::process::ExitCode;
 
 /// The cases, in the order in which they run.
-pub const CASES: [&str; 13] = [
+pub const CASES: [&str; 14] = [
     "latency",
     "throughput",
     "placement",
@@ -29,6 +31,7 @@ pub const CASES: [&str; 13] = [
     "spawn",
     "recovery",
     "removal",
+    "hang",
     "scale",
     "takeover",
 ];

@@ -4,6 +4,7 @@
 //! - `stops`: stopped by a signal of its own;
 //! - `busy`: eight deadlines long, and says so all the time;
 //! - `floods`: waiting eight deadlines for space on the full channel `flood`, once;
+//! - `works`: nothing of the kind, but each number takes a twentieth of a deadline;
 //! - `naps`: nobody, for it never receives, and is awake all the time.
 //!
 //! Each number that was handled is noted in the file `handled-NAME`, with the life that did it and the attempt that it was.
@@ -40,8 +41,11 @@ fn serves(agent: &mut Agent, way: &str, long: Duration) -> Result<()> {
     let flood = if way == "floods" { Some(agent.publish::<Number>("flood")?) } else { None };
     agent.on::<Number>("numbers", move |step, number| {
         let value = number.value.to_native();
+        if way == "works" {
+            work(long / 160);
+        }
         let met = path(&format!("met-{name}-{value}"));
-        if matches!(value, 5 | 15) && !met.exists() {
+        if matches!(value, 5 | 15) && way != "works" && !met.exists() {
             std::fs::write(&met, "")?;
             match (way.as_str(), &flood) {
                 ("sleeps", _) => for_ever(),
@@ -79,6 +83,13 @@ fn for_ever() -> ! {
 
 fn spin() -> ! {
     loop {
+        std::hint::spin_loop();
+    }
+}
+
+fn work(time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
         std::hint::spin_loop();
     }
 }

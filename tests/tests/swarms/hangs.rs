@@ -6,6 +6,7 @@ use shoal_tests::tapped::want;
 use shoal_tests::{Stage, stage, traces, until};
 use std::fs;
 use std::path::PathBuf;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 const DEADLINE_MS: u64 = 200;
@@ -136,8 +137,74 @@ fn busy_blocked_idle_and_sleeping_agents_outlive_their_deadlines() {
     stage.assert_nothing_left();
 }
 
+/// Processes that do nothing but spin; ended when dropped.
+struct Load(Vec<Child>);
+
+impl Load {
+    fn of(stage: &Stage, processes: usize) -> Load {
+        let spinning = || {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", "while :; do :; done"]).env(traces::MARK, stage.mark());
+            command.spawn().expect("a process that spins")
+        };
+        Load((0..processes).map(|_| spinning()).collect())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Goal: on a machine that has far too much to do nobody is taken for hung who is not, and who hangs is ended. Method: beside eight processes
+/// that spin, one works for many deadlines without a pause, a twentieth of one for each number, and one holds number 15 for ever in its first
+/// life.
+#[test]
+fn overloaded_machine_makes_nobody_hung_who_is_not_and_hides_nobody_who_is() {
+    const COUNT: u64 = 300;
+    let stage = stage!("loaded");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        [agent.tap]
+        command = ["BIN/numbers", "tap"]
+        publishes = ["numbers"]
+        [agent.works]
+        command = ["BIN/slow", "works", "400"]
+        subscribes = ["numbers"]
+        deadline = "400ms"
+        [agent.sleeps]
+        command = ["BIN/slow", "sleeps", "400"]
+        subscribes = ["numbers"]
+        deadline = "400ms"
+        "#;
+    fs::write(stage.path("met-sleeps-5"), "").expect("a file in the stage's folder");
+    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    shoal.until_ready();
+    let load = Load::of(&stage, 8);
+    want(&stage, COUNT);
+    for (name, lives) in [("works", (1, 0)), ("sleeps", (2, 1))] {
+        let seen = shoal.until_agent(name, "given all", |a| {
+            assert!((a.generation, a.hangs) <= lives, "{name}: {a:?}");
+            let done = handled(&stage, name).len() as u64 == COUNT && a.received == COUNT;
+            done.then_some((a.generation, a.hangs))
+        });
+        assert_eq!(seen, lives, "{name}: {}", shoal.err());
+    }
+    drop(load);
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    stage.assert_nothing_left();
+}
+
 /// Goal: a supervisor that was stopped, as with the whole machine, blames nobody for the time that passed; it goes on watching.
-/// Method: both it and an agent that holds a message are stopped for three deadlines and continued; only then may the agent go on.
+/// Method: both it and an agent that holds a message are stopped for five deadlines, ten seconds, and continued; only then may the agent go on.
 /// Then it holds the next message for ever.
 #[test]
 fn supervisor_that_was_stopped_for_several_deadlines_kills_nobody_who_was_not_hung() {
@@ -182,7 +249,7 @@ fn supervisor_that_was_stopped_for_several_deadlines_kills_nobody_who_was_not_hu
         until("the stop", || (traces::state(pid) == Some('T')).then_some(()));
     }
     let stopped = Instant::now();
-    until("three deadlines", || (stopped.elapsed() >= DEADLINE * 3).then_some(()));
+    until("five deadlines", || (stopped.elapsed() >= DEADLINE * 5).then_some(()));
     for pid in [relay, supervisor] {
         assert!(traces::send(pid, stage.mark(), Signal::CONT));
     }
