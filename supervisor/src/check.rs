@@ -72,7 +72,7 @@ fn named(file: &SwarmFile, channel: usize, list: fn(&config::Agent) -> &Vec<conf
 /// What is allowed and probably not meant.
 fn warnings(file: &SwarmFile, topology: &Topology) -> Vec<String> {
     let quoted = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let warning = |(agents, channels): (Vec<&str>, Vec<&str>)| {
+    let circle = |(agents, channels): (Vec<&str>, Vec<&str>)| {
         format!(
             "warning: {}: the agents {} feed each other over channels that block ({}): when all of these are full, each waits \
              for the next until its sends time out\n  = help: let one of them say when_full = \"reject\", or make sure that \
@@ -82,7 +82,17 @@ fn warnings(file: &SwarmFile, topology: &Topology) -> Vec<String> {
             quoted(&channels)
         )
     };
-    topology.blocking_circles().into_iter().map(warning).collect()
+    let reads_nothing = |agent: &&config::Agent| agent.deadline.is_some() && agent.subscribes.is_empty();
+    let idle_deadline = |agent: &config::Agent| {
+        format!(
+            "warning: {}: the `deadline` of [agent.{}] bounds nothing: it is how long a message may be held, and this agent \
+             subscribes to no channel\n  = help: take it out, or let the agent read what it works on",
+            file.path.display(),
+            agent.name
+        )
+    };
+    let circles = topology.blocking_circles().into_iter().map(circle);
+    circles.chain(file.agents.iter().filter(reads_nothing).map(idle_deadline)).collect()
 }
 
 /// The swarm on a screen.

@@ -3,6 +3,7 @@
 //! - `sleeps`, `loops`: for ever, in the first life that is given them;
 //! - `stops`: stopped by a signal of its own;
 //! - `busy`: eight deadlines long, and says so all the time;
+//! - `yields`: until it is asked to pause, and says so all the time;
 //! - `floods`: waiting eight deadlines for space on the full channel `flood`, once;
 //! - `works`: nothing of the kind, but each number takes a twentieth of a deadline;
 //! - `naps`: nobody, for it never receives, and is awake all the time.
@@ -52,6 +53,7 @@ fn serves(agent: &mut Agent, way: &str, long: Duration) -> Result<()> {
                 ("loops", _) => spin(),
                 ("stops", _) => nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)?,
                 ("busy", _) => busy(step, long),
+                ("yields", _) => while !step.yield_now() {},
                 (_, Some(flood)) => {
                     step.deadline(long);
                     return fill(step, flood, value);

@@ -70,6 +70,20 @@ fn circle_of_channels_that_block_is_warned_of() {
 }
 
 #[test]
+fn deadline_of_an_agent_that_reads_nothing_is_warned_of() {
+    let stage = stage!("deadline");
+    for (whose, warned) in [("publishes = [\"tasks\"]", true), ("subscribes = [\"tasks\"]", false)] {
+        let text = GOOD.replacen(whose, &format!("{whose}\ndeadline = \"1s\""), 1);
+        let file = stage.write("swarm.toml", &text);
+        let checked = stage.done(&["check", file.to_str().expect("a UTF-8 path")]);
+        assert_eq!(checked.status, 0, "{}", checked.err);
+        let said = ["warning: ", "swarm.toml", "`deadline` of [agent.lister]", "help: "];
+        assert_eq!(said.iter().all(|word| checked.err.contains(word)), warned, "{}", checked.err);
+        assert_eq!(checked.err.is_empty(), !warned, "{}", checked.err);
+    }
+}
+
+#[test]
 fn faults_of_a_swarm_file_are_told_with_line_key_and_advice_before_anything_starts() {
     // What is changed, then line and column, the key, what is wrong, what to do.
     type Case<'c> = (&'c str, &'c str, [&'c str; 4]);

@@ -137,6 +137,28 @@ fn busy_blocked_idle_and_sleeping_agents_outlive_their_deadlines() {
     stage.assert_nothing_left();
 }
 
+/// Goal: a handler that yields may work for longer than its deadline, and hears there that a pause is wanted. Method: number 5 is worked on until
+/// then, which is many deadlines later.
+#[test]
+fn handler_that_yields_outlives_its_deadline_and_hears_of_a_pause() {
+    let stage = stage!("yields");
+    let mut shoal = stage.run(&slow(&stage, "yields"));
+    want(&stage, 10);
+    until_handled(&stage, "slow", 5);
+    let begun = Instant::now();
+    until("many deadlines", || (begun.elapsed() >= Duration::from_millis(DEADLINE_MS) * 8).then_some(()));
+    assert_eq!(handled(&stage, "slow").len(), 5, "{}", shoal.err());
+    assert_eq!(stage.done(&["pause", "slow"]).status, 0);
+    assert_eq!(handled(&stage, "slow").len(), 6, "it came to its end, and took nothing new");
+    assert_eq!(stage.done(&["resume", "slow"]).status, 0);
+    until_handled(&stage, "slow", 10);
+    let lives = shoal.until_agent("slow", "shown", |a| Some((a.generation, a.hangs)));
+    assert_eq!(lives, (1, 0), "{}", shoal.err());
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    stage.assert_nothing_left();
+}
+
 /// Processes that do nothing but spin; ended when dropped.
 struct Load(Vec<Child>);
 
