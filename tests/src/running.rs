@@ -47,6 +47,14 @@ impl<'s> Running<'s> {
         self.supervisor().is_some_and(|pid| traces::kill(pid, self.stage.mark()))
     }
 
+    /// Kills the supervisor, and waits until the next one has taken over.
+    pub fn succeed(&self) {
+        let said = || self.err().matches("takes over").count();
+        let before = said();
+        until("a supervisor to kill", || self.kill_supervisor().then_some(()));
+        until("a successor", || (said() > before).then_some(()));
+    }
+
     /// Its standard output so far.
     pub fn out(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.paths[0]).unwrap_or_default()).into_owned()

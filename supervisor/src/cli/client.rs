@@ -14,6 +14,9 @@ use crate::run_dir::{Place, Running, list_running_in};
 /// How long a supervisor may take for an answer that needs no agent: longer means it is stopped or stuck.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
 
+/// How often a question is asked at most: one that kills whoever is asked must not end the swarm.
+const ASKED_MAX: u32 = 4;
+
 /// A connection to a running supervisor.
 pub(super) struct Client {
     swarm: Running,
@@ -87,15 +90,17 @@ impl Client {
         request: &Request,
         max: Option<Duration>,
     ) -> Result<Option<Response>, Failure> {
-        match self.tell(request).and_then(|()| self.await_answer(max)) {
-            // A supervisor that died may have a successor, at the same socket. What may be done twice is asked again.
-            Err(error) if may_be_asked_again(request) => {
-                let Some(again) = self.again() else { return Err(error) };
-                *self = again;
-                self.tell(request)?;
-                self.await_answer(max)
+        let mut asked = 1;
+        loop {
+            match self.tell(request).and_then(|()| self.await_answer(max)) {
+                // A supervisor that died may have a successor, at the same socket. What may be done twice is asked again.
+                Err(error) if may_be_asked_again(request) && asked < ASKED_MAX => {
+                    let Some(again) = self.again() else { return Err(error) };
+                    *self = again;
+                    asked += 1;
+                }
+                answered => return answered,
             }
-            answered => answered,
         }
     }
 
@@ -175,6 +180,14 @@ fn may_be_asked_again(request: &Request) -> bool {
             | Request::Wait { .. }
             | Request::Stop { .. }
             | Request::Start { .. }
+            | Request::Pause { .. }
+            | Request::Resume { .. }
+            | Request::Crashes { .. }
+            | Request::Events { .. }
+            | Request::Reload { dry_run: true, .. }
+            | Request::Scale { dry_run: true, .. }
+            // It only waits for the end that is under way.
+            | Request::Down
     )
 }
 
@@ -313,4 +326,94 @@ pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
         .filter(|(distance, k)| *distance <= (k.chars().count() / 2).max(1))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, k)| k)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixListener;
+
+    /// Serves as so many supervisors that die of a question, and others that answer it, until one is told to shut down; how often it
+    /// was asked.
+    fn serve(control: &UnixListener, deaths: u32) -> u32 {
+        let mut asked = 0;
+        loop {
+            let mut client = BufReader::new(control.accept().unwrap().0);
+            let mut line = String::new();
+            while client.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                let response = match serde_json::from_str(&std::mem::take(&mut line)).unwrap() {
+                    Request::Shutdown => return asked,
+                    Request::Info => Response::Info(SwarmInfo {
+                        swarm: "s".into(),
+                        pid: 1,
+                        supervisor: 1,
+                        watching_ns: 0,
+                        logs: "/".into(),
+                        file: "/".into(),
+                    }),
+                    _ => {
+                        asked += 1;
+                        Response::Done { text: "done".into() }
+                    }
+                };
+                if asked > 0 && asked <= deaths && matches!(response, Response::Done { .. }) {
+                    break;
+                }
+                let answer = [serde_json::to_vec(&response).unwrap(), b"\n".to_vec()].concat();
+                client.get_mut().write_all(&answer).unwrap();
+            }
+        }
+    }
+
+    /// Whether it was answered, and how often it was asked.
+    fn asked(request: &Request, deaths: u32) -> (bool, u32) {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("control");
+        let control = UnixListener::bind(&socket).unwrap();
+        let served = std::thread::spawn(move || serve(&control, deaths));
+        let client = || Client::to(Running { name: "s".into(), pid: None, socket: socket.clone() }).unwrap();
+        let answered = client().ask_within(request, None).is_ok();
+        client().tell(&Request::Shutdown).unwrap();
+        (answered, served.join().unwrap())
+    }
+
+    #[test]
+    fn what_may_be_asked_twice_is_asked_of_the_next_supervisor_and_the_rest_is_not() {
+        let name = || "a".to_owned();
+        let timeout_ms = 1;
+        let twice = [
+            Request::Ps,
+            Request::Status,
+            Request::Wait { name: None, ended: true },
+            Request::Stop { name: name() },
+            Request::Start { name: name() },
+            Request::Pause { name: name() },
+            Request::Resume { name: name() },
+            Request::Down,
+            Request::Crashes { name: None },
+            Request::Events { from: 0, wait: false },
+            Request::Reload { file: None, dry_run: true, timeout_ms },
+            Request::Scale { name: name(), replicas: 2, dry_run: true, timeout_ms },
+        ];
+        for request in &twice {
+            assert_eq!(asked(request, 1), (true, 2), "{request:?}");
+        }
+        let once = [
+            Request::Kill { name: name(), signal: None },
+            Request::Restart { name: name() },
+            Request::Replay { ids: None },
+            Request::Reload { file: None, dry_run: false, timeout_ms },
+            Request::Scale { name: name(), replicas: 2, dry_run: false, timeout_ms },
+            Request::Upgrade { name: name(), command: None, prove_ms: 1, prove_messages: None },
+        ];
+        for request in &once {
+            assert_eq!(asked(request, 1), (false, 1), "{request:?}");
+        }
+    }
+
+    #[test]
+    fn question_that_kills_whoever_is_asked_is_not_asked_for_ever() {
+        assert_eq!(asked(&Request::Ps, ASKED_MAX - 1), (true, ASKED_MAX));
+        assert_eq!(asked(&Request::Ps, 1000), (false, ASKED_MAX));
+    }
 }

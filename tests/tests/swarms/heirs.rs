@@ -8,19 +8,11 @@ use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::fs;
 use std::time::Duration;
 
-/// Kills the supervisor, and waits for what the next one says.
-fn succeed(shoal: &Running<'_>) {
-    let said = || shoal.err().matches("takes over").count();
-    let before = said();
-    until("a supervisor to kill", || shoal.kill_supervisor().then_some(()));
-    until("a successor", || (said() > before).then_some(()));
-}
-
 /// Everybody lives as before.
 fn assert_undisturbed(shoal: &mut Running<'_>) {
     shoal.until_ready();
     let before = lives(shoal);
-    succeed(shoal);
+    shoal.succeed();
     shoal.until_ready();
     assert_eq!(lives(shoal), before, "who lived is another, or not known");
 }
@@ -148,14 +140,14 @@ fn upgrade_is_known_and_finished_by_the_successor() {
         let word = format!("word-{round}");
         let told = begin(&mut shoal, &[&bin, "relay", &word]);
         std::thread::sleep(chance.time(Duration::from_millis(60)));
-        succeed(&shoal);
+        shoal.succeed();
         told.ended();
         until_all(&mut shoal, &format!("relay {word} "));
         shoal.until_ready();
     }
     let told = begin(&mut shoal, &["/bin/sh", "-c", "sleep 0.04; exit 1"]);
     std::thread::sleep(chance.time(Duration::from_millis(50)));
-    succeed(&shoal);
+    shoal.succeed();
     told.ended();
     until_all(&mut shoal, "relay word-3 ");
     shoal.until_said("upgrade: all replicas of relay run the former command");
@@ -170,7 +162,7 @@ fn reload_that_had_only_stopped_agents_is_undone_by_the_successor() {
     let mut shoal = held(&stage);
     let told = stage.start(stage.shoal(&["reload"]));
     shoal.until_agent("source", "stopped", |a| (a.state == PsState::Stopped).then_some(()));
-    succeed(&shoal);
+    shoal.succeed();
     let told = told.ended();
     assert_eq!(told.status, 1, "{}{}", told.out, told.err);
     shoal.until_said("the reload is undone: the supervisor died");
@@ -265,13 +257,13 @@ fn take_overs_in_a_row_leave_nothing_open_and_nobody_unwatched() {
     shoal.until_ready();
     let keeper = shoal.keeper().expect("a keeper");
     // The first has other files open, for what it has written.
-    succeed(&shoal);
+    shoal.succeed();
     shoal.until_ready();
     let (before, living) = (traces::descriptors(keeper), lives(&shoal));
     for _ in 0..5 {
-        succeed(&shoal);
+        shoal.succeed();
         shoal.kill_supervisor();
-        succeed(&shoal);
+        shoal.succeed();
     }
     shoal.until_ready();
     assert_eq!(lives(&shoal), living, "who lived is another, or not known");

@@ -1,8 +1,12 @@
 //! The death of the supervisor, of its keeper, and of the process that a shell started.
 
 use rustix::process::Signal;
+use serde_json::Value;
+use shoal::control::{PsAgent, PsState};
 use shoal_tests::stage::Relayed;
+use shoal_tests::tapped::{held, until_met};
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
+use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -106,6 +110,48 @@ fn shutdown_is_finished_by_the_successor() {
         assert_exactly_once(&stage);
         stage.assert_nothing_left();
     }
+}
+
+/// Goal: `shoal down` says how the swarm ended, whoever ended it. Method: the relay holds a message, so that the end waits for it; the
+/// supervisor is killed meanwhile, thrice, and the relay goes on.
+#[test]
+fn down_is_answered_by_the_successor() {
+    let stage = stage!("downed");
+    let mut shoal = held(&stage);
+    let down = stage.start(stage.shoal(&["down", "--json"]));
+    shoal.until_agent("source", "stopped", |a| (a.state == PsState::Stopped).then_some(()));
+    for _ in 0..3 {
+        shoal.succeed();
+    }
+    fs::remove_file(stage.path("hold-relay")).expect("let go");
+    let down = down.ended();
+    assert_eq!(down.status, 0, "{}{}", down.out, down.err);
+    let report: Value = serde_json::from_str(&down.out).expect("an object");
+    assert_eq!((&report["killed"], &report["unread"]), (&Value::from(false), &serde_json::json!([])));
+    assert_eq!(shoal.ended().status, 0);
+    assert_exactly_once(&stage);
+    stage.assert_nothing_left();
+}
+
+/// Goal: `shoal pause` says when the agent holds nothing, whoever sees it. Method: the relay holds a message, so that the answer waits for
+/// it; the supervisor is killed meanwhile, and the relay goes on.
+#[test]
+fn pause_is_answered_by_the_successor() {
+    let stage = stage!("paused");
+    let mut shoal = held(&stage);
+    let pause = stage.start(stage.shoal(&["pause", "relay"]));
+    let is_paused = |a: &PsAgent| (a.state == PsState::Paused).then_some(());
+    shoal.until_agent("relay", "to pause", is_paused);
+    shoal.succeed();
+    fs::remove_file(stage.path("hold-relay")).expect("let go");
+    let pause = pause.ended();
+    assert_eq!((pause.status, pause.out.as_str()), (0, "relay paused\n"), "{}", pause.err);
+    shoal.until_agent("relay", "paused", is_paused);
+    assert_eq!(stage.done(&["resume", "relay"]).status, 0);
+    until_met(&stage, &mut shoal, 500);
+    assert_eq!(shoal.stop().status, 0);
+    assert_exactly_once(&stage);
+    stage.assert_nothing_left();
 }
 
 /// Goal: who wants it so has no agents without a supervisor. Method: `orphans = "kill"`, and the supervisor killed.
