@@ -26,6 +26,7 @@ pub mod herald;
 pub mod hooks;
 pub mod keeper;
 pub mod log;
+pub mod needs;
 pub mod notify;
 pub mod on_gone;
 pub mod operator;

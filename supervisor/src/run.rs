@@ -9,6 +9,7 @@ use crate::herald::{Herald, Manner};
 use crate::hooks::Hooks;
 use crate::keeper::{self, End, Life, Split, Terms, Word, table};
 use crate::log::{self, Format};
+use crate::needs;
 use crate::operator::Operator;
 use crate::output::{Capture, Echo};
 use crate::records::Records;
@@ -32,10 +33,6 @@ const FAILED: u8 = 1;
 
 /// The environment variable that sets level and format of the log, as `debug,json`.
 const LOG_ENV: &str = "SHOAL_LOG";
-/// Descriptors that one agent costs the supervisor, with undrained predecessors.
-const DESCRIPTORS_PER_AGENT: u64 = 12;
-/// Descriptors that the supervisor needs besides.
-const DESCRIPTORS_BESIDES: u64 = 64;
 
 /// Runs a swarm file until the swarm is over.
 pub fn run(file: &Path, manner: Manner) -> ExitCode {
@@ -247,7 +244,7 @@ struct Made<'a> {
 
 fn make<'a>(file: SwarmFile, folder: &RunDir, setting: Setting<'a>) -> Result<Made<'a>, String> {
     let Setting { echo, notices, companions, adopted } = setting;
-    raise_descriptor_limit("this swarm", descriptors_needed(&file))?;
+    raise_descriptor_limit("this swarm", needs::descriptors(&file))?;
     let logs = file.logs.clone().unwrap_or_else(|| folder.logs());
     std::fs::create_dir_all(&logs).map_err(|e| format!("making the log folder {}: {e}", logs.display()))?;
     let logs = logs.canonicalize().map_err(|e| format!("finding the log folder {}: {e}", logs.display()))?;
@@ -286,13 +283,6 @@ fn supervise(
     }
     swarm.over();
     result.map_err(|e| format!("waiting for events: {e}"))
-}
-
-/// How many descriptors the supervisor of a swarm may come to hold.
-pub fn descriptors_needed(file: &SwarmFile) -> u64 {
-    // And the one that replays dead letters.
-    let agents = 1 + file.agents.iter().map(|a| u64::from(a.replicas)).sum::<u64>();
-    agents * DESCRIPTORS_PER_AGENT + DESCRIPTORS_BESIDES
 }
 
 /// Lights the beacon; a swarm without one is whole, only slower to find.

@@ -8,7 +8,7 @@ use clap::CommandFactory;
 
 use super::{Failure, Shoal, print};
 use crate::config::{self, SwarmFile};
-use crate::run::descriptors_needed;
+use crate::needs;
 
 /// What a unit waits beyond the agents' own time-outs before systemd kills.
 const STOP_BEYOND: Duration = Duration::from_secs(10);
@@ -61,7 +61,7 @@ fn unit_text(file: &SwarmFile, binary: &str, path: &str) -> String {
     let name = &file.name;
     // Stages stop one after the other, the agents of one together.
     let stop: Duration = file.agents.iter().map(|agent| agent.stop_timeout).sum::<Duration>() + STOP_BEYOND;
-    let (stop, descriptors) = (stop.as_secs() + 1, descriptors_needed(file));
+    let (stop, descriptors) = (stop.as_secs() + 1, needs::descriptors(file));
     format!(
         "# Made by `shoal unit`. Install: ~/.config/systemd/user/shoal-{name}.service (user) or\n\
          # /etc/systemd/system/shoal-{name}.service (system: add User=), then `systemctl [--user] enable --now shoal-{name}`.\n\

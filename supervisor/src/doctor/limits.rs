@@ -1,50 +1,13 @@
-//! What a swarm needs beside what there is: pure sums, and where the numbers come from.
+//! What a swarm needs (`needs.rs`) beside what there is, and where those numbers come from.
 
 use super::{Finding, Weight};
 use crate::config::SwarmFile;
-use crate::run::descriptors_needed;
+use crate::needs::Needs;
 use crate::run_dir::{Place, check_place};
-use crate::topology::Topology;
 use rustix::process::{Resource, getrlimit};
 use std::fs;
 
 const GROUP: &str = "limits";
-/// What an agent's segment takes beside its lanes, and its process beside all segments, bytes: the least that idle agents were
-/// seen to take.
-const AGENT_BYTES: u64 = 1 << 20;
-/// Segments of dead predecessors that readers have not drained, at most, as long as nobody lags: one.
-const SEGMENTS_PER_AGENT: u64 = 2;
-
-/// What a swarm file asks of the machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Needs {
-    /// Descriptors of the supervisor.
-    pub descriptors: u64,
-    /// Processes, the supervisor's own included.
-    pub processes: u64,
-    /// Memory of segments and processes, bytes.
-    pub memory_bytes: u64,
-}
-
-impl Needs {
-    /// Those of a file; without one those of a swarm of ten.
-    pub fn of(file: Option<&SwarmFile>) -> Needs {
-        let Some(file) = file else {
-            return Needs { descriptors: 200, processes: 12, memory_bytes: 64 << 20 };
-        };
-        let topology = Topology::of(file);
-        let running = || topology.agents.iter().filter(|agent| agent.active);
-        let agents = running().count() as u64;
-        let lanes: u64 = running().flat_map(|a| &a.lanes).map(|lane| lane.capacity_bytes).sum();
-        Needs {
-            descriptors: descriptors_needed(file),
-            // The one that replays dead letters, the supervisor and its keepers.
-            processes: agents + 4,
-            memory_bytes: lanes * SEGMENTS_PER_AGENT + agents * AGENT_BYTES,
-        }
-    }
-}
-
 /// Whether what there is suffices; `None`: there is no limit.
 pub fn suffices(what: &str, need: u64, have: Option<u64>, unit: &str, advice: &str) -> Finding {
     match have {

@@ -88,7 +88,7 @@ impl Swarm {
         let board = birth::grown_board_shape(&self.board_shape, &topology).ok_or(
             "what the file adds is more than this swarm has room for on its board: end the swarm, and start it with the new file",
         )?;
-        let needed = crate::run::descriptors_needed(&file);
+        let needed = crate::needs::descriptors(&file);
         let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
         if needed > limit {
             return Err(format!(

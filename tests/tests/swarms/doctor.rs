@@ -57,12 +57,12 @@ fn swarm_that_needs_more_descriptors_than_there_are_cannot_run_here() {
     let report = report(&done);
     assert_eq!((done.status, &report["verdict"]), (2, &Value::from("cannot run")));
     let lack = finding(&report, "open descriptors");
-    assert_eq!((&lack["weight"], &lack["found"]), (&"stops".into(), &"needs 328, there are 200".into()));
+    assert_eq!((&lack["weight"], &lack["found"]), (&"stops".into(), &"needs 396, there are 200".into()));
     assert!(lack["advice"].as_str().is_some_and(|advice| advice.contains("ulimit -Hn")), "{lack}");
     // And so it is: the supervisor refuses for the same reason.
     let run = stage.finish(stage.shoal_limited("-n 200", &["run", &file]));
     assert_eq!(run.status, 2);
-    assert!(run.err.contains("needs up to 328 open descriptors"), "{}", run.err);
+    assert!(run.err.contains("needs up to 396 open descriptors"), "{}", run.err);
     assert_eq!(stage.done(&["doctor", "absent.toml"]).status, 2);
 }
 

@@ -318,3 +318,28 @@ fn two_hundred_deaths_leave_no_descriptor_and_no_memory_behind() {
     assert_eq!(stage.violations(), "");
     stage.assert_nothing_left();
 }
+
+#[test]
+fn swarm_with_many_standbys_runs_with_just_the_descriptors_that_its_unit_gives() {
+    // Goal: what `shoal unit` writes as LimitNOFILE suffices, and one less is refused at the start. Method: that limit, four relays that
+    // are forked and have eight standbys each; all are parked; agents are killed, and nothing was lacking.
+    let stage = stage!("standby-limit");
+    let relay = "replicas = 4\nstandby = 8\nprefork = true";
+    let file = Relayed { relay, ways: 0, ..Relayed::default() }.write(&stage);
+    let path = file.to_str().expect("a UTF-8 path");
+    let unit = stage.done(&["unit", path]);
+    let limit = unit.out.lines().find_map(|line| line.strip_prefix("LimitNOFILE="));
+    let limit: u64 = limit.expect("a limit").parse().expect("a number");
+    let refused = stage.finish(stage.shoal_limited(&format!("-n {}", limit - 1), &["run", path]));
+    assert_eq!(refused.status, 2, "{}", refused.err);
+    let mut shoal = stage.start(stage.shoal_limited(&format!("-n {limit}"), &["run", path]));
+    let names = ["relay.1", "relay.2", "relay.3", "relay.4"];
+    let before = names.map(|name| until_parked(&mut shoal, name));
+    for before in &before {
+        killed_and_followed(&stage, &mut shoal, before);
+    }
+    assert!(!shoal.err().contains("cannot be"), "{}", shoal.err());
+    assert_eq!(shoal.stop().status, 0);
+    assert_eq!(stage.violations(), "");
+    stage.assert_nothing_left();
+}
