@@ -4,6 +4,7 @@
 
 use crate::child::State;
 use crate::event_loop::{Companion, Watch};
+use crate::log;
 use crate::notify::Service;
 use crate::output::Echo;
 use crate::swarm::Swarm;
@@ -38,6 +39,14 @@ impl Manner {
         match self {
             Manner::Foreground => Echo::to_stdout().unwrap_or_default(),
             Manner::Daemon => Echo::off(),
+        }
+    }
+
+    /// By what the operator is told a line: a log in the background must not grow for ever.
+    pub fn voice(self) -> fn(&str) {
+        match self {
+            Manner::Foreground => log::say,
+            Manner::Daemon => log::say_bounded,
         }
     }
 

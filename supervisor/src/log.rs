@@ -17,6 +17,11 @@ use std::time::SystemTime;
 /// The name of the file in the log folder. No agent's: behind a dot an agent's name has a number.
 pub const FILE: &str = "shoal.supervisor.log";
 
+/// A log in a file of its own is put aside when it is longer than this, bytes.
+pub const BYTES_MAX: u64 = 1 << 20;
+/// The file that standard error is.
+const OPEN_LOG: &str = "/proc/self/fd/2";
+
 /// How much something matters.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, serde::Serialize, serde::Deserialize,
@@ -52,6 +57,29 @@ impl Level {
 pub fn say(line: &str) {
     let line = format!("{line}\n");
     let _ = insist(|| io::Write::write_all(&mut io::stderr(), line.as_bytes()));
+}
+
+/// As [`say`], where standard error is a file that this process and its keeper write alone: one that is longer than [`BYTES_MAX`] is put
+/// aside as `.1`, and begun anew.
+pub fn say_bounded(line: &str) {
+    say(line);
+    let log = rustix::stdio::stderr();
+    let is_long = rustix::fs::fstat(log).is_ok_and(|seen| {
+        rustix::fs::FileType::from_raw_mode(seen.st_mode).is_file() && seen.st_size as u64 > BYTES_MAX
+    });
+    if !is_long {
+        return;
+    }
+    // Copied, not renamed: the guard, who writes there, too, has it open for himself.
+    let kept = std::fs::read_link(OPEN_LOG).and_then(|path| {
+        let mut aside = path.into_os_string();
+        aside.push(".1");
+        std::fs::copy(OPEN_LOG, aside)
+    });
+    let begun = insist(|| rustix::fs::ftruncate(log, 0).map_err(io::Error::from));
+    if let (Err(error), Ok(())) = (kept, begun) {
+        say(&format!("shoal: what this log held could not be put aside as .1, and is lost: {error}"));
+    }
 }
 
 /// Says a formatted line, see [`say`]: where `eprintln!` would panic.

@@ -59,11 +59,11 @@ pub(crate) fn run_read(mut file: SwarmFile, manner: Manner) -> ExitCode {
             return ExitCode::from(BAD_INPUT);
         }
     };
-    let echo = manner.echo();
+    let (echo, say) = (manner.echo(), manner.voice());
     let mut herald = Herald::new(manner);
     let notices: Notices = match file.records.log_format {
-        Format::Text => Box::new(|text| log::say(&format!("shoal: {text}"))),
-        Format::Json => Box::new(log::say),
+        Format::Text => Box::new(move |text| say(&format!("shoal: {text}"))),
+        Format::Json => Box::new(say),
     };
     let setting = Setting { echo, notices, companions: vec![&mut signals, &mut herald], adopted: Vec::new() };
     let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name)).map_err(|e| e.to_string());

@@ -1,7 +1,7 @@
 //! `shoal up`: in the foreground as `shoal run`; with `-d` in the background, as a process in a session of its own that
 //! says `ready` on its standard output. Until then, or its end, we wait: a start that fails is told here, and undone there.
 
-use crate::log::report;
+use crate::log::{BYTES_MAX, report};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,9 +16,6 @@ use super::{BAD_INPUT, Failure, duration, json, print};
 use crate::config::{self, SwarmFile};
 use crate::herald::{Manner, READY};
 use crate::run_dir::{Place, list_running_in};
-
-/// The log of former runs is put aside when it is longer than this, bytes.
-const LOG_BYTES_MAX: u64 = 1 << 20;
 
 /// What `shoal up` is asked for.
 #[derive(Debug, Args)]
@@ -104,7 +101,7 @@ impl Log {
                 path.display()
             ))
         };
-        if std::fs::metadata(path).is_ok_and(|seen| seen.is_file() && seen.len() > LOG_BYTES_MAX) {
+        if std::fs::metadata(path).is_ok_and(|seen| seen.is_file() && seen.len() > BYTES_MAX) {
             let mut aside = path.as_os_str().to_owned();
             aside.push(".1");
             std::fs::rename(path, aside).map_err(refused)?;
@@ -118,7 +115,9 @@ impl Log {
     /// What this run wrote.
     fn words(&mut self) -> String {
         let mut bytes = Vec::new();
-        let read = self.file.seek(SeekFrom::Start(self.from)).and_then(|_| self.file.read_to_end(&mut bytes));
+        // One that was put aside meanwhile is shorter.
+        let from = self.file.metadata().map_or(0, |seen| if seen.len() < self.from { 0 } else { self.from });
+        let read = self.file.seek(SeekFrom::Start(from)).and_then(|_| self.file.read_to_end(&mut bytes));
         read.map(|_| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 }

@@ -3,6 +3,7 @@
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use shoal_tests::{Done, Stage, stage, traces, until};
+use std::io::Write;
 use std::path::PathBuf;
 
 /// One plain agent that prints, and two replicas of a reader.
@@ -158,6 +159,48 @@ fn log_lies_beside_the_runtime_folder_unless_told_otherwise() {
     assert_eq!(stage.done(&["down"]).status, 0);
     std::fs::remove_file(&log).expect("the log outlives the run");
     std::fs::remove_dir(log.parent().expect("a folder")).expect("nothing else is left");
+    stage.assert_nothing_left();
+}
+
+/// Kills an agent until the log is so; what it says then.
+fn kill_until(stage: &Stage, log: &std::path::Path, what: &str, seen: impl Fn(&str) -> bool) -> String {
+    until(what, || {
+        stage.done(&["kill", "--signal", "ABRT", "talker"]);
+        assert_eq!(stage.done(&["wait", "talker"]).status, 0);
+        let said = std::fs::read_to_string(log).unwrap_or_default();
+        seen(&said).then_some(said)
+    })
+}
+
+/// Goal: the log of a swarm in the background does not grow for ever, and what is said later is in it. Method: the
+/// log is filled to a little below its bound, and an agent killed until it is put aside; filled once more, over a supervisor's death.
+#[test]
+fn log_is_put_aside_while_the_swarm_runs_and_goes_on() {
+    let stage = stage!("bounded");
+    let (log, aside) = (stage.path("up.log"), stage.path("up.log.1"));
+    let filler = |word: &str, bytes: usize| format!("{word}\n").repeat(bytes / (word.len() + 1));
+    let first = filler("first", (1 << 20) - 300);
+    std::fs::write(&log, &first).expect("written");
+    assert_eq!(up(&stage, &swarm(&stage)).status, 0);
+    let rest = kill_until(&stage, &log, "a log that is begun anew", |said| said.len() < 1 << 19);
+    let kept = std::fs::read_to_string(&aside).expect("put aside");
+    assert!(kept.starts_with(&first) && kept.contains("talker"), "{}", kept.len());
+    assert!(kept.len() < (1 << 20) + 4096 && !rest.contains("first"), "{} {}", kept.len(), rest.len());
+    // Whoever else has it open goes on at its end.
+    let mut other = std::fs::OpenOptions::new().append(true).open(&log).expect("the log");
+    other.write_all(filler("second", 1 << 20).as_bytes()).expect("written");
+    let (_, report) = asked(&stage, &["status", "--over", "0"]);
+    let supervisor = report["supervisor"].as_i64().expect("a process") as i32;
+    assert!(traces::kill(supervisor, stage.mark()));
+    until("another log put aside", || {
+        let kept = std::fs::read_to_string(&aside).unwrap_or_default();
+        (kept.contains("second\n") && kept.contains("takes over")).then_some(())
+    });
+    assert!(traces::send(report["pid"].as_i64().expect("a process") as i32, stage.mark(), Signal::TERM));
+    stage.until_no_process();
+    let said = std::fs::read_to_string(&log).expect("the log");
+    assert!(said.len() < 4096 && !said.contains('\0') && !said.contains("second"), "{said}");
+    assert!(said.contains("stopping"), "{said}");
     stage.assert_nothing_left();
 }
 
