@@ -103,7 +103,7 @@ pub enum ClaimError {
     Running {
         /// Its name.
         name: String,
-        /// Its supervisor, if it says so.
+        /// The process that claimed the name, if it says so: the guard.
         pid: Option<u32>,
     },
     /// The folder is not safe to use.

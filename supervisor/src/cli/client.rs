@@ -79,7 +79,7 @@ impl Client {
     pub(super) fn ask(&mut self, request: &Request, max: Option<Duration>) -> Result<Response, Failure> {
         self.ask_within(request, max)?.ok_or_else(|| {
             let Running { name, pid, .. } = &self.swarm;
-            let pid = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
+            let pid = pid.map_or(String::new(), |pid| format!(", below process {pid},"));
             Failure::failed(format!("the supervisor of `{name}`{pid} does not answer: is it stopped?"))
         })
     }

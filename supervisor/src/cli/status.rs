@@ -115,7 +115,11 @@ pub(super) fn text(report: &StatusReport, whole: bool) -> String {
     for lack in &report.lacks {
         let _ = writeln!(text, "  not applied  {lack}");
     }
-    let _ = writeln!(text, "  supervisor   process {}, {}", report.pid, report.file);
+    let _ = writeln!(text, "  supervisor   process {}", report.supervisor);
+    if report.pid != report.supervisor {
+        let _ = writeln!(text, "  guard        process {}: signals to end it all go there", report.pid);
+    }
+    let _ = writeln!(text, "  swarm file   {}", report.file);
     let troubled: Vec<&StatusAgent> = match whole {
         true => {
             report.agents.iter().filter(|a| !matches!(a.state, PsState::Ready | PsState::Stopped)).collect()

@@ -69,8 +69,11 @@ pub struct StatusReport {
     pub swarm: String,
     /// As a whole.
     pub health: Health,
-    /// Its supervisor.
+    /// The process that was started, and that ends it: signals go there.
     pub pid: u32,
+    /// Its supervisor at the moment; the same where that has no successor.
+    #[serde(default)]
+    pub supervisor: u32,
     /// Its swarm file, absolute.
     pub file: String,
     /// Since the supervisor started it.

@@ -17,6 +17,7 @@ pub(super) fn status(swarm: &Swarm, info: &SwarmInfo) -> StatusReport {
         swarm: swarm.file.name.clone(),
         health: Health::of(swarm.is_ending(), agents.iter().map(|a| a.state)),
         pid: info.pid,
+        supervisor: std::process::id(),
         file: info.file.display().to_string(),
         uptime_ms: swarm.elapsed().as_millis() as u64,
         messages_per_s: None,

@@ -154,6 +154,33 @@ fn pause_is_answered_by_the_successor() {
     stage.assert_nothing_left();
 }
 
+/// Goal: what `shoal status` calls the supervisor may be killed, and what it calls the guard stays. Method: that is done; text and JSON
+/// say the same.
+#[test]
+fn status_names_supervisor_and_guard_and_the_first_may_be_killed() {
+    let stage = stage!("named");
+    let mut shoal = stage.run(&numbers(&stage, ""));
+    shoal.until_ready();
+    let status = || -> (i64, i64) {
+        let done = stage.done(&["status", "--over", "0", "--json"]);
+        let report: Value = serde_json::from_str(&done.out).expect("an object");
+        let number = |key: &str| report[key].as_i64().expect("a number");
+        (number("pid"), number("supervisor"))
+    };
+    let (guard, supervisor) = status();
+    assert_eq!((Some(supervisor as i32), guard as i32), (shoal.supervisor(), shoal.pid()));
+    let said = stage.done(&["status", "--over", "0"]).out;
+    let lines = [format!("supervisor   process {supervisor}\n"), format!("guard        process {guard}:")];
+    assert!(lines.iter().all(|line| said.contains(line)), "{said}");
+    assert!(traces::kill(supervisor as i32, stage.mark()));
+    shoal.until_said("takes over");
+    let (still, next) = status();
+    assert!(still == guard && next != supervisor, "{still} {next}");
+    assert_eq!(shoal.stop().status, 0);
+    assert_exactly_once(&stage);
+    stage.assert_nothing_left();
+}
+
 /// Goal: who wants it so has no agents without a supervisor. Method: `orphans = "kill"`, and the supervisor killed.
 #[test]
 fn everything_ends_with_the_supervisor_where_the_swarm_file_says_so() {
