@@ -178,6 +178,11 @@ pub enum Response {
         /// Why, and what to do.
         text: String,
     },
+    /// It cannot be done here, nor later: what was asked for is not there, or not right.
+    BadInput {
+        /// As in `Error`.
+        text: String,
+    },
 }
 
 /// What became of a change to a running swarm; as JSON what `shoal reload --json` prints.

@@ -4,6 +4,8 @@
 //! ends the swarm, too.
 
 use crate::event_loop::{Companion, Watch};
+use crate::events::Kind;
+use crate::log::Level;
 use crate::operator::read_again;
 use crate::swarm::Swarm;
 use rustix::event::epoll::EventFlags;
@@ -84,6 +86,7 @@ fn has_terminal() -> bool {
 
 /// Reads the swarm file again, and applies what changed; what is wrong is said.
 fn reload(swarm: &mut Swarm) {
+    swarm.tell(Level::Debug, Kind::Order, None, "somebody (SIGHUP): shoal reload");
     let prepared = read_again(swarm, None).and_then(|file| swarm.prepare(file));
     if let Err(why) = prepared.and_then(|prepared| swarm.reload(prepared, PATIENCE)) {
         swarm.notice(&format!("nothing is reloaded: {why}"));

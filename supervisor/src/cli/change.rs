@@ -23,6 +23,7 @@ pub struct ScaleOptions {
     /// An agent
     name: String,
     /// How many replicas of it are to run
+    #[arg(value_parser = clap::value_parser!(u32).range(..=i64::from(config::REPLICAS_MAX)))]
     replicas: u32,
     #[command(flatten)]
     change: ChangeOptions,

@@ -163,6 +163,7 @@ impl Client {
     pub(super) fn unexpected(&self, response: &Response) -> Failure {
         match response {
             Response::Error { text } => Failure::failed(text.clone()),
+            Response::BadInput { text } => Failure::bad_input(text.clone()),
             _ => {
                 Failure::failed(format!("the supervisor of `{}` answered another question", self.swarm.name))
             }

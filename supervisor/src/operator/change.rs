@@ -4,7 +4,7 @@ use super::Operator;
 use crate::child::State;
 use crate::config;
 use crate::control::{ChangeReport, ClientId, Outcome, Response};
-use crate::reload::{Change, Plan};
+use crate::reload::{self, Change, Plan};
 use crate::swarm::{self, Prepared, Proof, Swarm, Upgraded};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -48,8 +48,13 @@ impl Operator {
         (dry_run, patience): (bool, Duration),
         swarm: &mut Swarm,
     ) {
-        let prepared = swarm.prepare_scale(name, replicas);
-        self.change(client, prepared, (dry_run, patience), swarm);
+        match reload::scaled(&swarm.file, name, replicas) {
+            Err(text) => self.control.reply(client, &Response::BadInput { text }),
+            Ok(file) => {
+                let prepared = swarm.prepare_merged(file);
+                self.change(client, prepared, (dry_run, patience), swarm);
+            }
+        }
     }
 
     fn change(
@@ -84,8 +89,10 @@ impl Operator {
         proof: Proof,
         swarm: &mut Swarm,
     ) {
-        let begun = new_command(swarm, name, command)
-            .and_then(|(config, command)| swarm.upgrade(config, command, proof));
+        let begun = match new_command(swarm, name, command) {
+            Err(text) => return self.control.reply(client, &Response::BadInput { text }),
+            Ok((config, command)) => swarm.upgrade(config, command, proof),
+        };
         match begun {
             Err(text) => self.control.reply(client, &Response::Error { text }),
             Ok(()) => self.pending = Some(Pending { client, plan: None }),

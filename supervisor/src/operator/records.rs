@@ -52,32 +52,53 @@ impl Operator {
 
     /// Notes who ordered what, for the events and for the reports of deaths that come of it.
     pub(super) fn note_order(&self, client: ClientId, request: &Request, swarm: &mut Swarm) {
-        let (verb, name) = match request {
-            Request::Stop { name } => ("stop", name.as_str()),
-            Request::Start { name } => ("start", name.as_str()),
-            Request::Restart { name } => ("restart", name.as_str()),
-            Request::Kill { name, .. } => ("kill", name.as_str()),
-            Request::Pause { name } => ("pause", name.as_str()),
-            Request::Resume { name } => ("resume", name.as_str()),
-            Request::Shutdown | Request::Down => ("down", ""),
-            _ => return,
-        };
+        let Some(order) = words(request) else { return };
         let whom = self.control.peer(client).map_or("an operator".to_owned(), |(user, process)| {
             format!("an operator (user {user}, process {process})")
         });
-        let signal = match request {
-            Request::Kill { signal: Some(number), .. } => format!(" --signal {number}"),
-            _ => String::new(),
-        };
-        let text = format!("{whom}: shoal {verb} {name}{signal}");
-        let text = text.trim_end();
-        swarm.tell(Level::Debug, Kind::Order, None, text);
-        // The others end nothing.
-        if !["stop", "restart", "kill"].contains(&verb) {
+        let text = format!("{whom}: shoal {order}");
+        swarm.tell(Level::Debug, Kind::Order, None, &text);
+        // The others end nothing, or not by themselves.
+        let (Request::Stop { name } | Request::Restart { name } | Request::Kill { name, .. }) = request
+        else {
             return;
-        }
+        };
         for agent in super::meant(swarm, name).unwrap_or_default() {
-            swarm.blame(agent, text);
+            swarm.blame(agent, &text);
         }
     }
+}
+
+/// What somebody orders, as on the command line; `None` of who only asks.
+fn words(request: &Request) -> Option<String> {
+    Some(match request {
+        Request::Stop { name } => format!("stop {name}"),
+        Request::Start { name } => format!("start {name}"),
+        Request::Restart { name } => format!("restart {name}"),
+        Request::Kill { name, signal: None } => format!("kill {name}"),
+        Request::Kill { name, signal: Some(number) } => format!("kill {name} --signal {number}"),
+        Request::Pause { name } => format!("pause {name}"),
+        Request::Resume { name } => format!("resume {name}"),
+        Request::Shutdown | Request::Down => "down".to_owned(),
+        Request::Reload { dry_run: false, file: None, .. } => "reload".to_owned(),
+        Request::Reload { dry_run: false, file: Some(file), .. } => format!("reload {}", file.display()),
+        Request::Scale { dry_run: false, name, replicas, .. } => format!("scale {name} {replicas}"),
+        Request::Upgrade { name, command: None, .. } => format!("upgrade {name}"),
+        Request::Upgrade { name, command: Some(command), .. } => {
+            format!("upgrade {name} --command {}", command.join(" "))
+        }
+        Request::Replay { ids: None } => "dlq replay --all".to_owned(),
+        Request::Replay { ids: Some(ids) } => {
+            let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
+            format!("dlq replay {}", ids.join(" "))
+        }
+        Request::Ps
+        | Request::Status
+        | Request::Info
+        | Request::Wait { .. }
+        | Request::Crashes { .. }
+        | Request::Events { .. }
+        | Request::Reload { .. }
+        | Request::Scale { .. } => return None,
+    })
 }

@@ -83,7 +83,11 @@ impl Swarm {
         self.prepare_merged(reload::scaled(&self.file, name, replicas)?)
     }
 
-    fn prepare_merged(&self, file: SwarmFile) -> Result<Prepared, String> {
+    /// What a file in the order of the one that runs would change.
+    ///
+    /// # Errors
+    /// As [`Swarm::prepare`].
+    pub fn prepare_merged(&self, file: SwarmFile) -> Result<Prepared, String> {
         let topology = self.topology.evolve(&file);
         let board = birth::grown_board_shape(&self.board_shape, &topology).ok_or(
             "what the file adds is more than this swarm has room for on its board: end the swarm, and start it with the new file",

@@ -473,6 +473,7 @@ fn what_cannot_be_replayed_is_refused_and_stays() {
         assert!(done.status == 1 && done.err.contains(says), "{says}: {} {}", done.status, done.err);
     }
     fs::write(&path, &whole).expect("written");
+    assert!(stage.done(&["events"]).out.contains("): shoal dlq replay 1\n"), "who ordered it is an event");
     assert_eq!(stage.done(&["dlq", "replay", "2"]).status, 2);
     assert_eq!(stage.done(&["stop", "sink"]).status, 0);
     assert_eq!(swarm.letters().len(), 1);

@@ -1,8 +1,9 @@
 //! A swarm is changed while it runs: no number is lost or doubled, and who is not concerned keeps its process.
 
 use rustix::process::Signal;
+use serde_json::Value;
 use shoal_tests::tapped::{arguments, change, finish, held, let_go, lives, text, until_met, want, write};
-use shoal_tests::{Book, stage, traces};
+use shoal_tests::{Book, stage, traces, until};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -130,15 +131,54 @@ fn bad_files_and_dry_runs_change_nothing() {
     assert_eq!(done.status, 1, "{}{}", done.out, done.err);
     assert!(done.err.contains("give the new one another name"), "{}", done.err);
     for (args, says) in
-        [(["scale", "rely", "2"], "did you mean `relay`"), (["scale", "relay", "1001"], "at most 1000")]
+        [(["scale", "rely", "2"], "did you mean `relay`"), (["scale", "relay", "1001"], "is not in 0..=1000")]
     {
         let done = stage.done(&args);
-        assert_eq!(done.status, 1, "{}{}", done.out, done.err);
+        assert_eq!(done.status, 2, "{}{}", done.out, done.err);
         assert!(done.err.contains(says), "{}", done.err);
     }
     write(&stage, &text("16 KiB", "replicas = 2", 0, "# only a remark"));
     assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "unchanged");
     assert_eq!(lives(&shoal), before);
+    finish(&stage, shoal, 100);
+}
+
+/// Goal: who ordered a change, and which, is among the events; who only asks leaves none. Method: each way to order one, and plans.
+#[test]
+fn orders_to_change_the_swarm_are_events() {
+    let stage = stage!("ordered");
+    let file = write(&stage, &text("16 KiB", "replicas = 2", 0, ""));
+    let mut shoal = stage.run(&file);
+    shoal.until_ready();
+    let (file, user) = (file.display().to_string(), rustix::process::getuid().as_raw());
+    let bin = arguments(&mut shoal, "relay.1").split(' ').next().expect("a program").to_owned();
+    let orders = [
+        vec!["reload"],
+        vec!["reload", &file],
+        vec!["scale", "relay", "3"],
+        vec!["upgrade", "relay", "--prove=1ms", "--command", &bin, "relay", "second"],
+    ];
+    for plan in [vec!["reload", "--dry-run"], vec!["scale", "relay", "4", "--dry-run"]] {
+        assert_eq!(stage.done(&plan).status, 0, "{plan:?}");
+    }
+    for order in &orders {
+        assert_eq!(stage.done(order).status, 0, "{order:?}");
+    }
+    shoal.send(Signal::HUP);
+    let said = until("the orders", || {
+        let events = stage.done(&["events", "--json"]).out;
+        let events = events.lines().map(|line| serde_json::from_str::<Value>(line).expect("an object"));
+        let orders = events.filter(|event| event["kind"] == "order");
+        let orders: Vec<String> =
+            orders.map(|event| event["text"].as_str().expect("a text").into()).collect();
+        (orders.len() == 5).then_some(orders)
+    });
+    for (order, said) in orders.iter().zip(&said) {
+        let words: Vec<&str> = order.iter().copied().filter(|word| *word != "--prove=1ms").collect();
+        assert!(said.starts_with(&format!("an operator (user {user}, process ")), "{said}");
+        assert!(said.ends_with(&format!("): shoal {}", words.join(" "))), "{said} {order:?}");
+    }
+    assert_eq!(said[4], "somebody (SIGHUP): shoal reload");
     finish(&stage, shoal, 100);
 }
 
@@ -185,8 +225,9 @@ fn replicas_are_replaced_one_by_one_and_go_back_from_a_command_that_fails() {
     until_met(&stage, &mut shoal, 5100);
     for command in [&["/bin/false"][..], &["/bin/sleep", "1000"], &["/no/such/program"]] {
         let done = upgrade(command);
-        assert_eq!(done.status, 1, "{command:?}: {}{}", done.out, done.err);
-        let said = if command[0].starts_with("/no") { "command not found" } else { "former command" };
+        let (status, said) =
+            if command[0].starts_with("/no") { (2, "command not found") } else { (1, "former command") };
+        assert_eq!(done.status, status, "{command:?}: {}{}", done.out, done.err);
         assert!(done.err.contains(said), "{command:?}: {}", done.err);
         for replica in 1..=3 {
             let is = arguments(&mut shoal, &format!("relay.{replica}"));
