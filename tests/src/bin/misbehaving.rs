@@ -60,6 +60,10 @@ fn body(agent: &mut Agent, kind: &str) -> Result<()> {
             agent.publish::<one::Task>("tasks")?;
             idle(agent)
         }
+        "publishes-nothing" => {
+            let _ = agent.publish::<one::Task>("tasks")?;
+            agent.ready()
+        }
         "publishes-other" => {
             agent.publish::<other::Task>("tasks")?;
             idle(agent)

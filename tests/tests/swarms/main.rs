@@ -37,6 +37,7 @@ mod service;
 mod sets;
 mod sparse;
 mod standby;
+mod statuses;
 mod step_kill;
 mod stopped;
 mod swarm;

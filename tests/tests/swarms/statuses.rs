@@ -1,0 +1,170 @@
+//! The guide's table of exit statuses is true: each of its cells is brought about here, or by the test that is named.
+
+use shoal_tests::tapped::{text, write};
+use shoal_tests::{Stage, stage};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+const GUIDE: &str = include_str!("../../../docs/operations.md");
+
+/// A row of the table: its commands, and the statuses of which it says something.
+struct Row {
+    commands: Vec<&'static str>,
+    statuses: Vec<i32>,
+}
+
+fn table() -> Vec<Row> {
+    let rows = GUIDE.split("| command | 0 | 1 | 2 | 3 |").nth(1).expect("the table").lines().skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|')).map(|line| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let commands = match cells[1] {
+            "`up` with -d" => vec!["up -d"],
+            names => names.split('`').skip(1).step_by(2).collect(),
+        };
+        Row { commands, statuses: (0..4).filter(|status| !cells[2 + *status as usize].is_empty()).collect() }
+    });
+    rows.collect()
+}
+
+/// What was seen: a row of the table, by its first command, and a status.
+struct Seen {
+    table: Vec<Row>,
+    all: RefCell<BTreeSet<(&'static str, i32)>>,
+}
+
+impl Seen {
+    /// Runs a command, whose first word names its row, and checks its status.
+    fn ends(&self, stage: &Stage, args: &[&str], status: i32) {
+        let done = stage.done(args);
+        assert_eq!(done.status, status, "{args:?}: {}{}", done.out, done.err);
+        self.note(if args[..2.min(args.len())] == ["up", "-d"] { "up -d" } else { args[0] }, status);
+    }
+
+    /// Whether it is news.
+    fn note(&self, command: &str, status: i32) -> bool {
+        let row = self.table.iter().find(|row| row.commands.contains(&command)).expect("a row");
+        self.all.borrow_mut().insert((row.commands[0], status))
+    }
+}
+
+/// Cells that the tests of these names bring about.
+const ELSEWHERE: [(&str, i32, &str, &str); 8] = [
+    ("down", 1, "up_down", "down_kills_what_does_not_end_in_time_and_counts_what_was_not_read"),
+    ("doctor", 0, "doctor", "what_these_tests_use_is_found_to_work_and_its_exit_status_is_the_worst_finding"),
+    ("doctor", 1, "doctor", "what_these_tests_use_is_found_to_work_and_its_exit_status_is_the_worst_finding"),
+    ("chaos", 0, "chaos", "chaos_on_a_sound_build_counts_nothing_wrong_and_says_what_it_did"),
+    ("chaos", 1, "chaos", "chaos_that_is_interrupted_ends_in_order_with_what_was_counted_and_fails"),
+    ("bench", 0, "../bench", "the_readmes_commands_measure_every_case_and_compare_with_the_run_before"),
+    ("certify", 0, "certify", "report_says_metric_target_own_bar_measured_method_and_verdict_in_both_files"),
+    ("certify", 1, "certify", "swarm_without_agents_is_not_certified"),
+];
+
+/// Goal and method: as the head of this file says. Nothing runs; then a swarm that is well; then one of which an agent is given up.
+#[test]
+fn every_row_of_the_guides_table_of_exit_statuses_is_so() {
+    let stage = stage!("statuses");
+    let seen = Seen { table: table(), all: RefCell::default() };
+    let of = |args: &[&str], status: i32| seen.ends(&stage, args, status);
+    without_a_swarm(&stage, &of);
+    with_one(&stage, &of);
+    for (command, status, file, test) in ELSEWHERE {
+        let path = format!("{}/tests/swarms/{file}.rs", env!("CARGO_MANIFEST_DIR"));
+        let source = std::fs::read_to_string(&path).expect("the tests");
+        assert!(source.contains(&format!("\nfn {test}(")), "{path} has no {test}");
+        assert!(seen.note(command, status), "{command} {status} is brought about here");
+    }
+    let said = seen.table.iter().flat_map(|row| row.statuses.iter().map(|status| (row.commands[0], *status)));
+    assert_eq!(seen.all.take(), said.collect());
+    stage.assert_nothing_left();
+}
+
+fn without_a_swarm(stage: &Stage, of: &dyn Fn(&[&str], i32)) {
+    let file = |name: &str, kind: &str| {
+        let text = format!(
+            "[swarm]\nname = \"NAME\"\n[channel.tasks]\nmessage = \"Task\"\ncapacity = \"4 KiB\"\n[agent.a]\n\
+             command = [\"BIN/misbehaving\", \"{kind}\"]\npublishes = [\"tasks\"]\n\
+             restart = {{ policy = \"transient\", intensity = 0 }}\n\
+             [agent.b]\ncommand = [\"BIN/misbehaving\", \"subscribes\"]\nsubscribes = [\"tasks\"]\n\
+             restart = {{ policy = \"transient\" }}\n"
+        );
+        stage.write(name, &text).display().to_string()
+    };
+    let (good, bad) = (file("good.toml", "publishes-nothing"), file("bad.toml", "exits"));
+    let given_up = file("given-up.toml", "sends-large");
+    for (args, status) in [
+        (&["run", &good][..], 0),
+        (&["run", &given_up], 1),
+        (&["run", &bad], 2),
+        (&["up", "-d", "--log", "up.log", &bad], 2),
+        (&["down"], 3),
+        (&["status"], 3),
+        (&["wait"], 3),
+        (&["check", &good], 0),
+        (&["check", "absent.toml"], 2),
+        (&["ps"], 1),
+        (&["stop", "a"], 1),
+        (&["reload"], 1),
+        (&["scale", "a", "2"], 1),
+        (&["crashes"], 1),
+        (&["dlq", "list"], 1),
+        (&["doctor", "absent.toml"], 2),
+        (&["completions", "bash"], 0),
+        (&["completions", "csh"], 2),
+        (&["unit", "absent.toml"], 2),
+        (&["bench", "nothing"], 2),
+        (&["certify", "--only", "nothing"], 2),
+        (&["chaos", "--for", "soon"], 2),
+        (&["demo", "absent"], 2),
+    ] {
+        of(args, status);
+    }
+    let tree = stage.path("tree");
+    std::fs::create_dir(&tree).expect("a tree");
+    std::fs::write(tree.join("one"), "one two\n").expect("a file");
+    let tree = tree.to_str().expect("a UTF-8 path");
+    of(&["demo", tree, "--kill-every", "0"], 0);
+    of(&["demo", tree, "--kill-every", "1h"], 1);
+}
+
+fn with_one(stage: &Stage, of: &dyn Fn(&[&str], i32)) {
+    let mortal = "restart = { policy = \"transient\", intensity = 0 }";
+    let other = format!("[agent.other]\ncommand = [\"BIN/misbehaving\", \"idle\"]\n{mortal}");
+    let swarm = write(stage, &text("16 KiB", "replicas = 2", 0, &other));
+    of(&["up", "-d", "--log", "up.log", swarm.to_str().expect("a UTF-8 path")], 0);
+    for (args, status) in [
+        (&["status"][..], 0),
+        (&["status", "absent"], 2),
+        (&["wait"], 0),
+        (&["wait", "absent"], 2),
+        (&["wait", "--ended", "--timeout", "1ms", "sink"], 1),
+        (&["ps"], 0),
+        (&["ps", "--swarm", "absent"], 2),
+        (&["logs", "absent"], 2),
+        (&["stop", "sink"], 0),
+        (&["kill", "sink"], 1),
+        (&["kill", "--signal", "NONE", "sink"], 2),
+        (&["pause", "absent"], 2),
+        (&["start", "sink"], 0),
+        (&["reload"], 0),
+        (&["reload", "absent.toml"], 2),
+        (&["scale", "relay", "3"], 0),
+        (&["scale", "absent", "3"], 2),
+        (&["scale", "relay", "100000"], 2),
+        (&["scale", "relay.1", "3"], 2),
+        (&["upgrade", "relay", "--prove", "1ms"], 0),
+        (&["upgrade", "relay", "--command", "/bin/false"], 1),
+        (&["upgrade", "relay.1"], 2),
+        (&["upgrade", "relay", "--command", "/no/such/program"], 2),
+        (&["crashes"], 0),
+        (&["crashes", "show", "99"], 2),
+        (&["events", "absent"], 2),
+        (&["dlq", "list"], 0),
+        (&["dlq", "show", "99"], 2),
+        (&["kill", "--signal", "ABRT", "other"], 0),
+        (&["wait", "--ended", "other"], 0),
+        (&["status"], 1),
+        (&["down"], 0),
+    ] {
+        of(args, status);
+    }
+}
