@@ -3,7 +3,7 @@
 use crate::agent::{Live, Post};
 use crate::config::{SwarmFile, Trust};
 use crate::confine::{self, Cages};
-use crate::spawn::{self, Cage, Child, Order, Spawner};
+use crate::spawn::{self, Cage, Child, Order, Spawner, Urgency};
 use crate::topology::{InputSpec, Instance, LaneSpec, TableSpec, Topology};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -151,6 +151,8 @@ pub struct Cradle {
     pub spawner: Spawner,
     /// What bounds them.
     pub cages: Cages,
+    /// With which priority that is done.
+    pub urgency: Urgency,
     /// Random number of the swarm.
     pub swarm: u64,
     /// The board, read-only.
@@ -198,6 +200,7 @@ pub fn bear(
                 spawn::kill_tree(&process.0);
                 return Err(error);
             }
+            cradle.urgency.hurry(&process.0);
             process
         }
         (None, None) => {

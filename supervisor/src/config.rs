@@ -10,6 +10,7 @@
 //! | `swarm.name` | how `--swarm` finds it | required |
 //! | `swarm.logs` | folder of the agents' output, relative to the file | none |
 //! | `swarm.orphans` | `keep` agents whose supervisor dies for the next one, or `kill` everything | `keep` |
+//! | `swarm.realtime` | the real-time priority of keeper, supervisor, starts and kills, 1 ..= 99 | none |
 //! | `swarm.history` | undrained predecessors of an agent that are allowed, 1 ..= 64 | 4 |
 //! | `swarm.dead_letters.count`, `.bytes` | how many dead letters are kept, and how large together | 1000, 64 MiB |
 //! | `swarm.crashes.count`, `.bytes` | the same of crash reports | 200, 16 MiB |
@@ -125,6 +126,8 @@ pub struct SwarmFile {
     pub history: u32,
     /// What becomes of the agents when the supervisor dies.
     pub orphans: Orphans,
+    /// The real-time priority of supervisor, keeper, starts and kills.
+    pub realtime: Option<u8>,
     /// How many dead letters are kept.
     pub dead_letters: Bounds,
     /// What else is kept for the operator: crash reports, events, the supervisor's own log.

@@ -11,7 +11,7 @@ mod seccomp;
 mod secrets;
 
 use crate::config::{Agent, Confinement, Limits, Profile, Scheduling, Trust};
-use crate::spawn::Cage;
+use crate::spawn::{Cage, ORDINARY, Policy};
 pub use cgroup::sweep_of as sweep_cgroups_of;
 use cgroup::{Cgroups, Controller};
 use namespaces::Namespaces;
@@ -31,6 +31,8 @@ const OWN_UID_BASE: u32 = 0x7000_0000;
 pub struct Cages {
     cgroups: Cgroups,
     namespaces: Namespaces,
+    /// Whether who makes processes has real-time priority.
+    pub urgent: bool,
     /// By agent.
     made: Vec<Option<Made>>,
     /// The last ones that are nobody's own: many agents share them.
@@ -58,7 +60,8 @@ impl Cages {
         {
             return Ok((made.cage.clone(), Vec::new()));
         }
-        let (cage, lacks) = prepare(&mut self.cgroups, &mut self.namespaces, agent, name, config)?;
+        let (cage, lacks) =
+            prepare(&mut self.cgroups, &mut self.namespaces, self.urgent, agent, name, config)?;
         let cage = self.shared(&config.confinement, cage);
         let made = Made { of: config.confinement.clone(), cage: cage.clone(), lacks: lacks.clone() };
         if self.made.len() <= index {
@@ -106,6 +109,7 @@ fn own_uid(supervisor: u32, agent: u32) -> u32 {
 fn prepare(
     cgroups: &mut Cgroups,
     namespaces: &mut Namespaces,
+    urgent: bool,
     agent: u32,
     name: &str,
     config: &Agent,
@@ -141,6 +145,10 @@ fn prepare(
         cpus: mask(&confinement.limits.cpus),
         ..Cage::default()
     };
+    if urgent {
+        // Its start is urgent, too, if it is trusted.
+        cage.scheduling = (confinement.trust != Trust::Trusted).then_some(settled(config));
+    }
     if confinement.trust == Trust::Hostile {
         match namespaces.permitted() {
             Ok(flags) => cage.namespaces = flags,
@@ -247,6 +255,11 @@ fn hard_limit(resource: u32) -> u64 {
     ];
     let known = all.iter().find(|(number, _)| *number == resource);
     known.and_then(|(_, r)| rustix::process::getrlimit(*r).maximum).unwrap_or(u64::MAX)
+}
+
+/// How an agent is scheduled once it is ready.
+pub fn settled(config: &Agent) -> Policy {
+    config.confinement.limits.scheduling.map_or(ORDINARY, kernels)
 }
 
 fn kernels(scheduling: Scheduling) -> (i32, i32) {

@@ -22,6 +22,7 @@ pub mod link;
 pub mod table;
 mod tree;
 
+use crate::spawn::Urgency;
 use libc::{c_int, pid_t};
 use shoal_runtime::journal::Journal;
 use std::io;
@@ -74,11 +75,13 @@ pub struct Terms {
     pub end_with_supervisor: bool,
     /// So many supervisors in a row may die as soon as they are started.
     pub short_lives_max: u32,
+    /// With which priority keeper and supervisors run.
+    pub urgency: Urgency,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Terms { end_with_supervisor: false, short_lives_max: 50 }
+        Terms { end_with_supervisor: false, short_lives_max: 50, urgency: Urgency::default() }
     }
 }
 
@@ -204,6 +207,8 @@ fn keep(
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1);
         libc::prctl(libc::PR_SET_NAME, c"shoal-keeper".as_ptr());
     }
+    // Each supervisor inherits it.
+    terms.urgency.begin();
     let (mut number, mut short_lives) = (0, 0);
     // Dead, and to be reaped once it has a successor: the kernel takes milliseconds for one that has asked for thousands of paths below /proc.
     let mut former = None;

@@ -172,8 +172,15 @@ pub fn merge(old: &SwarmFile, new: SwarmFile) -> Result<SwarmFile, String> {
             *agent = agent_of[*agent];
         }
     }
-    // How it keeps its own records was settled at its start.
-    Ok(SwarmFile { channels: channels.into(), agents, sets, records: old.records, ..new })
+    // How it keeps its own records, and with which priority, was settled at its start.
+    Ok(SwarmFile {
+        channels: channels.into(),
+        agents,
+        sets,
+        records: old.records,
+        realtime: old.realtime,
+        ..new
+    })
 }
 
 /// The file that runs with another number of replicas of an agent.

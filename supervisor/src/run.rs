@@ -15,7 +15,7 @@ use crate::output::{Capture, Echo};
 use crate::records::Records;
 use crate::run_dir::{self, RunDir};
 use crate::signals::Signals;
-use crate::spawn;
+use crate::spawn::{self, Urgency};
 use crate::swarm::{Notices, Swarm};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use shoal_runtime::beacon::{self, Beacon};
@@ -189,9 +189,20 @@ pub fn run_kept(
     conclude: impl FnOnce(Result<&mut Swarm, String>) -> u8,
     mut beside: impl FnMut(&Journal) -> Option<Duration>,
 ) -> Result<u8, String> {
-    let name = file.name.clone();
+    let (name, realtime) = (file.name.clone(), file.realtime);
+    let urgency = Urgency::of(realtime);
     let split = Split::prepare().map_err(|e| format!("preparing a keeper: {e}"))?;
     let Made { mut swarm, operator, hooks, logs, companions, watch } = make(file, folder, setting)?;
+    let urgency = urgency.unwrap_or_else(|error| {
+        let text = format!(
+            "`swarm.realtime` is not permitted ({error}): supervisor and starts have no priority over others \
+             (it takes root, CAP_SYS_NICE, or `ulimit -r`)"
+        );
+        swarm.notice(&text);
+        Urgency::default()
+    });
+    swarm.be_urgent(urgency);
+    let terms = Terms { urgency, ..terms };
     let made = split.link().and_then(|link| swarm.keep(link));
     let journal = made.map_err(|e| format!("making the journal: {e}"))?;
     let open = table::open_now().map_err(|e| format!("listing the open descriptors: {e}"))?;

@@ -19,9 +19,11 @@ use std::sync::Arc;
 
 mod confine;
 mod end;
+mod urgency;
 
 pub use confine::{Cage, Step, landlock_version};
 pub use end::{Stray, kill_tree, reap, signal};
+pub use urgency::{ORDINARY, Policy, Urgency, be_ordinary};
 
 /// What a child is to be.
 pub struct Order {

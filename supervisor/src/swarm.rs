@@ -14,7 +14,7 @@ use crate::output::Capture;
 use crate::postman;
 use crate::records::Records;
 use crate::restart::{Intensity, draw};
-use crate::spawn::Spawner;
+use crate::spawn::{Spawner, Urgency};
 use crate::strategy::Supervision;
 use crate::topology::Topology;
 use crate::trial::Trials;
@@ -213,6 +213,7 @@ mod stopped;
 mod strays;
 mod tell;
 mod upgrade;
+mod urgent;
 mod zygote;
 
 use groups::Groups;
@@ -247,6 +248,7 @@ impl Swarm {
         let cradle = Cradle {
             spawner: Spawner::new()?,
             cages: Cages::default(),
+            urgency: Urgency::default(),
             swarm,
             board: board_fd,
             adopted: HashMap::new(),

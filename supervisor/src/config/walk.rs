@@ -60,6 +60,7 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
         logs: None,
         history: 4,
         orphans: Orphans::default(),
+        realtime: None,
         dead_letters: crate::dead_letters::BOUNDS,
         records: super::Records::default(),
         channels: Arc::default(),
@@ -182,7 +183,17 @@ impl Walker<'_> {
         let Some(table) = self.table(entry) else { return };
         self.known(
             &table,
-            &["name", "logs", "history", "dead_letters", "crashes", "log_level", "log_format", "orphans"],
+            &[
+                "name",
+                "logs",
+                "history",
+                "dead_letters",
+                "crashes",
+                "log_level",
+                "log_format",
+                "orphans",
+                "realtime",
+            ],
         );
         if let Some((name, entry)) = self.required_text(&table, "name", "add name = \"my-swarm\"") {
             if let Some(fault) = value::name_fault(&name) {
@@ -212,6 +223,7 @@ impl Walker<'_> {
             self.word(&word, &entry, what, &Orphans::ALL, Orphans::word)
         });
         self.swarm.orphans = orphans.unwrap_or_default();
+        self.swarm.realtime = self.count(&table, "realtime", 1, 99).map(|priority| priority as u8);
     }
 
     fn channel(&mut self, table: &Table<'_>) -> Channel {

@@ -164,6 +164,7 @@ pub fn wear(args: &[OsString]) -> ExitCode {
         crate::log::say(&what);
         ExitCode::from(127)
     };
+    crate::spawn::be_ordinary();
     let Some((parent, [program, rest @ ..])) = args.split_first() else {
         return failed("a hook is a number and a command".into());
     };

@@ -4,6 +4,7 @@
 //! do more (changing the user there tells all threads of the supervisor). What is needed was prepared by `crate::confine`.
 #![allow(unsafe_code)]
 
+use super::urgency::Policy;
 use libc::{c_int, c_long};
 use std::ffi::CString;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,8 +22,8 @@ pub struct Cage {
     pub rlimits: Vec<(u32, u64)>,
     /// Niceness.
     pub nice: Option<i32>,
-    /// Policy and priority.
-    pub scheduling: Option<(c_int, c_int)>,
+    /// Policy and priority, if they are not to be its parent's.
+    pub scheduling: Option<Policy>,
     /// The processors that it may run on, as the kernel's mask; empty for all.
     pub cpus: Vec<u64>,
     /// User and group.

@@ -6,7 +6,7 @@ use crate::events::Kind;
 use crate::hooks::Occasion;
 use crate::spawn;
 use rustix::process::Signal;
-use shoal_runtime::clock;
+use shoal_runtime::{Incarnation, clock};
 use std::time::Instant;
 
 impl Swarm {
@@ -71,6 +71,8 @@ impl Swarm {
         if event == Event::Ready && state == State::Ready {
             self.tell_hooks(agent, Occasion::Ready, "said ready");
             self.agents[agent].was_ready = true;
+            let of = Incarnation { agent: agent as u32, generation: self.agents[agent].generation };
+            self.settle_urgency(of);
             self.watch_on();
             self.start_due();
             self.refill(agent);
@@ -99,6 +101,7 @@ impl Swarm {
             Action::Abort => {
                 let grace = hangs::grace(config.deadline);
                 if let Some(live) = &self.agents[agent].live {
+                    self.cradle.urgency.hurry(&live.child);
                     spawn::signal(&live.child, Signal::ABORT);
                 }
                 self.arm(now + grace, agent, Timer::Stop);
@@ -110,6 +113,7 @@ impl Swarm {
                     _ => {}
                 }
                 if let Some(live) = &self.agents[agent].live {
+                    self.cradle.urgency.hurry(&live.child);
                     live.kill();
                 }
                 if event == Event::ReadyTimedOut {

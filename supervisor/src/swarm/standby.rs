@@ -130,6 +130,7 @@ impl Swarm {
         let record = &mut self.agents[agent];
         let Some(mut live) = record.spares.remove(oldest) else { return false };
         (live.parked, live.born) = (false, Instant::now());
+        self.cradle.urgency.hurry(&live.child);
         self.take_place(agent, live);
         // It is told first: whatever else is to be done, it does its part meanwhile.
         if live_is_sealed(&self.agents[agent].live) {
@@ -218,6 +219,7 @@ impl Swarm {
     pub(super) fn on_standby_sealed(&mut self, of: Incarnation) {
         let agent = of.agent as usize;
         self.agents[agent].spare_deaths = 0;
+        self.settle_urgency(of);
         self.introduce_everywhere(of);
         if self.agents[agent].live.as_ref().is_some_and(|live| live.incarnation == of) {
             self.bequeath(agent);

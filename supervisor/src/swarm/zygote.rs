@@ -13,6 +13,7 @@ use super::standby::pause_after;
 use super::{Ends, Swarm, Timer};
 use crate::birth::{self, Process, Wires};
 use crate::child::State;
+use crate::confine;
 use crate::events::Kind;
 use crate::log::Level;
 use crate::output::{Drained, Stream};
@@ -242,6 +243,8 @@ impl Swarm {
             match wire::listen(&zygote.control) {
                 Ok(Received::Packet(FromAgent::Forks, _)) if zygote.role == Role::Starting => {
                     zygote.role = Role::Fit;
+                    let settled = confine::settled(&self.file.agents[config]);
+                    zygote.child.iter().for_each(|child| self.cradle.urgency.settle(child, settled));
                     self.tend(config);
                 }
                 Ok(Received::Packet(FromAgent::Unfit { why }, _)) if zygote.role == Role::Starting => {

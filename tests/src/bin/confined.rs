@@ -11,6 +11,9 @@ fn main() -> std::process::ExitCode {
 }
 
 fn body(agent: &mut Agent, kind: &str) -> Result<()> {
+    while kind == "tarries" && !shoal_tests::agents::path("go").exists() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
     agent.ready()?;
     match kind {
         "tells" => tell(),
@@ -25,7 +28,7 @@ fn body(agent: &mut Agent, kind: &str) -> Result<()> {
         "opens" => open_many(),
         "writes" => write_much()?,
         "aborts" => std::process::abort(),
-        "idles" => {}
+        "idles" | "tarries" => {}
         _ => return Err(format!("{kind:?}?").into()),
     }
     while !agent.stopping() {

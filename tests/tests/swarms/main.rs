@@ -43,6 +43,7 @@ mod stopped;
 mod swarm;
 mod tree;
 mod up_down;
+mod urgent;
 mod zombie;
 
 /// A file that nobody names is compiled by nobody, and its tests would be missed by nobody.
