@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// How often the source sends.
+/// How often the source sends, if it is not told.
 const SEND_EVERY: Duration = Duration::from_micros(200);
 
 /// What is sent.
@@ -27,7 +27,11 @@ pub struct Heard {
 /// Runs one of them.
 pub fn main(args: &[OsString]) -> ExitCode {
     match args.iter().map(|arg| arg.to_str()).collect::<Vec<_>>()[..] {
-        [Some("source")] => shoal_agent::run(source),
+        [Some("source")] => shoal_agent::run(|agent| source(agent, SEND_EVERY)),
+        [Some("source"), Some(us)] => match us.parse() {
+            Ok(us) => shoal_agent::run(|agent| source(agent, Duration::from_micros(us))),
+            Err(_) => usage(),
+        },
         [Some("sink")] => shoal_agent::run(|agent| sink(agent, 0)),
         [Some("sink"), Some(bytes)] => match bytes.parse() {
             Ok(bytes) => shoal_agent::run(|agent| sink(agent, bytes)),
@@ -48,7 +52,7 @@ fn usage() -> ExitCode {
     ExitCode::from(2)
 }
 
-fn source(agent: &mut Agent) -> Result<()> {
+fn source(agent: &mut Agent, pause: Duration) -> Result<()> {
     let beats = agent.publish::<Beat>("beats")?;
     let state = agent.state::<Heard>()?;
     let mut number = agent.load(&state)?.map_or(0, |sent| sent.count);
@@ -58,7 +62,7 @@ fn source(agent: &mut Agent) -> Result<()> {
             step.keep(&state, &Heard { count: number + 1 })
         })?;
         number += 1;
-        std::thread::sleep(SEND_EVERY);
+        std::thread::sleep(pause);
     }
     Ok(())
 }

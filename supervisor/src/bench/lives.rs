@@ -5,6 +5,7 @@ use super::agents::Heard;
 use super::kept::{self, Measured};
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
+use crate::log::report;
 use crate::swarm::Swarm;
 use serde::{Deserialize, Serialize};
 use shoal_measure::floor::RawChild;
@@ -14,6 +15,7 @@ use shoal_runtime::clock::now_ns;
 use shoal_runtime::desk;
 use std::io;
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Kills of each run: enough for the 99th of a hundred not to be the slowest of all.
@@ -45,6 +47,10 @@ pub struct Lives {
     pub raw_starts_ns: Vec<u64>,
     /// Raw: SIGKILL, seen by the pidfd, and a start, ns.
     pub raw_recoveries_ns: Vec<u64>,
+    /// As `recoveries_ns`, and the raw ones beside them, where SIGKILL came from outside.
+    pub outside_ns: Vec<u64>,
+    /// See there.
+    pub raw_outside_ns: Vec<u64>,
 }
 
 /// How the sink comes back.
@@ -79,13 +85,19 @@ pub struct Plan {
     kills: usize,
     /// Whether who is killed, the sink and the raw child, has 14 MiB of its own.
     large: bool,
+    /// Whether eight processes that never wait run beside it, and what others wait for goes before them; then every other kill comes from
+    /// outside.
+    crowded: bool,
 }
 
 impl Plan {
-    /// Each way, with small agents and with large ones.
+    /// Each way, with small agents, with large ones, and on a crowded machine.
     pub fn all(share: u64) -> impl Iterator<Item = Plan> {
-        let plan = move |large| Way::ALL.map(|way| Plan { way, kills: kills(share), large });
-        [false, true].into_iter().flat_map(plan)
+        let plan = move |(large, crowded)| {
+            let kills = kills(share) * if crowded { 2 } else { 1 };
+            Way::ALL.map(|way| Plan { way, kills, large, crowded })
+        };
+        [(false, false), (true, false), (false, true)].into_iter().flat_map(plan)
     }
 
     /// What results call it.
@@ -95,7 +107,12 @@ impl Plan {
             Way::Standby => "standby",
             Way::Fork => "fork",
         };
-        format!("{mode}{}", if self.large { " 16 MiB" } else { "" })
+        let how = match (self.large, self.crowded) {
+            (true, _) => " 16 MiB",
+            (_, true) => " crowded",
+            _ => "",
+        };
+        format!("{mode}{how}")
     }
 
     fn bytes(&self) -> usize {
@@ -106,7 +123,9 @@ impl Plan {
     ///
     /// # Errors
     /// In words: what is lacking, or did not come back.
-    pub fn measure(self) -> Result<[Outcome; 2], String> {
+    pub fn measure(self) -> Result<Vec<Outcome>, String> {
+        let _crowd =
+            self.crowded.then(Crowd::gather).transpose().map_err(|e| format!("gathering a crowd: {e}"))?;
         kept::measure::<Lives>(Measured::Lives(self)).map(|lives| lives.outcomes(&self))
     }
 }
@@ -126,12 +145,18 @@ pub(super) fn watch(plan: Plan) -> Result<u8, String> {
         look_next: Instant::now(),
         why: None,
     };
-    kept::run(swarm_file(&name, plan)?, killer, kept::aloud(), |killer, swarm| {
+    // That the sink was killed is no news.
+    let notices = Box::new(|text: &str| {
+        if !text.starts_with("agent sink ") {
+            report!("shoal: {text}");
+        }
+    });
+    kept::run(swarm_file(&name, plan)?, killer, notices, |killer, swarm| {
         if let Some(why) = killer.why.take() {
             return Err(why);
         }
-        let done = killer.lives.recoveries_ns.len();
-        if done < plan.kills || swarm.kills_proven < plan.kills as u64 {
+        let done = killer.done();
+        if done < plan.kills || swarm.kills_proven < killer.lives.recoveries_ns.len() as u64 {
             return Err(format!("interrupted after {done} of {} kills", plan.kills));
         }
         all_arrived(swarm).map(|()| std::mem::take(&mut killer.lives))
@@ -176,6 +201,24 @@ struct Killer {
 }
 
 impl Killer {
+    fn done(&self) -> usize {
+        self.lives.recoveries_ns.len() + self.lives.outside_ns.len()
+    }
+
+    fn is_from_outside(&self) -> bool {
+        self.plan.crowded && self.done() % 2 == 1
+    }
+
+    /// Kills the sink; false if that cannot be now.
+    fn kill(&self, swarm: &mut Swarm, sink: usize) -> io::Result<bool> {
+        if !self.is_from_outside() {
+            return Ok(swarm.kill(sink));
+        }
+        let Some(live) = &swarm.agents[sink].live else { return Ok(false) };
+        rustix::process::pidfd_send_signal(&live.child.pidfd, rustix::process::Signal::KILL)?;
+        Ok(true)
+    }
+
     fn end(&mut self, swarm: &mut Swarm, why: Option<String>) {
         (self.why, self.phase) = (why, Phase::Over);
         swarm.shut_down();
@@ -195,7 +238,7 @@ impl Killer {
                 }
                 let generation = swarm.agents[sink].generation;
                 let at_ns = now_ns();
-                if swarm.kill(sink) {
+                if self.kill(swarm, sink)? {
                     self.phase = Phase::Killed(generation, at_ns);
                 }
             }
@@ -209,14 +252,21 @@ impl Killer {
                 if live.incarnation.generation <= generation || first_ns <= at_ns {
                     return Ok(());
                 }
-                self.lives.recoveries_ns.push(first_ns - at_ns);
+                let outside = self.is_from_outside();
                 let born_ns = now_ns() - live.born.elapsed().as_nanos() as u64;
-                self.lives.starts_ns.push(first_ns.saturating_sub(born_ns));
+                let start_ns = first_ns.saturating_sub(born_ns);
                 let Some(raw) = &mut self.raw else { return Ok(()) };
-                let life = raw.recover()?;
-                self.lives.raw_starts_ns.push(life.start_ns);
-                self.lives.raw_recoveries_ns.push(life.all_ns());
-                match self.lives.recoveries_ns.len() < self.plan.kills {
+                let (life, lives) = (raw.recover()?, &mut self.lives);
+                if outside {
+                    lives.outside_ns.push(first_ns - at_ns);
+                    lives.raw_outside_ns.push(life.all_ns());
+                } else {
+                    lives.recoveries_ns.push(first_ns - at_ns);
+                    lives.raw_recoveries_ns.push(life.all_ns());
+                    lives.starts_ns.push(start_ns);
+                    lives.raw_starts_ns.push(life.start_ns);
+                }
+                match self.done() < self.plan.kills {
                     true => self.phase = Phase::Rest(Instant::now() + REST),
                     false => self.end(swarm, None),
                 }
@@ -283,21 +333,30 @@ pub(super) fn raw_starts_ns(count: usize) -> Result<f64, String> {
 fn swarm_file(name: &str, plan: Plan) -> Result<SwarmFile, String> {
     let binary = toml::Value::String(config::own_binary()?);
     let (key, bytes) = (plan.way.key(), plan.bytes());
+    // The source has its turn, too, and there is always a message: what is measured is not how long one is awaited.
+    let (realtime, source, pause_us) = match plan.crowded {
+        true => ("realtime = 50", "limits = { scheduling = \"fifo:1\" }", 20),
+        false => ("", "", 200),
+    };
     let text = format!(
         r#"
         [swarm]
         name = "{name}"
+        {realtime}
         [channel.beats]
         message = "Beat"
         capacity = "1 MiB"
         [agent.source]
-        command = [{binary}, "agent", "bench", "source"]
+        command = [{binary}, "agent", "bench", "source", "{pause_us}"]
         publishes = ["beats"]
         stop_timeout = "10s"
+        {source}
         [agent.sink]
         command = [{binary}, "agent", "bench", "sink", "{bytes}"]
         subscribes = ["beats"]
         stop_timeout = "10s"
+        # Each death is alone in its period: no pause comes before a start.
+        restart = {{ policy = "permanent", period = "1ms" }}
         {key}
         "#
     );
@@ -306,18 +365,45 @@ fn swarm_file(name: &str, plan: Plan) -> Result<SwarmFile, String> {
 
 impl Lives {
     /// As results: `spawn` and `recovery`. With a standby a start is a promotion, also of one that was forked.
-    fn outcomes(&self, plan: &Plan) -> [Outcome; 2] {
-        let mode = &plan.mode();
-        [
+    fn outcomes(&self, plan: &Plan) -> Vec<Outcome> {
+        let (mode, death) = (&plan.mode(), "kill, pidfd, vfork and exec to main");
+        let mut all = vec![
             outcome("spawn", mode, &self.starts_ns, &self.raw_starts_ns, "vfork and exec to main"),
-            outcome(
-                "recovery",
-                mode,
-                &self.recoveries_ns,
-                &self.raw_recoveries_ns,
-                "kill, pidfd, vfork and exec to main",
-            ),
-        ]
+            outcome("recovery", mode, &self.recoveries_ns, &self.raw_recoveries_ns, death),
+        ];
+        if plan.crowded {
+            let mode = format!("{mode}, killed from outside");
+            all.push(outcome("recovery", &mode, &self.outside_ns, &self.raw_outside_ns, death));
+        }
+        all
+    }
+}
+
+/// Processes that never wait; they end with this.
+struct Crowd(Vec<Child>);
+
+impl Crowd {
+    /// How many.
+    const MANY: usize = 8;
+
+    fn gather() -> io::Result<Crowd> {
+        let binary = config::own_binary().map_err(io::Error::other)?;
+        let mut crowd = Crowd(Vec::new());
+        for _ in 0..Crowd::MANY {
+            let mut one = Command::new(&binary);
+            let one = one.args([super::PEER[0], super::BUSY, &std::process::id().to_string()]);
+            crowd.0.push(one.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
+        }
+        Ok(crowd)
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for one in &mut self.0 {
+            let _ = one.kill();
+            let _ = one.wait();
+        }
     }
 }
 

@@ -39,6 +39,8 @@ pub const CASES: [&str; 14] = [
 pub const PEER: [&str; 1] = ["bench-peer"];
 /// What the raw child beside a start and a death is told to be.
 const RAW: &str = "born";
+/// What a process that never waits is told to be.
+const BUSY: &str = "busy";
 
 /// Is a process that `shoal bench` measures.
 pub fn peer(what: &[String]) -> ExitCode {
@@ -46,6 +48,13 @@ pub fn peer(what: &[String]) -> ExitCode {
         [born, bytes] if born == RAW => {
             // It waits to be killed, so it returns only when something is wrong.
             let _ = bytes.parse().map(shoal_measure::floor::be_raw_child);
+        }
+        [busy, parent] if busy == BUSY => {
+            if parent.parse().is_ok_and(|parent| kept::ends_with(parent).is_ok()) {
+                loop {
+                    std::hint::spin_loop();
+                }
+            }
         }
         [swarm, what, parent] if swarm == kept::SWARM => {
             if let Ok(parent) = parent.parse() {
