@@ -249,6 +249,9 @@ pub struct SwarmInfo {
     /// Since when that watches all agents, CLOCK_MONOTONIC ns; 0 where a supervisor has no successor.
     #[serde(default)]
     pub watching_ns: u64,
+    /// When this supervisor last published a verdict, CLOCK_MONOTONIC ns; 0 if it has published none.
+    #[serde(default)]
+    pub last_verdict_ns: u64,
     /// Where its agents' output goes, absolute.
     pub logs: PathBuf,
     /// Its swarm file, absolute.

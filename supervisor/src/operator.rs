@@ -64,7 +64,7 @@ impl Operator {
     ) -> Self {
         // The one that claimed the name, before a keeper parts from it; signals go there.
         let pid = std::process::id();
-        let info = SwarmInfo { swarm, pid, supervisor: pid, watching_ns: 0, logs, file };
+        let info = SwarmInfo { swarm, pid, supervisor: pid, watching_ns: 0, last_verdict_ns: 0, logs, file };
         Operator {
             control,
             beacon,
@@ -86,7 +86,8 @@ impl Operator {
             }
             Request::Info => {
                 let (supervisor, watching_ns) = (std::process::id(), swarm.watching_ns());
-                Response::Info(SwarmInfo { supervisor, watching_ns, ..self.info.clone() })
+                let last_verdict_ns = swarm.last_verdict_ns;
+                Response::Info(SwarmInfo { supervisor, watching_ns, last_verdict_ns, ..self.info.clone() })
             }
             Request::Shutdown => {
                 swarm.shut_down();

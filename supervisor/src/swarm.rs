@@ -125,6 +125,8 @@ pub struct Swarm {
     pub kills_proven: u64,
     /// SIGKILL from here to the end of the verdict, ns: from then on nobody waits for the dead.
     pub verdicts_ns: Vec<u64>,
+    /// When this supervisor last published a verdict, CLOCK_MONOTONIC ns; 0 if it has published none.
+    pub last_verdict_ns: u64,
     /// First seen violation to the end of the verdict of who committed it, ns.
     pub removals_ns: Vec<u64>,
     /// How long those hung that were aborted for it, each from the beginning of its hang to its verdict, ns.
@@ -281,6 +283,7 @@ impl Swarm {
             started: Instant::now(),
             kills_proven: 0,
             verdicts_ns: Vec::new(),
+            last_verdict_ns: 0,
             removals_ns: Vec::new(),
             hangs_ns: Vec::new(),
             recoveries_ns: Vec::new(),

@@ -120,6 +120,7 @@ fn ordinary(request: &Request, logs: &Path) -> Option<Response> {
             pid: std::process::id(),
             supervisor: 0,
             watching_ns: 0,
+            last_verdict_ns: 0,
             logs: logs.to_owned(),
             file: "/x/swarm.toml".into(),
         }),

@@ -1,14 +1,19 @@
 //! The agents of `shoal bench`: processes of this same binary (`shoal agent bench NAME`), written with nothing but the SDK.
 
 use crate::log::report;
-use shoal_agent::{Agent, Result};
+use shoal_agent::{Agent, Next, Result};
+use shoal_runtime::clock::now_ns;
 use shoal_runtime::wire;
 use std::ffi::OsString;
+use std::fmt::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 /// How often the source sends, if it is not told.
 const SEND_EVERY: Duration = Duration::from_micros(200);
+
+/// How often a ping is sent.
+const PING_EVERY: Duration = Duration::from_millis(1);
 
 /// What is sent.
 #[shoal_agent::message]
@@ -37,6 +42,8 @@ pub fn main(args: &[OsString]) -> ExitCode {
             Ok(bytes) => shoal_agent::run(|agent| sink(agent, bytes)),
             Err(_) => usage(),
         },
+        [Some("ping"), Some(file)] => shoal_agent::run(|agent| ping(agent, file)),
+        [Some("pong")] => shoal_agent::run(pong),
         [Some("rogue")] => shoal_agent::run(rogue),
         [Some("hung")] => shoal_agent::run(hung),
         [Some("idle"), Some(lanes), Some(own), Some(other)] => match lanes.parse() {
@@ -48,7 +55,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
 }
 
 fn usage() -> ExitCode {
-    report!("usage: shoal agent bench source|sink|rogue|hung|idle (started by `shoal bench`)");
+    report!("usage: shoal agent bench source|sink|ping|pong|rogue|hung|idle (started by `shoal bench`)");
     ExitCode::from(2)
 }
 
@@ -101,6 +108,34 @@ fn hung(agent: &mut Agent) -> Result<()> {
             std::thread::park();
         }
     })?;
+    agent.serve()
+}
+
+/// Sends a beat each millisecond and hears it come back. In the end it writes, a line each, when it sent one, CLOCK_MONOTONIC ns, and how
+/// long that took.
+fn ping(agent: &mut Agent, file: &str) -> Result<()> {
+    let (out, back) = (agent.publish::<Beat>("pings")?, agent.subscribe::<Beat>("pongs")?);
+    let mut took = String::new();
+    for number in 0.. {
+        std::thread::sleep(PING_EVERY);
+        if agent.stopping() {
+            break;
+        }
+        let sent_ns = now_ns();
+        agent.send(&out, &Beat { number })?;
+        let Next::Message(beat) = agent.receive(&back, None)? else { break };
+        writeln!(took, "{sent_ns} {}", now_ns() - sent_ns)?;
+        assert_eq!(beat.message().number.to_native(), number, "what was sent comes back");
+        beat.commit()?;
+    }
+    std::fs::write(file, took)?;
+    Ok(())
+}
+
+fn pong(agent: &mut Agent) -> Result<()> {
+    let back = agent.publish::<Beat>("pongs")?;
+    agent
+        .on::<Beat>("pings", move |step, beat| step.send(&back, &Beat { number: beat.number.to_native() }))?;
     agent.serve()
 }
 

@@ -130,7 +130,7 @@ const NAME: &str = "bench-scale-";
 /// # Errors
 /// In words: what is lacking.
 pub(super) fn watch(plan: Plan) -> Result<u8, String> {
-    let file = swarm_file(&format!("{NAME}{}", std::process::id()), plan.agents, plan.lanes)?;
+    let file = swarm_file(&format!("{NAME}{}", std::process::id()), plan.agents, plan.lanes, "")?;
     let watcher = Watcher { phase: Phase::Starting(Instant::now()), rest: plan.rest, seen: None };
     kept::run(file, watcher, kept::aloud(), |watcher, _| {
         watcher.seen.take().ok_or_else(|| "interrupted before all was seen".into())
@@ -279,8 +279,8 @@ impl Companion for Watcher {
     }
 }
 
-/// A swarm of so many agents, which wait in pairs for messages on each other's lanes.
-pub(super) fn swarm_file(name: &str, agents: usize, lanes: usize) -> Result<SwarmFile, String> {
+/// A swarm of so many agents, which wait in pairs for messages on each other's lanes, and of what `more` says.
+pub(super) fn swarm_file(name: &str, agents: usize, lanes: usize, more: &str) -> Result<SwarmFile, String> {
     let binary = toml::Value::String(config::own_binary()?);
     let mut text = format!("[swarm]\nname = \"{name}\"\n");
     for pair in 0..agents / 2 {
@@ -307,9 +307,12 @@ pub(super) fn swarm_file(name: &str, agents: usize, lanes: usize) -> Result<Swar
                 subscribes = {subscribes:?}
                 stop_timeout = "10s"
                 ready_timeout = "60s"
+                # However often one is killed, it comes back at once.
+                restart = {{ policy = "permanent", period = "1ms" }}
                 "#
             );
         }
     }
+    text.push_str(more);
     config::parse(Path::new("the bench's swarm file"), &text).map_err(|e| e.to_string())
 }

@@ -6,8 +6,8 @@ use super::kept::ends_with;
 use super::lives::{kills, outcome, raw_child};
 use super::scale::swarm_file;
 use crate::cli::BAD_INPUT;
-use crate::config;
-use crate::control::{ANSWER_BYTES_MAX, PsReport, PsState, Request, Response, address_of};
+use crate::config::own_binary;
+use crate::control::{ANSWER_BYTES_MAX, PsReport, PsState, Request, Response, SwarmInfo, address_of};
 use crate::herald::Manner;
 use crate::log::report;
 use crate::run::run_read;
@@ -15,10 +15,12 @@ use crate::run_dir::list_running;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use shoal_measure::cases::Bench;
 use shoal_measure::outcome::Outcome;
+use shoal_measure::pairs::percentile;
 use shoal_runtime::clock::now_ns;
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -30,6 +32,8 @@ use std::time::{Duration, Instant};
 const SIZES: [usize; 3] = [10, 100, 1000];
 /// How long a swarm is left alone between them.
 const REST: Duration = Duration::from_millis(20);
+/// The same after each so many: a keeper gives up whose supervisors live shortly too often in a row.
+const LONG_REST: (usize, Duration) = (32, Duration::from_millis(150));
 /// What takes longer ends the measurement.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -40,9 +44,47 @@ fn name_for(bench: u32) -> String {
     format!("bench-takeover-{bench}")
 }
 
+/// Where one agent writes how long its messages took.
+fn notes(bench: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("shoal-bench-{bench}"))
+}
+
+/// How many of the agents talk meanwhile.
+const TALKERS: usize = 2;
+
+/// They.
+fn talk(binary: &str, bench: u32) -> String {
+    let (binary, notes) =
+        (toml::Value::from(binary), toml::Value::from(notes(bench).to_string_lossy().as_ref()));
+    format!(
+        r#"
+        [channel.pings]
+        message = "Beat"
+        capacity = "64 KiB"
+        [channel.pongs]
+        message = "Beat"
+        capacity = "64 KiB"
+        [agent.ping]
+        command = [{binary}, "agent", "bench", "ping", {notes}]
+        publishes = ["pings"]
+        subscribes = ["pongs"]
+        stop_timeout = "10s"
+        ready_timeout = "60s"
+        [agent.pong]
+        command = [{binary}, "agent", "bench", "pong"]
+        publishes = ["pongs"]
+        subscribes = ["pings"]
+        stop_timeout = "10s"
+        ready_timeout = "60s"
+        "#
+    )
+}
+
 /// Is the process that runs a swarm of so many agents, for the process of this number: it is asked to end when that is gone.
 pub(super) fn be_swarm(agents: usize, bench: u32) -> ExitCode {
-    match ends_with(bench).and_then(|()| swarm_file(&name_for(bench), agents, 1)) {
+    let made = own_binary()
+        .and_then(|binary| swarm_file(&name_for(bench), agents - TALKERS, 1, &talk(&binary, bench)));
+    match ends_with(bench).and(made) {
         Ok(file) => run_read(file, Manner::Foreground),
         Err(error) => {
             report!("shoal: {error}");
@@ -66,37 +108,86 @@ pub fn run(share: u64, bench: &mut Bench<'_>) -> Result<(), String> {
 
 /// How long one take-over took since the kill, ns.
 struct TakeOver {
+    /// When the supervisor was killed, CLOCK_MONOTONIC.
+    killed_ns: u64,
     /// Until the successor watches all agents.
     watching_ns: u64,
     /// Until it has answered.
     answered_ns: u64,
 }
 
-fn measure(agents: usize, kills: usize) -> io::Result<[Outcome; 2]> {
+fn measure(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
     let mut raw = raw_child(0).map_err(io::Error::other)?;
     let mut swarm = Swarm::start(agents)?;
     let before = swarm.ready()?;
-    let (mut watching, mut answered, mut floor) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut taken, mut floor) = (Vec::new(), Vec::new());
     while floor.len() < kills {
-        let took = swarm.take_over()?;
-        watching.push(took.watching_ns);
-        answered.push(took.answered_ns);
+        taken.push(swarm.take_over()?);
         floor.push(raw.recover()?.all_ns());
-        std::thread::sleep(REST);
+        rest_after(taken.len());
     }
     let lives = |report: &PsReport| report.agents.iter().map(|a| (a.pid, a.generation)).collect::<Vec<_>>();
     if lives(&swarm.ready()?) != lives(&before) {
         return Err(io::Error::other("an agent was started again over the deaths of its supervisor"));
     }
-    swarm.end()?;
-    let outcome = |mode: &str, until: &str, ours: &[u64]| Outcome {
+    let mut seen = Vec::new();
+    while seen.len() < kills {
+        seen.push(swarm.see_death()?);
+        rest_after(seen.len());
+    }
+    let took = swarm.end()?;
+    let outcome = |mode: String, until: &str, ours: &[u64]| Outcome {
         message: format!("idle agents, until the next supervisor {until}; trusted"),
-        ..outcome("takeover", mode, ours, &floor, "kill, pidfd, vfork and exec to main")
+        ..outcome("takeover", &mode, ours, &floor, "kill, pidfd, vfork and exec to main")
     };
-    Ok([
-        outcome(&format!("watching {agents}"), "watches all of them", &watching),
-        outcome(&agents.to_string(), "answers", &answered),
+    let [watching, answered] = [|t: &TakeOver| t.watching_ns, |t: &TakeOver| t.answered_ns]
+        .map(|of| taken.iter().map(of).collect::<Vec<_>>());
+    Ok(vec![
+        outcome(format!("watching {agents}"), "watches all of them", &watching),
+        outcome(agents.to_string(), "answers", &answered),
+        outcome(
+            format!("next death seen {agents}"),
+            "has the verdict of one killed with its predecessor",
+            &seen,
+        ),
+        messages_meanwhile(agents, &took, &taken),
     ])
+}
+
+fn rest_after(kills: usize) {
+    let (each, long) = LONG_REST;
+    std::thread::sleep(if kills.is_multiple_of(each) { long } else { REST });
+}
+
+/// How long messages took that were under way during a take-over, beside those that were not.
+fn messages_meanwhile(agents: usize, took: &[(u64, u64)], taken: &[TakeOver]) -> Outcome {
+    let during = |&(sent_ns, took_ns): &(u64, u64)| {
+        let is_in = |t: &TakeOver| sent_ns < t.killed_ns + t.answered_ns && sent_ns + took_ns > t.killed_ns;
+        taken.iter().any(is_in)
+    };
+    let first_ns = taken.first().map_or(0, |t| t.killed_ns);
+    let last_ns = taken.last().map_or(0, |t| t.killed_ns + t.answered_ns);
+    let meanwhile = took.iter().filter(|(sent_ns, _)| (first_ns..last_ns).contains(sent_ns));
+    let (within, between): (Vec<_>, Vec<_>) = meanwhile.partition(|message| during(message));
+    let at = |of: &[&(u64, u64)], percent| {
+        percentile(&mut of.iter().map(|(_, took_ns)| *took_ns).collect::<Vec<_>>(), percent)
+            .map(|ns| ns as f64)
+    };
+    let ratio = |percent| Some(at(&within, percent)? / at(&between, percent)?);
+    Outcome {
+        case: "takeover".into(),
+        mode: format!("messages meanwhile {agents}"),
+        count: within.len() as u64,
+        p50_ns: at(&within, 50),
+        p95_ns: at(&within, 95),
+        p99_ns: at(&within, 99),
+        floor: at(&between, 50),
+        ratio_p50: ratio(50),
+        ratio_p99: ratio(99),
+        against: "the same between take-overs".into(),
+        message: "there and back, one each millisecond, asleep in between; trusted".into(),
+        ..Outcome::default()
+    }
 }
 
 /// Whether somebody asked this process to end.
@@ -133,7 +224,7 @@ impl Swarm {
     fn start(agents: usize) -> io::Result<Swarm> {
         let bench = std::process::id();
         let interrupted = Interrupted::watch()?;
-        let guard = Command::new(config::own_binary().map_err(io::Error::other)?)
+        let guard = Command::new(own_binary().map_err(io::Error::other)?)
             .args([super::PEER[0], SWARM, &agents.to_string(), &bench.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -184,23 +275,46 @@ impl Swarm {
         })
     }
 
-    /// Kills the supervisor; how long until another watched all and answered.
-    fn take_over(&mut self) -> io::Result<TakeOver> {
-        let info = |swarm: &mut Swarm| match swarm.ask(&Request::Info) {
+    fn info(&mut self) -> io::Result<Option<SwarmInfo>> {
+        match self.ask(&Request::Info) {
             Some(Response::Info(info)) => Ok(Some(info)),
             _ => Ok(None),
-        };
-        let former = self.until("an answer", info)?.supervisor;
-        let pid =
-            Pid::from_raw(former as i32).ok_or_else(|| io::Error::other("a supervisor without number"))?;
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-        // The number was its own when the descriptor was opened, since it has it still.
-        if self.until("an answer", info)?.supervisor != former {
-            return Err(io::Error::other("the supervisor died of itself"));
         }
+    }
+
+    /// The supervisor's number, and what it can be killed by.
+    fn supervisor(&mut self) -> io::Result<(u32, OwnedFd)> {
+        let former = self.until("an answer", Swarm::info)?.supervisor;
+        let pidfd = pidfd_of(former)?;
+        // The number was its own when the descriptor was opened, since it has it still.
+        match self.until("an answer", Swarm::info)?.supervisor == former {
+            true => Ok((former, pidfd)),
+            false => Err(io::Error::other("the supervisor died of itself")),
+        }
+    }
+
+    /// Kills the supervisor and one of its agents; how long until the agent's death has its verdict, ns.
+    fn see_death(&mut self) -> io::Result<u64> {
+        let report = self.ready()?;
+        let (former, pidfd) = self.supervisor()?;
+        let victim = report.agents.iter().find(|agent| agent.name == "a0").and_then(|agent| agent.pid);
+        let victim = pidfd_of(victim.ok_or_else(|| io::Error::other("an agent without a process"))?)?;
         let killed_ns = now_ns();
         pidfd_send_signal(&pidfd, Signal::KILL)?;
-        let other = |swarm: &mut Swarm| Ok(info(swarm)?.filter(|now| now.supervisor != former));
+        pidfd_send_signal(&victim, Signal::KILL)?;
+        let verdict = |swarm: &mut Swarm| {
+            let is_new = |now: &SwarmInfo| now.supervisor != former && now.last_verdict_ns > killed_ns;
+            Ok(swarm.info()?.filter(is_new))
+        };
+        Ok(self.until("the verdict of another supervisor", verdict)?.last_verdict_ns - killed_ns)
+    }
+
+    /// Kills the supervisor; how long until another watched all and answered.
+    fn take_over(&mut self) -> io::Result<TakeOver> {
+        let (former, pidfd) = self.supervisor()?;
+        let killed_ns = now_ns();
+        pidfd_send_signal(&pidfd, Signal::KILL)?;
+        let other = |swarm: &mut Swarm| Ok(swarm.info()?.filter(|now| now.supervisor != former));
         let next = self.until("another supervisor", other)?;
         let answered_ns = now_ns() - killed_ns;
         // Both by the clock of this machine.
@@ -208,7 +322,7 @@ impl Swarm {
             .watching_ns
             .checked_sub(killed_ns)
             .ok_or_else(|| io::Error::other("another supervisor watched all before this one was killed"))?;
-        Ok(TakeOver { watching_ns, answered_ns })
+        Ok(TakeOver { killed_ns, watching_ns, answered_ns })
     }
 
     /// Asks the supervisor; `None` when none answers. The socket is the keeper's, so that who asks in between waits.
@@ -216,17 +330,21 @@ impl Swarm {
         ask(self.socket.as_deref()?, request).ok()
     }
 
-    fn end(mut self) -> io::Result<()> {
+    /// Ends it; when each ping was sent, CLOCK_MONOTONIC ns, and how long it took.
+    fn end(mut self) -> io::Result<Vec<(u64, u64)>> {
         kill_process(Pid::from_child(&self.guard), Signal::TERM)?;
         let status = self.until("the end of the swarm", |swarm| {
             std::thread::sleep(REST);
             swarm.guard.try_wait()
         })?;
-        if status.success() {
-            Ok(())
-        } else {
-            Err(io::Error::other(format!("the swarm ended with {status}")))
+        if !status.success() {
+            return Err(io::Error::other(format!("the swarm ended with {status}")));
         }
+        let text = std::fs::read_to_string(notes(std::process::id()))?;
+        let of = |line: &str| {
+            line.split_once(' ').and_then(|(at, took)| Some((at.parse().ok()?, took.parse().ok()?)))
+        };
+        Ok(text.lines().filter_map(of).collect())
     }
 }
 
@@ -237,7 +355,13 @@ impl Drop for Swarm {
             let _ = self.guard.kill();
             let _ = self.guard.wait();
         }
+        let _ = std::fs::remove_file(notes(std::process::id()));
     }
+}
+
+fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
+    let pid = Pid::from_raw(pid as i32).ok_or_else(|| io::Error::other("a process without number"))?;
+    Ok(pidfd_open(pid, PidfdFlags::empty())?)
 }
 
 fn ask(socket: &Path, request: &Request) -> io::Result<Response> {

@@ -349,6 +349,7 @@ mod tests {
                         pid: 1,
                         supervisor: 1,
                         watching_ns: 0,
+                        last_verdict_ns: 0,
                         logs: "/".into(),
                         file: "/".into(),
                     }),

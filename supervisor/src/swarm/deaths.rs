@@ -113,7 +113,9 @@ impl Swarm {
             }
             self.reclaim(neighbour);
         }
-        self.verdicts_ns.extend(live.killed_ns.map(|killed_ns| clock::now_ns().saturating_sub(killed_ns)));
+        self.last_verdict_ns = clock::now_ns();
+        self.verdicts_ns
+            .extend(live.killed_ns.map(|killed_ns| self.last_verdict_ns.saturating_sub(killed_ns)));
         self.note_removed(agent, &live);
         self.agents[agent].capture.hold();
         self.conclude(agent, &live, ending, corrupt);
