@@ -95,6 +95,11 @@ impl Cages {
         kill.is_some_and(|kill| rustix::io::write(kill, b"1").is_ok())
     }
 
+    /// Whom an agent's processes run as, if not as the supervisor, once one was made.
+    pub fn identity(&self, agent: u32) -> Option<(u32, u32)> {
+        self.made.get(agent as usize)?.as_ref()?.cage.identity
+    }
+
     /// What of an agent's confinement could not be applied.
     pub fn lacks(&self, agent: u32) -> &[String] {
         self.made.get(agent as usize).and_then(Option::as_ref).map_or(&[], |made| &made.lacks)

@@ -23,6 +23,8 @@ pub struct Whose<'a> {
     pub program: &'a str,
     /// The folder that it worked in.
     pub folder: &'a Path,
+    /// Its user and its group.
+    pub identity: (u32, u32),
 }
 
 impl Core {
@@ -59,8 +61,8 @@ fn name(pattern: &str, with_pid: bool, whose: Whose<'_>) -> Option<String> {
                 name.push_str(&whose.pid.to_string());
             }
             's' => name.push_str(&whose.signal.to_string()),
-            'u' => name.push_str(&rustix::process::getuid().as_raw().to_string()),
-            'g' => name.push_str(&rustix::process::getgid().as_raw().to_string()),
+            'u' => name.push_str(&whose.identity.0.to_string()),
+            'g' => name.push_str(&whose.identity.1.to_string()),
             'h' => name.push_str(&rustix::system::uname().nodename().to_string_lossy()),
             // The kernel's name of a process has 15 bytes.
             'e' => name.extend(whose.program.rsplit('/').next()?.chars().take(15)),
@@ -80,12 +82,13 @@ mod tests {
 
     #[test]
     fn names_follow_the_kernels_pattern_and_what_is_not_known_is_not_guessed() {
-        let whose =
-            Whose { pid: 77, signal: 11, program: "/opt/a-long-program-name", folder: Path::new("/w") };
+        let (program, folder) = ("/opt/a-long-program-name", Path::new("/w"));
+        let whose = Whose { pid: 77, signal: 11, program, folder, identity: (1001, 1002) };
         let name = |pattern, with_pid| super::name(pattern, with_pid, whose);
         assert_eq!(name("core", false).as_deref(), Some("core"));
         assert_eq!(name("core", true).as_deref(), Some("core.77"));
         assert_eq!(name("/c/%e-%p-%s%%", true).as_deref(), Some("/c/a-long-program--77-11%"));
+        assert_eq!(name("core-%u-%g", false).as_deref(), Some("core-1001-1002"));
         assert_eq!(name("%E", false).as_deref(), Some("!opt!a-long-program-name"));
         for unknown in ["|/usr/lib/handler %p", "core.%t", "core%", ""] {
             assert_eq!(name(unknown, true), None, "{unknown}");

@@ -57,6 +57,11 @@ impl Swarm {
         }
     }
 
+    /// Whether the death that is being dealt with is one too many, as far as deaths are counted.
+    pub(super) fn is_one_too_many(&self) -> bool {
+        self.decided.as_ref().is_some_and(|decided| decided.given_up)
+    }
+
     /// Notes what follows the death that is being dealt with.
     pub(super) fn note_decision(
         &mut self,
@@ -115,10 +120,7 @@ impl Swarm {
         let view = scene.view.as_ref();
         let (received, sent) = view.map_or_else(Default::default, |view| self.recorded(agent, view));
         let program = config.command.first().map_or("", String::as_str);
-        let core = core_dumped.then(|| {
-            let folder = std::env::current_dir().unwrap_or_default();
-            Core::look(Whose { pid: live.child.pid, signal: signal.unwrap_or(0), program, folder: &folder })
-        });
+        let core = core_dumped.then(|| self.core(agent, live.child.pid, signal.unwrap_or(0), program));
         let verdict = match (view, record.last.kind) {
             (None, _) => "none",
             (_, VerdictKind::Committed) => "committed",
@@ -150,6 +152,16 @@ impl Swarm {
             output: record.capture.recent().map(str::to_owned).collect(),
             decision: Decision::default(),
         }
+    }
+
+    /// The core of a dead process, where the kernel left it.
+    fn core(&self, agent: usize, pid: i32, signal: i32, program: &str) -> Core {
+        let bounds = &self.file.agents[self.topology.agents[agent].config].confinement;
+        let folder = bounds.cwd.clone().or_else(|| std::env::current_dir().ok()).unwrap_or_default();
+        let named = || bounds.identity.map(|identity| (identity.uid, identity.gid));
+        let own = || (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+        let identity = self.cradle.cages.identity(agent as u32).or_else(named).unwrap_or_else(own);
+        Core::look(Whose { pid, signal, program, folder: &folder, identity })
     }
 
     /// The message that a dead process says to have had in hand, if it can have had it.
@@ -239,10 +251,12 @@ impl Swarm {
             false => "the death was ordered and is not counted".to_owned(),
         };
         let policy = || format!("its policy is {}", bounds.policy.word());
+        let given_up = decided.as_ref().is_some_and(|decided| decided.given_up);
         let (what, why) = match record.state {
             State::Backoff => (What::Pauses, streak()),
             State::Draining => (What::Drains, "`history` of [swarm] is full".to_owned()),
-            State::Failed if decided.as_ref().is_some_and(|decided| decided.given_up) => (
+            // With its set, perhaps, of which others are still to be ended.
+            State::Failed | State::Aside if given_up => (
                 What::GivenUp,
                 format!("more than {} deaths within {:?} of its life", bounds.intensity, bounds.period),
             ),

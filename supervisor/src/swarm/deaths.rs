@@ -3,6 +3,7 @@
 use super::{Ends, PROOF_PATIENCE, PROOF_RETRY, Swarm, Timer};
 use crate::agent::{Crash, Grave, Live, Remains};
 use crate::child::{Event, Next, State};
+use crate::config::Policy;
 use crate::death;
 use crate::events::Kind;
 use crate::hooks::Occasion;
@@ -204,6 +205,10 @@ impl Swarm {
         let text = match self.given_up_with(agent) {
             Some(set) => format!(
                 "agent {name} is given up with its set {set} (`shoal start {name}` tries again; [set.{set}] sets the bounds)"
+            ),
+            None if config.restart.policy == Policy::Temporary && !self.is_one_too_many() => format!(
+                "agent {name} is given up: it {how}, and its policy is temporary (`shoal start {name}` tries again; `restart` of [agent.{}] sets the policy)",
+                config.name
             ),
             None => format!(
                 "agent {name} is given up: more than {} deaths within {:?} of its life, the last: it {how} (`shoal start {name}` tries again; `restart` of [agent.{}] sets the bounds)",

@@ -200,22 +200,34 @@ fn agent_that_writes_a_larger_file_than_it_may_dies_alone_and_the_file_is_no_lar
     stage.assert_nothing_left();
 }
 
+/// What the kernel calls the core of a process if its pattern is `core`.
+fn cores_name(pid: Option<u64>) -> String {
+    let with_pid = fs::read_to_string("/proc/sys/kernel/core_uses_pid").unwrap_or_default();
+    if with_pid.trim() == "1" { format!("core.{}", pid.expect("a process")) } else { "core".to_owned() }
+}
+
 #[test]
-fn core_file_of_an_agent_is_no_larger_than_it_may_be() {
+fn core_file_of_an_agent_is_no_larger_than_it_may_be_and_its_report_says_where_it_lies() {
     let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
     let hard = rustix::process::getrlimit(rustix::process::Resource::Core).maximum;
     if pattern.trim() != "core" || hard.is_some_and(|hard| hard < 64 << 10) {
         return; // Cores go elsewhere, or nowhere.
     }
     let stage = stage!("confined-core");
+    fs::create_dir(stage.path("cores")).expect("a folder");
     let cores = || {
-        let names = fs::read_dir(stage.path(".")).expect("a folder").flatten();
+        let names = fs::read_dir(stage.path("cores")).expect("a folder").flatten();
         let names = names.filter(|entry| entry.file_name().to_string_lossy().starts_with("core"));
         names.map(|entry| entry.metadata().expect("a file").len()).collect::<Vec<_>>()
     };
     for (size, most) in [("0", 0), ("\"64 KiB\"", 64 << 10)] {
-        let lines = format!("cwd = \".\"\nlimits = {{ core_size = {size} }}");
+        let lines = format!("cwd = \"cores\"\nlimits = {{ core_size = {size} }}");
         let running = died_of_it_alone(&stage, "aborts", &lines, "SIGABRT");
+        let report = stage.done(&["crashes", "show", "1", "--json"]).out;
+        let report: serde_json::Value = serde_json::from_str(&report).expect("an object");
+        let told = report["core"]["path"].as_str().map(std::path::Path::new);
+        let lies = (most > 0).then(|| stage.path("cores").join(cores_name(report["pid"].as_u64())));
+        assert_eq!(told, lies.as_deref(), "with {size}: {report}");
         assert_eq!(running.stop().status, 0);
         let found = cores();
         assert_eq!(found.len(), usize::from(most > 0), "with {size}: {found:?}");

@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 use shoal::control::PsState;
-use shoal_tests::{Running, Stage, stage, until};
+use shoal_tests::{Running, Stage, stage, traces, until};
 use std::fs;
 use std::path::PathBuf;
 
@@ -214,6 +214,37 @@ fn an_ordered_death_names_who_ordered_it_and_events_are_followed_to_the_end() {
     assert!(of_teller.len() > 5 && of_teller.iter().all(|event| event["agent"] == "teller"), "{of_teller:?}");
     // A stop and a restart that end well are no crashes.
     assert!(of("died", "teller").iter().all(|event| event["crash"].is_null()));
+    stage.assert_nothing_left();
+}
+
+/// Goal: an agent that its policy does not start again is given up for that, in the log, the event and the hook. Method: one that is
+/// `temporary` is killed.
+#[test]
+fn a_temporary_agent_is_given_up_for_its_policy_and_not_for_too_many_deaths() {
+    let stage = stage!("temporary");
+    let hook = "[hooks]\ngive_up = [\"/bin/sh\", \"-c\", \"echo \\\"$SHOAL_REASON\\\" > hooked\"]";
+    let text = format!(
+        "[swarm]\nname = \"NAME\"\n[agent.once]\ncommand = [\"BIN/misbehaving\", \"talks\"]\n\
+         restart = {{ policy = \"temporary\" }}\n[agent.other]\ncommand = [\"BIN/misbehaving\", \"talks\"]\n{hook}\n"
+    );
+    let mut shoal = stage.run(&stage.write("swarm.toml", &text));
+    shoal.until_ready();
+    assert!(traces::kill(shoal.pid_of("once"), stage.mark()));
+    let hooked = until("the hook's word", || {
+        fs::read_to_string(stage.path("hooked")).ok().filter(|said| said.ends_with('\n'))
+    });
+    let why = "agent once is given up: it was killed by SIGKILL, and its policy is temporary";
+    assert!(hooked.starts_with(why), "{hooked}");
+    assert!(shoal.err().contains(why), "{}", shoal.err());
+    let told = events(&stage.done(&["events", "--json", "once"]).out);
+    let told: Vec<&Value> = told.iter().filter(|event| event["kind"] == "give-up").collect();
+    assert!(told.len() == 1 && self::text(&told[0]["text"]).starts_with(why), "{told:?}");
+    let report = &crashes(&stage, &["once"])[0];
+    assert_eq!(
+        (&report["decision"]["what"], self::text(&report["decision"]["why"])),
+        (&"given-up".into(), "its policy is temporary")
+    );
+    assert_eq!(shoal.stop().status, 1);
     stage.assert_nothing_left();
 }
 

@@ -254,6 +254,11 @@ fn set_that_fails_leaves_the_rest_alone_and_starts_again_when_an_operator_asks()
     assert!(stage.done(&["ps"]).out.contains("inner, one_for_one"));
     until_life(&mut shoal, "beside", 1);
     assert!(shoal.err().contains("agent near is given up with its set inner"), "{}", shoal.err());
+    let report = stage.done(&["crashes", "show", "1", "--json"]).out;
+    let report: serde_json::Value = serde_json::from_str(&report).expect("an object");
+    assert_eq!((&report["agent"], &report["decision"]["what"]), (&"bad".into(), &"given-up".into()));
+    let why = report["decision"]["why"].as_str().expect("a text");
+    assert!(why.ends_with("set inner is given up, with all that is in it"), "{why}");
     let started = stage.done(&["start", "near"]);
     assert_eq!(started.status, 0, "{}", started.err);
     let done = shoal.stop();
