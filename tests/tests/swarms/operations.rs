@@ -28,11 +28,15 @@ const KNOWN: [(&str, &[&str]); BLOCKS] = [
     ("shoal crashes show 1", &["teller", "SIGKILL", "restarted", "\"kind\":\"died\""]),
     ("examples/spare.toml", &["\"standbys_wanted\":1", "teller killed (1 of 1)", "ticks` is down"]),
     ("examples/hooked.toml", &["teller sent signal 6", "SIGABRT", "ticks` is down"]),
+    (
+        "shoal reload --dry-run",
+        &["planned, not applied", "restart teller", "\napplied\n", "\"outcome\":\"applied\"", "is down\n5\n"],
+    ),
     ("shoal dlq list", &["no dead letters"]),
     ("shoal doctor examples/ticks.toml", &["kernel", "open descriptors", "\"verdict\":"]),
     ("shoal unit examples/ticks.toml", &["shoal-ticks.service"]),
 ];
-const BLOCKS: usize = 15;
+const BLOCKS: usize = 16;
 
 #[test]
 fn every_command_of_the_guide_does_what_it_says() {
@@ -76,24 +80,72 @@ fn words(clone: &Clone) {
     }
 }
 
-/// The blocks of other documents, and the tests that run the same commands.
-const ELSEWHERE: [(&str, &str); 2] =
-    [("shoal dlq show 1", "dead_letters.rs"), ("shoal dlq replay", "dead_letters.rs")];
+/// The blocks of other documents that show commands, by a text that only one holds, and the tests that run the same.
+const ELSEWHERE: [(&str, &str, &str); 4] = [
+    ("shoal dlq show 1", "dead_letters.rs", "the_commands_of_the_guide_do_what_it_says"),
+    ("shoal dlq replay", "dead_letters.rs", "the_commands_of_the_guide_do_what_it_says"),
+    (
+        "$ shoal crashes show 1",
+        "crashes.rs",
+        "each_kind_of_death_is_reported_with_its_message_the_last_messages_its_output_and_what_follows",
+    ),
+    (
+        "shoal reload [FILE]",
+        "operations.rs",
+        "forms_of_commands_that_change_a_swarm_name_options_that_there_are",
+    ),
+];
+
+/// The contents of all fenced blocks that show a command of ours, whatever their language.
+fn commands(document: &str) -> impl Iterator<Item = &str> {
+    let fenced =
+        document.split("\n```").skip(1).step_by(2).filter_map(|block| Some(block.split_once('\n')?.1));
+    let is_command = |line: &str| line.trim_start_matches("$ ").starts_with("shoal ");
+    fenced.filter(move |block| block.lines().any(is_command))
+}
 
 #[test]
 fn commands_of_other_documents_are_run_by_tests_that_are_named_here() {
+    let mut named = 0;
     for entry in fs::read_dir(root().join("docs")).expect("listed") {
         let path = entry.expect("read").path();
         if path.extension().is_none_or(|ext| ext != "md") || path.ends_with("operations.md") {
             continue;
         }
         let text = fs::read_to_string(&path).expect("read");
-        for block in blocks(&text, "sh") {
-            let named: Vec<_> = ELSEWHERE.iter().filter(|(text, _)| block.contains(text)).collect();
-            assert_eq!(named.len(), 1, "{}: no test runs\n{block}", path.display());
-            assert!(root().join("tests/tests/swarms").join(named[0].1).exists(), "{} is no test", named[0].1);
+        for block in commands(&text) {
+            let known: Vec<_> = ELSEWHERE.iter().filter(|(text, ..)| block.contains(text)).collect();
+            assert_eq!(known.len(), 1, "{}: no test runs\n{block}", path.display());
+            let (_, file, test) = known[0];
+            let source =
+                fs::read_to_string(root().join("tests/tests/swarms").join(file)).expect("a file of tests");
+            assert!(source.contains(&format!("\nfn {test}(")), "{file} has no {test}");
+            named += 1;
         }
     }
+    assert_eq!(named, ELSEWHERE.len(), "a block is gone");
+}
+
+#[test]
+fn forms_of_commands_that_change_a_swarm_name_options_that_there_are() {
+    let all = include_str!("../../../docs/reload.md");
+    let forms = commands(all).next().expect("forms").lines();
+    let mut looked_up = 0;
+    for form in forms.filter(|line| line.starts_with("shoal ")) {
+        let command = form.split(' ').nth(1).expect("a command");
+        let mut help = std::process::Command::new(env!("CARGO_BIN_EXE_shoal-under-test"));
+        let help = help.args([command, "--help"]).output().expect("it runs");
+        let help = String::from_utf8_lossy(&help.stdout);
+        let options = form.split(['[', ' ', ']']).filter(|word| word.starts_with("--"));
+        for option in options {
+            looked_up += 1;
+            assert!(
+                help.contains(&format!("{option} ")) || help.contains(&format!("{option}\n")),
+                "{form}: {option}"
+            );
+        }
+    }
+    assert!(looked_up > 9, "{looked_up}");
 }
 
 /// Every command that the command line offers has a row in the guide's table of exit statuses.
