@@ -226,7 +226,7 @@ pub struct ChaosOptions {
     /// Disturbances a second
     #[arg(long, value_name = "N", default_value_t = 75, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub rate: u32,
-    /// Kill the supervisor at random, too; then the number of workers stays
+    /// Kill the supervisor at random, too
     #[arg(long)]
     pub kill_supervisor: bool,
     /// Print one JSON object

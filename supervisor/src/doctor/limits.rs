@@ -6,6 +6,7 @@ use crate::needs::Needs;
 use crate::run_dir::{Place, check_place};
 use rustix::process::{Resource, getrlimit};
 use std::fs;
+use std::path::{Path, PathBuf};
 
 const GROUP: &str = "limits";
 /// Whether what there is suffices; `None`: there is no limit.
@@ -79,10 +80,26 @@ fn processes_left() -> Option<u64> {
     Some(limit.saturating_sub(used.unwrap_or(0)))
 }
 
+/// What the machine has left, and the control groups that this process is in.
 fn memory_available() -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10)
+    let all = line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kib| kib << 10);
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+    all.into_iter().chain(memory_left_in(Path::new("/sys/fs/cgroup"), own)).min()
+}
+
+/// The least that is left in a control group (version 2), and in those around it, below a root; `None` if nothing bounds them.
+fn memory_left_in(root: &Path, own: &str) -> Option<u64> {
+    let number = |path: PathBuf| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let own = root.join(own);
+    let groups = own.ancestors().take_while(|group| group.starts_with(root));
+    let left = groups.filter_map(|group| {
+        let max = number(group.join("memory.max"))?;
+        Some(max.saturating_sub(number(group.join("memory.current")).unwrap_or(0)))
+    });
+    left.min()
 }
 
 /// Beacons lie in /dev/shm; lanes do not.
@@ -102,6 +119,25 @@ fn shared_folder() -> Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_is_bounded_by_the_tightest_group_around() {
+        let root = tempfile::tempdir().unwrap();
+        let group = |path: &str, max: &str, current: &str| {
+            fs::create_dir_all(root.path().join(path)).unwrap();
+            fs::write(root.path().join(path).join("memory.max"), format!("{max}\n")).unwrap();
+            fs::write(root.path().join(path).join("memory.current"), format!("{current}\n")).unwrap();
+        };
+        group("a/b/c", "max", "70");
+        group("a/b", "1000", "400");
+        assert_eq!(memory_left_in(root.path(), "a/b/c"), Some(600));
+        group("a", "900", "850");
+        assert_eq!(memory_left_in(root.path(), "a/b/c"), Some(50));
+        group("a", "900", "950");
+        assert_eq!(memory_left_in(root.path(), "a/b/c"), Some(0));
+        assert_eq!(memory_left_in(root.path(), ""), None);
+        assert_eq!(memory_left_in(root.path(), "elsewhere"), None);
+    }
 
     #[test]
     fn need_that_fits_is_fine_and_one_more_stops() {

@@ -2,7 +2,6 @@
 //! runs, its log, and dead letters are no strays.
 
 use super::{Finding, Weight};
-use crate::notify;
 use crate::run_dir::{self, Place};
 use shoal_runtime::beacon;
 use std::fs;
@@ -104,7 +103,7 @@ fn beacons(folder: &Path) -> Vec<Stray> {
     dead.map(|(name, path)| Stray::Beacon(name, path)).collect()
 }
 
-/// This user's processes that were started as agents and whose parent is process 1, or another adopter that is no `shoal`.
+/// This user's processes that were started as agents and have been adopted.
 fn agents() -> Vec<Stray> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
@@ -112,11 +111,45 @@ fn agents() -> Vec<Stray> {
         let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
         let agent = variable(&environment, "SHOAL_AGENT")?;
         let swarm = variable(&environment, "SHOAL_SWARM")?;
-        // Its own children have the same environment; they are judged with it.
-        let parent = notify::parent(pid)?;
-        (parent == 1).then(|| Stray::Agent(pid, format!("{agent} of `{swarm}`")))
+        is_adopted(&Seen::of(pid)?).then(|| Stray::Agent(pid, format!("{agent} of `{swarm}`")))
     });
     strays.collect()
+}
+
+/// An agent's process and its parent.
+struct Seen {
+    session: u32,
+    parent: u32,
+    parents_name: String,
+    parents_session: u32,
+    /// Its children have the same environment; they are judged with it.
+    parent_is_agent: bool,
+}
+
+impl Seen {
+    fn of(pid: u32) -> Option<Seen> {
+        let (_, parent, session) = stat(pid)?;
+        let (parents_name, _, parents_session) = stat(parent)?;
+        let environment = fs::read(format!("/proc/{parent}/environ")).unwrap_or_default();
+        let parent_is_agent = variable(&environment, "SHOAL_AGENT").is_some();
+        Some(Seen { session, parent, parents_name, parents_session, parent_is_agent })
+    }
+}
+
+/// Whether a process has been given another parent: process 1, or who asked for orphans, as `systemd --user` does. That one is no
+/// `shoal`, and has a session of its own; who starts an agent by hand has that of the agent.
+fn is_adopted(seen: &Seen) -> bool {
+    let elsewhere = seen.parents_session != seen.session && !seen.parents_name.starts_with("shoal");
+    !seen.parent_is_agent && (seen.parent == 1 || elsewhere)
+}
+
+/// A process's name, parent and session.
+fn stat(pid: u32) -> Option<(String, u32, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything.
+    let (named, rest) = stat.rsplit_once(") ")?;
+    let rest: Vec<&str> = rest.split(' ').collect();
+    Some((named.split_once('(')?.1.to_owned(), rest.get(1)?.parse().ok()?, rest.get(3)?.parse().ok()?))
 }
 
 fn variable(environment: &[u8], name: &str) -> Option<String> {
@@ -128,6 +161,21 @@ fn variable(environment: &[u8], name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_another_session_than_its_parent_is_adopted_unless_that_is_a_shoal_or_an_agent() {
+        let seen = |parent: u32, name: &str, parents_session: u32, parent_is_agent: bool| Seen {
+            session: 50,
+            parent,
+            parents_name: name.to_owned(),
+            parents_session,
+            parent_is_agent,
+        };
+        assert!(is_adopted(&seen(1, "init", 1, false)) && is_adopted(&seen(70, "systemd", 70, false)));
+        assert!(!is_adopted(&seen(60, "bash", 50, false)), "started by hand");
+        assert!(!is_adopted(&seen(60, "shoal-keeper", 61, false)), "an agent that left its session");
+        assert!(!is_adopted(&seen(60, "worker", 61, true)), "a child of an agent's");
+    }
 
     #[test]
     fn variable_is_found_by_its_whole_name() {

@@ -252,7 +252,7 @@ fn a_temporary_agent_is_given_up_for_its_policy_and_not_for_too_many_deaths() {
 #[test]
 fn a_hung_agents_report_names_its_deadline_and_the_message_it_held() {
     let stage = stage!("hangs");
-    // After half of it more SIGKILL follows: on a busy machine an agent may not get to die of SIGABRT within 50 ms.
+    // After a quarter of it more SIGKILL follows: on a busy machine an agent may not get to die of SIGABRT within 25 ms.
     let mut shoal = stage.run(&swarm_file(&stage, "2 holds\n", "", "deadline = \"600ms\"\nmax_attempts = 1"));
     until_handled(&stage, &mut shoal, COUNT - 1);
     let [report] = crashes(&stage, &["sink"]).try_into().expect("one report");

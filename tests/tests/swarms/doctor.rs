@@ -2,7 +2,8 @@
 
 use rustix::process::Signal;
 use serde_json::Value;
-use shoal_tests::{Done, Stage, stage, traces};
+use shoal_tests::{Done, Stage, stage, traces, until};
+use std::process::Command;
 
 fn report(done: &Done) -> Value {
     serde_json::from_str(&done.out).unwrap_or_else(|error| panic!("{error}: {}{}", done.out, done.err))
@@ -64,6 +65,29 @@ fn swarm_that_needs_more_descriptors_than_there_are_cannot_run_here() {
     assert_eq!(run.status, 2);
     assert!(run.err.contains("needs up to 396 open descriptors"), "{}", run.err);
     assert_eq!(stage.done(&["doctor", "absent.toml"]).status, 2);
+}
+
+/// Goal: an agent whose supervisor is gone is found whoever adopted it, and one that was started by hand is not. Method: a process with an
+/// agent's environment and a session of its own, as adopted ones have; and one in the session of its parent.
+#[test]
+fn agents_that_somebody_adopted_are_strays_and_agents_that_somebody_starts_are_none() {
+    let stage = stage!("doctor-adopted");
+    let start = |program: &str, args: &[&str], name: &str| {
+        let mut command = Command::new(program);
+        command.args(args).env("SHOAL_AGENT", name).env("SHOAL_SWARM", stage.name());
+        stage.start(command)
+    };
+    let by_hand = start("sleep", &["1000"], "hand");
+    let adopted = start("setsid", &["sleep", "1000"], "heir");
+    let found = until("the stray", || {
+        let report = report(&stage.done(&["doctor", "--json"]));
+        let findings = report["findings"].as_array().expect("findings").clone();
+        let what = findings.iter().filter_map(|f| f["what"].as_str());
+        let ours: Vec<String> = what.filter(|what| what.contains(stage.name())).map(str::to_owned).collect();
+        (!ours.is_empty()).then_some(ours)
+    });
+    assert_eq!(found, [format!("agent heir of `{}`, process {}", stage.name(), adopted.pid())]);
+    drop((by_hand, adopted));
 }
 
 #[test]
