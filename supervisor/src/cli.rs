@@ -229,6 +229,9 @@ pub struct ChaosOptions {
     /// Kill the supervisor at random, too
     #[arg(long)]
     pub kill_supervisor: bool,
+    /// Reload changed swarm files and upgrade agents at random, too
+    #[arg(long)]
+    pub changes: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

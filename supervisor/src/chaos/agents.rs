@@ -40,9 +40,10 @@ pub fn main(args: &[OsString]) -> ExitCode {
         [Some("sink")] => shoal_agent::run(|agent| receiver(agent, "results", SOURCES, Stage::Worked)),
         [Some("counter")] => shoal_agent::run(counter),
         [Some("beat")] => shoal_agent::run(beat),
+        [Some("onlooker")] => shoal_agent::run(onlooker),
         [Some("listener")] => shoal_agent::run(|agent| receiver(agent, "beats", 1, Stage::Sent)),
         _ => {
-            let names = "source|worker|sink|counter|beat|listener";
+            let names = "source|worker|sink|counter|beat|listener|onlooker";
             report!("usage: shoal agent chaos {names} (started by `shoal chaos`)");
             ExitCode::from(2)
         }
@@ -127,6 +128,12 @@ fn counter(agent: &mut Agent) -> Result<()> {
         number.commit()?;
     }
     Ok(())
+}
+
+/// Reads, as long as it is there; what it has not read then is dropped.
+fn onlooker(agent: &mut Agent) -> Result<()> {
+    agent.on::<Number>("beats", |_, _: &ArchivedNumber| Ok(()))?;
+    agent.serve()
 }
 
 /// Keeps account of what comes, of one message in a step.

@@ -1,15 +1,15 @@
 //! `shoal chaos`: the swarm, its storm, and the report.
 
-use super::account::{Account, CAPACITY_BYTES, HISTORY};
+use super::account::Account;
 use super::agents::{Passed, Sent};
 use super::balance::{Balance, Committed, Flow};
 use super::disturber::{Disturber, Goal, Progress};
+use super::file::{self, Shape};
 use super::plan::Plan;
 use super::supervisor_killer::SupervisorKiller;
 use super::{OTHERS, SOURCES, WORKERS, WORKERS_MAX};
 use crate::agent::Agent;
 use crate::cli::{ChaosOptions, print};
-use crate::config::{self, SwarmFile};
 use crate::keeper::Terms;
 use crate::log::report;
 use crate::output::Echo;
@@ -20,7 +20,6 @@ use crate::swarm::Swarm;
 use serde::Serialize;
 use shoal_measure::pairs::percentile;
 use std::hash::BuildHasher;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -46,6 +45,10 @@ struct Report {
     restarts: u64,
     /// Changes of the number of workers.
     scales: u64,
+    /// Reloads that were applied.
+    reloads: u64,
+    /// Upgrades that were done.
+    upgrades: u64,
     agents: u64,
     seconds: f64,
     msgs_per_s: u64,
@@ -75,7 +78,7 @@ fn run(options: &ChaosOptions) -> Result<u8, String> {
     let _ = run_dir::list_running();
     let mut signals = Signals::new()?;
     let folder = RunDir::claim(&name).map_err(|e| e.to_string())?;
-    let file = swarm_file(&name)?;
+    let file = file::read(&name, WORKERS, Shape::default())?;
     let seed = options.seed.unwrap_or_else(drawn_seed);
     // Before anything can go wrong: the seed is what draws it again.
     report!("shoal chaos: seed {seed}");
@@ -84,8 +87,9 @@ fn run(options: &ChaosOptions) -> Result<u8, String> {
     // The places of more workers come behind those that run from the start.
     let group = (sources..sources + workers).chain(agents..agents + (WORKERS_MAX - WORKERS) as usize);
     let all = agents + (WORKERS_MAX - WORKERS) as usize;
-    let plan = Plan::new(seed, all, group.collect(), WORKERS_MAX, options.rate);
-    let goal = Goal { time: options.time, kills: options.kills, messages: options.messages };
+    let plan = Plan::new(seed, all, group.collect(), WORKERS_MAX, options.rate).with_changes(options.changes);
+    let &ChaosOptions { time, kills, messages, changes, .. } = options;
+    let goal = Goal { time, kills, messages, changes };
     let mut disturber = Disturber::new(plan, goal);
     let began = Instant::now();
     let setting = Setting {
@@ -157,7 +161,8 @@ fn report(
     let mut take_overs_ns = swarm.take_overs_ns();
     let enough = kills >= options.kills.max(1)
         && balance.messages >= options.messages.max(1)
-        && (supervisor_kills > 0 || !options.kill_supervisor);
+        && (supervisor_kills > 0 || !options.kill_supervisor)
+        && (progress.reloads > 0 && progress.upgrades > 0 || !options.changes);
     let us = |ns: Option<u64>| ns.map(|ns| ns / 1000);
     Report {
         seed,
@@ -169,6 +174,8 @@ fn report(
         stops: progress.stops,
         restarts: progress.restarts,
         scales: progress.scales,
+        reloads: progress.reloads,
+        upgrades: progress.upgrades,
         agents: swarm.topology.agents.iter().filter(|agent| agent.active).count() as u64,
         seconds: took.as_secs_f64(),
         msgs_per_s: (balance.messages as f64 / took.as_secs_f64()) as u64,
@@ -211,35 +218,6 @@ fn committed(swarm: &Swarm) -> Committed {
     }
 }
 
-/// Chaos's swarm file. Its agents are this same binary.
-fn swarm_file(name: &str) -> Result<SwarmFile, String> {
-    let binary = toml::Value::String(config::own_binary()?);
-    let channel =
-        |name: &str| format!("[channel.{name}]\nmessage = \"Number\"\ncapacity = {CAPACITY_BYTES}\n");
-    let agent = |name: &str, replicas: u32, ways: &str| {
-        let places = if name == "worker" { WORKERS_MAX } else { replicas };
-        // Deaths that come from elsewhere are no reason to give up.
-        format!(
-            "[agent.{name}]\ncommand = [{binary}, \"agent\", \"chaos\", \"{name}\"]\nreplicas = {replicas}\nreplicas_max = {places}\n{ways}\n\
-             stop_timeout = \"30s\"\nready_timeout = \"60s\"\n\
-             restart = {{ intensity = 10000, period = \"1s\", backoff = \"1ms..10ms\" }}\n"
-        )
-    };
-    let text = [
-        format!("[swarm]\nname = \"{name}\"\nhistory = {HISTORY}\n"),
-        ["numbers", "direct", "results", "beats"].map(channel).concat(),
-        agent("source", SOURCES, "publishes = [\"numbers\", \"direct\"]"),
-        // Their lives are forks of one process, which chaos does not disturb itself; the others' are started by their command.
-        agent("worker", WORKERS, "subscribes = [\"numbers\"]\npublishes = [\"results\"]\nprefork = true"),
-        agent("counter", 1, "subscribes = [\"direct\"]"),
-        agent("sink", 1, "subscribes = [\"results\"]"),
-        agent("beat", 1, "publishes = [\"beats\"]"),
-        agent("listener", 1, "subscribes = [\"beats\"]"),
-    ]
-    .concat();
-    config::parse(Path::new("chaos's swarm file"), &text).map_err(|e| e.to_string())
-}
-
 impl Report {
     fn text(&self, options: &ChaosOptions) -> String {
         let Report { seed, balance, rescues, accusations, kills, stops, restarts, scales, .. } = self;
@@ -260,6 +238,9 @@ impl Report {
             format!("lost {lost}, duplicated {duplicated}, reordered {reordered}, corrupted {corrupted}"),
             format!("rescues {rescues}, accusations {accusations}"),
         ];
+        if options.changes {
+            lines.push(format!("{} reloads applied, {} upgrades done", self.reloads, self.upgrades));
+        }
         if options.kill_supervisor {
             lines.push(format!(
                 "{} supervisors killed; a successor watches everything: p50 {}, p99 {}",

@@ -3,11 +3,12 @@
 //! In the calm nothing wakes anybody but the messages themselves: whoever sleeps then though work waits is found by the
 //! supervisor's looks for sleepers, which deaths and starts would hide.
 
+use super::file::{self, NAMES, Shape};
 use super::plan::{Disturbance, Plan, What};
 use crate::child::{Event, State};
 use crate::event_loop::{Companion, Watch};
 use crate::spawn;
-use crate::swarm::{Swarm, instant_of, ns_of};
+use crate::swarm::{Outcome, Proof, Swarm, Upgraded, instant_of, ns_of};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -16,8 +17,10 @@ use std::time::{Duration, Instant};
 
 /// How long the swarm is left in peace at the end: time for two looks for sleepers, and one more.
 const CALM: Duration = Duration::from_secs(3);
-/// How long a change of the number of workers may take.
-const SCALE_MAX: Duration = Duration::from_secs(60);
+/// How long a change of the swarm may take.
+const CHANGE_MAX: Duration = Duration::from_secs(60);
+/// How long a replica that was upgraded must live: it is killed soon.
+const PROOF: Proof = Proof { time: Duration::from_millis(5), messages: None };
 /// How often it is looked whether enough was done, once the time is over.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What is not reached after so many times the asked time, and a minute, is not waited for any more.
@@ -33,6 +36,8 @@ pub struct Goal {
     pub kills: u64,
     /// So many messages received at least.
     pub messages: u64,
+    /// A reload and an upgrade at least.
+    pub changes: bool,
 }
 
 /// By this name a successor is left how far it got.
@@ -53,6 +58,10 @@ pub struct Progress {
     pub restarts: u64,
     /// Changes of the number of workers that were begun.
     pub scales: u64,
+    /// Reloads that were applied.
+    pub reloads: u64,
+    /// Upgrades of which every replica has proved itself.
+    pub upgrades: u64,
 }
 
 impl Progress {
@@ -80,6 +89,13 @@ enum Phase {
     Over,
 }
 
+/// A change of the swarm that is under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Pending {
+    Reload,
+    Upgrade,
+}
+
 /// Disturbs.
 pub struct Disturber {
     plan: Peekable<Plan>,
@@ -91,6 +107,10 @@ pub struct Disturber {
     stops: u64,
     restarts: u64,
     scales: u64,
+    reloads: u64,
+    upgrades: u64,
+    /// What was begun by this supervisor, and not seen to be done.
+    pending: Option<Pending>,
     /// So many disturbances of the plan were begun.
     taken: usize,
     /// Whether it was looked for what a predecessor has left.
@@ -102,8 +122,21 @@ impl Disturber {
     pub fn new(plan: Plan, goal: Goal) -> Disturber {
         let (plan, stopped) = (plan.peekable(), Vec::new());
         let (phase, look_next) = (Phase::Before, Instant::now());
-        let (stops, restarts, scales, taken, has_looked) = (0, 0, 0, 0, false);
-        Disturber { plan, goal, phase, look_next, stopped, stops, restarts, scales, taken, has_looked }
+        Disturber {
+            plan,
+            goal,
+            phase,
+            look_next,
+            stopped,
+            stops: 0,
+            restarts: 0,
+            scales: 0,
+            reloads: 0,
+            upgrades: 0,
+            pending: None,
+            taken: 0,
+            has_looked: false,
+        }
     }
 
     /// How far it got.
@@ -117,8 +150,8 @@ impl Disturber {
         let stopped =
             self.stopped.iter().map(|&(agent, generation, until)| (agent, generation, ns_of(until)));
         let (taken, stopped) = (self.taken, stopped.collect());
-        let (stops, restarts, scales) = (self.stops, self.restarts, self.scales);
-        Progress { taken, phase, stopped, stops, restarts, scales }
+        let &Disturber { stops, restarts, scales, reloads, upgrades, .. } = self;
+        Progress { taken, phase, stopped, stops, restarts, scales, reloads, upgrades }
     }
 
     /// Leaves it to a successor.
@@ -133,16 +166,15 @@ impl Disturber {
         if std::mem::replace(&mut self.has_looked, true) {
             return;
         }
-        let Some(Progress { taken, phase, stopped, stops, restarts, scales }) = Progress::kept_in(swarm)
-        else {
-            return;
-        };
+        let Some(kept) = Progress::kept_in(swarm) else { return };
+        let Progress { taken, phase, stopped, stops, restarts, scales, reloads, upgrades } = kept;
         self.plan.by_ref().take(taken).for_each(drop);
         let at = instant_of(phase.1);
         self.phase =
             [Phase::Before, Phase::Storm(at), Phase::Calm(at), Phase::Over][usize::from(phase.0.min(3))];
         self.stopped = stopped.into_iter().map(|(a, g, until)| (a, g, instant_of(until))).collect();
         (self.stops, self.restarts, self.scales, self.taken) = (stops, restarts, scales, taken);
+        (self.reloads, self.upgrades) = (reloads, upgrades);
     }
 
     fn disturb(&mut self, what: What, swarm: &mut Swarm, now: Instant) {
@@ -170,12 +202,43 @@ impl Disturber {
                 }
             }
             What::Scale(workers) => {
+                self.note_change(swarm);
                 // Refused while the last one is under way.
                 let prepared = swarm.prepare_scale("worker", workers);
-                if prepared.and_then(|prepared| swarm.reload(prepared, SCALE_MAX)).is_ok() {
+                if prepared.and_then(|prepared| swarm.reload(prepared, CHANGE_MAX)).is_ok() {
                     self.scales += 1;
                 }
             }
+            What::Reload(shape) => {
+                self.note_change(swarm);
+                // One that changes nothing is none.
+                if reload(swarm, shape) == Ok(true) {
+                    self.pending = Some(Pending::Reload);
+                }
+            }
+            What::Upgrade(agent) => {
+                self.note_change(swarm);
+                let config = swarm.file.agents.iter().position(|config| config.name == NAMES[agent]);
+                let command = config.map(|config| (config, swarm.file.agents[config].command.clone()));
+                if command.is_some_and(|(config, command)| swarm.upgrade(config, command, PROOF).is_ok()) {
+                    self.pending = Some(Pending::Upgrade);
+                }
+            }
+        }
+    }
+
+    /// Counts a change that is done; what was undone is not counted.
+    fn note_change(&mut self, swarm: &Swarm) {
+        let done = match self.pending {
+            Some(Pending::Reload) => swarm.reload_outcome().map(|o| matches!(o, Outcome::Applied { .. })),
+            Some(Pending::Upgrade) => swarm.upgrade_outcome().map(|o| matches!(o, Upgraded::Done(_))),
+            None => None,
+        };
+        let Some(done) = done else { return };
+        match self.pending.take() {
+            Some(Pending::Reload) => self.reloads += u64::from(done),
+            Some(Pending::Upgrade) => self.upgrades += u64::from(done),
+            None => {}
         }
     }
 
@@ -202,13 +265,22 @@ impl Disturber {
         }
         self.look_next = now + LOOK_EVERY;
         let received = || swarm.agents.iter().map(|agent| agent.totals().received).sum::<u64>();
-        let reached = swarm.kills_proven >= self.goal.kills && received() >= self.goal.messages;
+        let changed = !self.goal.changes || self.reloads > 0 && self.upgrades > 0;
+        let reached = changed && swarm.kills_proven >= self.goal.kills && received() >= self.goal.messages;
         if reached || past > self.goal.time * TIMES_MAX + GRACE {
             self.go_on(swarm, now, true);
             self.phase = Phase::Calm(now + CALM);
             swarm.let_supervisors_be_killed(false);
         }
     }
+}
+
+/// Begins to change the swarm's file to one of another shape, with as many workers as it has; whether that changes anything.
+fn reload(swarm: &mut Swarm, shape: Shape) -> Result<bool, String> {
+    let file = file::read(&swarm.file.name, Shape::workers_of(&swarm.file), shape)?;
+    let prepared = swarm.prepare(file)?;
+    let changes = !prepared.plan.is_empty();
+    swarm.reload(prepared, CHANGE_MAX).map(|()| changes)
 }
 
 impl Companion for Disturber {
@@ -240,6 +312,7 @@ impl Companion for Disturber {
             return;
         }
         swarm.measure_recoveries();
+        self.note_change(swarm);
         match self.phase {
             Phase::Storm(began) => self.storm(began, swarm, now),
             Phase::Calm(until) if until <= now => {

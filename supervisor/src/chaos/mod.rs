@@ -7,7 +7,8 @@
 //!             └─ direct ──────────────────────────► counter    each message once, in order, many in a step
 //!  beat ──────── beats ───────────────────────────► listener   the same, one at a time: its reader always sleeps before
 //!
-//!  disturber (drawn from a seed): SIGKILL, SIGSTOP and SIGCONT, restarts, more and fewer workers
+//!  disturber (drawn from a seed): SIGKILL, SIGSTOP and SIGCONT, restarts, more and fewer workers; reloads and upgrades, when they are
+//!  asked for
 //!  supervisor_killer (in the guard, when it is asked for): SIGKILL to the supervisor, and to its successors while they take over
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod agents;
 pub mod balance;
 pub mod command;
 pub mod disturber;
+pub mod file;
 pub mod number;
 pub mod plan;
 pub mod supervisor_killer;

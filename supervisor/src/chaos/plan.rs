@@ -1,5 +1,6 @@
 //! Who is disturbed, how and when: a pure function of the seed.
 
+use super::file::{NAMES, Shape};
 use super::number::mix;
 use std::time::Duration;
 
@@ -26,6 +27,10 @@ pub enum What {
     Restart(usize),
     /// So many workers from now on, as by `shoal scale`.
     Scale(u32),
+    /// A changed swarm file, as by `shoal reload`.
+    Reload(Shape),
+    /// The replicas of one agent of the file are replaced, as by `shoal upgrade`; by its index in [`NAMES`].
+    Upgrade(usize),
 }
 
 /// The plan: disturbances in the order of time, without end.
@@ -36,6 +41,8 @@ pub struct Plan {
     group: Vec<usize>,
     /// The most workers.
     workers_max: u32,
+    /// Whether the swarm is reloaded and upgraded, too.
+    changes: bool,
     mean: Duration,
     at: Duration,
 }
@@ -44,7 +51,12 @@ impl Plan {
     /// Draws from a seed, for a swarm of so many agents with one group among them, of so many at most; `rate` disturbances a second.
     pub fn new(seed: u64, agents: usize, group: Vec<usize>, workers_max: u32, rate: u32) -> Plan {
         let mean = Duration::from_secs(1) / rate.max(1);
-        Plan { state: mix(seed), agents, group, workers_max, mean, at: Duration::ZERO }
+        Plan { state: mix(seed), agents, group, workers_max, changes: false, mean, at: Duration::ZERO }
+    }
+
+    /// The same with reloads and upgrades instead of some other numbers of workers.
+    pub fn with_changes(self, changes: bool) -> Plan {
+        Plan { changes, ..self }
     }
 
     fn below(&mut self, end: u64) -> u64 {
@@ -83,6 +95,10 @@ impl Iterator for Plan {
             76..78 => What::Kill(self.group.clone()),
             78..92 => What::Stop(self.anyone(), self.stop_time()),
             92..96 => What::Restart(self.anyone()),
+            98 if self.changes => {
+                What::Reload(Shape { narrow: self.below(2) == 0, onlooker: self.below(2) == 0 })
+            }
+            99 if self.changes => What::Upgrade(self.below(NAMES.len() as u64) as usize),
             _ => What::Scale(1 + self.below(u64::from(self.workers_max)) as u32),
         };
         Some(Disturbance { at: self.at, what })
@@ -108,6 +124,18 @@ mod tests {
     }
 
     #[test]
+    fn with_changes_every_shape_and_every_agent_comes_and_all_else_too() {
+        let plan = Plan::new(1, 7, vec![2, 3, 4], 3, 50).with_changes(true);
+        let drawn: Vec<_> = plan.take(4000).map(|d| d.what).collect();
+        for (narrow, onlooker) in [(false, false), (false, true), (true, false), (true, true)] {
+            assert!(drawn.contains(&What::Reload(Shape { narrow, onlooker })));
+        }
+        assert!((0..NAMES.len()).all(|agent| drawn.contains(&What::Upgrade(agent))));
+        assert!((1..=3).all(|workers| drawn.contains(&What::Scale(workers))));
+        assert!(drawn.contains(&What::Kill(vec![2, 3, 4])) && drawn.contains(&What::Restart(6)));
+    }
+
+    #[test]
     fn everybody_is_killed_stopped_and_restarted_and_now_and_then_the_whole_group_is_killed() {
         let drawn: Vec<_> = Plan::new(1, 7, vec![2, 3, 4], 3, 50).take(4000).map(|d| d.what).collect();
         for agent in 0..7 {
@@ -120,6 +148,7 @@ mod tests {
         }
         assert!((1..=3).all(|workers| drawn.contains(&What::Scale(workers))));
         assert!(drawn.contains(&What::Kill(vec![2, 3, 4])));
+        assert!(!drawn.iter().any(|what| matches!(what, What::Reload(_) | What::Upgrade(_))));
         let kills = drawn.iter().filter(|what| matches!(what, What::Kill(_))).count();
         assert!((2800..3500).contains(&kills), "{kills}");
     }

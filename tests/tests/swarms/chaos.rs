@@ -30,7 +30,9 @@ fn chaos_on_a_sound_build_counts_nothing_wrong_and_says_what_it_did() {
     for key in WRONG {
         assert_eq!(count(&report, key), 0, "{key}: {report}\n{}", done.err);
     }
-    assert_eq!(count(&report, "supervisor_kills"), 0, "nobody asked for it");
+    for key in ["supervisor_kills", "reloads", "upgrades"] {
+        assert_eq!(count(&report, key), 0, "nobody asked for {key}");
+    }
     assert!(count(&report, "kills") >= 100 && count(&report, "messages") >= 20_000, "{report}");
     for key in [
         "stops",
@@ -65,6 +67,26 @@ fn chaos_that_kills_its_supervisor_counts_nothing_wrong_either() {
     }
     assert_eq!((&report["passed"], done.status), (&Value::Bool(true), 0), "{report}\n{}", done.err);
     stage.assert_nothing_left();
+}
+
+/// Goal: the same holds while the swarm is changed, too, and while the supervisor dies over that. Method: the real command, which reloads
+/// swarm files with other lanes and another agent, and replaces the replicas of agents, among all else that it does.
+#[test]
+fn chaos_that_changes_its_swarm_counts_nothing_wrong_either() {
+    let stage = stage!("chaos");
+    for more in [&[][..], &["--kill-supervisor"]] {
+        let args = ["chaos", "--for", "3s", "--changes", "--rate", "150", "--seed", "42", "--json"];
+        let done = stage.done(&[&args[..], more].concat());
+        let report = object(&done);
+        for key in WRONG {
+            assert_eq!(count(&report, key), 0, "{key}: {report}\n{}", done.err);
+        }
+        for key in ["kills", "scales", "reloads", "upgrades"] {
+            assert!(count(&report, key) > 0, "{key}: {report}\n{}", done.err);
+        }
+        assert_eq!((&report["passed"], done.status), (&Value::Bool(true), 0), "{report}\n{}", done.err);
+        stage.assert_nothing_left();
+    }
 }
 
 #[test]
