@@ -164,6 +164,13 @@ impl OwnMap {
         unsafe { libc::syscall(libc::SYS_futex, at, libc::FUTEX_REQUEUE, 0, most, OWN.as_ptr(), 0) }
     }
 
+    /// Loads a word.
+    pub fn load(&self, offset: usize) -> u64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.len);
+        // SAFETY: inside the mapping, which lives as long as the process; every other access to it is atomic or raw.
+        unsafe { self.at.add(offset).cast::<u64>().read_volatile() }
+    }
+
     /// Stores a word.
     pub fn store(&self, offset: usize, word: u64) {
         assert!(offset.is_multiple_of(8) && offset + 8 <= self.len);
@@ -198,6 +205,66 @@ pub fn kill_self() -> ! {
     std::process::abort()
 }
 
+/// The first of the users as whom agents attack that could hurt others of the machine: nobody else has these numbers.
+pub const OWN_USERS: u32 = 1_800_000_000;
+
+/// SIGKILL to everybody whom the kernel lets it signal: asked only as a user of the test's own, who has no rights beyond that.
+///
+/// # Errors
+/// It would reach others than those of the test; or the kernel's refusal.
+pub fn kill_everybody() -> io::Result<()> {
+    is_of_no_consequence()?;
+    // SAFETY: no memory is involved; nobody but processes of the test's own user can be hit.
+    done(unsafe { libc::kill(-1, libc::SIGKILL) })
+}
+
+/// Whether this process has a user of the test's own, and no rights of root.
+fn is_of_no_consequence() -> io::Result<()> {
+    let uid = rustix::process::geteuid().as_raw();
+    let rights = rustix::thread::capabilities(None)?.effective;
+    match uid >= OWN_USERS && rights.is_empty() {
+        true => Ok(()),
+        false => Err(io::Error::other("not tried: it would reach others")),
+    }
+}
+
+/// Forks, and each fork forks, for ever in every process but the first: how often the kernel refused that in the given time.
+///
+/// # Errors
+/// Nothing bounds it, or it would reach others than those of the test.
+pub fn fork_bomb(time: std::time::Duration, bound: usize) -> io::Result<u64> {
+    is_of_no_consequence()?;
+    let mut waiting = Vec::new();
+    while waiting.len() < bound {
+        match fork() {
+            Ok(Some(child)) => waiting.push(child),
+            Ok(None) => loop {
+                std::thread::park();
+            },
+            Err(_) => break,
+        }
+    }
+    for child in &waiting {
+        // SAFETY: children of this process that are not waited for yet.
+        unsafe {
+            libc::kill(*child, libc::SIGKILL);
+            libc::waitpid(*child, ptr::null_mut(), 0);
+        }
+    }
+    if waiting.len() >= bound {
+        return Err(io::Error::other("not tried: nothing bounds it"));
+    }
+    let (begun, mut refused, mut first) = (std::time::Instant::now(), 0, true);
+    while !first || begun.elapsed() < time {
+        match fork() {
+            Ok(Some(_)) => {}
+            Ok(None) => first = false,
+            Err(_) => refused += 1,
+        }
+    }
+    Ok(refused)
+}
+
 /// One way by which a process reaches into another.
 pub type Way = (&'static str, fn(i32) -> io::Result<()>);
 
@@ -229,7 +296,7 @@ fn unsafe_kill(pid: i32) -> i32 {
     unsafe { libc::kill(pid, 0) }
 }
 
-/// Whether any process at all could be signalled. (`kill(-1)` itself says yes in any case, and nobody may be hurt by a test.)
+/// Whether any process at all could be signalled. (`kill(-1)` itself says yes in any case: see [`kill_everybody`].)
 fn anybody() -> io::Result<()> {
     let own = std::process::id() as i32;
     let all = std::fs::read_dir("/proc")?.flatten();

@@ -6,6 +6,7 @@
 //! ```
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ pub struct Told {
     pub stderr: String,
     /// Its exit status; `None` when it had to be killed because it took too long.
     pub status: Option<i32>,
-    /// Folder where agents leave notes.
+    /// The swarm's folder: agents leave notes in `notes`, and its logs are in `logs`.
     pub folder: tempfile::TempDir,
 }
 
@@ -46,22 +47,22 @@ impl Told {
     }
 }
 
-fn swarm_file(play: &Play<'_>, folder: &Path) -> String {
+fn swarm_file(play: &Play<'_>, good: &str, folder: &Path) -> String {
     let agent = |name: &str, args: String, ends: &str| {
         format!(
             "[agent.{name}]\ncommand = [\"{}\", {args}]\n{ends}\nrestart = {{ policy = \"transient\", intensity = 50, period = \"1s\", \
              backoff = \"1ms..5ms\" }}\nenv = {{ NOTES = \"{}\" }}\n",
             play.agents,
-            folder.display()
+            folder.join("notes").display()
         )
     };
     let Play { role, count, when_full, lines, .. } = play;
     [
-        format!("[swarm]\nname = \"{role}-{}\"\n", std::process::id()),
+        format!("[swarm]\nname = \"{role}-{}\"\nlogs = \"logs\"\n", std::process::id()),
         format!("[channel.numbers]\nmessage = \"N\"\ncapacity = \"64 KiB\"\nwhen_full = \"{when_full}\"\n"),
         "[channel.noise]\nmessage = \"N\"\ncapacity = \"64 KiB\"\nwhen_full = \"block\"\n".to_owned(),
-        agent("source", format!("\"source\", \"{count}\""), "publishes = [\"numbers\"]"),
-        agent("sink", format!("\"sink\", \"{count}\""), "subscribes = [\"numbers\"]"),
+        agent("source", format!("\"source\", \"{count}\""), &format!("publishes = [\"numbers\"]\n{good}")),
+        agent("sink", format!("\"sink\", \"{count}\""), &format!("subscribes = [\"numbers\"]\n{good}")),
         agent(
             "bad",
             format!("\"{role}\", \"{count}\""),
@@ -70,7 +71,7 @@ fn swarm_file(play: &Play<'_>, folder: &Path) -> String {
                 "after = [\"source\", \"ear\"]\nsubscribes = [\"numbers\"]\npublishes = [\"noise\"]\n{lines}"
             ),
         ),
-        agent("ear", format!("\"ear\", \"{count}\""), "subscribes = [\"noise\"]"),
+        agent("ear", format!("\"ear\", \"{count}\""), &format!("subscribes = [\"noise\"]\n{good}")),
     ]
     .join("\n")
 }
@@ -80,9 +81,23 @@ fn swarm_file(play: &Play<'_>, folder: &Path) -> String {
 /// # Panics
 /// When the supervisor cannot be run.
 pub fn run(play: &Play<'_>, patience: Duration) -> Told {
+    run_among(play, "", patience)
+}
+
+/// The same, with further lines in the good agents' tables.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_among(play: &Play<'_>, good: &str, patience: Duration) -> Told {
     let folder = tempfile::tempdir().expect("a folder");
     let file: PathBuf = folder.path().join("swarm.toml");
-    std::fs::write(&file, swarm_file(play, folder.path())).expect("written");
+    let notes = folder.path().join("notes");
+    std::fs::create_dir(&notes).expect("a folder");
+    // Agents of another user leave notes, too.
+    for (folder, mode) in [(folder.path(), 0o711), (&notes, 0o777)] {
+        std::fs::set_permissions(folder, PermissionsExt::from_mode(mode)).expect("our folder");
+    }
+    std::fs::write(&file, swarm_file(play, good, folder.path())).expect("written");
     let mut command = Command::new(play.shoal);
     command.arg("run").arg(&file).env("XDG_RUNTIME_DIR", folder.path()).env_remove("SHOAL_SWARM");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -10,7 +10,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 pub const MARK: &str = "SHOAL_TEST_FOLDER";
 
 /// All processes that this user may look at.
-fn processes() -> impl Iterator<Item = i32> {
+pub fn processes() -> impl Iterator<Item = i32> {
     let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }

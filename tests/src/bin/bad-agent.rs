@@ -15,11 +15,15 @@ use std::time::Duration;
 
 /// The message at which a bad agent shows its nature.
 const TURN: u64 = 3_000;
+/// More descriptors go with no packet: the kernel's bound.
+const DESCRIPTORS_MAX: usize = 253;
 
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let count = args[2].parse::<u64>().expect("a number");
-    if args[1] == "attacker" {
+    // Where it is ended by its first call, its next life is a good one.
+    if args[1] == "attacker" && !note("attacked").exists() {
+        let _ = std::fs::write(note("attacked"), "");
         return attacker();
     }
     let mut a = attach().expect("attached");
@@ -27,7 +31,11 @@ fn main() {
     let first_life = a.manifest.generation == 1;
     match args[1].as_str() {
         "source" => source(&mut a, count),
-        "sink" | "ear" => listen(&mut a, &args[1], count),
+        "sink" => {
+            leave("sink", &std::process::id().to_string());
+            listen(&mut a, "sink", count);
+        }
+        "ear" => listen(&mut a, "ear", count),
         role => {
             if !first_life && role.starts_with("zombie") {
                 no_zombie_is_left();
@@ -39,6 +47,22 @@ fn main() {
 
 fn note(name: &str) -> PathBuf {
     PathBuf::from(std::env::var_os("NOTES").expect("a folder")).join(name)
+}
+
+/// Leaves a note, whole.
+fn leave(name: &str, text: &str) {
+    std::fs::write(note("half"), text).expect("noted");
+    std::fs::rename(note("half"), note(name)).expect("noted");
+}
+
+/// The process of another agent, the sink, by its own word.
+fn victim() -> i32 {
+    loop {
+        match std::fs::read_to_string(note("sink")) {
+            Ok(pid) => return pid.parse().expect("a number"),
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
 }
 
 fn write(a: &mut Attachment, value: u64) -> bool {
@@ -98,11 +122,11 @@ fn relay(a: &mut Attachment, role: &str) {
             reach_one(a);
         }
         if met == TURN && role != "reach-one" {
-            turn(a, role);
+            turn(a, role, value);
         }
         if role.starts_with("lie") && met == TURN {
             // Its cursor stays where the lie put it.
-            std::thread::sleep(Duration::from_secs(if role == "lie-back" { 1 } else { 60 }));
+            std::thread::sleep(Duration::from_secs(if role == "lie-ahead" { 60 } else { 1 }));
             attack::kill_self();
         }
         if !write(a, value) {
@@ -116,8 +140,7 @@ fn relay(a: &mut Attachment, role: &str) {
 /// Reaches out, by the way that this life has not tried, at the message that is its turn.
 fn reach_one(a: &Attachment) {
     let Some((name, way)) = attack::WAYS.get(a.manifest.generation as usize - 1) else { return };
-    let parent = getppid().expect("a parent").as_raw_nonzero().get();
-    tell(name, way(parent));
+    tell(name, way(victim()));
     attack::kill_self();
 }
 
@@ -127,10 +150,7 @@ fn tell(name: &str, came: std::io::Result<()>) {
 
 /// Reaches out, by every way, to another agent that is there.
 fn reach() {
-    let own = getpid().as_raw_nonzero().get();
-    let parent = getppid().expect("a parent").as_raw_nonzero().get();
-    let siblings = shoal_tests::traces::children(parent);
-    let victim = siblings.into_iter().find(|pid| *pid != own).expect("another agent");
+    let victim = victim();
     // Some are asked of processes of one user only: that must not be what stops them.
     for (name, way) in attack::WAYS {
         tell(name, way(victim));
@@ -201,18 +221,72 @@ fn flicker(a: &Attachment, map: OwnMap) {
     attack::kill_self();
 }
 
-/// Prints as fast as it is read, for a while.
+/// Prints as fast as it is read, for a while, and more than is kept.
 fn flood() {
     let line = "x".repeat(4000);
-    let began = std::time::Instant::now();
-    while began.elapsed() < Duration::from_millis(700) {
+    let (began, mut lines) = (std::time::Instant::now(), 0);
+    while began.elapsed() < Duration::from_millis(700) || lines < 4000 {
         println!("{line}");
+        lines += 1;
     }
 }
 
-fn turn(a: &mut Attachment, role: &str) {
-    if role == "reach" {
-        return reach();
+/// How many descriptors the supervisor has; it is a sibling.
+fn of_supervisor() -> usize {
+    let parent = getppid().expect("a parent").as_raw_nonzero().get();
+    let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let children = shoal_tests::traces::children(parent);
+    let supervisor = children.into_iter().find(|pid| name(pid).trim_end() == "shoal-superv");
+    let supervisor = supervisor.expect("a supervisor");
+    std::fs::read_dir(format!("/proc/{supervisor}/fd")).expect("readable").count()
+}
+
+/// Sound packets, each with as many descriptors as one may carry; then waits until the supervisor has no more than before.
+fn hand_descriptors() {
+    let socket = attack::borrowed(CONTROL_FD);
+    let null = std::fs::File::open("/dev/null").expect("there is one");
+    let many = vec![null.as_fd(); DESCRIPTORS_MAX];
+    let before = of_supervisor();
+    let (began, mut sent) = (std::time::Instant::now(), 0);
+    while began.elapsed() < Duration::from_secs(1) {
+        sent += u64::from(wire::say(socket, &FromAgent::LinksTaken, &many).is_ok());
+    }
+    let mut after = of_supervisor();
+    while after > before && began.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(5));
+        after = of_supervisor();
+    }
+    println!(
+        "sent {sent} packets; of the supervisor's descriptors there are {} more",
+        after.saturating_sub(before)
+    );
+}
+
+/// Sends a message whose header lies about its length, or about its number.
+fn lie_in_a_header(a: &mut Attachment, map: OwnMap, value: u64, lie: impl FnOnce(u64) -> u64) {
+    let producer = a.outputs.producer(0);
+    let position = producer.pending().position;
+    assert!(write(a, value), "there is room");
+    let ring = a.manifest.shape.ring_offset(0);
+    let at = ring + (position & (a.manifest.shape.lanes[0].capacity_bytes - 1)) as usize;
+    // The facts are the header's second word: what it is, is said in these bits. Where the lap ends, the message is at the beginning.
+    let is_message = map.load(at + 8) >> 28 & 3 == 0;
+    let facts = if is_message { at } else { ring } + 8;
+    map.store(facts, lie(map.load(facts)));
+    a.outputs.commit(None, &mut a.world).expect("alive");
+}
+
+fn turn(a: &mut Attachment, role: &str, value: u64) {
+    match role {
+        "reach" => return reach(),
+        "kill-all" => return tell("kill(-1)", attack::kill_everybody()),
+        "fork-bomb" => {
+            let refused = attack::fork_bomb(Duration::from_millis(500), 200).expect("bounded");
+            println!("bomb refused {refused} times");
+            attack::kill_self();
+        }
+        "descriptors" => return hand_descriptors(),
+        _ => {}
     }
     let map = OwnMap::find().expect("a segment");
     match role {
@@ -224,6 +298,8 @@ fn turn(a: &mut Attachment, role: &str) {
         }
         "lie-ahead" => lie(a, map, 1 << 40),
         "lie-back" => lie(a, map, 64 * 1024),
+        "lie-length" => lie_in_a_header(a, map, value, |facts| facts | 0xf_fff0),
+        "lie-number" => lie_in_a_header(a, map, value, |facts| facts + (7 << 32)),
         "garbage" => garbage(),
         "chatter" => chatter(),
         "seal" => seal_self(),

@@ -1,36 +1,51 @@
 //! Goal: what one agent does to its own memory, its socket or its descriptors changes nothing that others read, and the swarm
 //! goes on. Method: real processes under the real supervisor, one of them bad; the others count every number.
 
-use shoal_tests::attacked::{Play, Told, run};
+use shoal::output::{FILE_BYTES_MAX, FILES_MAX, LINE_BYTES_MAX};
+use shoal_tests::attacked::{Play, Told, run_among};
 use std::time::Duration;
 
 const COUNT: u64 = 20_000;
+
+/// Hostile, but it may read /proc and leave notes: else many an attack would end at its first look around.
+pub const HOSTILE: &str =
+    "trust = \"hostile\"\nenv_allow = [\"NOTES\"]\nlandlock = { read = [\"/proc\"], write = [\"notes\"] }";
 
 fn play(role: &str, when_full: &str) -> Told {
     play_with(role, when_full, "")
 }
 
 /// The same, with further lines in the bad agent's table.
-fn play_with(role: &str, when_full: &str, lines: &str) -> Told {
+pub fn play_with(role: &str, when_full: &str, lines: &str) -> Told {
+    play_among(role, when_full, lines, "")
+}
+
+/// The same, with further lines in the good agents' tables, too.
+pub fn play_among(role: &str, when_full: &str, lines: &str, good: &str) -> Told {
     let (shoal, agents) = (env!("CARGO_BIN_EXE_shoal-under-test"), env!("CARGO_BIN_EXE_bad-agent"));
-    run(&Play { shoal, agents, role, count: COUNT, when_full, lines }, Duration::from_secs(60))
+    run_among(&Play { shoal, agents, role, count: COUNT, when_full, lines }, good, Duration::from_secs(60))
 }
 
 /// The attempts that the bad agent told: what, and what came of it.
-fn attempts(told: &Told) -> Vec<(&str, &str)> {
+pub fn attempts(told: &Told) -> Vec<(&str, &str)> {
     let lines = told.stdout.lines().filter_map(|line| line.split_once("tried ").map(|(_, rest)| rest));
     lines.filter_map(|line| line.split_once(": ")).collect()
 }
 
-fn assert_ear_is_exact(told: &Told) {
+pub fn assert_ear_is_exact(told: &Told) {
     let exact = format!("ear saw {COUNT} of {COUNT}, 0 odd");
     assert!(told.stdout.contains(&exact), "{}", told.all());
 }
 
-fn assert_sink_is_exact(told: &Told) {
+pub fn assert_sink_is_exact(told: &Told) {
     let exact = format!("sink saw {COUNT} of {COUNT}, 0 odd");
     assert!(told.stdout.contains(&exact), "{}", told.all());
     assert_eq!(told.status, Some(0), "{}", told.all());
+}
+
+pub fn assert_nobody_else_died(told: &Told) {
+    let others = ["source", "sink", "ear"].map(|name| format!("agent {name} (generation"));
+    assert!(!others.iter().any(|text| told.stderr.contains(text)), "{}", told.all());
 }
 
 #[test]
@@ -105,7 +120,7 @@ fn assert_removed(told: &Told) {
 }
 
 /// Ways by which one process reaches into another; all that `reach` tries.
-const REACHES: usize = 14;
+pub const REACHES: usize = 14;
 
 // The ways are real: whom the swarm trusts, and the kernel lets, gets in by them.
 #[test]
@@ -140,7 +155,11 @@ fn isolated_agent_changes_no_segment_by_any_descriptor() {
 // Every life tries one thing more. The filter ends it there, the supervisor starts it again, and nobody else notices.
 #[test]
 fn hostile_agent_is_ended_by_the_first_call_that_it_does_not_need() {
-    let told = play_with("reach-one", "block", "trust = \"hostile\"\nenv_allow = [\"NOTES\"]");
+    let told = play_with(
+        "reach-one",
+        "block",
+        "trust = \"hostile\"\nenv_allow = [\"NOTES\"]\nlandlock = { read = [\"notes\"] }",
+    );
     assert_sink_is_exact(&told);
     assert_ear_is_exact(&told);
     let attempts = attempts(&told);
@@ -195,9 +214,47 @@ fn accused_agent_that_is_trusted_less_than_its_accuser_is_killed_at_once() {
     assert_removed(&told);
 }
 
+// What it printed last is kept, in as many files as large as are promised, and a line more.
 #[test]
-fn agent_that_prints_without_end_disturbs_nobody() {
-    let told = play("flood", "block");
+fn agent_that_prints_without_end_disturbs_nobody_and_its_logs_are_bounded() {
+    for lines in ["", "trust = \"isolated\""] {
+        let told = play_with("flood", "block", lines);
+        assert_sink_is_exact(&told);
+        assert_ear_is_exact(&told);
+        assert_nobody_else_died(&told);
+        let printed = told.stdout.matches("xxxxxxxx").count() * 8;
+        let logs = std::fs::read_dir(told.folder.path().join("logs")).expect("logs").flatten();
+        let of_bad = logs.filter(|entry| entry.file_name().to_string_lossy().starts_with("bad."));
+        let sizes: Vec<u64> = of_bad.map(|entry| entry.metadata().expect("a file").len()).collect();
+        let bound = FILES_MAX as u64 * (FILE_BYTES_MAX + LINE_BYTES_MAX as u64);
+        assert!(printed as u64 > 2 * bound, "{printed} bytes were printed");
+        assert!((bound / 4..=bound).contains(&sizes.iter().sum()), "{sizes:?}");
+    }
+}
+
+#[test]
+fn descriptors_with_sound_packets_are_closed_and_disturb_nobody() {
+    let told = play("descriptors", "block");
     assert_sink_is_exact(&told);
     assert_ear_is_exact(&told);
+    assert_nobody_else_died(&told);
+    let line =
+        told.stdout.lines().find(|line| line.contains("sent ")).unwrap_or_else(|| panic!("{}", told.all()));
+    let sent = line.split("sent ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+    assert!(sent.is_some_and(|sent| sent > 10) && line.ends_with(" there are 0 more"), "{line}");
+}
+
+// Its own words do not convict it: where it is trusted the lane is cut and the accusation told, and where it is not it is removed.
+#[test]
+fn frame_that_lies_about_its_length_or_number_is_met_by_its_reader_and_hurts_nobody() {
+    for role in ["lie-length", "lie-number"] {
+        for (lines, removed) in [("", false), ("trust = \"isolated\"", true)] {
+            let told = play_with(role, "block", lines);
+            assert_sink_is_exact(&told);
+            assert_nobody_else_died(&told);
+            assert!(told.stderr.contains("agent ear accuses bad (generation 1)"), "{role}: {}", told.all());
+            assert_eq!(told.stderr.contains("than who accuses it and is killed"), removed, "{}", told.all());
+            assert!(told.stdout.contains("bad ends in generation 2"), "{role}: {}", told.all());
+        }
+    }
 }
