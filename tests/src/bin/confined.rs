@@ -64,7 +64,8 @@ fn tell() {
     println!("told");
 }
 
-const STATUS: &[&str] = &["Uid:", "Gid:", "NoNewPrivs:", "Seccomp:", "CapEff:", "Cpus_allowed_list:"];
+const STATUS: &[&str] =
+    &["Uid:", "Gid:", "Groups:", "NoNewPrivs:", "Seccomp:", "CapEff:", "Cpus_allowed_list:"];
 const LIMITS: &[&str] = &[
     "Max cpu time",
     "Max file size",
