@@ -64,6 +64,10 @@ const CALLS: &[Call] = &[
     (libc::SYS_unlinkat, "unlinkat", NO_MEMORY),
     (libc::SYS_statx, "statx", NO_MEMORY),
     (libc::SYS_dup3, "dup3", &[libc::EMFILE, libc::EINTR]),
+    (libc::SYS_flock, "flock", &[libc::EINTR, libc::ENOMEM]),
+    (libc::SYS_unshare, "unshare", &[libc::ENOSPC, libc::ENOMEM]),
+    (libc::SYS_prctl, "prctl", NO_MEMORY),
+    (libc::SYS_prlimit64, "prlimit64", &[libc::EPERM]),
 ];
 
 /// Those that only older kernels' numbers have.
@@ -90,8 +94,10 @@ pub const WAYS_MAX: usize = 4;
 pub struct Fault {
     /// The number of the call, from 0 on, among all that may fail.
     pub nth: u64,
-    /// The way: a call that has fewer takes none.
+    /// The way.
     pub way: usize,
+    /// Whether a call that has fewer ways takes one of them nevertheless; else it takes none.
+    pub wraps: bool,
 }
 
 /// A call that was made to fail.
@@ -257,9 +263,9 @@ impl Judge {
         }
         self.end(&place, asked);
         let nth = self.seen.fetch_add(1, Ordering::Relaxed);
-        let Some(errno) = self.fault.filter(|f| f.nth == nth).and_then(|f| errors.get(f.way).copied()) else {
-            return 0;
-        };
+        let way = |fault: Fault| if fault.wraps { fault.way % errors.len() } else { fault.way };
+        let fault = self.fault.filter(|fault| fault.nth == nth);
+        let Some(errno) = fault.and_then(|fault| errors.get(way(fault)).copied()) else { return 0 };
         let by = std::fs::read_to_string(place.join("comm")).unwrap_or_default().trim_end().to_owned();
         if let Ok(mut failed) = self.failed.lock() {
             *failed = Some(Failed { call: name, errno, by });
