@@ -106,6 +106,26 @@ impl Cages {
     }
 }
 
+/// Tries the cgroups that limits need, as a start does; yields where they are, or which limits get none, and why.
+pub(crate) fn try_cgroups() -> Result<String, String> {
+    let mut cgroups = Cgroups::default();
+    let tried = [(Controller::Memory, 1 << 30), (Controller::Pids, 1 << 10), (Controller::Cpu, 100)].map(
+        |(controller, amount)| match cgroups.join(controller, "doctor", amount) {
+            Ok((made, _)) => {
+                let folder = made.parent().unwrap_or(&made);
+                Ok(format!("{} in {}", controller.key(), folder.display()))
+            }
+            Err(why) => Err(format!("{}: {why}", controller.key())),
+        },
+    );
+    let lacks: Vec<&str> =
+        tried.iter().filter_map(|came| came.as_deref().err()).map(String::as_str).collect();
+    match lacks.is_empty() {
+        true => Ok(tried.into_iter().flatten().collect::<Vec<_>>().join(", ")),
+        false => Err(lacks.join("; ")),
+    }
+}
+
 /// The user number of a hostile agent that was given none: swarms of one machine have different supervisors.
 fn own_uid(supervisor: u32, agent: u32) -> u32 {
     OWN_UID_BASE + ((supervisor & 0xffff) << 12) + (agent & 0xfff)

@@ -4,6 +4,7 @@
 
 use super::{Finding, Weight};
 use crate::config;
+use crate::confine;
 use crate::log::report;
 use crate::spawn::{self, Order, Spawner, c_string, environment};
 use rustix::process::{
@@ -17,7 +18,6 @@ use shoal_runtime::{Incarnation, clock, sync};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
@@ -76,11 +76,11 @@ const PROBES: [Probe; 16] = [
         "membarrier is lacking or filtered: each publish costs a fence of its own, some 10 ns",
     ),
     (
-        "a control group of one's own",
-        cgroup,
+        "control groups for limits",
+        confine::try_cgroups,
         Weight::Limits,
-        "no cgroup v2 is delegated to this user: limits of memory and cpu fall back to rlimits, and process trees are ended by \
-         group and by search. Run under systemd with Delegate=yes, or `systemd-run --user --scope -p Delegate=yes`",
+        "without them `limits.memory` bounds each process of an agent instead of all together, `limits.processes` counts all that its user \
+         runs (as root: is not applied), and `limits.cpu` is not applied. Run under systemd with Delegate=yes, or `systemd-run --user --scope -p Delegate=yes`",
     ),
     (
         "rules for paths (landlock)",
@@ -260,29 +260,6 @@ fn membarrier() -> Result<String, String> {
     match sync::can_fence_peers() {
         true => Ok("membarrier, global expedited".into()),
         false => Err("membarrier knows no global expedited fences".into()),
-    }
-}
-
-/// Makes a group below the own one and removes it.
-fn cgroup() -> Result<String, String> {
-    let own = fs::read_to_string("/proc/self/cgroup").map_err(said("/proc/self/cgroup"))?;
-    let path = own.lines().find_map(|line| line.strip_prefix("0::")).ok_or("no cgroup v2 is mounted")?;
-    let mounts = fs::read_to_string("/proc/self/mountinfo").map_err(said("/proc/self/mountinfo"))?;
-    let root = mounts.lines().find_map(|line| {
-        let (before, after) = line.split_once(" - ")?;
-        after.starts_with("cgroup2 ").then(|| before.split(' ').nth(4)).flatten()
-    });
-    let root = PathBuf::from(root.ok_or("no cgroup v2 is mounted")?);
-    let group = root.join(path.trim_start_matches('/')).join(format!("shoal-doctor-{}", std::process::id()));
-    fs::create_dir(&group).map_err(|error| format!("making a group in {}: {error}", root.display()))?;
-    let kill = group.join("cgroup.kill").exists();
-    let controllers = fs::read_to_string(group.join("cgroup.controllers")).unwrap_or_default();
-    let _ = fs::remove_dir(&group);
-    let named = |wanted: &str| controllers.split_whitespace().any(|name| name == wanted);
-    match kill && ["memory", "pids", "cpu"].into_iter().all(named) {
-        true => Ok(format!("cgroup.kill, controllers {}", controllers.trim())),
-        false if !kill => Err("cgroup.kill is lacking (Linux 5.14)".into()),
-        false => Err(format!("of memory, pids and cpu only these are delegated: {:?}", controllers.trim())),
     }
 }
 

@@ -50,6 +50,29 @@ fn what_these_tests_use_is_found_to_work_and_its_exit_status_is_the_worst_findin
     stage.assert_nothing_left();
 }
 
+/// Goal: doctor and start agree about control groups. Method: a share of a processor, which nothing stands in for, is asked for.
+#[test]
+fn a_limit_that_needs_a_control_group_is_said_to_lack_one_by_doctor_and_start_alike() {
+    let stage = stage!("doctor-groups");
+    let doctor = report(&stage.done(&["doctor", "--json"]));
+    let found = finding(&doctor, "control groups for limits");
+    let lacks = found["found"].as_str().is_some_and(|found| found.contains("limits.cpu: "));
+    let file = stage.write(
+        "swarm.toml",
+        "[swarm]\nname = \"NAME\"\n[agent.a]\ncommand = [\"BIN/confined\", \"idles\"]\nlimits = { cpu = \"50%\" }\n",
+    );
+    let mut shoal = stage.run(&file);
+    let unapplied = shoal.until_ready().agents.remove(0).unapplied;
+    assert_eq!(lacks, unapplied.iter().any(|lack| lack.starts_with("limits.cpu")), "{found} {unapplied:?}");
+    assert_eq!(
+        found["weight"] == "fine",
+        !found["found"].as_str().is_some_and(|f| f.contains(": ")),
+        "{found}"
+    );
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
 #[test]
 fn swarm_that_needs_more_descriptors_than_there_are_cannot_run_here() {
     let stage = stage!("doctor-limits");
