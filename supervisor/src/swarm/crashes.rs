@@ -226,6 +226,20 @@ impl Swarm {
         }
     }
 
+    /// Files the report of a standby's death: it held nothing, and another one is made after a pause.
+    pub(super) fn report_standby(&mut self, agent: usize, spare: &Live, ended: &Ended, pause: Duration) {
+        let scene = Scene { state: "standby", view: None, in_hand: None, lived: spare.born.elapsed() };
+        let mut crash = self.evidence(agent, spare, scene, ended);
+        crash.id = self.records.crashes.number();
+        crash.decision = Decision {
+            what: What::Pauses,
+            why: "another standby is made".to_owned(),
+            pause_us: Some(pause.as_micros() as u64),
+            ..Decision::default()
+        };
+        self.file_crash(agent, crash);
+    }
+
     pub(super) fn file_crash(&mut self, agent: usize, crash: Crash) {
         let text = format!("{}; {}", crash.how, what_follows(&crash.decision));
         let (id, generation) = (crash.id, crash.generation);

@@ -14,6 +14,8 @@ use crate::agent::{Live, Remains};
 use crate::child::{Event, State};
 use crate::events::Kind;
 use crate::hooks::Occasion;
+use crate::log::Level;
+use crate::spawn::{Ended, Ending};
 use crate::{birth, spawn};
 use shoal_runtime::board::Status;
 use shoal_runtime::layout::board::VERDICT_SLOTS;
@@ -101,11 +103,13 @@ impl Swarm {
         }
     }
 
-    fn refill_later(&mut self, agent: usize) {
+    /// Makes a standby after a pause, which is the longer the more died in a row.
+    fn refill_later(&mut self, agent: usize) -> Duration {
         let record = &mut self.agents[agent];
         record.spare_deaths = record.spare_deaths.saturating_add(1);
-        let at = Instant::now() + pause_after(record.spare_deaths);
-        self.effects.push(Effect::Arm(at, agent, Timer::Standby, 0));
+        let pause = pause_after(record.spare_deaths);
+        self.effects.push(Effect::Arm(Instant::now() + pause, agent, Timer::Standby, 0));
+        pause
     }
 
     /// How many standbys the swarm file wants of an agent.
@@ -267,17 +271,16 @@ impl Swarm {
         let Some(spare) = self.agents[agent].spares.remove(place) else { return };
         spawn::kill_tree(&spare.child);
         self.drain_output(agent, &spare.pipes);
-        let (ending, ordered) = (self.cradle.spawner.ended(&spare.child), spare.ordered);
+        let ended = self.cradle.spawner.ended(&spare.child).unwrap_or(Ended::unknown(Ending::Exited(255)));
+        if !spare.ordered {
+            let name = &self.agents[agent].name;
+            let text = format!("a standby of agent {name} (generation {}) {}", of.generation, ended.ending);
+            self.remark(Level::Warn, &text);
+            let pause = self.refill_later(agent);
+            self.report_standby(agent, &spare, &ended, pause);
+        }
         self.remains.push(Remains::Live(Box::new(spare)));
         self.end_strays_later();
-        if ordered {
-            return;
-        }
-        let how = ending.map_or_else(|error| error.to_string(), |ended| ended.ending.to_string());
-        let text =
-            format!("a standby of agent {} (generation {}) {how}", self.agents[agent].name, of.generation);
-        self.notice(&text);
-        self.refill_later(agent);
     }
 
     /// Ends the standbys of an agent that will not need them. They are let go of when they are dead.

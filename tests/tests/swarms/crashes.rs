@@ -2,6 +2,7 @@
 //!
 //! Method: as in `dead_letters.rs` a source sends numbers to a sink, which does with them what the file `poison` says.
 
+use rustix::process::Signal;
 use serde_json::Value;
 use shoal::control::PsState;
 use shoal_tests::{Running, Stage, stage, traces, until};
@@ -396,4 +397,52 @@ fn the_supervisors_log_has_the_level_and_format_that_were_asked_for() {
     bad.env("SHOAL_LOG", "loud");
     let bad = stage.finish(bad);
     assert!(bad.status == 2 && bad.err.contains("SHOAL_LOG: \"loud\" is no level"), "{bad:?}");
+}
+
+/// Goal: the report of a death names the core that the kernel left. Method: an agent with a folder of its own aborts.
+#[test]
+fn a_report_names_the_core_where_the_agent_ran() {
+    let pattern = fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap_or_default();
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Core).maximum;
+    if pattern.trim() != "core" || hard.is_some_and(|hard| hard < 1 << 20) {
+        return eprintln!("not looked at: cores go elsewhere ({pattern:?}), or nowhere");
+    }
+    let stage = stage!("core");
+    fs::create_dir(stage.path("inside")).expect("a folder");
+    let text = "[swarm]\nname = \"NAME\"\n[agent.a]\ncommand = [\"BIN/confined\", \"aborts\"]\ncwd = \"inside\"\n\
+                limits = { core_size = \"1 MiB\" }\n";
+    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    shoal.until_agent("a", "back", |a| (a.state == PsState::Ready && a.generation == 2).then_some(()));
+    let [report] = crashes(&stage, &["a"]).try_into().expect("one report");
+    let path = PathBuf::from(report["core"]["path"].as_str().expect("a path"));
+    assert_eq!(path.parent(), Some(stage.path("inside").as_path()), "{report}");
+    assert!(fs::metadata(&path).is_ok_and(|core| core.len() > 0), "{report}");
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+/// Goal: the death of an agent while nobody supervises is reported as any other, by the next supervisor. Method: the keeper stands still
+/// while the supervisor and then the agent are killed.
+#[test]
+fn a_death_while_the_supervisor_was_dead_is_reported_by_the_next_one() {
+    let stage = stage!("orphaned");
+    let text = "[swarm]\nname = \"NAME\"\n[agent.a]\ncommand = [\"BIN/confined\", \"idles\"]\n";
+    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    let agent = shoal.pid_of("a");
+    let keeper = shoal.keeper().expect("a keeper");
+    let supervisor = shoal.supervisor().expect("a supervisor");
+    assert!(traces::send(keeper, stage.mark(), Signal::STOP));
+    until("the stop", || (traces::state(keeper) == Some('T')).then_some(()));
+    for pid in [supervisor, agent] {
+        assert!(traces::kill(pid, stage.mark()));
+        until("its death", || (traces::state(pid) == Some('Z')).then_some(()));
+    }
+    assert!(traces::send(keeper, stage.mark(), Signal::CONT));
+    shoal.until_agent("a", "back", |a| (a.state == PsState::Ready && a.generation == 2).then_some(()));
+    assert_ne!(shoal.supervisor(), Some(supervisor));
+    let [report] = crashes(&stage, &["a"]).try_into().expect("one report");
+    assert_eq!((&report["pid"], &report["generation"]), (&agent.into(), &1.into()), "{report}");
+    assert_eq!((&report["signal_name"], &report["ordered"]), (&"SIGKILL".into(), &false.into()), "{report}");
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
 }

@@ -170,6 +170,78 @@ fn normal_end_of_a_significant_agent_ends_the_swarm_with_status_0() {
     stage.assert_nothing_left();
 }
 
+/// Goal: a significant agent of several processes ends the swarm when all of them have ended, and not before. Method: one of two sources stands
+/// still until the other has ended.
+#[test]
+fn significant_agent_of_several_processes_ends_the_swarm_with_the_last_of_them() {
+    let stage = stage!("replicas");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        [channel.relayed]
+        message = "Number"
+        [agent.source]
+        command = ["BIN/numbers", "source", "50000"]
+        publishes = ["numbers"]
+        replicas = 2
+        restart = "transient"
+        significant = true
+        [agent.relay]
+        command = ["BIN/numbers", "relay"]
+        subscribes = ["numbers"]
+        publishes = ["relayed"]
+        [agent.sink]
+        command = ["BIN/numbers", "mourner"]
+        subscribes = ["relayed"]
+        "#;
+    // Nobody ends before both are there: the first number is held.
+    fs::write(stage.path("hold-relay"), "").expect("a file of the stage");
+    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    let slow = shoal.pid_of("source.2");
+    shoal.until_ready();
+    assert!(traces::send(slow, stage.mark(), Signal::STOP));
+    until("the stop", || (traces::state(slow) == Some('T')).then_some(()));
+    fs::remove_file(stage.path("hold-relay")).expect("it was there");
+    shoal.until_agent("source.1", "ended", |a| (a.state == PsState::Stopped).then_some(()));
+    assert!(!shoal.err().contains("is significant"), "{}", shoal.err());
+    shoal.until_agent("relay", "still at work", |a| (a.state == PsState::Ready).then_some(()));
+    assert!(traces::send(slow, stage.mark(), Signal::CONT));
+    let done = shoal.ended();
+    assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);
+    assert_eq!(done.err.matches("has done its work and is significant").count(), 1, "{}", done.err);
+    assert_eq!(done.out.matches("sent 50000").count(), 2, "{}", done.out);
+    stage.assert_nothing_left();
+}
+
+/// Goal: `on_give_up = "escalate"` without a set ends the swarm, with status 1 and the reason; `fail` leaves it running. Method: an agent that
+/// dies at once, beside one that is well.
+#[test]
+fn agent_that_is_given_up_and_escalates_ends_the_swarm_though_it_is_in_no_set() {
+    for (on_give_up, ends) in [("escalate", true), ("fail", false)] {
+        let stage = stage!("escalates");
+        let text = format!(
+            "[swarm]\nname = \"NAME\"\n[agent.well]\ncommand = [\"BIN/stages\", \"slow\"]\n[agent.bad]\n\
+             command = [\"BIN/stages\", \"fails\"]\nafter = [\"well\"]\n\
+             restart = {{ intensity = 2, on_give_up = \"{on_give_up}\" }}\n"
+        );
+        fs::write(stage.path("let-well"), "").expect("a file of the stage");
+        let mut shoal = stage.run(&stage.write("swarm.toml", &text));
+        if !ends {
+            shoal.until_agent("bad", "given up", |a| (a.state == PsState::Failed).then_some(()));
+            shoal.until_agent("well", "well", |a| (a.state == PsState::Ready).then_some(()));
+            assert_eq!(shoal.stop().status, 1, "an agent was given up");
+        } else {
+            let done = shoal.ended();
+            assert_eq!(done.status, 1, "{}", done.err);
+            assert!(done.err.contains("the swarm ended: agent bad died more than 2 times"), "{}", done.err);
+        }
+        assert_eq!(order(&stage), ["well begins", "well is ready", "well ends"]);
+        stage.assert_nothing_left();
+    }
+}
+
 #[test]
 fn agent_is_told_of_peers_that_are_gone_for_good_when_all_that_they_sent_is_read() {
     // Goal: who asked is told of who does not come back, after its last message, and not of a death that is answered: by `on_gone`, in a

@@ -242,6 +242,17 @@ fn death_of_a_standby_disturbs_nobody_and_is_made_good() {
         });
     }
     assert!(shoal.err().contains("a standby of agent sink (generation"), "{}", shoal.err());
+    let listed = stage.done(&["crashes", "sink", "--json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed.out).expect("one JSON object");
+    let reported = listed["crashes"].as_array().expect("a list").iter().map(|report| {
+        assert_eq!(
+            (&report["state"], &report["signal_name"]),
+            (&"standby".into(), &"SIGKILL".into()),
+            "{report}"
+        );
+        report["pid"].as_u64().expect("a number") as u32
+    });
+    assert_eq!(reported.collect::<BTreeSet<u32>>(), killed, "a report of each");
     // Generation numbers were used up by the dead: the next life jumps over them.
     let now = until_parked(&mut shoal, "sink");
     let after = killed_and_followed(&stage, &mut shoal, &now);
