@@ -174,7 +174,10 @@ pub(super) fn all_arrived(swarm: &Swarm) -> Result<(), String> {
     };
     match (heard("source"), heard("sink")) {
         (sent, received) if sent == received && received > 0 => Ok(()),
-        (sent, received) => Err(format!("{sent} messages were sent and {received} received")),
+        (sent, received) => {
+            let letters = swarm.letters();
+            Err(format!("{sent} messages were sent and {received} received; {letters} are dead letters"))
+        }
     }
 }
 

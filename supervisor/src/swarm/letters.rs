@@ -30,6 +30,11 @@ pub(super) struct Pending {
 }
 
 impl Swarm {
+    /// How many messages were given up and lie with the dead letters.
+    pub fn letters(&self) -> usize {
+        crate::dead_letters::list(self.dead_letters.folder()).map_or(0, |letters| letters.len())
+    }
+
     /// Who is given the messages of an input.
     pub(super) fn reader_of(&self, agent: usize, input: usize) -> Reader {
         match self.topology.agents[agent].inputs[input].table {
