@@ -122,10 +122,12 @@ fn kills_are_real_and_beside_a_raw_one(run: &Value) {
     let modes: Vec<_> = recoveries.iter().filter_map(|result| result["mode"].as_str()).collect();
     let whole = ["cold", "standby", "fork", "cold 16 MiB", "standby 16 MiB", "fork 16 MiB"];
     assert_eq!(modes[..6], whole);
-    for (way, both) in whole.iter().zip(modes[6..].chunks(2)) {
+    for (way, both) in whole.iter().zip(modes[6..12].chunks(2)) {
         assert_eq!(both, [format!("{way} crowded"), format!("{way} crowded, killed from outside")]);
     }
-    assert_eq!(modes.len(), 12);
+    assert_eq!(modes[12..], ["cold, after 1,000 kills"]);
+    let held = ["descriptors", "memory_bytes"].map(|key| recoveries[12][key].as_u64());
+    assert_eq!(held, [Some(0), Some(0)], "nothing is held more: {}", recoveries[12]);
     for recovery in recoveries {
         assert!(number(recovery, "count") >= 41.0 && number(recovery, "p50_ns") > 1000.0, "{recovery}");
     }

@@ -6,6 +6,7 @@ use super::kept::{self, Measured};
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
 use crate::log::report;
+use crate::scenario::usage;
 use crate::swarm::Swarm;
 use serde::{Deserialize, Serialize};
 use shoal_measure::floor::RawChild;
@@ -22,6 +23,8 @@ use std::time::{Duration, Instant};
 const KILLS: usize = 201;
 /// The same of a quick run.
 const KILLS_QUICK: usize = 41;
+/// Kills of the run that is to end as it began, and how many of them are its beginning and its end.
+const KILLS_LONG: (usize, usize) = (1_100, 100);
 /// How soon it looks again.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 /// What a large one has besides its lane of 1 MiB, and what any process has.
@@ -51,6 +54,15 @@ pub struct Lives {
     pub outside_ns: Vec<u64>,
     /// See there.
     pub raw_outside_ns: Vec<u64>,
+    /// What the supervisor held after the first kills and before the last one.
+    held: [Held; 2],
+}
+
+/// Descriptors, and shared memory of all of the swarm, KiB.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+struct Held {
+    descriptors: u64,
+    memfds_kib: u64,
 }
 
 /// How the sink comes back.
@@ -88,6 +100,8 @@ pub struct Plan {
     /// Whether eight processes that never wait run beside it, and what others wait for goes before them; then every other kill comes from
     /// outside.
     crowded: bool,
+    /// Whether the beginning is compared with the end.
+    long: bool,
 }
 
 impl Plan {
@@ -95,9 +109,11 @@ impl Plan {
     pub fn all(share: u64) -> impl Iterator<Item = Plan> {
         let plan = move |(large, crowded)| {
             let kills = kills(share) * if crowded { 2 } else { 1 };
-            Way::ALL.map(|way| Plan { way, kills, large, crowded })
+            Way::ALL.map(|way| Plan { way, kills, large, crowded, long: false })
         };
-        [(false, false), (true, false), (false, true)].into_iter().flat_map(plan)
+        let kills = if share > 1 { kills(share) } else { KILLS_LONG.0 };
+        let long = Plan { way: Way::Exec, kills, large: false, crowded: false, long: true };
+        [(false, false), (true, false), (false, true)].into_iter().flat_map(plan).chain([long])
     }
 
     /// What results call it.
@@ -212,6 +228,16 @@ impl Killer {
         self.plan.crowded && self.done() % 2 == 1
     }
 
+    fn note_held(&mut self) {
+        let (_, some) = KILLS_LONG;
+        let which =
+            [some.min(self.plan.kills / 2), self.plan.kills - 1].iter().position(|at| *at == self.done());
+        if let Some(which) = which.filter(|_| self.plan.long) {
+            self.lives.held[which] =
+                Held { descriptors: usage::descriptors() as u64, memfds_kib: usage::memfds_kib() };
+        }
+    }
+
     /// Kills the sink; false if that cannot be now.
     fn kill(&self, swarm: &mut Swarm, sink: usize) -> io::Result<bool> {
         if !self.is_from_outside() {
@@ -232,6 +258,8 @@ impl Killer {
         match self.phase {
             Phase::Rest(until) if until <= Instant::now() => {
                 let prepared = match self.plan.way {
+                    // What readers have drained, and what is let go of when nothing else is to be done, is not held for good.
+                    Way::Exec if self.plan.long => swarm.has_let_go(sink),
                     Way::Exec => true,
                     Way::Standby | Way::Fork => swarm.agents[sink].parked().next().is_some(),
                 };
@@ -239,6 +267,7 @@ impl Killer {
                     self.phase = Phase::Rest(Instant::now() + LOOK_EVERY);
                     return Ok(());
                 }
+                self.note_held();
                 let generation = swarm.agents[sink].generation;
                 let at_ns = now_ns();
                 if self.kill(swarm, sink)? {
@@ -372,6 +401,9 @@ impl Lives {
     /// As results: `spawn` and `recovery`. With a standby a start is a promotion, also of one that was forked.
     fn outcomes(&self, plan: &Plan) -> Vec<Outcome> {
         let (mode, death) = (&plan.mode(), "kill, pidfd, vfork and exec to main");
+        if plan.long {
+            return vec![self.end_and_beginning()];
+        }
         let mut all = vec![
             outcome("spawn", mode, &self.starts_ns, &self.raw_starts_ns, "vfork and exec to main"),
             outcome("recovery", mode, &self.recoveries_ns, &self.raw_recoveries_ns, death),
@@ -381,6 +413,32 @@ impl Lives {
             all.push(outcome("recovery", &mode, &self.outside_ns, &self.raw_outside_ns, death));
         }
         all
+    }
+}
+
+impl Lives {
+    /// The last recoveries beside the first ones, and what is held more.
+    fn end_and_beginning(&self) -> Outcome {
+        let (all, (_, some)) = (&self.recoveries_ns, KILLS_LONG);
+        let some = some.min(all.len() / 2);
+        let [before, after] = self.held;
+        let more = after.descriptors.saturating_sub(before.descriptors);
+        let more_kib = after.memfds_kib.saturating_sub(before.memfds_kib);
+        Outcome {
+            count: all.len() as u64,
+            descriptors: Some(more),
+            memory_bytes: Some(more_kib * 1024),
+            ..outcome(
+                "recovery",
+                "cold, after 1,000 kills",
+                &all[all.len() - some..],
+                &all[..some],
+                &format!(
+                    "the first {some} of {}; {more} descriptors and {more_kib} KiB of shared memory more",
+                    all.len()
+                ),
+            )
+        }
     }
 }
 
