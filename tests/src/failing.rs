@@ -256,6 +256,10 @@ impl Judge {
         let number = c_long::from(asked.data.nr);
         let call = CALLS.iter().chain(OLDER).find(|(of, ..)| *of == number);
         let Some((_, name, errors)) = call else { return 0 };
+        // That never fails, and the tests know processes by their names.
+        if number == libc::SYS_prctl && asked.data.args[0] == libc::PR_SET_NAME as u64 {
+            return 0;
+        }
         self.begun |=
             number == SYS_openat && text_at(&place, asked.data.args[1]).ends_with(&self.counted.from);
         if !self.begun {

@@ -20,7 +20,7 @@ fn swarm(stage: &Stage) -> PathBuf {
         if rustix::process::geteuid().is_root() { "user = \"12347\"\nuser_group = \"12347\"" } else { "" };
     let relayed = fs::read_to_string(relayed).expect("a file of the stage");
     let confined = format!(
-        "[agent.confined]\ncommand = [\"BIN/confined\", \"idles\"]\n{user}\nseccomp = \"default\"\n\
+        "[agent.confined]\ncommand = [\"BIN/confined\", \"idles\"]\n{user}\ntrust = \"hostile\"\nenv_allow = [\"SHOAL_TEST_FOLDER\"]\n\
          landlock = {{ read = [\"/proc\"] }}\nsecrets = {{ KEY = \"key\" }}\n\
          limits = {{ memory = \"1 GiB\", processes = 64, open_files = 256, core_size = 0, nice = 1 }}\n{HARDY}\n\
          [hooks]\ncrash = [\"/bin/true\"]\n"
