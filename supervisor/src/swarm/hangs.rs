@@ -272,28 +272,18 @@ impl Swarm {
             sleep: words.sleep,
         };
         let stopped = || self.doing(agent) == Doing::Stopped;
-        match (words.parked, holds) {
-            (false, true) => Seen::Holds(hold),
+        let hangs = match (words.parked, holds) {
+            (false, true) => true,
             // Stopped while it waits for space, its send will not time out.
-            (true, true) => {
-                if stopped() {
-                    Seen::Holds(hold)
-                } else {
-                    Seen::Awake
-                }
-            }
-            (false, false) => {
-                if stopped() {
-                    Seen::Holds(hold)
-                } else {
-                    Seen::Awake
-                }
-            }
+            (true, true) => stopped(),
             // Who is paused reads nothing by order, and who sleeps with nothing to read holds up nobody.
-            (true, false) => {
-                let held_up = !record.paused && self.is_waited_for(agent) && stopped();
-                if held_up { Seen::Holds(hold) } else { Seen::Asleep }
-            }
+            (false, false) => !record.paused && stopped(),
+            (true, false) => !record.paused && self.is_waited_for(agent) && stopped(),
+        };
+        match hangs {
+            true => Seen::Holds(hold),
+            false if words.parked && !holds => Seen::Asleep,
+            false => Seen::Awake,
         }
     }
 
@@ -305,22 +295,19 @@ impl Swarm {
         let born = self.agents[agent].live.as_ref().map(|live| live.born.elapsed().as_nanos() as u64);
         let begun_ns = watched.begun_ns(now_ns.saturating_sub(born.unwrap_or(0)));
         let lasted_ms = now_ns.saturating_sub(begun_ns) / 1_000_000;
-        let (what, hint) = if hold.since_ns == STOPPED {
-            ("is stopped by a signal".to_owned(), "who is to be halted is paused by `shoal pause`".to_owned())
+        let (what, why, hint) = if hold.since_ns == STOPPED {
+            let hint = "who is to be halted is paused by `shoal pause`".to_owned();
+            ("is stopped by a signal".to_owned(), "was stopped", hint)
         } else {
             let message = self.message_in_hand(agent).unwrap_or_else(|| "a message".into());
-            (
-                format!("holds {message}"),
-                format!("call `busy()` in work that takes longer, or raise `deadline` of [agent.{config}]"),
-            )
+            let hint =
+                format!("call `busy()` in work that takes longer, or raise `deadline` of [agent.{config}]");
+            (format!("holds {message}"), "held a message", hint)
         };
         let text = format!(
             "agent {name} (generation {generation}) {what} for {lasted_ms} ms, longer than its deadline of {deadline:?}, and is aborted: {hint}"
         );
-        let why = match hold.since_ns {
-            STOPPED => format!("SIGABRT because it was stopped for {lasted_ms} ms, beyond its deadline"),
-            _ => format!("SIGABRT because it held a message for {lasted_ms} ms, beyond its deadline"),
-        };
+        let why = format!("SIGABRT because it {why} for {lasted_ms} ms, beyond its deadline");
         let record = &mut self.agents[agent];
         record.hangs += 1;
         if let Some(live) = &mut record.live {
