@@ -4,8 +4,8 @@ use crate::agent::Agent;
 use crate::child::{Event, State};
 use crate::config::{self, Member};
 use crate::control::{
-    ALL, ClientId, Control, DownReport, PsAgent, PsReport, PsSet, PsSetState, PsState, Request, Response,
-    SwarmInfo, Unread, is_meant,
+    ALL, ClientId, Control, PsAgent, PsReport, PsSet, PsSetState, PsState, Request, Response, SwarmInfo,
+    is_meant,
 };
 use crate::event_loop::{Companion, Watch};
 use crate::swarm::pause::is_at_pause;
@@ -16,6 +16,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+mod end;
 mod records;
 mod status;
 
@@ -34,7 +35,7 @@ pub struct Operator {
     info: SwarmInfo,
     waiting: Vec<Waiting>,
     /// Who is told when the swarm is over.
-    until_over: Vec<ClientId>,
+    until_over: end::UntilOver,
     /// Who follows the events.
     followers: Vec<records::Follower>,
     pending: Option<change::Pending>,
@@ -70,7 +71,7 @@ impl Operator {
             beacon,
             info,
             waiting: Vec::new(),
-            until_over: Vec::new(),
+            until_over: end::UntilOver::default(),
             followers: Vec::new(),
             pending: None,
         }
@@ -95,7 +96,7 @@ impl Operator {
             }
             Request::Status => Response::Status(Box::new(status::status(swarm, &self.info))),
             Request::Down => {
-                self.until_over.push(client);
+                self.add_until_over(client, swarm);
                 if !swarm.is_ending() {
                     swarm.shut_down();
                 }
@@ -206,15 +207,6 @@ impl Operator {
                 self.waiting.push(Waiting { client, verb: PAUSED, agents, over: paused });
             }
         }
-    }
-
-    /// Tells who waits for the end of the swarm how it ended: a moment before the supervisor leaves.
-    fn tell_over(&mut self, swarm: &Swarm) {
-        if self.until_over.is_empty() || !swarm.is_over() {
-            return;
-        }
-        let report = Response::Down(down_report(swarm));
-        self.until_over.drain(..).for_each(|client| self.control.reply(client, &report));
     }
 
     /// Answers what has come to pass.
@@ -346,25 +338,6 @@ fn kill(swarm: &mut Swarm, name: &str, signal: Option<i32>) -> Response {
     Response::Ordered { text, agents: reached.iter().map(|&a| swarm.agents[a].name.clone()).collect() }
 }
 
-/// How a swarm that is over ended.
-fn down_report(swarm: &Swarm) -> DownReport {
-    let unread = swarm.agents.iter().enumerate().flat_map(|(agent, record)| {
-        let unread = swarm.unread(agent).into_iter().filter(|(_, count)| *count > 0);
-        unread.map(|(channel, count)| Unread {
-            agent: record.name.clone(),
-            channel: swarm.topology.channels[channel].name.clone(),
-            count,
-        })
-    });
-    let failed = swarm.agents.iter().filter(|agent| agent.state == State::Failed);
-    DownReport {
-        swarm: swarm.file.name.clone(),
-        killed: swarm.is_killed(),
-        failed: failed.map(|agent| agent.name.clone()).collect(),
-        unread: unread.collect(),
-    }
-}
-
 /// The agents that a name means.
 fn meant(swarm: &Swarm, name: &str) -> Result<Vec<usize>, Response> {
     let all = swarm.agents.iter().enumerate().filter(|(agent, _)| swarm.is_shown(*agent));
@@ -472,7 +445,12 @@ impl Companion for Operator {
 
     fn deadline(&self) -> Option<Instant> {
         let looks = self.waiting.iter().any(|waiting| waiting.verb == PAUSED);
-        looks.then(|| Instant::now() + LOOK_EVERY)
+        let look = looks.then(|| Instant::now() + LOOK_EVERY);
+        look.into_iter().chain(self.until_over.look_at()).min()
+    }
+
+    fn is_done(&self) -> bool {
+        self.until_over.is_done()
     }
 
     fn run(&mut self, ready: Option<u64>, swarm: &mut Swarm, _watch: &Watch) {

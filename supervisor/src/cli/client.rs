@@ -16,6 +16,8 @@ pub(super) const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// How often a question is asked at most: one that kills whoever is asked must not end the swarm.
 const ASKED_MAX: u32 = 4;
+/// How often it is connected for that in a row: each time that nobody answers a supervisor has died, or the swarm is just ending.
+const CONNECTED_MAX: u32 = 16;
 
 /// A connection to a running supervisor.
 pub(super) struct Client {
@@ -49,11 +51,16 @@ impl Client {
     }
 
     /// Connects once more to the same swarm, if it is still running: if somebody answers there. A socket outlives its supervisor,
-    /// for the next one, and at the end of the swarm for a moment.
+    /// for the next one, and at the end of the swarm for a moment; who dies over this question may have a successor, too.
     pub(super) fn again(&self) -> Option<Client> {
-        let mut client = Client::to(self.swarm.clone()).ok()?;
-        let answered = client.tell(&Request::Info).and_then(|()| client.await_answer(Some(ANSWER_MAX)));
-        matches!(answered, Ok(Some(Response::Info(_)))).then_some(client)
+        for _ in 0..CONNECTED_MAX {
+            let mut client = Client::to(self.swarm.clone()).ok()?;
+            let answered = client.tell(&Request::Info).and_then(|()| client.await_answer(Some(ANSWER_MAX)));
+            if let Ok(answer) = answered {
+                return matches!(answer, Some(Response::Info(_))).then_some(client);
+            }
+        }
+        None
     }
 
     /// The socket itself: readable at the end of the supervisor.
@@ -334,16 +341,20 @@ mod tests {
     use super::*;
     use std::os::unix::net::UnixListener;
 
-    /// Serves as so many supervisors that die of a question, and others that answer it, until one is told to shut down; how often it
-    /// was asked.
-    fn serve(control: &UnixListener, deaths: u32) -> u32 {
-        let mut asked = 0;
+    /// Serves as so many supervisors that die of a question, each with so many successors that die before they answer anything, and others
+    /// that answer it, until one is told to shut down; how often it was asked.
+    fn serve(control: &UnixListener, deaths: u32, short_lives: u32) -> u32 {
+        let (mut asked, mut lived) = (0, 0);
         loop {
             let mut client = BufReader::new(control.accept().unwrap().0);
             let mut line = String::new();
             while client.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
                 let response = match serde_json::from_str(&std::mem::take(&mut line)).unwrap() {
                     Request::Shutdown => return asked,
+                    Request::Info if lived < short_lives => {
+                        lived += 1;
+                        break;
+                    }
                     Request::Info => Response::Info(SwarmInfo {
                         swarm: "s".into(),
                         pid: 1,
@@ -359,6 +370,7 @@ mod tests {
                     }
                 };
                 if asked > 0 && asked <= deaths && matches!(response, Response::Done { .. }) {
+                    lived = 0;
                     break;
                 }
                 let answer = [serde_json::to_vec(&response).unwrap(), b"\n".to_vec()].concat();
@@ -368,11 +380,11 @@ mod tests {
     }
 
     /// Whether it was answered, and how often it was asked.
-    fn asked(request: &Request, deaths: u32) -> (bool, u32) {
+    fn asked(request: &Request, deaths: u32, short_lives: u32) -> (bool, u32) {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("control");
         let control = UnixListener::bind(&socket).unwrap();
-        let served = std::thread::spawn(move || serve(&control, deaths));
+        let served = std::thread::spawn(move || serve(&control, deaths, short_lives));
         let client = || Client::to(Running { name: "s".into(), pid: None, socket: socket.clone() }).unwrap();
         let answered = client().ask_within(request, None).is_ok();
         client().tell(&Request::Shutdown).unwrap();
@@ -398,7 +410,7 @@ mod tests {
             Request::Scale { name: name(), replicas: 2, dry_run: true, timeout_ms },
         ];
         for request in &twice {
-            assert_eq!(asked(request, 1), (true, 2), "{request:?}");
+            assert_eq!(asked(request, 1, 0), (true, 2), "{request:?}");
         }
         let once = [
             Request::Kill { name: name(), signal: None },
@@ -409,13 +421,19 @@ mod tests {
             Request::Upgrade { name: name(), command: None, prove_ms: 1, prove_messages: None },
         ];
         for request in &once {
-            assert_eq!(asked(request, 1), (false, 1), "{request:?}");
+            assert_eq!(asked(request, 1, 0), (false, 1), "{request:?}");
         }
     }
 
     #[test]
     fn question_that_kills_whoever_is_asked_is_not_asked_for_ever() {
-        assert_eq!(asked(&Request::Ps, ASKED_MAX - 1), (true, ASKED_MAX));
-        assert_eq!(asked(&Request::Ps, 1000), (false, ASKED_MAX));
+        assert_eq!(asked(&Request::Ps, ASKED_MAX - 1, 0), (true, ASKED_MAX));
+        assert_eq!(asked(&Request::Ps, 1000, 0), (false, ASKED_MAX));
+    }
+
+    #[test]
+    fn successors_that_die_before_they_answer_are_no_end_of_the_swarm() {
+        assert_eq!(asked(&Request::Down, 2, 3), (true, 3));
+        assert_eq!(asked(&Request::Down, 1, 1000), (false, 1));
     }
 }

@@ -4,7 +4,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use shoal::control::{PsAgent, PsState};
 use shoal_tests::stage::Relayed;
-use shoal_tests::tapped::{held, until_met};
+use shoal_tests::tapped::{held, lives, until_met};
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::fs;
 use std::path::PathBuf;
@@ -131,6 +131,36 @@ fn down_is_answered_by_the_successor() {
     assert_eq!(shoal.ended().status, 0);
     assert_exactly_once(&stage);
     stage.assert_nothing_left();
+}
+
+/// Goal: who asks a swarm to end is told how it ended also if he is slow to ask the successor, and who is gone is not waited for. Method: as
+/// above, with `shoal down` stopped until every agent has ended; then killed instead.
+#[test]
+fn down_is_answered_though_all_was_over_before_it_asked_the_successor() {
+    for killed in [false, true] {
+        let stage = stage!("slow-asker");
+        let mut shoal = held(&stage);
+        let down = stage.start(stage.shoal(&["down", "--json"]));
+        shoal.until_agent("source", "stopped", |a| (a.state == PsState::Stopped).then_some(()));
+        assert!(traces::send(down.pid(), stage.mark(), Signal::STOP));
+        until("a stopped command", || (traces::state(down.pid()) == Some('T')).then_some(()));
+        shoal.succeed();
+        let agents = lives(&shoal).into_values().filter_map(|(pid, _)| pid).collect::<Vec<_>>();
+        fs::remove_file(stage.path("hold-relay")).expect("let go");
+        until("the end of every agent", || {
+            agents.iter().all(|pid| traces::state(*pid as i32).is_none()).then_some(())
+        });
+        assert!(traces::send(down.pid(), stage.mark(), if killed { Signal::KILL } else { Signal::CONT }));
+        let down = down.ended();
+        if !killed {
+            assert_eq!(down.status, 0, "{}{}", down.out, down.err);
+            let report: Value = serde_json::from_str(&down.out).expect("an object");
+            assert_eq!(report["unread"], serde_json::json!([]));
+        }
+        assert_eq!(shoal.ended().status, 0);
+        assert_exactly_once(&stage);
+        stage.assert_nothing_left();
+    }
 }
 
 /// Goal: `shoal pause` says when the agent holds nothing, whoever sees it. Method: the relay holds a message, so that the answer waits for
