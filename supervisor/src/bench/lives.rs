@@ -97,6 +97,8 @@ pub struct Plan {
     kills: usize,
     /// Whether who is killed, the sink and the raw child, has 14 MiB of its own.
     large: bool,
+    /// Whether the sink has them in large pages.
+    pages: bool,
     /// Whether eight processes that never wait run beside it, and what others wait for goes before them; then every other kill comes from
     /// outside.
     crowded: bool,
@@ -107,13 +109,16 @@ pub struct Plan {
 impl Plan {
     /// Each way, with small agents, with large ones, and on a crowded machine.
     pub fn all(share: u64) -> impl Iterator<Item = Plan> {
-        let plan = move |(large, crowded)| {
+        let plan = move |(large, pages, crowded)| {
             let kills = kills(share) * if crowded { 2 } else { 1 };
-            Way::ALL.map(|way| Plan { way, kills, large, crowded, long: false })
+            Way::ALL.map(|way| Plan { way, kills, large, pages, crowded, long: false })
         };
         let kills = if share > 1 { kills(share) } else { KILLS_LONG.0 };
-        let long = Plan { way: Way::Exec, kills, large: false, crowded: false, long: true };
-        [(false, false), (true, false), (false, true)].into_iter().flat_map(plan).chain([long])
+        let long = Plan { way: Way::Exec, kills, large: false, pages: false, crowded: false, long: true };
+        [(false, false, false), (true, false, false), (true, true, false), (false, false, true)]
+            .into_iter()
+            .flat_map(plan)
+            .chain([long])
     }
 
     /// What results call it.
@@ -123,9 +128,10 @@ impl Plan {
             Way::Standby => "standby",
             Way::Fork => "fork",
         };
-        let how = match (self.large, self.crowded) {
-            (true, _) => " 16 MiB",
-            (_, true) => " crowded",
+        let how = match self {
+            Plan { pages: true, .. } => " 16 MiB in large pages",
+            Plan { large: true, .. } => " 16 MiB",
+            Plan { crowded: true, .. } => " crowded",
             _ => "",
         };
         format!("{mode}{how}")
@@ -365,6 +371,8 @@ pub(super) fn raw_starts_ns(count: usize) -> Result<f64, String> {
 fn swarm_file(name: &str, plan: Plan) -> Result<SwarmFile, String> {
     let binary = toml::Value::String(config::own_binary()?);
     let (key, bytes) = (plan.way.key(), plan.bytes());
+    // As docs/standby.md recommends.
+    let env = if plan.pages { "env = { GLIBC_TUNABLES = \"glibc.malloc.hugetlb=1\" }" } else { "" };
     // The source has its turn, too, and there is always a message: what is measured is not how long one is awaited.
     let (realtime, source, pause_us) = match plan.crowded {
         true => ("realtime = 50", "limits = { scheduling = \"fifo:1\" }", 20),
@@ -387,6 +395,7 @@ fn swarm_file(name: &str, plan: Plan) -> Result<SwarmFile, String> {
         command = [{binary}, "agent", "bench", "sink", "{bytes}"]
         subscribes = ["beats"]
         stop_timeout = "10s"
+        {env}
         # On a crowded machine a message may be in hand at several deaths: it is no fault of its own.
         max_attempts = 0
         # Each death is alone in its period: no pause comes before a start.

@@ -168,7 +168,7 @@ impl Swarm {
             }
             *before = now;
         }
-        self.tell_of_stops(&peeked, &peeks);
+        self.tell_of_stops(&peeked, &peeks, &calms);
         (self.sleepers.seen, self.sleepers.peeks) = (seen, peeks);
         if many {
             for (agent, calm) in self.agents.iter_mut().zip(calms) {

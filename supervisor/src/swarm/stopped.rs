@@ -18,10 +18,12 @@ impl Swarm {
     }
 
     /// Tells of who is stopped, if that holds up something and nobody will end it: once a stop.
-    pub(super) fn tell_of_stops(&mut self, before: &[Option<Peek>], now: &[Option<Peek>]) {
+    pub(super) fn tell_of_stops(&mut self, before: &[Option<Peek>], now: &[Option<Peek>], calm: &[bool]) {
         for (agent, now) in now.iter().enumerate() {
             let still = now.filter(|now| before.get(agent).copied().flatten() == Some(*now));
-            let stopped = still.filter(|still| self.holds_up(agent, *still) && self.is_suspended(agent));
+            // Of who is calm it is known that nothing waits: a look would map what it and its producers write.
+            let stopped = still
+                .filter(|still| !calm[agent] && self.holds_up(agent, *still) && self.is_suspended(agent));
             let told = &mut self.agents[agent].told_of_stop;
             let Some(Peek { generation, .. }) = stopped else {
                 // Who goes on does something: the next stop is another one.

@@ -243,3 +243,32 @@ fn everything_ends_with_the_keeper_and_with_the_guard() {
     stage.until_no_process();
     stage.assert_nothing_left();
 }
+
+/// Goal: the keeper, which must not die, needs nothing that it could be refused. Method: supervisors and agents are killed; the keeper, which
+/// starts, tells of and buries them, has as much memory of its own in the end as before.
+#[test]
+fn keeper_takes_no_memory_whatever_it_does() {
+    let stage = stage!("frugal");
+    let mut shoal = stage.run(&numbers(&stage, ""));
+    shoal.until_ready();
+    let keeper = shoal.keeper().expect("a keeper");
+    let own = || {
+        let status = fs::read_to_string(format!("/proc/{keeper}/status")).expect("it lives");
+        let lines = status.lines().filter(|line| line.starts_with("VmData:") || line.starts_with("VmStk:"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let before = own();
+    assert_eq!(before.len(), 2, "{before:?}");
+    for _ in 0..5 {
+        shoal.succeed();
+        let relay = shoal.pid_of("relay.1");
+        assert!(traces::kill(relay, stage.mark()));
+        shoal.until_agent("relay.1", "another", |a| {
+            (a.pid != Some(relay as u32) && a.pid.is_some()).then_some(())
+        });
+    }
+    assert_eq!(own(), before);
+    assert_eq!(shoal.stop().status, 0);
+    assert_exactly_once(&stage);
+    stage.assert_nothing_left();
+}

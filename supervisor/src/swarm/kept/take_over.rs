@@ -40,6 +40,15 @@ pub(in crate::swarm) fn claim(held: Held, what: &str) -> io::Result<OwnedFd> {
     table::claim(held).ok_or_else(|| gone(what))
 }
 
+/// After so many agents whoever waits for this processor has it: they are answering each other meanwhile.
+const IN_ONE_GO: usize = 16;
+
+fn let_others(agent: usize) {
+    if agent % IN_ONE_GO == IN_ONE_GO - 1 {
+        std::thread::yield_now();
+    }
+}
+
 impl Swarm {
     /// Whether the start was made, here or by a predecessor.
     pub fn has_begun(&self) -> bool {
@@ -68,6 +77,7 @@ impl Swarm {
         let sure = keeper::word(&journal, Word::Unsure) == 0;
         let (mut known, mut timers) = (Vec::from_iter(open), Vec::new());
         for agent in 0..self.agents.len() {
+            let_others(agent);
             let Some(of_agent) = read::<AgentRecord, _>(&held, 1 + agent)? else { continue };
             known.extend(descriptors(&of_agent));
             if record.is_some() {
@@ -87,13 +97,17 @@ impl Swarm {
         let text =
             format!("the supervisor died: number {number} takes over, the agents have gone on meanwhile");
         self.tell(Level::Warn, Kind::TakeOver, None, &text);
-        (0..self.agents.len()).try_for_each(|agent| self.see_sealed(agent))?;
+        for agent in 0..self.agents.len() {
+            let_others(agent);
+            self.see_sealed(agent)?;
+        }
         // Who was started after that was written waits no longer.
         let agents = &self.agents;
         self.waiting.retain(|&agent| agents[agent].state.is_at_rest() && agents[agent].live.is_none());
         // What was cloned and never written down, and orphans.
         self.end_strays_later();
         for agent in 0..self.agents.len() {
+            let_others(agent);
             self.go_on_with(agent);
         }
         for (agent, (what, due_ns, serial)) in timers {
