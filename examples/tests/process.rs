@@ -42,7 +42,12 @@ fn manifest() -> Manifest {
         board: BoardShape { channel_count: 2, agents: vec![(1, 1), (1, 0)], ..BoardShape::default() },
         channels: vec![channel(0, "tasks", "Task", 5), channel(1, "counts", "Count", 9)],
         channel_names: "tasks\ncounts".into(),
-        neighbours: vec![NeighbourEntry { agent: 1, name: "lister".into(), shape: lister, read: true }],
+        neighbours: vec![NeighbourEntry {
+            agent: 1,
+            name: "lister".into(),
+            shape: lister.into(),
+            read: true,
+        }],
         lanes: vec![LaneEntry { channel: 1, line: 21, readers: Vec::new(), groups: Vec::new() }],
         inputs: vec![InputEntry {
             channel: 0,

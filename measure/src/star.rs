@@ -267,7 +267,7 @@ pub(crate) fn manifest(agent: u32, spokes: u32, capacity_bytes: u64, board: &Boa
         group: None,
     };
     let neighbour =
-        |&peer: &u32| NeighbourEntry { agent: peer, name: name(peer), shape: shape(peer), read: true };
+        |&peer: &u32| NeighbourEntry { agent: peer, name: name(peer), shape: shape(peer).into(), read: true };
     let input = |place: usize| InputEntry {
         channel: 1 - channel_of(agent),
         line: 0,

@@ -11,6 +11,7 @@ use shoal_runtime::mark::Place;
 use shoal_runtime::segment::{self, Origin};
 use shoal_runtime::{Region, cursor, sync};
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A port over which nothing comes and nobody sleeps.
@@ -43,7 +44,10 @@ pub fn pair() -> io::Result<[Talker<Still>; 2]> {
     let manifests = [0, 1].map(|agent| {
         let mut manifest = manifest(agent, 1, CAPACITY_BYTES, &shape);
         manifest.shape.state_bytes = STATE_BYTES;
-        manifest.neighbours.iter_mut().for_each(|peer| peer.shape.state_bytes = STATE_BYTES);
+        manifest
+            .neighbours
+            .iter_mut()
+            .for_each(|peer| Arc::make_mut(&mut peer.shape).state_bytes = STATE_BYTES);
         manifest
     });
     let regions = manifests.each_ref().map(|manifest| {

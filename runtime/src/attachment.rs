@@ -102,7 +102,7 @@ pub fn attach_through(socket: OwnedFd) -> io::Result<Attachment> {
     wire::say(&socket, &FromAgent::Mapped, &[])?;
     // Of a large swarm it is most of what is told, and is needed once.
     let board = segment::open_board(&board, std::mem::take(&mut manifest.board))?;
-    let shapes = manifest.neighbours.iter().map(|n| (n.agent, Arc::new(n.shape.clone()))).collect();
+    let shapes = manifest.neighbours.iter().map(|n| (n.agent, Arc::clone(&n.shape))).collect();
     let port = ControlPort::new(socket, &Doorbell::from_fd(doorbell), shapes)?;
     let mut world = World::new(&manifest, Links::new(board, neighbours(&manifest)), port, region.clone());
     if manifest.standby {
@@ -133,7 +133,7 @@ fn this_cpu() -> u64 {
 /// The neighbours of a manifest, without links.
 pub fn neighbours(manifest: &Manifest) -> Vec<Neighbour> {
     let entries = manifest.neighbours.iter();
-    entries.map(|n| Neighbour::new(n.agent, Arc::new(n.shape.clone()), n.read)).collect()
+    entries.map(|n| Neighbour::new(n.agent, Arc::clone(&n.shape), n.read)).collect()
 }
 
 impl<P: Port> World<P> {

@@ -11,6 +11,7 @@ use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 /// The descriptor number that a spawned agent finds its control socket at.
 pub const CONTROL_FD: RawFd = 3;
@@ -43,8 +44,8 @@ pub struct NeighbourEntry {
     pub agent: u32,
     /// Its name.
     pub name: String,
-    /// The shape of its segments.
-    pub shape: SegmentShape,
+    /// The shape of its segments. Of who replays dead letters it has a lane for each channel of the swarm: there is one copy in a process.
+    pub shape: Arc<SegmentShape>,
     /// Whether the agent that is told reads a lane of it.
     pub read: bool,
 }

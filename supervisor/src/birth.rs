@@ -109,7 +109,7 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, board: &BoardShape, agent
             .map(|&n| NeighbourEntry {
                 agent: n as u32,
                 name: topology.agents[n].name.clone(),
-                shape: segment_shape(&topology.agents[n]),
+                shape: segment_shape(&topology.agents[n]).into(),
                 read: read.contains(&n),
             })
             .collect(),

@@ -79,7 +79,7 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         claims: Vec::new(),
     };
     let under_test =
-        |read| NeighbourEntry { agent: AGENT, name: name.to_owned(), shape: shape.clone(), read };
+        |read| NeighbourEntry { agent: AGENT, name: name.to_owned(), shape: shape.clone().into(), read };
     let source_name = |(index, k): (usize, u32)| {
         let ChannelSpec { name, producers, .. } = &channels[index];
         if *producers > 1 { format!("{name}-source.{}", k + 1) } else { format!("{name}-source") }
@@ -89,7 +89,7 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         .map(|(agent, &of)| NeighbourEntry {
             agent,
             name: source_name(of),
-            shape: source_shape(of.0),
+            shape: source_shape(of.0).into(),
             read: true,
         })
         .collect();
@@ -97,7 +97,7 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
     neighbours.push(NeighbourEntry {
         agent: sink,
         name: name_of_sink.clone(),
-        shape: sink_shape.clone(),
+        shape: sink_shape.clone().into(),
         read: false,
     });
     let line = |channel: u32| channel + 1;

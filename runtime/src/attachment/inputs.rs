@@ -46,7 +46,7 @@ impl Inputs {
     /// Opens the inputs that a manifest names in the own segment; `claims` are those of the manifest, mapped.
     pub fn open(region: &Region, manifest: &Manifest, claims: &[Region]) -> Self {
         let shapes: HashMap<usize, Arc<SegmentShape>> =
-            manifest.neighbours.iter().enumerate().map(|(i, n)| (i, Arc::new(n.shape.clone()))).collect();
+            manifest.neighbours.iter().enumerate().map(|(i, n)| (i, Arc::clone(&n.shape))).collect();
         let inputs = manifest.inputs.iter().enumerate();
         let consumers = inputs.map(|(i, entry)| {
             let neighbour = entry.neighbour as usize;

@@ -59,8 +59,12 @@ pub fn board_shape(story: &Story) -> BoardShape {
 pub fn manifest(story: &Story, generation: u32) -> Manifest {
     let lanes = story.lanes.len();
     let inputs = usize::from(story.input.is_some());
-    let neighbour =
-        |agent: u32, shape: SegmentShape, read| NeighbourEntry { agent, name: String::new(), shape, read };
+    let neighbour = |agent: u32, shape: SegmentShape, read| NeighbourEntry {
+        agent,
+        name: String::new(),
+        shape: shape.into(),
+        read,
+    };
     let mut neighbours = vec![neighbour(SOURCE, source_shape(), true); inputs];
     neighbours.extend((0..lanes).map(|i| neighbour(SINK + i as u32, sink_shape(), false)));
     let reader =

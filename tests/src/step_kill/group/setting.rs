@@ -74,8 +74,12 @@ pub fn board_shape(story: &GroupStory) -> BoardShape {
 fn manifest(story: &GroupStory, agent: u32, generation: u32, owner: u32) -> Manifest {
     let worker = agent == WORKER;
     let lanes = if worker { story.lanes } else { 0 };
-    let neighbour =
-        |agent: u32, shape: SegmentShape, read| NeighbourEntry { agent, name: String::new(), shape, read };
+    let neighbour = |agent: u32, shape: SegmentShape, read| NeighbourEntry {
+        agent,
+        name: String::new(),
+        shape: shape.into(),
+        read,
+    };
     let mut neighbours = vec![neighbour(SOURCE, source_shape(), true)];
     neighbours.extend((0..lanes).map(|i| neighbour(WORKER + 1 + i as u32, sink_shape(), false)));
     let reader = |i: usize| ReaderEntry { neighbour: 1 + i as u32, input: 0, share: (0, 1), group: None };
