@@ -134,9 +134,16 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
             measured.into_iter().for_each(&mut *bench.each);
             continue;
         }
+        if case == "hardship" {
+            for plan in lives::Plan::hard(share) {
+                let measured = plan.measure().map_err(|e| format!("measuring {case}: {e}"))?;
+                measured.into_iter().for_each(&mut *bench.each);
+            }
+            continue;
+        }
         // Starts and recoveries are of the same kills.
         if of_kills.is_empty() {
-            for plan in lives::Plan::all(share) {
+            for plan in lives::Plan::plain(share) {
                 of_kills.extend(plan.measure().map_err(|e| format!("measuring {case}: {e}"))?);
             }
         }

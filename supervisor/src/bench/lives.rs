@@ -34,6 +34,9 @@ const REST: Duration = Duration::from_millis(5);
 /// A recovery that takes longer ends the measurement.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// The case of recoveries of large agents, on a crowded machine, and after many.
+const HARD: &str = "hardship";
+
 /// Kills of each run, with a share of the work.
 pub fn kills(share: u64) -> usize {
     if share > 1 { KILLS_QUICK } else { KILLS }
@@ -107,18 +110,30 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Each way, with small agents, with large ones, and on a crowded machine.
-    pub fn all(share: u64) -> impl Iterator<Item = Plan> {
-        let plan = move |(large, pages, crowded)| {
-            let kills = kills(share) * if crowded { 2 } else { 1 };
-            Way::ALL.map(|way| Plan { way, kills, large, pages, crowded, long: false })
-        };
+    /// Each way, as it is most of the time.
+    pub fn plain(share: u64) -> Vec<Plan> {
+        Way::ALL.map(|way| Plan::of(way, kills(share))).into()
+    }
+
+    /// Each way with large agents, in large pages or not, and on a crowded machine; and one that goes on for long.
+    pub fn hard(share: u64) -> Vec<Plan> {
+        let large = |plan| Plan { large: true, ..plan };
+        let pages = |plan| Plan { large: true, pages: true, ..plan };
+        let crowded = |plan: Plan| Plan { crowded: true, kills: 2 * plan.kills, ..plan };
+        let hows: [fn(Plan) -> Plan; 3] = [large, pages, crowded];
+        let mut plans: Vec<Plan> =
+            hows.iter().flat_map(|how| Plan::plain(share).into_iter().map(how)).collect();
         let kills = if share > 1 { kills(share) } else { KILLS_LONG.0 };
-        let long = Plan { way: Way::Exec, kills, large: false, pages: false, crowded: false, long: true };
-        [(false, false, false), (true, false, false), (true, true, false), (false, false, true)]
-            .into_iter()
-            .flat_map(plan)
-            .chain([long])
+        plans.push(Plan { long: true, ..Plan::of(Way::Exec, kills) });
+        plans
+    }
+
+    fn of(way: Way, kills: usize) -> Plan {
+        Plan { way, kills, large: false, pages: false, crowded: false, long: false }
+    }
+
+    fn is_plain(&self) -> bool {
+        !self.large && !self.crowded && !self.long
     }
 
     /// What results call it.
@@ -407,19 +422,23 @@ fn swarm_file(name: &str, plan: Plan) -> Result<SwarmFile, String> {
 }
 
 impl Lives {
-    /// As results: `spawn` and `recovery`. With a standby a start is a promotion, also of one that was forked.
+    /// As results: `spawn` and `recovery`, or `hardship`. With a standby a start is a promotion, also of one that was forked.
     fn outcomes(&self, plan: &Plan) -> Vec<Outcome> {
         let (mode, death) = (&plan.mode(), "kill, pidfd, vfork and exec to main");
         if plan.long {
             return vec![self.end_and_beginning()];
         }
-        let mut all = vec![
-            outcome("spawn", mode, &self.starts_ns, &self.raw_starts_ns, "vfork and exec to main"),
-            outcome("recovery", mode, &self.recoveries_ns, &self.raw_recoveries_ns, death),
-        ];
+        let recovery =
+            |case: &str, mode: &str| outcome(case, mode, &self.recoveries_ns, &self.raw_recoveries_ns, death);
+        if plan.is_plain() {
+            let start =
+                outcome("spawn", mode, &self.starts_ns, &self.raw_starts_ns, "vfork and exec to main");
+            return vec![start, recovery("recovery", mode)];
+        }
+        let mut all = vec![recovery(HARD, mode)];
         if plan.crowded {
             let mode = format!("{mode}, killed from outside");
-            all.push(outcome("recovery", &mode, &self.outside_ns, &self.raw_outside_ns, death));
+            all.push(outcome(HARD, &mode, &self.outside_ns, &self.raw_outside_ns, death));
         }
         all
     }
@@ -438,7 +457,7 @@ impl Lives {
             descriptors: Some(more),
             memory_bytes: Some(more_kib * 1024),
             ..outcome(
-                "recovery",
+                HARD,
                 "cold, after 1,000 kills",
                 &all[all.len() - some..],
                 &all[..some],

@@ -19,7 +19,7 @@ pub mod takeover;
 use std::process::ExitCode;
 
 /// The cases, in the order in which they run.
-pub const CASES: [&str; 14] = [
+pub const CASES: [&str; 15] = [
     "latency",
     "throughput",
     "placement",
@@ -30,6 +30,7 @@ pub const CASES: [&str; 14] = [
     "fan",
     "spawn",
     "recovery",
+    "hardship",
     "removal",
     "hang",
     "scale",
