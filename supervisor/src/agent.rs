@@ -3,7 +3,7 @@
 use crate::child::State;
 use crate::output::Capture;
 use crate::restart::Intensity;
-use crate::spawn::{self, Child};
+use crate::spawn::{self, Child, Urgency};
 use crate::swarm::Timer;
 use shoal_runtime::board::Verdict;
 use shoal_runtime::desk::{self, Counter, Histogram};
@@ -136,8 +136,9 @@ pub struct Live {
 }
 
 impl Live {
-    /// Ends it: SIGKILL to its whole tree. An adopted process finds its supervisor gone instead, and leaves.
-    pub fn kill(&self) {
+    /// Ends it: SIGKILL to its whole tree, before others if that is urgent. An adopted process finds its supervisor gone instead, and leaves.
+    pub fn kill(&self, urgency: Urgency) {
+        urgency.hurry(&self.child);
         spawn::kill_tree(&self.child);
         if self.child.adopted {
             // Refused when it has left already.

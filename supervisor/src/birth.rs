@@ -204,7 +204,7 @@ pub fn bear(
             process
         }
         (None, None) => {
-            let (cage, _) = cradle.cages.of(manifest.agent, &manifest.name, config)?;
+            let (cage, _) = cradle.cages.of(cradle.urgency, manifest.agent, &manifest.name, config)?;
             let own = [("SHOAL_SWARM", manifest.swarm.as_str()), (NAME_ENV, &manifest.name)];
             spawn(&mut cradle.spawner, cage, config, &own, &handed)?
         }

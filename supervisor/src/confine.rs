@@ -11,7 +11,7 @@ mod seccomp;
 mod secrets;
 
 use crate::config::{Agent, Confinement, Limits, Profile, Scheduling, Trust};
-use crate::spawn::{Cage, ORDINARY, Policy};
+use crate::spawn::{Cage, ORDINARY, Policy, Urgency};
 pub use cgroup::sweep_of as sweep_cgroups_of;
 use cgroup::{Cgroups, Controller};
 use namespaces::Namespaces;
@@ -31,8 +31,6 @@ const OWN_UID_BASE: u32 = 0x7000_0000;
 pub struct Cages {
     cgroups: Cgroups,
     namespaces: Namespaces,
-    /// Whether who makes processes has real-time priority.
-    pub urgent: bool,
     /// By agent.
     made: Vec<Option<Made>>,
     /// The last ones that are nobody's own: many agents share them.
@@ -49,19 +47,25 @@ struct Made {
 }
 
 impl Cages {
-    /// The cage of an agent's processes, made now or before; and, when made now, what of the file could not be applied.
+    /// The cage of an agent's processes, made now or before; and, when made now, what of the file could not be applied. `urgency` is that of
+    /// who makes the processes, always the same.
     ///
     /// # Errors
     /// What the kernel or the machine refused, and to what it belongs.
-    pub fn of(&mut self, agent: u32, name: &str, config: &Agent) -> io::Result<(Arc<Cage>, Vec<String>)> {
+    pub fn of(
+        &mut self,
+        urgency: Urgency,
+        agent: u32,
+        name: &str,
+        config: &Agent,
+    ) -> io::Result<(Arc<Cage>, Vec<String>)> {
         let index = agent as usize;
         if let Some(Some(made)) = self.made.get(index)
             && made.of == config.confinement
         {
             return Ok((made.cage.clone(), Vec::new()));
         }
-        let (cage, lacks) =
-            prepare(&mut self.cgroups, &mut self.namespaces, self.urgent, agent, name, config)?;
+        let (cage, lacks) = prepare(&mut self.cgroups, &mut self.namespaces, urgency, agent, name, config)?;
         let cage = self.shared(&config.confinement, cage);
         let made = Made { of: config.confinement.clone(), cage: cage.clone(), lacks: lacks.clone() };
         if self.made.len() <= index {
@@ -134,7 +138,7 @@ fn own_uid(supervisor: u32, agent: u32) -> u32 {
 fn prepare(
     cgroups: &mut Cgroups,
     namespaces: &mut Namespaces,
-    urgent: bool,
+    urgency: Urgency,
     agent: u32,
     name: &str,
     config: &Agent,
@@ -170,7 +174,7 @@ fn prepare(
         cpus: mask(&confinement.limits.cpus),
         ..Cage::default()
     };
-    if urgent {
+    if urgency.is_some() {
         // Its start is urgent, too, if it is trusted.
         cage.scheduling = (confinement.trust != Trust::Trusted).then_some(settled(config));
     }

@@ -8,7 +8,7 @@ use crate::event_loop::{Companion, Watch};
 use crate::keeper::Terms;
 use crate::log::report;
 use crate::output::Echo;
-use crate::run::{Setting, run_kept, told_on_stderr};
+use crate::run::{Setting, run_kept};
 use crate::run_dir::{self, RunDir};
 use crate::signals::Signals;
 use crate::swarm::{Notices, Swarm};
@@ -112,11 +112,6 @@ pub(super) fn run<W: Companion, T: Serialize>(
         u8::from(seen.is_err())
     };
     run_kept(file, &folder, setting, Terms::default(), conclude, |_| None)
-}
-
-/// Notices on standard error.
-pub(super) fn aloud() -> Notices {
-    told_on_stderr()
 }
 
 fn say<T: Serialize>(seen: &Result<T, String>) {

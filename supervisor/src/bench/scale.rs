@@ -8,6 +8,7 @@ use super::lives::raw_starts_ns;
 use super::table;
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
+use crate::run::told_on_stderr;
 use crate::run_dir::list_running;
 use crate::scenario::usage;
 use crate::swarm::Swarm;
@@ -132,7 +133,7 @@ const NAME: &str = "bench-scale-";
 pub(super) fn watch(plan: Plan) -> Result<u8, String> {
     let file = swarm_file(&format!("{NAME}{}", std::process::id()), plan.agents, plan.lanes, "")?;
     let watcher = Watcher { phase: Phase::Starting(Instant::now()), rest: plan.rest, seen: None };
-    kept::run(file, watcher, kept::aloud(), |watcher, _| {
+    kept::run(file, watcher, told_on_stderr(), |watcher, _| {
         watcher.seen.take().ok_or_else(|| "interrupted before all was seen".into())
     })
 }

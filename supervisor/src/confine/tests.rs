@@ -12,7 +12,7 @@ fn config(confinement: Confinement) -> Agent {
 }
 
 fn made(confinement: Confinement) -> (Arc<Cage>, Vec<String>) {
-    Cages::default().of(3, "a", &config(confinement)).expect("made")
+    Cages::default().of(Urgency::default(), 3, "a", &config(confinement)).expect("made")
 }
 
 #[test]
@@ -48,10 +48,13 @@ fn own_numbers_of_hostile_agents_are_nobodys() {
 #[test]
 fn cage_is_made_once_and_again_when_the_file_says_otherwise() {
     let mut cages = Cages::default();
-    let first = cages.of(3, "a", &config(Confinement::default())).expect("made").0;
-    assert!(Arc::ptr_eq(&first, &cages.of(3, "a", &config(Confinement::default())).expect("made").0));
+    let first = cages.of(Urgency::default(), 3, "a", &config(Confinement::default())).expect("made").0;
+    assert!(Arc::ptr_eq(
+        &first,
+        &cages.of(Urgency::default(), 3, "a", &config(Confinement::default())).expect("made").0
+    ));
     let other = Confinement { profile: Profile::Default, ..Confinement::default() };
-    let second = cages.of(3, "a", &config(other)).expect("made").0;
+    let second = cages.of(Urgency::default(), 3, "a", &config(other)).expect("made").0;
     assert!(!second.filters.is_empty());
 }
 
@@ -59,7 +62,7 @@ fn cage_is_made_once_and_again_when_the_file_says_otherwise() {
 fn cage_is_shared_by_agents_of_which_the_same_is_said_and_those_that_are_own_are_not() {
     let mut cages = Cages::default();
     let mut of = |agent: u32, confinement: Confinement| {
-        cages.of(agent, &format!("a{agent}"), &config(confinement)).expect("made").0
+        cages.of(Urgency::default(), agent, &format!("a{agent}"), &config(confinement)).expect("made").0
     };
     let filtered = || Confinement { profile: Profile::Default, ..Confinement::default() };
     let [first, other, again] =
@@ -74,7 +77,12 @@ fn cage_is_shared_by_agents_of_which_the_same_is_said_and_those_that_are_own_are
 #[test]
 fn path_that_is_not_there_is_named() {
     let reach = Some(Reach { read: vec!["/nowhere/at/all".into()], write: Vec::new() });
-    let error = Cages::default().of(3, "a", &config(Confinement { reach, ..Confinement::default() }));
+    let error = Cages::default().of(
+        Urgency::default(),
+        3,
+        "a",
+        &config(Confinement { reach, ..Confinement::default() }),
+    );
     assert!(error.expect_err("refused").to_string().contains("/nowhere/at/all"));
 }
 

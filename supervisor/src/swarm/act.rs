@@ -113,8 +113,7 @@ impl Swarm {
                     _ => {}
                 }
                 if let Some(live) = &self.agents[agent].live {
-                    self.cradle.urgency.hurry(&live.child);
-                    live.kill();
+                    live.kill(self.cradle.urgency);
                 }
                 if event == Event::ReadyTimedOut {
                     self.never_ready(agent);

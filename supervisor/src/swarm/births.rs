@@ -54,7 +54,9 @@ impl Swarm {
         let name = self.agents[agent].name.clone();
         let config = &self.file.agents[self.topology.agents[agent].config];
         // What fails is told by the start itself.
-        let Ok((_, lacks)) = self.cradle.cages.of(agent as u32, &name, config) else { return };
+        let Ok((_, lacks)) = self.cradle.cages.of(self.cradle.urgency, agent as u32, &name, config) else {
+            return;
+        };
         for lack in lacks {
             let text = format!("{}: agent {name} runs without {lack}", self.place_of(agent));
             self.tell(Level::Warn, Kind::Notice, Some(agent), &text);
@@ -112,7 +114,7 @@ impl Swarm {
                 live.sealed = Some(sealed);
             }
             Err(error) => {
-                live.kill();
+                live.kill(self.cradle.urgency);
                 let text = format!("agent {} is killed: {error}", record.name);
                 self.blame(of.agent as usize, &format!("SIGKILL: {error}"));
                 self.notice(&text);

@@ -153,7 +153,7 @@ impl Swarm {
     fn end_unheard(&mut self, of: Incarnation, why: &str) {
         let record = &self.agents[of.agent as usize];
         let Some(live) = record.life(of.generation) else { return };
-        live.kill();
+        live.kill(self.cradle.urgency);
         let text = format!("agent {} (generation {}) is killed: {why}", record.name, of.generation);
         self.notice(&text);
         if self.agents[of.agent as usize].generation == of.generation {

@@ -19,8 +19,7 @@ impl Swarm {
         let now_ns = clock::now_ns();
         let record = &mut self.agents[of.agent as usize];
         let Some(live) = record.life_mut(of.generation) else { return };
-        self.cradle.urgency.hurry(&live.child);
-        live.kill();
+        live.kill(self.cradle.urgency);
         let born_ns = now_ns.saturating_sub(live.born.elapsed().as_nanos() as u64);
         live.violated_ns.get_or_insert(seen_between(born_ns, seen_ns, now_ns));
         if record.generation == of.generation {

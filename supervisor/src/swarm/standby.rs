@@ -193,7 +193,7 @@ impl Swarm {
         let told = inheritance.hand_over(&live.control);
         if told.is_err() {
             // It is dead, or cannot be told: the next one is.
-            live.kill();
+            live.kill(self.cradle.urgency);
         }
         self.flush(agent);
     }

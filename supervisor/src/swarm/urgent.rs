@@ -8,7 +8,7 @@ use shoal_runtime::Incarnation;
 impl Swarm {
     /// From here on what others wait for is done with this priority.
     pub fn be_urgent(&mut self, urgency: Urgency) {
-        (self.cradle.urgency, self.cradle.cages.urgent) = (urgency, urgency.is_some());
+        self.cradle.urgency = urgency;
     }
 
     /// Nobody waits for this incarnation any more: it is scheduled as the swarm file says.

@@ -27,12 +27,11 @@ fn said(stage: &Stage, agent: &str, generation: u64) -> BTreeSet<i32> {
 fn living(stage: &Stage, agent: &str, generation: u64) -> BTreeSet<i32> {
     let name = list(stage, agent, generation);
     let name = name.to_str().expect("UTF-8").as_bytes();
-    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
     let is_one = |pid: &i32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         line.split(|byte| *byte == 0).any(|word| word == name)
     };
-    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_one).collect()
+    traces::processes().filter(is_one).collect()
 }
 
 fn until_ended(stage: &Stage, agent: &str, generation: u64) {

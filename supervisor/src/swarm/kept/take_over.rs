@@ -43,10 +43,12 @@ pub(in crate::swarm) fn claim(held: Held, what: &str) -> io::Result<OwnedFd> {
 /// After so many agents whoever waits for this processor has it: they are answering each other meanwhile.
 const IN_ONE_GO: usize = 16;
 
-fn let_others(agent: usize) {
-    if agent % IN_ONE_GO == IN_ONE_GO - 1 {
-        std::thread::yield_now();
-    }
+fn in_turns(agents: usize) -> impl Iterator<Item = usize> {
+    (0..agents).inspect(|agent| {
+        if agent % IN_ONE_GO == IN_ONE_GO - 1 {
+            std::thread::yield_now();
+        }
+    })
 }
 
 impl Swarm {
@@ -76,8 +78,7 @@ impl Swarm {
         let record = read::<SwarmRecord, _>(&held, 0)?;
         let sure = keeper::word(&journal, Word::Unsure) == 0;
         let (mut known, mut timers) = (Vec::from_iter(open), Vec::new());
-        for agent in 0..self.agents.len() {
-            let_others(agent);
+        for agent in in_turns(self.agents.len()) {
             let Some(of_agent) = read::<AgentRecord, _>(&held, 1 + agent)? else { continue };
             known.extend(descriptors(&of_agent));
             if record.is_some() {
@@ -97,8 +98,7 @@ impl Swarm {
         let text =
             format!("the supervisor died: number {number} takes over, the agents have gone on meanwhile");
         self.tell(Level::Warn, Kind::TakeOver, None, &text);
-        for agent in 0..self.agents.len() {
-            let_others(agent);
+        for agent in in_turns(self.agents.len()) {
             self.see_sealed(agent)?;
         }
         // Who was started after that was written waits no longer.
@@ -106,8 +106,7 @@ impl Swarm {
         self.waiting.retain(|&agent| agents[agent].state.is_at_rest() && agents[agent].live.is_none());
         // What was cloned and never written down, and orphans.
         self.end_strays_later();
-        for agent in 0..self.agents.len() {
-            let_others(agent);
+        for agent in in_turns(self.agents.len()) {
             self.go_on_with(agent);
         }
         for (agent, (what, due_ns, serial)) in timers {
@@ -329,7 +328,7 @@ impl Swarm {
             // Nobody can tell how far its introduction got; it is not its fault. It has done nothing yet, or is a standby that has begun, whose
             // word of that is heard before its death is judged.
             live.ordered = true;
-            live.kill();
+            live.kill(self.cradle.urgency);
             return;
         }
         self.hear_bell(agent);
