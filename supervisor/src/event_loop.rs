@@ -3,6 +3,7 @@
 //! It turns what the kernel says into events of the swarm, and the swarm's effects into watches and timers. Nothing else
 //! here blocks: sends to agents and clients never do, and output is read as it comes.
 
+use crate::agent::Agent;
 use crate::swarm::{Effect, End, Swarm, Timer};
 use crate::thrift::{self, Give, Thrift};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
@@ -208,31 +209,39 @@ fn give_back(what: Give) {
     }
 }
 
+/// So many agents are asked about in one call, which nobody else on this processor can interrupt.
+const ASKED_AT_ONCE: usize = 32;
+
 /// What has happened at sockets and processes whose edges a predecessor may have been told of, and died before it did anything: it is not
 /// told twice.
 fn untold(swarm: &mut Swarm) -> Vec<u64> {
-    let lives = || swarm.agents.iter().filter_map(|agent| agent.live.as_ref());
-    let tokens = lives().flat_map(|live| {
-        let Incarnation { agent, generation } = live.incarnation;
-        [Source::Control, Source::Death].map(|source| token(source, agent as usize, generation))
-    });
-    let tokens: Vec<u64> = tokens.collect();
-    let mut fds: Vec<PollFd<'_>> = lives()
-        .flat_map(|live| [&live.control, &live.child.pidfd])
-        .map(|fd| PollFd::new(fd, PollFlags::IN))
-        .collect();
-    match insist(|| poll(&mut fds, Some(&Timespec::default()))) {
-        Ok(_) => {
-            let ready = tokens.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
-            ready.map(|(token, _)| token).collect()
+    let mut untold = Vec::new();
+    for first in (0..swarm.agents.len()).step_by(ASKED_AT_ONCE) {
+        match ready_of(&swarm.agents[first..swarm.agents.len().min(first + ASKED_AT_ONCE)]) {
+            Ok(ready) => untold.extend(ready),
+            Err(_) => {
+                // Who is watched anew is told of what is so already.
+                swarm.watch_all_anew();
+                return Vec::new();
+            }
         }
-        Err(_) => {
-            drop(fds);
-            // Who is watched anew is told of what is so already.
-            swarm.watch_all_anew();
-            Vec::new()
-        }
+        swarm.give_way();
     }
+    untold
+}
+
+/// The tokens of these agents' sockets and processes at which something has happened.
+fn ready_of(agents: &[Agent]) -> io::Result<Vec<u64>> {
+    let lives = || agents.iter().filter_map(|agent| agent.live.as_ref());
+    let ends = lives().flat_map(|live| {
+        let Incarnation { agent, generation } = live.incarnation;
+        let ends = [(Source::Control, &live.control), (Source::Death, &live.child.pidfd)];
+        ends.map(|(source, fd)| (token(source, agent as usize, generation), PollFd::new(fd, PollFlags::IN)))
+    });
+    let (tokens, mut fds): (Vec<u64>, Vec<PollFd<'_>>) = ends.unzip();
+    insist(|| poll(&mut fds, Some(&Timespec::default())))?;
+    let ready = tokens.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
+    Ok(ready.map(|(token, _)| token).collect())
 }
 
 fn wait(watch: &Watch, events: &mut Vec<epoll::Event>, deadline: Option<Instant>) -> io::Result<()> {

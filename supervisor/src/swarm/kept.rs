@@ -14,6 +14,7 @@ use super::stand::{SWARM_BYTES_MAX, room_for};
 use super::{Ends, Swarm, Timer};
 use crate::agent::{Agent, Grave, Live};
 use crate::child::State;
+use crate::courtesy::Courtesy;
 use crate::keeper::table::Held;
 use crate::keeper::{self, Link, Word};
 use shoal_runtime::journal::Journal;
@@ -80,6 +81,8 @@ pub(super) struct Kept {
     stage_due_ns: u64,
     complained: bool,
     watching_ns: u64,
+    /// Of a take-over.
+    courtesy: Courtesy,
     /// What was taken over unchecked, and is checked in turns.
     unchecked: Vec<Unchecked>,
 }
@@ -134,6 +137,7 @@ impl Swarm {
             stage_due_ns: 0,
             complained: false,
             watching_ns: 0,
+            courtesy: Courtesy::default(),
             unchecked: Vec::new(),
         });
         Ok(journal)

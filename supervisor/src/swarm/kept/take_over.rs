@@ -30,7 +30,7 @@ pub(super) struct Unchecked {
 /// How many descriptors a life has at most.
 const FDS: usize = 7;
 /// So many lives are checked in a turn of the loop that has nothing else to do.
-const CHECKED_AT_ONCE: usize = 32;
+const CHECKED_AT_ONCE: usize = 16;
 
 fn gone(what: &str) -> io::Error {
     io::Error::other(format!("taking over: the {what} that the journal names is not open, or is another"))
@@ -40,16 +40,8 @@ pub(in crate::swarm) fn claim(held: Held, what: &str) -> io::Result<OwnedFd> {
     table::claim(held).ok_or_else(|| gone(what))
 }
 
-/// After so many agents whoever waits for this processor has it: they are answering each other meanwhile.
+/// After so many agents whoever waits for this processor has it.
 const IN_ONE_GO: usize = 16;
-
-fn in_turns(agents: usize) -> impl Iterator<Item = usize> {
-    (0..agents).inspect(|agent| {
-        if agent % IN_ONE_GO == IN_ONE_GO - 1 {
-            std::thread::yield_now();
-        }
-    })
-}
 
 impl Swarm {
     /// Whether the start was made, here or by a predecessor.
@@ -78,13 +70,14 @@ impl Swarm {
         let record = read::<SwarmRecord, _>(&held, 0)?;
         let sure = keeper::word(&journal, Word::Unsure) == 0;
         let (mut known, mut timers) = (Vec::from_iter(open), Vec::new());
-        for agent in in_turns(self.agents.len()) {
+        for agent in 0..self.agents.len() {
             let Some(of_agent) = read::<AgentRecord, _>(&held, 1 + agent)? else { continue };
             known.extend(descriptors(&of_agent));
             if record.is_some() {
                 timers.extend(of_agent.timer.map(|timer| (agent, timer)));
                 self.restore_agent(agent, of_agent, sure)?;
             }
+            self.give_way_after(agent);
         }
         self.cradle.spawner.begin_link();
         // From here on something may be opened.
@@ -98,16 +91,18 @@ impl Swarm {
         let text =
             format!("the supervisor died: number {number} takes over, the agents have gone on meanwhile");
         self.tell(Level::Warn, Kind::TakeOver, None, &text);
-        for agent in in_turns(self.agents.len()) {
+        for agent in 0..self.agents.len() {
             self.see_sealed(agent)?;
+            self.give_way_after(agent);
         }
         // Who was started after that was written waits no longer.
         let agents = &self.agents;
         self.waiting.retain(|&agent| agents[agent].state.is_at_rest() && agents[agent].live.is_none());
         // What was cloned and never written down, and orphans.
         self.end_strays_later();
-        for agent in in_turns(self.agents.len()) {
+        for agent in 0..self.agents.len() {
             self.go_on_with(agent);
+            self.give_way_after(agent);
         }
         for (agent, (what, due_ns, serial)) in timers {
             if let Some(&timer) = Timer::KEPT.get(what as usize)
@@ -129,6 +124,19 @@ impl Swarm {
         self.look_again_for_sleepers();
         self.watch_on();
         Ok(())
+    }
+
+    /// Lets whoever waits for this processor have it: they answer each other meanwhile.
+    pub fn give_way(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.courtesy.give_way();
+        }
+    }
+
+    fn give_way_after(&mut self, agent: usize) {
+        if agent % IN_ONE_GO == IN_ONE_GO - 1 {
+            self.give_way();
+        }
     }
 
     /// What an operator had asked for, and was under way.
@@ -182,6 +190,8 @@ impl Swarm {
         }
         if rest == 0 {
             kept.unchecked = Vec::new();
+        } else {
+            self.give_way();
         }
         Ok(())
     }
