@@ -189,6 +189,7 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
         swarm.check_taken_over(events.is_empty())?;
         if !events.is_empty() {
             thrift.note(Instant::now());
+            swarm.stir();
         } else if !swarm.is_unchecked() && swarm.started_once() {
             thrift.due(Instant::now()).into_iter().for_each(give_back);
         }

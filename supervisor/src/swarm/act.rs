@@ -158,11 +158,7 @@ impl Swarm {
                 }
             }
             Timer::Stage => self.on_stage_over(agent),
-            Timer::Rescue => {
-                self.rescue_sleepers();
-                self.watch_anyway();
-                self.look_again_for_sleepers();
-            }
+            Timer::Rescue => self.on_look(),
             Timer::Hang => self.look_for_hangs(),
             // The sets go on after every batch of events.
             Timer::Set => {}

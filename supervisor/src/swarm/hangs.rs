@@ -11,7 +11,7 @@
 //! Who was stopped by a signal is hung, too, if it holds no message but is awake, or messages wait for it: from when that is seen first,
 //! its deadline runs.
 
-use super::rescue::Doing;
+use super::rescue::{Doing, Peek, peek};
 use super::{Effect, Swarm, Timer};
 use crate::agent::Live;
 use crate::child::{Event, State};
@@ -100,6 +100,10 @@ enum Seen {
 pub(super) struct Hangs {
     /// Agents with a deadline that read something: whose, how long in ns, what the last look saw.
     watched: Vec<(usize, u64, Option<Watched>)>,
+    /// A doorbell could not be listened to.
+    deaf: bool,
+    /// What each of them had done a second ago.
+    peeks: Vec<Option<Peek>>,
     /// When the next look is due; none while all sleep.
     planned_ns: Option<u64>,
     since_ns: u64,
@@ -125,6 +129,8 @@ impl Hangs {
                 .into_iter()
                 .map(|(agent, deadline)| (agent, deadline, None))
                 .collect(),
+            deaf: false,
+            peeks: Vec::new(),
             planned_ns: None,
             since_ns: 0,
             tick_ns: clock::coarse_tick_ns(),
@@ -164,6 +170,11 @@ impl Swarm {
         self.hangs.bells.as_fd()
     }
 
+    /// Whether anybody has.
+    pub(super) fn watches_anybody(&self) -> bool {
+        !self.hangs.watched.is_empty()
+    }
+
     /// Whether an agent has a deadline that is watched.
     pub(super) fn is_watched(&self, agent: usize) -> bool {
         self.hangs.watched.iter().any(|(watched, ..)| *watched == agent)
@@ -175,7 +186,8 @@ impl Swarm {
         if self.is_watched(agent) {
             let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
             // Without it the agent is looked at once a second.
-            let _ = epoll::add(&self.hangs.bells, &live.doorbell, epoll::EventData::new_u64(0), edge);
+            let added = epoll::add(&self.hangs.bells, &live.doorbell, epoll::EventData::new_u64(0), edge);
+            self.hangs.deaf |= added.is_err();
         }
     }
 
@@ -190,7 +202,12 @@ impl Swarm {
 
     /// Once a second: who woke without a ring is not overlooked.
     pub(super) fn watch_anyway(&mut self) {
-        if self.hangs.planned_ns.is_none() && !self.all_sleep() {
+        let watched = self.hangs.watched.iter();
+        let peeks: Vec<_> = watched.map(|(agent, ..)| peek(&self.agents[*agent])).collect();
+        // Where all slept a second ago and nobody has done anything since, all sleep.
+        let still = std::mem::replace(&mut self.hangs.peeks, peeks) == self.hangs.peeks;
+        let sure = still && !self.hangs.deaf;
+        if self.hangs.planned_ns.is_none() && !sure && !self.all_sleep() {
             self.watch_on();
         }
     }

@@ -16,7 +16,7 @@ impl Swarm {
         self.write_journal();
         self.records.events.note(Kind::SwarmStarted, Of::default(), &text);
         self.start_due();
-        self.look_again_for_sleepers();
+        self.begin_looks();
     }
 
     /// Whether an agent waits for others before its first start.

@@ -1,8 +1,11 @@
 //! Rescues: an agent that sleeps though messages wait for it is rung, and counted. Whoever publishes rings, so in a healthy
 //! swarm there is never one; a count above zero is a bug of the protocol that was survived.
 //!
-//! Once a second every agent's parked word is read, one word of fixed size; a sleeper costs two words more for each lane that
-//! it reads. A single glance may catch an agent that is just being woken, and a producer between its publish and its ring.
+//! Once a second a few words of fixed size are read of every agent; a sleeper costs two words more for each lane that it reads. As long as
+//! nobody at all does anything, nor tells the supervisor anything, the pause between two looks doubles, up to 16 seconds: a thousand idle
+//! agents take no time of a processor that could be seen.
+//!
+//! A single glance may catch an agent that is just being woken, and a producer between its publish and its ring.
 //! So only what two looks saw alike counts, and only of processes that the kernel shows neither running nor stopped.
 
 use super::{Effect, Swarm, Timer};
@@ -16,6 +19,8 @@ use std::time::{Duration, Instant};
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The same at most, when nobody does anything.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(16);
 
 /// Claims that a look goes through on one lane: what lies further ahead is seen when the first are done.
 const CLAIMS_MAX: usize = 1 << 16;
@@ -30,6 +35,22 @@ pub(super) struct Sleepers {
     seen: Vec<Option<Glance>>,
     /// What each had done.
     peeks: Vec<Option<Peek>>,
+    /// Between the last look and the next.
+    pause: Duration,
+    /// When the next look is due, and when the timer for it, or for who has a deadline.
+    due: Option<Instant>,
+    armed: Option<Instant>,
+}
+
+/// How long to wait after a look, from how long it was before.
+fn pause_after(still: bool, before: Duration) -> Duration {
+    if still { (before * 2).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY) } else { LOOK_EVERY }
+}
+
+/// Whether nobody has done anything since the last look, and nobody is waited for.
+fn is_still(before: &[Option<Peek>], now: &[Option<Peek>], seen: &[Option<Glance>]) -> bool {
+    let sleeps_on = |now: &Option<Peek>| now.is_some_and(|now| now.asleep);
+    before == now && now.iter().all(sleeps_on) && seen.iter().all(Option::is_none)
 }
 
 /// What an agent has done, and whether it sleeps: equal at two looks if it did nothing in between.
@@ -124,7 +145,7 @@ const RESTS: u64 = u64::MAX;
 
 /// What an agent has done in its life up to now. Who has no process can do nothing until it has one again, with another number: as who
 /// replays dead letters, from whom everybody reads.
-fn peek(agent: &Agent) -> Option<Peek> {
+pub(super) fn peek(agent: &Agent) -> Option<Peek> {
     let Some(live) = &agent.live else {
         return Some(Peek { generation: agent.last.generation, asleep: true, done: RESTS });
     };
@@ -141,12 +162,50 @@ impl Swarm {
         self.agents.iter().map(|agent| agent.rescues).sum()
     }
 
-    pub(super) fn look_again_for_sleepers(&mut self) {
-        self.effects.push(Effect::Arm(Instant::now() + LOOK_EVERY, 0, Timer::Rescue, 0));
+    /// Begins to look for them.
+    pub(super) fn begin_looks(&mut self) {
+        self.look_soon();
+    }
+
+    /// Something was told: whoever does something is looked at soon again.
+    pub fn stir(&mut self) {
+        if self.sleepers.pause > LOOK_EVERY {
+            self.look_soon();
+        }
+    }
+
+    fn look_soon(&mut self) {
+        self.sleepers.pause = LOOK_EVERY;
+        self.sleepers.due = Some(Instant::now() + LOOK_EVERY);
+        self.arm_look();
+    }
+
+    /// The timer of a look, or of a look at who has a deadline.
+    pub(super) fn on_look(&mut self) {
+        let now = Instant::now();
+        // Of two that were armed the later one may be void.
+        if self.sleepers.armed.is_some_and(|at| at > now) {
+            return;
+        }
+        if self.sleepers.due.is_none_or(|due| due <= now) {
+            self.rescue_sleepers();
+            self.sleepers.due = Some(now + self.sleepers.pause);
+        }
+        self.watch_anyway();
+        self.arm_look();
+    }
+
+    fn arm_look(&mut self) {
+        let second = Instant::now() + LOOK_EVERY;
+        // Who has a deadline may have woken by itself.
+        let look = if self.watches_anybody() { None } else { self.sleepers.due };
+        let at = look.unwrap_or(second);
+        self.sleepers.armed = Some(at);
+        self.effects.push(Effect::Arm(at, 0, Timer::Rescue, 0));
     }
 
     /// Looks at all agents, and rings who was forgotten.
-    pub(super) fn rescue_sleepers(&mut self) {
+    fn rescue_sleepers(&mut self) {
         let mut seen = std::mem::take(&mut self.sleepers.seen);
         seen.resize(self.agents.len(), None);
         let peeks: Vec<_> = self.agents.iter().map(peek).collect();
@@ -169,6 +228,7 @@ impl Swarm {
             *before = now;
         }
         self.tell_of_stops(&peeked, &peeks, &calms);
+        self.sleepers.pause = pause_after(is_still(&peeked, &peeks, &seen), self.sleepers.pause);
         (self.sleepers.seen, self.sleepers.peeks) = (seen, peeks);
         if many {
             for (agent, calm) in self.agents.iter_mut().zip(calms) {
@@ -304,6 +364,27 @@ mod tests {
             "the end of a life may show more than was seen"
         );
         assert!(!is_calm(&[], &before, 0, std::iter::empty()), "the first look sees everything");
+    }
+
+    #[test]
+    fn looks_become_rarer_while_nobody_does_anything_and_frequent_as_soon_as_somebody_does() {
+        let mut pause = LOOK_EVERY;
+        let mut seconds = |still| {
+            pause = pause_after(still, pause);
+            pause.as_secs()
+        };
+        assert_eq!([true; 6].map(&mut seconds), [2, 4, 8, 16, 16, 16]);
+        assert_eq!([false, false, true].map(&mut seconds), [1, 1, 2]);
+
+        let asleep = |done| Some(Peek { generation: 1, asleep: true, done });
+        let still = [asleep(1), asleep(2)];
+        assert!(is_still(&still, &still, &[None, None]));
+        assert!(!is_still(&[], &still, &[None, None]), "the first look");
+        assert!(!is_still(&[asleep(1), asleep(3)], &still, &[None, None]), "it did something");
+        assert!(!is_still(&still, &still, &[None, Some(glance(7, 64, 128))]), "something waits");
+        let awake = [asleep(1), Some(Peek { generation: 1, asleep: false, done: 2 })];
+        assert!(!is_still(&awake, &awake, &[None, None]), "it is awake");
+        assert!(!is_still(&[None], &[None], &[None]), "it is being started");
     }
 
     #[test]
