@@ -12,7 +12,7 @@
 
 use crate::load::{Load, fill, is_filled};
 use memmap2::{MmapOptions, MmapRaw};
-use rustix::event::{PollFd, PollFlags, epoll, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::fs::MemfdFlags;
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use rustix::thread::futex;
@@ -411,12 +411,14 @@ pub fn access_unvalidated(archive: &rkyv::util::AlignedVec) -> &rkyv::Archived<L
     unsafe { rkyv::access_unchecked(archive) }
 }
 
-/// A child that says one byte and waits to be killed.
+/// A child that says one byte, takes its memory, says another and waits to be killed.
 pub struct RawChild {
     argv: Vec<CString>,
     read: OwnedFd,
     write: OwnedFd,
     pidfd: OwnedFd,
+    /// Its second byte was read.
+    settled: bool,
 }
 
 /// What the death of a raw child and the start of the next took, ns.
@@ -444,21 +446,37 @@ impl RawChild {
         let argv = argv.iter().map(|arg| CString::new(*arg)).collect::<Result<Vec<_>, _>>()?;
         let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         let pidfd = born(&argv, &read, &write)?;
-        Ok(RawChild { argv, read, write, pidfd })
+        Ok(RawChild { argv, read, write, pidfd, settled: false })
     }
 
-    /// Kills it and starts another: how long both took.
+    /// Whether it has taken its memory: until then it keeps a processor busy. Does not wait.
     ///
     /// # Errors
-    /// The kernel's refusal, or the other one ended at once.
+    /// The kernel's refusal.
+    pub fn is_settled(&mut self) -> io::Result<bool> {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        if !self.settled && poll(&mut [PollFd::new(&self.read, PollFlags::IN)], Some(&now))? > 0 {
+            rustix::io::read(&self.read, &mut [0])?;
+            self.settled = true;
+        }
+        Ok(self.settled)
+    }
+
+    /// Kills it, once it has taken its memory, and starts another: how long both took.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or one of them ended of itself.
     pub fn recover(&mut self) -> io::Result<RawLife> {
+        while !self.is_settled()? {
+            wait_for_word(&self.read, &self.pidfd)?;
+        }
         let killed_ns = now_ns();
         let status = end(&self.pidfd)?;
         let dead_ns = now_ns();
         if !status.is_some_and(|status| status.killed()) {
             return Err(io::Error::other("a raw child ended of itself"));
         }
-        self.pidfd = born(&self.argv, &self.read, &self.write)?;
+        (self.pidfd, self.settled) = (born(&self.argv, &self.read, &self.write)?, false);
         Ok(RawLife { death_ns: dead_ns - killed_ns, start_ns: now_ns() - dead_ns })
     }
 }
@@ -477,29 +495,36 @@ fn end(pidfd: &OwnedFd) -> io::Result<Option<rustix::process::WaitIdStatus>> {
     Ok(waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?)
 }
 
-/// Starts a raw child, and waits for its byte.
+/// Starts a raw child, and waits for its first byte.
 fn born(argv: &[CString], read: &OwnedFd, write: &OwnedFd) -> io::Result<OwnedFd> {
     let argv: Vec<&CStr> = argv.iter().map(CString::as_c_str).collect();
     let pidfd = vfork_exec(&argv, write)?;
-    // The write end is ours, too: a child that ended without a word is seen by its pidfd.
-    let mut ends = [PollFd::new(read, PollFlags::IN), PollFd::new(&pidfd, PollFlags::IN)];
-    poll(&mut ends, None)?;
-    if ends[0].revents().is_empty() {
-        waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?;
-        return Err(io::Error::other("a raw child ended at once"));
-    }
+    wait_for_word(read, &pidfd)?;
     rustix::io::read(read, &mut [0])?;
     Ok(pidfd)
 }
 
-/// Is the raw child: says a byte, takes so many bytes of memory and waits to be killed.
+/// Waits until a raw child has said something.
+fn wait_for_word(read: &OwnedFd, pidfd: &OwnedFd) -> io::Result<()> {
+    // The write end is ours, too: a child that ended without a word is seen by its pidfd.
+    let mut ends = [PollFd::new(read, PollFlags::IN), PollFd::new(pidfd, PollFlags::IN)];
+    poll(&mut ends, None)?;
+    if ends[0].revents().is_empty() {
+        waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)?;
+        return Err(io::Error::other("a raw child ended of itself"));
+    }
+    Ok(())
+}
+
+/// Is the raw child: says a byte, takes so many bytes of memory, says another and waits to be killed.
 ///
 /// # Errors
-/// The kernel's refusal, or nobody reads the byte.
+/// The kernel's refusal, or nobody reads the bytes.
 pub fn be_raw_child(bytes: usize) -> io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     rustix::io::write(io::stdout(), b".")?;
     let _taken = std::hint::black_box(vec![1u8; bytes]);
+    rustix::io::write(io::stdout(), b".")?;
     loop {
         std::thread::park();
     }

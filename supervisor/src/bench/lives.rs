@@ -13,7 +13,7 @@ use shoal_measure::floor::RawChild;
 use shoal_measure::outcome::Outcome;
 use shoal_measure::pairs::{percentile, spread};
 use shoal_runtime::clock::now_ns;
-use shoal_runtime::desk;
+use shoal_runtime::desk::{self, Counter};
 use std::io;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -278,13 +278,17 @@ impl Killer {
         let Some(sink) = swarm.agents.iter().position(|agent| agent.name == "sink") else { return Ok(()) };
         match self.phase {
             Phase::Rest(until) if until <= Instant::now() => {
-                let prepared = match self.plan.way {
+                let returned = match self.plan.way {
                     // What readers have drained, and what is let go of when nothing else is to be done, is not held for good.
                     Way::Exec if self.plan.long => swarm.has_let_go(sink),
                     Way::Exec => true,
                     Way::Standby | Way::Fork => swarm.agents[sink].parked().next().is_some(),
                 };
-                if !prepared {
+                // Whoever still takes memory keeps a processor busy, and has less to lose.
+                let filled = |view| desk::counter(view, Counter::Received) > 1;
+                let settled = self.raw.as_mut().map_or(Ok(true), RawChild::is_settled)?
+                    && swarm.agents[sink].view().is_some_and(filled);
+                if !(returned && settled) {
                     self.phase = Phase::Rest(Instant::now() + LOOK_EVERY);
                     return Ok(());
                 }
