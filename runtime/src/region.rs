@@ -65,10 +65,15 @@ mod mapped {
     impl Region {
         /// Maps the whole of a descriptor for reading and writing, populated, and kept from forked children.
         ///
+        /// That it is read once from front to back, which is what the kernel is told, is not so. But of such a map alone it notes no page as
+        /// lately used when the process dies: pages that it is about to note are in use until every processor has had its turn, and for as
+        /// long the proof of death would wait (`mm/memfd.c`, `lru_add_drain_all`).
+        ///
         /// # Errors
         /// The kernel's refusal: a sealed or read-only descriptor, or no memory.
         pub fn map_writable(fd: impl AsFd, len_bytes: usize) -> io::Result<Self> {
             let map = MmapOptions::new().len(len_bytes).populate().map_raw(fd.as_fd().as_raw_fd())?;
+            map.advise(Advice::Sequential)?;
             Self::from_map(map, len_bytes)
         }
 

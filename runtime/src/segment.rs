@@ -372,6 +372,32 @@ mod tests {
         Origin { swarm: 9, incarnation, lanes: vec![place], inputs: vec![place], state: Vec::new() }
     }
 
+    /// What the kernel says of the map that holds a word, as `/proc/PID/smaps` names it.
+    fn flags_of_map(word: *const crate::sync::AtomicU64) -> String {
+        let (address, smaps) = (word.addr(), std::fs::read_to_string("/proc/self/smaps").expect("read"));
+        let holds = |line: &&str| {
+            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+            let hex = |text| usize::from_str_radix(text, 16).ok();
+            let range = range.and_then(|(from, to)| Some(hex(from)?..hex(to)?));
+            range.is_some_and(|range| range.contains(&address))
+        };
+        let flags = smaps.lines().skip_while(|line| !holds(line)).find_map(|l| l.strip_prefix("VmFlags:"));
+        flags.expect("a map").to_owned()
+    }
+
+    #[test]
+    fn pages_of_who_writes_them_are_not_noted_as_used_when_he_dies() {
+        // Goal: the proof of death waits for no processor. Method: the kernel names what it was told of the maps. Readers' maps are to be noted:
+        // what nobody uses goes first when memory is short.
+        let fd = create(&shape(), &origin()).expect("created");
+        let own = attach(&fd, &shape(), origin().incarnation).expect("attached");
+        seal_live(&fd).expect("sealed");
+        let read_only = reopen_read_only(&fd).expect("reopened");
+        let peer = view(&read_only, &shape(), origin().incarnation).expect("viewed");
+        let [own, peer] = [&own, &peer].map(|region| flags_of_map(region.word(0)));
+        assert!(own.contains(" sr") && !peer.contains(" sr"), "own {own}, peer's {peer}");
+    }
+
     #[test]
     fn sealed_segment_refuses_every_way_to_write_it_and_proves_death_only_without_maps() {
         let fd = create(&shape(), &origin()).expect("created");
