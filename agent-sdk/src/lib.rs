@@ -60,6 +60,7 @@ pub use step::{MessageId, Received, SEND_TIMEOUT, Step};
 /// The library that archives messages, for those who want its types by name.
 pub use rkyv;
 pub use shoal_agent_macros::message;
+pub use shoal_runtime::LargePages;
 pub use shoal_runtime::message::{AccessError, EncodeError, Message};
 
 use log::Log;

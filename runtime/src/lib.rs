@@ -37,6 +37,8 @@ pub mod image;
 pub mod incarnation;
 #[cfg(not(loom))]
 pub mod journal;
+#[cfg(not(loom))]
+mod large_pages;
 pub mod layout;
 #[cfg(not(loom))]
 mod lease;
@@ -67,6 +69,8 @@ pub mod wire;
 pub mod zygote;
 
 pub use incarnation::{Incarnation, PeerFault};
+#[cfg(not(loom))]
+pub use large_pages::LargePages;
 pub use region::Region;
 
 /// FNV-1a over words: tells layouts apart.

@@ -1,5 +1,6 @@
 //! The agents of `shoal bench`: processes of this same binary (`shoal agent bench NAME`), written with nothing but the SDK.
 
+use super::take_small_pages;
 use crate::log::report;
 use shoal_agent::{Agent, Next, Result};
 use shoal_runtime::clock::now_ns;
@@ -37,9 +38,9 @@ pub fn main(args: &[OsString]) -> ExitCode {
             Ok(us) => shoal_agent::run(|agent| source(agent, Duration::from_micros(us))),
             Err(_) => usage(),
         },
-        [Some("sink")] => shoal_agent::run(|agent| sink(agent, 0)),
-        [Some("sink"), Some(bytes)] => match bytes.parse() {
-            Ok(bytes) => shoal_agent::run(|agent| sink(agent, bytes)),
+        [Some("sink")] => shoal_agent::run(|agent| sink(agent, 0, "")),
+        [Some("sink"), Some(bytes), Some(pages)] => match bytes.parse() {
+            Ok(bytes) => shoal_agent::run(|agent| sink(agent, bytes, pages)),
             Err(_) => usage(),
         },
         [Some("ping"), Some(file)] => shoal_agent::run(|agent| ping(agent, file)),
@@ -74,9 +75,11 @@ fn source(agent: &mut Agent, pause: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Counts what comes; what comes twice, or not in order, ends it for good. With its first message it takes so many bytes of memory.
-fn sink(agent: &mut Agent, bytes: usize) -> Result<()> {
+/// Counts what comes; what comes twice, or not in order, ends it for good. With its first message it takes so many bytes of memory,
+/// in such pages.
+fn sink(agent: &mut Agent, bytes: usize, pages: &str) -> Result<()> {
     let state = agent.state::<Heard>()?;
+    take_small_pages(pages);
     let mut taken = Vec::new();
     agent.on::<Beat>("beats", move |step, beat| {
         if taken.len() < bytes {

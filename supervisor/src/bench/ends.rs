@@ -107,7 +107,7 @@ struct Counter {
 
 impl Companion for Counter {
     fn register(&mut self, _watch: &Watch) -> io::Result<()> {
-        self.raw = Some(raw_child(0).map_err(io::Error::other)?);
+        self.raw = Some(raw_child().map_err(io::Error::other)?);
         Ok(())
     }
 

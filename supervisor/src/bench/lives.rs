@@ -100,8 +100,8 @@ pub struct Plan {
     kills: usize,
     /// Whether who is killed, the sink and the raw child, has 14 MiB of its own.
     large: bool,
-    /// Whether the sink has them in large pages.
-    pages: bool,
+    /// Whether they have them in small pages, as those that have not the SDK's allocator do.
+    small: bool,
     /// Whether eight processes that never wait run beside it, and what others wait for goes before them; then every other kill comes from
     /// outside.
     crowded: bool,
@@ -115,12 +115,12 @@ impl Plan {
         Way::ALL.map(|way| Plan::of(way, kills(share))).into()
     }
 
-    /// Each way with large agents, in large pages or not, and on a crowded machine; and one that goes on for long.
+    /// Each way with large agents, also in small pages, and on a crowded machine; and one that goes on for long.
     pub fn hard(share: u64) -> Vec<Plan> {
         let large = |plan| Plan { large: true, ..plan };
-        let pages = |plan| Plan { large: true, pages: true, ..plan };
+        let small = |plan| Plan { large: true, small: true, ..plan };
         let crowded = |plan: Plan| Plan { crowded: true, kills: 2 * plan.kills, ..plan };
-        let hows: [fn(Plan) -> Plan; 3] = [large, pages, crowded];
+        let hows: [fn(Plan) -> Plan; 3] = [large, small, crowded];
         let mut plans: Vec<Plan> =
             hows.iter().flat_map(|how| Plan::plain(share).into_iter().map(how)).collect();
         let kills = if share > 1 { kills(share) } else { KILLS_LONG.0 };
@@ -129,7 +129,7 @@ impl Plan {
     }
 
     fn of(way: Way, kills: usize) -> Plan {
-        Plan { way, kills, large: false, pages: false, crowded: false, long: false }
+        Plan { way, kills, large: false, small: false, crowded: false, long: false }
     }
 
     fn is_plain(&self) -> bool {
@@ -144,7 +144,7 @@ impl Plan {
             Way::Fork => "fork",
         };
         let how = match self {
-            Plan { pages: true, .. } => " 16 MiB in large pages",
+            Plan { small: true, .. } => " 16 MiB in small pages",
             Plan { large: true, .. } => " 16 MiB",
             Plan { crowded: true, .. } => " crowded",
             _ => "",
@@ -154,6 +154,10 @@ impl Plan {
 
     fn bytes(&self) -> usize {
         if self.large { LARGE_BYTES } else { 0 }
+    }
+
+    fn pages(&self) -> &'static str {
+        if self.small { super::SMALL } else { super::LARGE }
     }
 
     /// Measures, in a process of its own.
@@ -336,7 +340,7 @@ impl Killer {
 
 impl Companion for Killer {
     fn register(&mut self, _watch: &Watch) -> io::Result<()> {
-        self.raw = Some(raw_child(self.plan.bytes()).map_err(io::Error::other)?);
+        self.raw = Some(raw_child_in(self.plan.bytes(), self.plan.pages()).map_err(io::Error::other)?);
         Ok(())
     }
 
@@ -365,13 +369,18 @@ impl Companion for Killer {
     }
 }
 
-/// Starts a child that says one byte, takes so many bytes of memory, and waits; made without Shoal.
+/// Starts a child that says a byte and waits; made without Shoal.
 ///
 /// # Errors
 /// In words.
-pub(super) fn raw_child(bytes: usize) -> Result<RawChild, String> {
+pub(super) fn raw_child() -> Result<RawChild, String> {
+    raw_child_in(0, super::LARGE)
+}
+
+/// The same of one that has so many bytes of memory in such pages.
+fn raw_child_in(bytes: usize, pages: &str) -> Result<RawChild, String> {
     let binary = config::own_binary()?;
-    RawChild::start(&[&binary, super::PEER[0], super::RAW, &bytes.to_string()])
+    RawChild::start(&[&binary, super::PEER[0], super::RAW, &bytes.to_string(), pages])
         .map_err(|e| format!("starting a raw child: {e}"))
 }
 
@@ -380,7 +389,7 @@ pub(super) fn raw_child(bytes: usize) -> Result<RawChild, String> {
 /// # Errors
 /// In words: a raw child could not be started.
 pub(super) fn raw_starts_ns(count: usize) -> Result<f64, String> {
-    let mut raw = raw_child(0)?;
+    let mut raw = raw_child()?;
     let starts = (0..KILLS_QUICK).map(|_| raw.recover().map(|life| life.start_ns as f64));
     let starts =
         starts.collect::<io::Result<Vec<f64>>>().map_err(|e| format!("starting a raw child: {e}"))?;
@@ -389,9 +398,7 @@ pub(super) fn raw_starts_ns(count: usize) -> Result<f64, String> {
 
 fn swarm_file(name: &str, plan: Plan) -> Result<SwarmFile, String> {
     let binary = toml::Value::String(config::own_binary()?);
-    let (key, bytes) = (plan.way.key(), plan.bytes());
-    // As docs/standby.md recommends.
-    let env = if plan.pages { "env = { GLIBC_TUNABLES = \"glibc.malloc.hugetlb=1\" }" } else { "" };
+    let (key, bytes, pages) = (plan.way.key(), plan.bytes(), plan.pages());
     // The source has its turn, too, and there is always a message: what is measured is not how long one is awaited.
     let (realtime, source, pause_us) = match plan.crowded {
         true => ("realtime = 50", "limits = { scheduling = \"fifo:1\" }", 20),
@@ -411,10 +418,9 @@ fn swarm_file(name: &str, plan: Plan) -> Result<SwarmFile, String> {
         stop_timeout = "10s"
         {source}
         [agent.sink]
-        command = [{binary}, "agent", "bench", "sink", "{bytes}"]
+        command = [{binary}, "agent", "bench", "sink", "{bytes}", "{pages}"]
         subscribes = ["beats"]
         stop_timeout = "10s"
-        {env}
         # On a crowded machine a message may be in hand at several deaths: it is no fault of its own.
         max_attempts = 0
         # Each death is alone in its period: no pause comes before a start.

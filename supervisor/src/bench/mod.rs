@@ -40,13 +40,26 @@ pub const CASES: [&str; 15] = [
 pub const PEER: [&str; 1] = ["bench-peer"];
 /// What the raw child beside a start and a death is told to be.
 const RAW: &str = "born";
+/// What one is told whose memory is to be in small pages, whatever the allocator asks for; and one to whom the kernel may give large ones.
+const SMALL: &str = "small";
+/// See there.
+const LARGE: &str = "large";
 /// What a process that never waits is told to be.
 const BUSY: &str = "busy";
+
+/// This process has its memory in small pages from here on, if it is told so.
+fn take_small_pages(told: &str) {
+    if told == SMALL {
+        // Refused by kernels that have no large ones.
+        let _ = rustix::thread::disable_transparent_huge_pages(true);
+    }
+}
 
 /// Is a process that `shoal bench` measures.
 pub fn peer(what: &[String]) -> ExitCode {
     match what {
-        [born, bytes] if born == RAW => {
+        [born, bytes, pages] if born == RAW => {
+            take_small_pages(pages);
             // It waits to be killed, so it returns only when something is wrong.
             let _ = bytes.parse().map(shoal_measure::floor::be_raw_child);
         }

@@ -117,7 +117,7 @@ struct TakeOver {
 }
 
 fn measure(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
-    let mut raw = raw_child(0).map_err(io::Error::other)?;
+    let mut raw = raw_child().map_err(io::Error::other)?;
     let mut swarm = Swarm::start(agents)?;
     let before = swarm.ready()?;
     let (mut taken, mut floor) = (Vec::new(), Vec::new());

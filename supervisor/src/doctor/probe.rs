@@ -26,7 +26,7 @@ const GROUP: &str = "kernel";
 /// What is tried: its name, how, what its lack means for swarms, and in words.
 type Probe = (&'static str, fn() -> Result<String, String>, Weight, &'static str);
 
-const PROBES: [Probe; 16] = [
+const PROBES: [Probe; 17] = [
     (
         "processes in /proc",
         proc_mounted,
@@ -114,6 +114,13 @@ const PROBES: [Probe; 16] = [
         Weight::Limits,
         "reading the clock costs a system call: sampled latencies and deadlines cost more. See \
          /sys/devices/system/clocksource/clocksource0/available_clocksource",
+    ),
+    (
+        "large pages for who asks",
+        large_pages,
+        Weight::Note,
+        "agents with megabytes of their own take longer to end, and so to come back: write `madvise` into \
+         /sys/kernel/mm/transparent_hugepage/enabled",
     ),
     (
         "processors",
@@ -319,6 +326,14 @@ fn clocks() -> Result<String, String> {
 fn processors() -> Result<String, String> {
     let count = std::thread::available_parallelism().map_or(1, usize::from);
     if count > 1 { Ok(format!("{count}")) } else { Err("one".into()) }
+}
+
+fn large_pages() -> Result<String, String> {
+    let said = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    let said = said.map_err(|_| "this kernel has none".to_owned())?;
+    let chosen = said.split(['[', ']']).nth(1).unwrap_or("unknown");
+    let text = format!("transparent huge pages are set to `{chosen}`");
+    if matches!(chosen, "madvise" | "always") { Ok(text) } else { Err(text) }
 }
 
 /// Tries one thing in this process, which ends then.

@@ -354,3 +354,60 @@ fn swarm_with_many_standbys_runs_with_just_the_descriptors_that_its_unit_gives()
     assert_eq!(stage.violations(), "");
     stage.assert_nothing_left();
 }
+
+/// A swarm of a source and a sink of 16 MiB, in large pages if the kernel gives them, or in small ones.
+fn large_sink(stage: &Stage, pages: &str) -> PathBuf {
+    let text = format!(
+        r#"
+        [swarm]
+        name = "NAME"
+        [channel.beats]
+        message = "Beat"
+        [agent.source]
+        command = ["BIN/shoal-under-test", "agent", "bench", "source", "1000"]
+        publishes = ["beats"]
+        [agent.sink]
+        command = ["BIN/shoal-under-test", "agent", "bench", "sink", "16777216", "{pages}"]
+        subscribes = ["beats"]
+        prefork = true
+        "#
+    );
+    stage.write("swarm.toml", &text)
+}
+
+/// Memory of its own that a process has in large pages, KiB.
+fn in_large_pages(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process");
+    let kib = rollup.lines().find_map(|line| line.strip_prefix("AnonHugePages:")?.strip_suffix("kB"));
+    kib.map_or(0, |kib| kib.trim().parse().expect("a number"))
+}
+
+#[test]
+fn much_memory_of_who_uses_the_allocator_is_in_large_pages_in_each_of_its_lives() {
+    // Goal: who is to be back soon is soon taken apart. Method: a sink that takes 16 MiB is killed; what the kernel says of it before and after.
+    let kernel = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    let gives = kernel.contains("[madvise]") || kernel.contains("[always]");
+    for pages in ["large", "small"] {
+        let stage = stage!("standby-pages");
+        let file = large_sink(&stage, pages);
+        let mut shoal = stage.run(&file);
+        let mut sink = until_parked(&mut shoal, "sink");
+        for _ in 0..2 {
+            let pid = shoal.until_agent("sink", "at work with its memory", |agent| {
+                agent
+                    .pid
+                    .filter(|_| agent.generation == sink.generation && agent.received > sink.received + 1)
+            });
+            let kib = in_large_pages(pid);
+            assert_eq!(
+                kib >= 12 << 10,
+                gives && pages == "large",
+                "{kib} KiB in large pages, of {pages} ones"
+            );
+            sink = killed_and_followed(&stage, &mut shoal, &sink);
+        }
+        let done = shoal.stop();
+        assert_eq!(done.status, 0, "{}", done.err);
+        stage.assert_nothing_left();
+    }
+}
