@@ -197,6 +197,20 @@ impl Stage {
         self.start(self.shoal(&["run", file.to_str().expect("a UTF-8 path")]))
     }
 
+    /// The same command, run by `unshare` with these arguments: in namespaces of its own.
+    pub fn unshared(&self, command: &Command, how: &[&str]) -> Command {
+        let mut unshare = Command::new("unshare");
+        unshare.args(how).arg(command.get_program()).args(command.get_args()).stdin(Stdio::null());
+        command.get_current_dir().into_iter().for_each(|folder| _ = unshare.current_dir(folder));
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => unshare.env(name, value),
+                None => unshare.env_remove(name),
+            };
+        }
+        unshare
+    }
+
     /// Runs a command to its end.
     ///
     /// # Panics

@@ -312,16 +312,8 @@ fn a_supervisor_whose_disk_is_full_says_so_once_and_goes_on() {
     let kept = stage.path("kept");
     fs::create_dir(&kept).expect("made");
     let plain = stage.shoal(&["run", file.to_str().expect("UTF-8")]);
-    let mut namespace = std::process::Command::new("unshare");
     let mount = "mount -t tmpfs -o size=24k none kept && exec \"$@\"";
-    namespace.args(["-rm", "/bin/sh", "-c", mount, "sh"]).arg(plain.get_program()).args(plain.get_args());
-    namespace.current_dir(plain.get_current_dir().expect("a folder")).stdin(std::process::Stdio::null());
-    for (name, value) in plain.get_envs() {
-        match value {
-            Some(value) => namespace.env(name, value),
-            None => namespace.env_remove(name),
-        };
-    }
+    let namespace = stage.unshared(&plain, &["-rm", "/bin/sh", "-c", mount, "sh"]);
     let has_namespaces =
         std::process::Command::new("unshare").args(["-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
     let mut shoal = if has_namespaces.is_ok_and(|output| output.status.success()) {

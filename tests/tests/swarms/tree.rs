@@ -162,3 +162,38 @@ fn everything_ends_also_what_agents_left_and_who_never_attached() {
         assert_ne!(shoal.ended().status, 0);
     }
 }
+
+/// What a swarm is run by in a namespace of process numbers: its guard is the first process there.
+const NAMESPACE: [&str; 5] = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+
+#[test]
+fn everything_ends_in_a_namespace_of_process_numbers_though_guard_and_keeper_die_at_one_instant() {
+    let stage = stage!("tree-namespace");
+    let may = stage.finish(stage.unshared(&std::process::Command::new("true"), &NAMESPACE));
+    if may.status != 0 {
+        println!("there may be no namespaces here: {}", may.err);
+        return;
+    }
+    let file = swarm(&stage, "");
+    let plain = stage.shoal(&["run", file.to_str().expect("UTF-8")]);
+    let unshare = stage.start(stage.unshared(&plain, &NAMESPACE));
+    until_complete(&stage, "a", 1, MANY);
+    until_complete(&stage, "b", 1, FEW);
+    let only = |pid: i32| match traces::children(pid)[..] {
+        [child] => child,
+        ref several => panic!("one child of {pid}, not {several:?}"),
+    };
+    let guard = only(unshare.pid());
+    let keeper = only(guard);
+    // Neither can do anything about the other's death.
+    let both = [keeper, guard];
+    assert!(both.into_iter().all(|pid| traces::send(pid, stage.mark(), Signal::STOP)));
+    assert!(both.into_iter().all(|pid| traces::send(pid, stage.mark(), Signal::KILL)));
+    until_ended(&stage, "a", 1);
+    until_ended(&stage, "b", 1);
+    stage.until_no_process();
+    assert_ne!(unshare.ended().status, 0);
+    // Its folder and beacon are the next command's to remove, wherever that runs.
+    assert_ne!(stage.done(&["ps"]).status, 0);
+    stage.assert_nothing_left();
+}
