@@ -37,6 +37,14 @@ impl OnGone {
         }
     }
 
+    /// What becomes of what a reader that stays has not read of a channel that it subscribes no more.
+    pub fn says_of_a_channel(self) -> &'static str {
+        match self {
+            OnGone::Drop => "dropped",
+            OnGone::DeadLetter | OnGone::Block => "read first",
+        }
+    }
+
     /// What is done about a reader that is gone and left so many messages that nobody else reads. A swarm that is being killed waits for
     /// nobody, and whoever stood in for it has done what could be done.
     pub fn course(self, unread: u64, stood_in: bool, killed: bool) -> Course {

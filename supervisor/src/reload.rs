@@ -10,6 +10,7 @@
 //! it is started again, and says why.
 
 use crate::config::{self, Agent, Reference, SwarmFile};
+use crate::on_gone::OnGone;
 use crate::topology::{InputSpec, Topology};
 use serde::{Deserialize, Serialize};
 use shoal_runtime::layout::BoardShape;
@@ -91,6 +92,8 @@ pub struct Work {
     pub relink: BTreeSet<usize>,
     /// Agents, running or not, whose memory has another shape: what their dead incarnations left must be read before.
     pub reshaped: BTreeSet<usize>,
+    /// Agents that stay and read no more what another sends: whose, and who sends it. What is there is read before, if `on_gone` wants that.
+    pub owed: BTreeSet<(usize, usize)>,
     /// Agents that are restarted after it.
     pub again: BTreeSet<usize>,
     /// Tables, by producer and lane in the new order, whose groups come back and begin at the lane's end.
@@ -379,6 +382,16 @@ fn coming_back(
     lanes
 }
 
+/// What an agent that stays reads no more: the channels, by index, and who sends on them.
+fn unsubscribed(before: &Topology, after: &Topology, agent: usize) -> BTreeSet<(usize, usize)> {
+    let reads = |topology: &Topology| -> BTreeSet<usize> {
+        topology.agents[agent].inputs.iter().map(|input| input.channel).collect()
+    };
+    let now = reads(after);
+    let inputs = before.agents[agent].inputs.iter().filter(|input| !now.contains(&input.channel));
+    inputs.map(|input| (input.channel, input.producer)).collect()
+}
+
 /// For an agent that is removed, what becomes of what it has not read, if nobody of its group reads on.
 fn left(after: Stand<'_>, agent: usize) -> Option<&'static str> {
     let instance = &after.topology.agents[agent];
@@ -406,7 +419,22 @@ pub fn plan(before: Stand<'_>, after: Stand<'_>, kept: &BTreeSet<usize>) -> (Pla
             (false, true) => _ = work.start.insert(agent),
             (true, false) => _ = work.stop.insert(agent),
             (true, true) => {
-                let reasons = relinked(before, after, agent);
+                let mut reasons = relinked(before, after, agent);
+                let lost = unsubscribed(before.topology, after.topology, agent);
+                if !lost.is_empty() {
+                    let on_gone = after.file.agents[after.topology.agents[agent].config].on_gone;
+                    let channels: BTreeSet<usize> = lost.iter().map(|(channel, _)| *channel).collect();
+                    let names: Vec<&str> =
+                        channels.iter().map(|channel| &*before.topology.channels[*channel].name).collect();
+                    reasons.push(format!(
+                        "what it has not read of {} is {}",
+                        list(&names),
+                        on_gone.says_of_a_channel()
+                    ));
+                    if on_gone != OnGone::Drop {
+                        work.owed.extend(lost.iter().map(|(_, producer)| (agent, *producer)));
+                    }
+                }
                 if !reasons.is_empty() {
                     why.insert(agent, reasons);
                 }

@@ -240,18 +240,20 @@ impl Swarm {
             return Ok(false);
         }
         let name = &self.agents[agent].name;
-        let undrained = reload.prepared.work.reshaped.iter().filter(|&&a| a < self.agents.len());
-        let undrained: Vec<&str> = undrained
-            .filter(|&&a| !self.agents[a].graves.is_empty())
+        let work = &reload.prepared.work;
+        let due = work.owed.iter().map(|(_, producer)| producer).chain(&work.reshaped);
+        let undrained: BTreeSet<&str> = due
+            .filter(|&&a| a < self.agents.len() && !self.agents[a].graves.is_empty())
             .map(|&a| self.agents[a].name.as_str())
             .collect();
+        let undrained: Vec<&str> = undrained.into_iter().collect();
         Err(match undrained[..] {
             _ if self.agents[agent].stand_in.is_some() && !self.agents[agent].state.is_at_rest() => {
                 format!("what {name} has not read was not put with the dead letters in time")
             }
             [] => format!("agent {name} did not stop in time"),
             _ => format!(
-                "what {} sent was not read in time, and must be before its memory changes: see `shoal ps` for who should read it, \
+                "what {} sent was not read in time, and must be before its memory or its readers change: see `shoal ps` for who should read it, \
                  and reload again, or with a longer --timeout",
                 undrained.join(", ")
             ),
@@ -269,8 +271,8 @@ impl Swarm {
         let producers: BTreeSet<usize> =
             self.topology.agents[agent].inputs.iter().map(|i| i.producer).collect();
         let must_be_read = |p: &usize| {
-            !stage.contains(p)
-                && (work.reshaped.contains(p) || (work.stop.contains(p) && work.stop.contains(&agent)))
+            let of_both = work.stop.contains(p) && work.stop.contains(&agent);
+            !stage.contains(p) && (work.reshaped.contains(p) || of_both || work.owed.contains(&(agent, *p)))
         };
         producers.into_iter().filter(must_be_read).all(|producer| self.is_drained(producer))
     }

@@ -450,3 +450,94 @@ fn supervisor_may_die_at_any_system_call_of_a_removal() {
     assert!(deaths > 5, "of {calls} calls only {deaths} were a supervisor's last");
     end(&stage, shoal);
 }
+
+/// A reader of one of two channels, each with a tap and another reader.
+fn write_reader(stage: &Stage, channel: &str, on_gone: &str) -> PathBuf {
+    let text = format!(
+        r#"
+        {}
+        [channel.others]
+        message = "Number"
+        [agent.other]
+        command = ["BIN/numbers", "tap"]
+        env = {{ ON = "others" }}
+        publishes = ["others"]
+        [agent.witness]
+        command = ["BIN/numbers", "sink", "0"]
+        env = {{ CHANNEL = "numbers" }}
+        subscribes = ["numbers"]
+        [agent.second]
+        command = ["BIN/numbers", "sink", "0"]
+        env = {{ CHANNEL = "others" }}
+        subscribes = ["others"]
+        [agent.reader]
+        command = ["BIN/numbers", "sink", "0"]
+        env = {{ CHANNEL = "{channel}" }}
+        subscribes = ["{channel}"]
+        on_gone = "{on_gone}"
+        "#,
+        source("")
+    );
+    stage.write("swarm.toml", &text)
+}
+
+/// A swarm whose reader is paused, and has read nothing of so many numbers.
+fn behind<'s>(stage: &'s Stage, on_gone: &str) -> Running<'s> {
+    let mut shoal = stage.run(&write_reader(stage, "numbers", on_gone));
+    shoal.until_ready();
+    assert_eq!(stage.done(&["pause", "reader"]).status, 0, "{}", shoal.err());
+    want(stage, FIT);
+    until_sent(&mut shoal, FIT);
+    shoal
+}
+
+#[test]
+fn what_an_agent_had_not_read_of_a_channel_that_it_subscribes_no_more_is_dropped_and_told() {
+    let stage = stage!("unsubscribed-drop");
+    let mut shoal = behind(&stage, "drop");
+    write_reader(&stage, "others", "drop");
+    let plan = stage.done(&["reload", "--dry-run"]);
+    assert!(plan.out.contains("what it has not read of numbers is dropped"), "{}", plan.out);
+    let told = change(&stage, &["reload", "--json"]);
+    let said = format!(
+        "{FIT} messages of channel numbers were not read by reader, which subscribes it no more, and are dropped"
+    );
+    assert_eq!(told["unread"][0], said, "{told}");
+    assert_eq!(Book::count(&stage.path("reader")), 0);
+    // Nobody waits for it on that channel.
+    want(&stage, 200);
+    until_sent(&mut shoal, 200);
+    until("all at the other reader", || (Book::count(&stage.path("witness")) >= 200).then_some(()));
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn what_an_agent_had_not_read_of_a_channel_that_it_subscribes_no_more_is_read_first_if_it_is_to_be() {
+    for on_gone in ["dead-letter", "block"] {
+        let stage = stage!("unsubscribed-read");
+        let mut shoal = behind(&stage, on_gone);
+        write_reader(&stage, "others", on_gone);
+        let plan = stage.done(&["reload", "--dry-run"]);
+        assert!(plan.out.contains("what it has not read of numbers is read first"), "{}", plan.out);
+        // Paused it does not read, so nothing comes of it.
+        let late = stage.done(&["reload", "--timeout", "300ms"]);
+        assert_eq!(late.status, 1, "{} {}", late.out, late.err);
+        shoal.until_said("was not read in time");
+        shoal.until_agent("source", "again", |a| (a.state == PsState::Ready).then_some(()));
+        assert_eq!(Book::count(&stage.path("reader")), 0);
+        let reload = stage.start(stage.shoal(&["reload", "--json"]));
+        shoal.until_agent("source", "stopped for it", |a| (a.state != PsState::Ready).then_some(()));
+        assert_eq!(stage.done(&["resume", "reader"]).status, 0, "{}", shoal.err());
+        let done = reload.ended();
+        assert_eq!(done.status, 0, "{} {}", done.out, done.err);
+        assert!(Book::read(&stage.path("reader")).expect("a book").into_iter().eq(0..FIT));
+        // From here on it reads the others: those that are sent from now on.
+        want(&stage, 2 * FIT);
+        until("the others' numbers", || (Book::count(&stage.path("reader")) >= 2 * FIT).then_some(()));
+        assert!(Book::read(&stage.path("reader")).expect("a book").into_iter().eq(0..2 * FIT));
+        assert_eq!(stage.violations(), "");
+        assert_eq!(shoal.stop().status, 0);
+        stage.assert_nothing_left();
+    }
+}
