@@ -27,7 +27,7 @@ fn assert_untouched(shoal: &mut Running<'_>, name: &str, state: PsState) {
 
 /// Goal: who was stopped while it held no message is ended after its deadline once messages wait for it, or if it was awake; who has nothing
 /// to read, and who is paused, is left alone. Method: SIGSTOP to one that sleeps, to one that is paused, and to one that is awake and never
-/// receives; many deadlines pass before the first is sent something.
+/// receives; many deadlines pass before the first is sent something, and over one that is asked to pause and does not hear of it.
 #[test]
 fn stopped_agent_that_messages_wait_for_is_ended_after_its_deadline_and_no_idle_or_paused_one() {
     let stage = stage!("stopped");
@@ -60,6 +60,10 @@ fn stopped_agent_that_messages_wait_for_is_ended_after_its_deadline_and_no_idle_
         command = ["BIN/slow", "naps", "200"]
         subscribes = ["flood"]
         deadline = "200ms"
+        [agent.asked]
+        command = ["BIN/slow", "naps", "200"]
+        subscribes = ["flood"]
+        deadline = "200ms"
         "#;
     let mut shoal = stage.run(&stage.write("swarm.toml", text));
     shoal.until_ready();
@@ -68,6 +72,18 @@ fn stopped_agent_that_messages_wait_for_is_ended_after_its_deadline_and_no_idle_
     until_received(&mut shoal, "asleep", 5);
     until_received(&mut shoal, "paused", 5);
     assert_untouched(&mut shoal, "awake", PsState::Ready);
+
+    let asked = shoal.pid_of("asked");
+    let pause = stage.start(stage.shoal(&["pause", "asked"]));
+    shoal.until_agent("asked", "asked to pause", |a| (a.state == PsState::Paused).then_some(()));
+    let supervisor = shoal.supervisor().expect("a supervisor");
+    stop(&stage, asked);
+    // Twice a deadline it looks at who is awake.
+    let looks = traces::sleeps(supervisor) + 20;
+    until("ten deadlines", || (traces::sleeps(supervisor) > looks).then_some(()));
+    assert_untouched(&mut shoal, "asked", PsState::Suspended);
+    assert_eq!(stage.done(&["stop", "asked"]).status, 0);
+    drop(pause);
 
     stop(&stage, awake);
     let ended = |a: &shoal::control::PsAgent| (a.hangs == 1 && a.generation == 2).then_some(());
