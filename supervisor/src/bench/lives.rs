@@ -2,6 +2,7 @@
 //! raw one in the same moment: a child that does nothing is killed, noticed by its pidfd, and another started by vfork and exec.
 
 use super::agents::Heard;
+use super::crowd::Crowd;
 use super::kept::{self, Measured};
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
@@ -16,7 +17,6 @@ use shoal_runtime::clock::now_ns;
 use shoal_runtime::desk::{self, Counter};
 use std::io;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Kills of each run: enough for the 99th of a hundred not to be the slowest of all.
@@ -476,34 +476,6 @@ impl Lives {
                     all.len()
                 ),
             )
-        }
-    }
-}
-
-/// Processes that never wait; they end with this.
-struct Crowd(Vec<Child>);
-
-impl Crowd {
-    /// How many.
-    const MANY: usize = 8;
-
-    fn gather() -> io::Result<Crowd> {
-        let binary = config::own_binary().map_err(io::Error::other)?;
-        let mut crowd = Crowd(Vec::new());
-        for _ in 0..Crowd::MANY {
-            let mut one = Command::new(&binary);
-            let one = one.args([super::PEER[0], super::BUSY, &std::process::id().to_string()]);
-            crowd.0.push(one.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?);
-        }
-        Ok(crowd)
-    }
-}
-
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        for one in &mut self.0 {
-            let _ = one.kill();
-            let _ = one.wait();
         }
     }
 }

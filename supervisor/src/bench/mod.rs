@@ -6,6 +6,7 @@
 use crate::log::report;
 pub mod agents;
 pub mod command;
+mod crowd;
 mod ends;
 pub mod hangs;
 pub mod html;

@@ -2,6 +2,7 @@
 //! the next one, which says since when it watches all agents: the answer itself comes a little later. The swarm has a process of its own, which runs it as `shoal run` does, for only
 //! that has a keeper; it ends when who measures it is gone.
 
+use super::crowd::Crowd;
 use super::kept::ends_with;
 use super::lives::{kills, outcome, raw_child};
 use super::scale::swarm_file;
@@ -14,6 +15,7 @@ use crate::run::run_read;
 use crate::run_dir::list_running;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use shoal_measure::cases::Bench;
+use shoal_measure::floor::RawChild;
 use shoal_measure::outcome::Outcome;
 use shoal_measure::pairs::percentile;
 use shoal_runtime::clock::now_ns;
@@ -30,6 +32,8 @@ use std::time::{Duration, Instant};
 
 /// How many agents.
 const SIZES: [usize; 3] = [10, 100, 1000];
+/// How many beside processes that never wait.
+const CROWDED: usize = 100;
 /// How long a swarm is left alone between them.
 const REST: Duration = Duration::from_millis(20);
 /// The same after each so many: a keeper gives up whose supervisors live shortly too often in a row.
@@ -103,6 +107,11 @@ pub fn run(share: u64, bench: &mut Bench<'_>) -> Result<(), String> {
         let measured = measure(agents, kills(share)).map_err(|error| format!("{agents} agents: {error}"))?;
         measured.into_iter().for_each(&mut *bench.each);
     }
+    let _crowd = Crowd::gather().map_err(|error| format!("gathering a crowd: {error}"))?;
+    let (agents, kills) = (CROWDED, kills(share));
+    let measured =
+        measure_crowded(agents, kills).map_err(|error| format!("{agents} agents in a crowd: {error}"))?;
+    measured.into_iter().for_each(&mut *bench.each);
     Ok(())
 }
 
@@ -119,6 +128,35 @@ struct TakeOver {
 fn measure(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
     let mut raw = raw_child().map_err(io::Error::other)?;
     let mut swarm = Swarm::start(agents)?;
+    let (taken, floor) = take_over_often(&mut swarm, &mut raw, kills)?;
+    let mut seen = Vec::new();
+    while seen.len() < kills {
+        seen.push(swarm.see_death()?);
+        rest_after(seen.len());
+    }
+    let took = swarm.end()?;
+    let mut all = outcomes(&agents.to_string(), &taken, &floor);
+    let seen_first = "has the verdict of one killed with its predecessor";
+    all.push(one(format!("next death seen {agents}"), seen_first, &seen, &floor));
+    all.push(messages_meanwhile(agents, &took, &taken));
+    Ok(all)
+}
+
+/// The same beside a crowd, of the take-overs alone.
+fn measure_crowded(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
+    let mut raw = raw_child().map_err(io::Error::other)?;
+    let mut swarm = Swarm::start(agents)?;
+    let (taken, floor) = take_over_often(&mut swarm, &mut raw, kills)?;
+    swarm.end()?;
+    Ok(outcomes(&format!("{agents} crowded"), &taken, &floor))
+}
+
+/// So many take-overs, and a raw death and start beside each, ns.
+fn take_over_often(
+    swarm: &mut Swarm,
+    raw: &mut RawChild,
+    kills: usize,
+) -> io::Result<(Vec<TakeOver>, Vec<u64>)> {
     let before = swarm.ready()?;
     let (mut taken, mut floor) = (Vec::new(), Vec::new());
     while floor.len() < kills {
@@ -130,28 +168,23 @@ fn measure(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
     if lives(&swarm.ready()?) != lives(&before) {
         return Err(io::Error::other("an agent was started again over the deaths of its supervisor"));
     }
-    let mut seen = Vec::new();
-    while seen.len() < kills {
-        seen.push(swarm.see_death()?);
-        rest_after(seen.len());
-    }
-    let took = swarm.end()?;
-    let outcome = |mode: String, until: &str, ours: &[u64]| Outcome {
-        message: format!("idle agents, until the next supervisor {until}; trusted"),
-        ..outcome("takeover", &mode, ours, &floor, "kill, pidfd, vfork and exec to main")
-    };
+    Ok((taken, floor))
+}
+
+fn outcomes(mode: &str, taken: &[TakeOver], floor: &[u64]) -> Vec<Outcome> {
     let [watching, answered] = [|t: &TakeOver| t.watching_ns, |t: &TakeOver| t.answered_ns]
         .map(|of| taken.iter().map(of).collect::<Vec<_>>());
-    Ok(vec![
-        outcome(format!("watching {agents}"), "watches all of them", &watching),
-        outcome(agents.to_string(), "answers", &answered),
-        outcome(
-            format!("next death seen {agents}"),
-            "has the verdict of one killed with its predecessor",
-            &seen,
-        ),
-        messages_meanwhile(agents, &took, &taken),
-    ])
+    vec![
+        one(format!("watching {mode}"), "watches all of them", &watching, floor),
+        one(mode.to_owned(), "answers", &answered, floor),
+    ]
+}
+
+fn one(mode: String, until: &str, ours: &[u64], floor: &[u64]) -> Outcome {
+    Outcome {
+        message: format!("idle agents, until the next supervisor {until}; trusted"),
+        ..outcome("takeover", &mode, ours, floor, "kill, pidfd, vfork and exec to main")
+    }
 }
 
 fn rest_after(kills: usize) {
