@@ -163,6 +163,6 @@ fn raw_children_are_killed_and_reaped_one_by_one_and_none_is_left() {
     drop(raw);
     assert!(new().is_empty(), "all are reaped");
     let Err(error) = RawChild::start(&[binary, SHORT]) else { panic!("it said something") };
-    assert!(error.to_string().contains("ended at once"), "{error}");
+    assert!(error.to_string().contains("ended of itself"), "{error}");
     assert!(new().is_empty(), "it is reaped, too");
 }
