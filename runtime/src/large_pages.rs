@@ -10,8 +10,8 @@ const LARGE_BYTES: usize = 4 << 20;
 /// The size of one.
 const PAGE_BYTES: usize = 2 << 20;
 
-/// The system's allocator, and for whatever takes 4 MiB or more the question for pages of 2 MiB. It takes no more memory than without: of what
-/// does not begin or end with such a page, the beginning and the end are in small ones.
+/// The system's allocator, and for whatever takes 4 MiB or more the question for pages of 2 MiB. What does not begin or end with such a page
+/// begins and ends in small ones. Of a large page all is taken as soon as one byte is touched: what is never filled takes more than without.
 ///
 /// The kernel gives them where `/sys/kernel/mm/transparent_hugepage/enabled` says `madvise` or `always`, and has them; else all is as without.
 ///
@@ -58,22 +58,12 @@ fn asked(pointer: *mut u8, bytes: usize) -> *mut u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::smaps::maps;
 
-    /// How many bytes of the maps of this process that overlap a range may be in large pages, as `/proc/self/smaps` says.
+    /// How many bytes of a range may be in large pages.
     fn may_be_large(from: usize, bytes: usize) -> usize {
-        let smaps = std::fs::read_to_string("/proc/self/smaps").expect("read");
-        let (mut range, mut all) = (0..0, 0);
-        for line in smaps.lines() {
-            let hex = |text| usize::from_str_radix(text, 16).ok();
-            let bounds = line.split(' ').next().and_then(|bounds| bounds.split_once('-'));
-            if let Some((Some(from), Some(to))) = bounds.map(|(from, to)| (hex(from), hex(to))) {
-                range = from..to;
-            }
-            if line.strip_prefix("VmFlags:").is_some_and(|flags| flags.split(' ').any(|flag| flag == "hg")) {
-                all += range.end.min(from + bytes).saturating_sub(range.start.max(from));
-            }
-        }
-        all
+        let large = maps().into_iter().filter(|(_, flags)| flags.split(' ').any(|flag| flag == "hg"));
+        large.map(|(map, _)| map.end.min(from + bytes).saturating_sub(map.start.max(from))).sum()
     }
 
     #[test]

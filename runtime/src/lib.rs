@@ -55,6 +55,8 @@ mod region;
 pub mod segment;
 #[cfg(not(loom))]
 mod slot;
+#[cfg(all(test, not(loom)))]
+mod smaps;
 #[cfg(not(loom))]
 pub mod spin;
 #[cfg(not(loom))]

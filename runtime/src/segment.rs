@@ -372,17 +372,10 @@ mod tests {
         Origin { swarm: 9, incarnation, lanes: vec![place], inputs: vec![place], state: Vec::new() }
     }
 
-    /// What the kernel says of the map that holds a word, as `/proc/PID/smaps` names it.
+    /// What the kernel was told of the map that holds a word.
     fn flags_of_map(word: *const crate::sync::AtomicU64) -> String {
-        let (address, smaps) = (word.addr(), std::fs::read_to_string("/proc/self/smaps").expect("read"));
-        let holds = |line: &&str| {
-            let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-            let hex = |text| usize::from_str_radix(text, 16).ok();
-            let range = range.and_then(|(from, to)| Some(hex(from)?..hex(to)?));
-            range.is_some_and(|range| range.contains(&address))
-        };
-        let flags = smaps.lines().skip_while(|line| !holds(line)).find_map(|l| l.strip_prefix("VmFlags:"));
-        flags.expect("a map").to_owned()
+        let mut maps = crate::smaps::maps().into_iter();
+        maps.find(|(map, _)| map.contains(&word.addr())).expect("a map").1
     }
 
     #[test]

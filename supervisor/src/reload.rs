@@ -92,7 +92,9 @@ pub struct Work {
     pub relink: BTreeSet<usize>,
     /// Agents, running or not, whose memory has another shape: what their dead incarnations left must be read before.
     pub reshaped: BTreeSet<usize>,
-    /// Agents that stay and read no more what another sends: whose, and who sends it. What is there is read before, if `on_gone` wants that.
+    /// Agents that stay and subscribe a channel no more, each with it.
+    pub lost: BTreeSet<(usize, usize)>,
+    /// Those of them that read before what is there, as their `on_gone` wants it, each with who sends it.
     pub owed: BTreeSet<(usize, usize)>,
     /// Agents that are restarted after it.
     pub again: BTreeSet<usize>,
@@ -382,14 +384,23 @@ fn coming_back(
     lanes
 }
 
-/// What an agent that stays reads no more: the channels, by index, and who sends on them.
-fn unsubscribed(before: &Topology, after: &Topology, agent: usize) -> BTreeSet<(usize, usize)> {
-    let reads = |topology: &Topology| -> BTreeSet<usize> {
-        topology.agents[agent].inputs.iter().map(|input| input.channel).collect()
-    };
-    let now = reads(after);
-    let inputs = before.agents[agent].inputs.iter().filter(|input| !now.contains(&input.channel));
-    inputs.map(|input| (input.channel, input.producer)).collect()
+/// For an agent that stays, what becomes of what it has not read of channels that it subscribes no more; `None` if there are none.
+fn unsubscribed(before: Stand<'_>, after: Stand<'_>, agent: usize, work: &mut Work) -> Option<String> {
+    let reads = |channel: usize| after.topology.agents[agent].inputs.iter().any(|i| i.channel == channel);
+    let inputs = before.topology.agents[agent].inputs.iter().filter(|input| !reads(input.channel));
+    let on_gone = after.file.agents[after.topology.agents[agent].config].on_gone;
+    let mut channels = BTreeSet::new();
+    for input in inputs {
+        channels.insert(input.channel);
+        if on_gone != OnGone::Drop {
+            work.owed.insert((agent, input.producer));
+        }
+    }
+    let names: Vec<&str> = channels.iter().map(|&channel| &*before.topology.channels[channel].name).collect();
+    let says = || format!("what it has not read of {} is {}", list(&names), on_gone.says_of_a_channel());
+    let text = (!names.is_empty()).then(says);
+    work.lost.extend(channels.into_iter().map(|channel| (agent, channel)));
+    text
 }
 
 /// For an agent that is removed, what becomes of what it has not read, if nobody of its group reads on.
@@ -420,21 +431,7 @@ pub fn plan(before: Stand<'_>, after: Stand<'_>, kept: &BTreeSet<usize>) -> (Pla
             (true, false) => _ = work.stop.insert(agent),
             (true, true) => {
                 let mut reasons = relinked(before, after, agent);
-                let lost = unsubscribed(before.topology, after.topology, agent);
-                if !lost.is_empty() {
-                    let on_gone = after.file.agents[after.topology.agents[agent].config].on_gone;
-                    let channels: BTreeSet<usize> = lost.iter().map(|(channel, _)| *channel).collect();
-                    let names: Vec<&str> =
-                        channels.iter().map(|channel| &*before.topology.channels[*channel].name).collect();
-                    reasons.push(format!(
-                        "what it has not read of {} is {}",
-                        list(&names),
-                        on_gone.says_of_a_channel()
-                    ));
-                    if on_gone != OnGone::Drop {
-                        work.owed.extend(lost.iter().map(|(_, producer)| (agent, *producer)));
-                    }
-                }
+                reasons.extend(unsubscribed(before, after, agent, &mut work));
                 if !reasons.is_empty() {
                     why.insert(agent, reasons);
                 }

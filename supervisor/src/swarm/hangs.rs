@@ -20,6 +20,7 @@ use crate::events::Kind;
 use crate::log::Level;
 use crate::topology::Topology;
 use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
 use shoal_runtime::{clock, desk};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -187,7 +188,8 @@ impl Swarm {
             let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
             // Without it the agent is looked at once a second.
             let added = epoll::add(&self.hangs.bells, &live.doorbell, epoll::EventData::new_u64(0), edge);
-            self.hangs.deaf |= added.is_err();
+            // It may be listened to already: a predecessor has begun with it, or another swarm file holds.
+            self.hangs.deaf |= added.is_err_and(|error| error != Errno::EXIST);
         }
     }
 

@@ -16,7 +16,7 @@ impl Swarm {
         self.write_journal();
         self.records.events.note(Kind::SwarmStarted, Of::default(), &text);
         self.start_due();
-        self.begin_looks();
+        self.look_soon();
     }
 
     /// Whether an agent waits for others before its first start.

@@ -162,11 +162,6 @@ impl Swarm {
         self.agents.iter().map(|agent| agent.rescues).sum()
     }
 
-    /// Begins to look for them.
-    pub(super) fn begin_looks(&mut self) {
-        self.look_soon();
-    }
-
     /// Something was told: whoever does something is looked at soon again.
     pub fn stir(&mut self) {
         if self.sleepers.pause > LOOK_EVERY {
@@ -174,7 +169,8 @@ impl Swarm {
         }
     }
 
-    fn look_soon(&mut self) {
+    /// The next look is made in a second, as is the first one.
+    pub(super) fn look_soon(&mut self) {
         self.sleepers.pause = LOOK_EVERY;
         self.sleepers.due = Some(Instant::now() + LOOK_EVERY);
         self.arm_look();
@@ -196,10 +192,11 @@ impl Swarm {
     }
 
     fn arm_look(&mut self) {
-        let second = Instant::now() + LOOK_EVERY;
-        // Who has a deadline may have woken by itself.
-        let look = if self.watches_anybody() { None } else { self.sleepers.due };
-        let at = look.unwrap_or(second);
+        let at = match self.sleepers.due {
+            Some(due) if !self.watches_anybody() => due,
+            // Who has a deadline may have woken by itself.
+            _ => Instant::now() + LOOK_EVERY,
+        };
         self.sleepers.armed = Some(at);
         self.effects.push(Effect::Arm(at, 0, Timer::Rescue, 0));
     }

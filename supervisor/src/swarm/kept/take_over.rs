@@ -121,7 +121,7 @@ impl Swarm {
         // Its predecessor's standbys are ended as nobody's.
         (0..self.agents.len()).for_each(|agent| self.refill(agent));
         (0..self.file.agents.len()).for_each(|config| self.tend(config));
-        self.begin_looks();
+        self.look_soon();
         self.watch_on();
         Ok(())
     }

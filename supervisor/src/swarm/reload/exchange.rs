@@ -12,7 +12,7 @@ use shoal_runtime::board::{Status, Verdict, VerdictKind};
 use shoal_runtime::cursor::first_position;
 use shoal_runtime::layout::BoardShape;
 use shoal_runtime::mark::Place;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 impl Swarm {
     /// Exchanges everything, and starts who is to run.
@@ -207,8 +207,9 @@ impl Swarm {
     /// What is left in lanes whose last readers are removed, in words.
     fn unread_for_good(&self, work: &Work, after: &Topology, file: &SwarmFile) -> Vec<String> {
         let (mut texts, mut told) = (Vec::new(), HashSet::new());
-        for &agent in work.relink.iter().filter(|agent| **agent < self.agents.len()) {
-            for (channel, count) in self.unread_of_lost(agent, after, &mut told) {
+        for &(agent, channel) in &work.lost {
+            let count = self.unread_of_channel(agent, channel, &mut told);
+            if count > 0 {
                 let (name, of) = (&self.topology.channels[channel].name, &self.agents[agent].name);
                 texts.push(format!(
                     "{count} messages of channel {name} were not read by {of}, which subscribes it no more, and are dropped"
@@ -239,22 +240,13 @@ impl Swarm {
         texts
     }
 
-    /// For each channel that an agent reads no more in the new order, how many messages it has not read; of a group's table but once.
-    fn unread_of_lost(
-        &self,
-        agent: usize,
-        after: &Topology,
-        told: &mut HashSet<TableSpec>,
-    ) -> BTreeMap<usize, u64> {
-        let reads = |channel: usize| after.agents[agent].inputs.iter().any(|i| i.channel == channel);
-        let mut counts = BTreeMap::new();
-        for (index, input) in self.topology.agents[agent].inputs.iter().enumerate() {
-            let unread = self.unread_of(agent, index);
-            if unread > 0 && !reads(input.channel) && input.table.is_none_or(|table| told.insert(table)) {
-                *counts.entry(input.channel).or_default() += unread;
-            }
-        }
-        counts
+    /// How many messages of a channel an agent has not read; those that a group's table tells of but once.
+    fn unread_of_channel(&self, agent: usize, channel: usize, told: &mut HashSet<TableSpec>) -> u64 {
+        let inputs = self.topology.agents[agent].inputs.iter().enumerate();
+        let counted = inputs.filter(|(_, input)| {
+            input.channel == channel && input.table.is_none_or(|table| told.insert(table))
+        });
+        counted.map(|(index, _)| self.unread_of(agent, index)).sum()
     }
 
     /// Whether an agent is struck from the board.
