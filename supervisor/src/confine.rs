@@ -12,9 +12,10 @@ mod secrets;
 
 use crate::config::{Agent, Confinement, Limits, Profile, Scheduling, Trust};
 use crate::spawn::{Cage, ORDINARY, Policy, Urgency};
-pub use cgroup::sweep_of as sweep_cgroups_of;
 use cgroup::{Cgroups, Controller};
+pub use cgroup::{Owner, sweep_of as sweep_cgroups_of};
 use namespaces::Namespaces;
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 pub use secrets::SECRET_ENV;
 pub(crate) use secrets::handed;
 use std::collections::VecDeque;
@@ -130,9 +131,9 @@ pub(crate) fn try_cgroups() -> Result<String, String> {
     }
 }
 
-/// The user number of a hostile agent that was given none: swarms of one machine have different supervisors.
-fn own_uid(supervisor: u32, agent: u32) -> u32 {
-    OWN_UID_BASE + ((supervisor & 0xffff) << 12) + (agent & 0xfff)
+/// The user number of a hostile agent that was given none: swarms of one machine have different owners.
+fn own_uid(owner: u32, agent: u32) -> u32 {
+    OWN_UID_BASE + ((owner & 0xffff) << 12) + (agent & 0xfff)
 }
 
 fn prepare(
@@ -149,7 +150,7 @@ fn prepare(
     let mut identity = confinement.identity.map(|i| (i.uid, i.gid));
     if confinement.trust == Trust::Hostile && identity.is_none() {
         if root {
-            let uid = own_uid(cgroups.owner(), agent);
+            let uid = own_uid(cgroups.owner().folded(), agent);
             identity = Some((uid, uid));
         } else {
             lacks.push(
@@ -245,17 +246,17 @@ fn bound(
     }
     let seconds = limits.cpu_time.map(|time| time.as_secs().max(1));
     let plain = [
-        (libc::RLIMIT_CPU, seconds),
-        (libc::RLIMIT_NOFILE, limits.open_files.map(u64::from)),
-        (libc::RLIMIT_FSIZE, limits.file_size_bytes),
-        (libc::RLIMIT_CORE, limits.core_size_bytes),
+        (Resource::RLIMIT_CPU, seconds),
+        (Resource::RLIMIT_NOFILE, limits.open_files.map(u64::from)),
+        (Resource::RLIMIT_FSIZE, limits.file_size_bytes),
+        (Resource::RLIMIT_CORE, limits.core_size_bytes),
     ];
-    for (resource, amount) in plain {
-        let Some(amount) = amount else { continue };
-        // Nobody but root raises a hard bound: what the supervisor itself is bound by is tighter, and holds.
-        let hard = hard_limit(resource);
-        cage.rlimits.push((resource, amount.min(hard)));
-    }
+    cage.rlimits.extend(plain.into_iter().filter_map(|(resource, amount)| Some(limit(resource, amount?))));
+}
+
+/// A bound of a process. Nobody but root raises a hard one: what the supervisor itself is bound by is tighter, and holds.
+fn limit(resource: Resource, amount: u64) -> (u32, u64) {
+    (resource as u32, amount.min(hard_limit(resource).unwrap_or(u64::MAX)))
 }
 
 /// The bound of the process that stands in for a cgroup.
@@ -264,26 +265,18 @@ fn bound(
 /// that allocators and threads merely reserve.
 fn instead(controller: Controller, amount: u64, foreign: bool) -> Result<(u32, u64), &'static str> {
     match controller {
-        Controller::Memory => Ok((libc::RLIMIT_DATA, amount.min(hard_limit(libc::RLIMIT_DATA)))),
+        Controller::Memory => Ok(limit(Resource::RLIMIT_DATA, amount)),
         Controller::Pids if foreign || !rustix::process::geteuid().is_root() => {
-            Ok((libc::RLIMIT_NPROC, amount.min(hard_limit(libc::RLIMIT_NPROC))))
+            Ok(limit(Resource::RLIMIT_NPROC, amount))
         }
         Controller::Pids => Err("; and the kernel counts no processes of root: give it a `user`"),
         Controller::Cpu => Err("; `limits.cpu_time`, `nice` and `cpus` need none"),
     }
 }
 
-fn hard_limit(resource: u32) -> u64 {
-    let all = [
-        (libc::RLIMIT_CPU, rustix::process::Resource::Cpu),
-        (libc::RLIMIT_NOFILE, rustix::process::Resource::Nofile),
-        (libc::RLIMIT_FSIZE, rustix::process::Resource::Fsize),
-        (libc::RLIMIT_CORE, rustix::process::Resource::Core),
-        (libc::RLIMIT_DATA, rustix::process::Resource::Data),
-        (libc::RLIMIT_NPROC, rustix::process::Resource::Nproc),
-    ];
-    let known = all.iter().find(|(number, _)| *number == resource);
-    known.and_then(|(_, r)| rustix::process::getrlimit(*r).maximum).unwrap_or(u64::MAX)
+/// The bound that only root raises; `None` where the kernel knows none, or tells none.
+pub(crate) fn hard_limit(resource: Resource) -> Option<u64> {
+    getrlimit(resource).ok().map(|(_, hard)| hard).filter(|&hard| hard != RLIM_INFINITY)
 }
 
 /// How an agent is scheduled once it is ready.

@@ -17,7 +17,7 @@ use crate::run_dir::{self, RunDir};
 use crate::signals::Signals;
 use crate::spawn::{self, Urgency};
 use crate::swarm::{Notices, Swarm};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shoal_runtime::beacon::{self, Beacon};
 use shoal_runtime::journal::Journal;
 use std::os::fd::OwnedFd;
@@ -218,7 +218,7 @@ pub fn run_kept(
         keeper::set_word(&journal, Word::Over, 1 + u64::from(status));
         status
     };
-    let guard = std::process::id();
+    let guard = confine::Owner::this();
     let put_away = || {
         let _ = std::fs::remove_file(folder.socket());
         let _ = beacon::put_out(&name);
@@ -313,14 +313,14 @@ fn light(name: &str, swarm: &mut Swarm) -> Option<Beacon> {
 /// # Errors
 /// It does not, for whoever needs them.
 pub fn raise_descriptor_limit(who: &str, needed: u64) -> Result<(), String> {
-    let limit = getrlimit(Resource::Nofile);
-    let hard = limit.maximum.unwrap_or(u64::MAX);
+    let asked = getrlimit(Resource::RLIMIT_NOFILE);
+    let (_, hard) = asked.map_err(|e| format!("asking for the limit of open descriptors: {e}"))?;
     if hard < needed {
         return Err(format!(
             "{who} needs up to {needed} open descriptors, the limit is {hard}: raise it (`ulimit -Hn {needed}`, or LimitNOFILE= \
              of the unit) or run fewer agents"
         ));
     }
-    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    setrlimit(Resource::Nofile, raised).map_err(|e| format!("raising the limit of open descriptors: {e}"))
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+        .map_err(|e| format!("raising the limit of open descriptors: {e}"))
 }

@@ -21,7 +21,7 @@ mod confine;
 mod end;
 mod urgency;
 
-pub use confine::{Cage, Step, landlock_version};
+pub use confine::{Cage, Step, landlock_version, may_unshare};
 pub use end::{Stray, kill_tree, reap, signal};
 pub use urgency::{ORDINARY, Policy, Urgency, be_ordinary};
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -94,8 +95,20 @@ pub fn state(pid: i32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
+/// The process that runs a swarm, as its cgroups name it: the namespace in which it has its number, and that.
+///
+/// # Panics
+/// When there is none.
+pub fn owner(pid: i32) -> String {
+    let space = fs::metadata(format!("/proc/{pid}/ns/pid")).expect("the process runs").ino();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).expect("the kernel tells");
+    format!("{space}.{}", numbers.split_whitespace().last().expect("a number"))
+}
+
 /// The cgroups that the swarm of a process has made.
-pub fn cgroups(owner: i32) -> Vec<PathBuf> {
+pub fn cgroups(owner: &str) -> Vec<PathBuf> {
+    let its = format!("shoal-{owner}-");
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     let kinds = mounts.lines().map(|line| line.split(' ').skip(1).take(2).collect::<Vec<_>>());
     let mut folders: Vec<PathBuf> =
@@ -104,7 +117,7 @@ pub fn cgroups(owner: i32) -> Vec<PathBuf> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                let is_its = entry.file_name().to_string_lossy().starts_with(&format!("shoal-{owner}-"));
+                let is_its = entry.file_name().to_string_lossy().starts_with(&its);
                 if is_its { found.push(entry.path()) } else { folders.push(entry.path()) }
             }
         }

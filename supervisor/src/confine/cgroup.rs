@@ -1,10 +1,12 @@
 //! Cgroups for agents, where this process may make them: version 2 where it is delegated, else version 1.
 //!
-//! An agent's cgroup is a folder beside or below the supervisor's own, named after the process that runs the swarm: it is the same for
-//! each of its supervisors, goes with the swarm, and what a killed swarm left is known and removed by the next. It exists only for limits
+//! An agent's cgroup is a folder beside or below the supervisor's own, named after the process that runs the swarm and the namespace in which
+//! that has its number: it is the same for each of its supervisors, goes with the swarm, and what a killed swarm left is known and removed by the
+//! next. It exists only for limits
 //! that need one, and, where version 2 is delegated, for who is bounded in its processes: all of them are killed by one word there.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -74,27 +76,86 @@ struct Home {
 pub(super) struct Cgroups {
     homes: Option<Vec<Home>>,
     made: BTreeSet<PathBuf>,
-    /// The process that runs the swarm: whoever prepares it, before there is a keeper.
-    owner: u32,
+    owner: Owner,
+}
+
+/// The process that runs a swarm: whoever prepares it, before there is a keeper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The namespace in which it has its number, by the kernel's number for that: 0 where /proc tells none.
+    space: u64,
+    pid: u32,
+}
+
+/// The number of the namespace that holds all others.
+const FIRST_SPACE: u64 = 0xEFFF_FFFC;
+
+impl Owner {
+    /// This process.
+    pub fn this() -> Owner {
+        Owner { space: space_of("self").unwrap_or(0), pid: std::process::id() }
+    }
+
+    /// As it stands in a cgroup's name.
+    fn of(name: &str) -> Option<Owner> {
+        let (owner, _agent) = name.strip_prefix(PREFIX)?.split_once('-')?;
+        let (space, pid) = owner.split_once('.')?;
+        Some(Owner { space: space.parse().ok()?, pid: pid.parse().ok()? })
+    }
+
+    /// Seen from a process of a namespace, whether it has ended for certain. Of another's namespace only whoever is in the first knows.
+    fn is_gone(self, seen_from: u64) -> bool {
+        if self.space == seen_from {
+            return !Path::new(&format!("/proc/{}", self.pid)).exists();
+        }
+        let Ok(everybody) = fs::read_dir("/proc") else { return false };
+        let names = everybody.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        // The first process of all is in the first namespace, and tells only who has all its rights.
+        let mut processes = names.filter(|name| name.parse::<u32>().is_ok_and(|pid| pid != 1));
+        // Who ends meanwhile is not in it any more; of whom we may not know counts as in it.
+        let may_be_in_it = |process: String| match space_of(&process) {
+            Ok(space) => space == self.space,
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        };
+        seen_from == FIRST_SPACE && !processes.any(may_be_in_it)
+    }
+
+    /// A number of which the lower 16 bits are others for nearly every other owner.
+    pub(super) fn folded(self) -> u32 {
+        let space = (self.space as u32).wrapping_sub(FIRST_SPACE as u32);
+        self.pid.wrapping_add(space.wrapping_mul(0x9E37))
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.space, self.pid)
+    }
+}
+
+/// The namespace in which a process has its number.
+fn space_of(process: &str) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(fs::metadata(format!("/proc/{process}/ns/pid"))?.ino())
 }
 
 impl Default for Cgroups {
     fn default() -> Self {
-        Cgroups { homes: None, made: BTreeSet::new(), owner: std::process::id() }
+        Cgroups { homes: None, made: BTreeSet::new(), owner: Owner::this() }
     }
 }
 
 impl Cgroups {
     /// The process that runs the swarm.
-    pub(super) fn owner(&self) -> u32 {
+    pub(super) fn owner(&self) -> Owner {
         self.owner
     }
 
     fn homes(&mut self) -> &[Home] {
         self.homes.get_or_insert_with(|| {
             let homes = own_homes();
-            let is_gone = |owner: u32| !Path::new(&format!("/proc/{owner}")).exists();
-            homes.iter().for_each(|home| sweep(&home.folder, is_gone));
+            let this = Owner::this();
+            homes.iter().for_each(|home| sweep(&home.folder, |owner| owner.is_gone(this.space)));
             homes
         })
     }
@@ -150,7 +211,7 @@ pub(super) fn kill_file(folder: &Path) -> Option<OwnedFd> {
 }
 
 /// Removes what the swarm of a process has left, when nobody is in it any more.
-pub fn sweep_of(owner: u32) {
+pub fn sweep_of(owner: Owner) {
     own_homes().iter().for_each(|home| sweep(&home.folder, |of| of == owner));
 }
 
@@ -174,6 +235,7 @@ fn prepare(
 ) -> io::Result<OwnedFd> {
     let name = controller.name();
     if version == Version::Two {
+        may_hand_down(folder)?;
         let enabled = fs::read_to_string(folder.join("cgroup.subtree_control"))?;
         if !enabled.split_whitespace().any(|word| word == name) {
             put(&folder.join("cgroup.subtree_control"), &format!("+{name}"))?;
@@ -186,10 +248,25 @@ fn prepare(
     Ok(procs)
 }
 
+/// Of version 2, whether controllers may be enabled for cgroups below this one: only where no processes are, unless it is the root. The kernel
+/// itself refuses that for memory only. For processes and shares of a processor it agrees, and lets nobody into the cgroups below from then on.
+fn may_hand_down(folder: &Path) -> io::Result<()> {
+    let is_root = !folder.join("cgroup.type").exists();
+    if is_root || fs::read_to_string(folder.join("cgroup.procs"))?.is_empty() {
+        return Ok(());
+    }
+    Err(io::Error::other("processes are in it, and only a cgroup without any hands controllers down"))
+}
+
 fn make(folder: &Path) -> io::Result<OwnedFd> {
     match fs::create_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
+    }
+    let kind = fs::read_to_string(folder.join("cgroup.type")).unwrap_or_default();
+    if kind.contains("invalid") {
+        let _ = fs::remove_dir(folder);
+        return Err(io::Error::other("the cgroup is for threads: no processes may be put below it"));
     }
     Ok(fs::OpenOptions::new().write(true).open(folder.join("cgroup.procs"))?.into())
 }
@@ -204,20 +281,15 @@ fn put(file: &Path, word: &str) -> io::Result<()> {
 }
 
 /// Removes the empty cgroups of swarms that are run by these processes.
-fn sweep(folder: &Path, of: impl Fn(u32) -> bool) {
+fn sweep(folder: &Path, of: impl Fn(Owner) -> bool) {
     let folders = [Some(folder), folder.parent()];
     let entries = folders.into_iter().flatten().filter_map(|f| fs::read_dir(f).ok()).flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
-        if owner(&name.to_string_lossy()).is_some_and(&of) {
+        if Owner::of(&name.to_string_lossy()).is_some_and(&of) {
             let _ = fs::remove_dir(entry.path());
         }
     }
-}
-
-/// The process that runs the swarm of a cgroup of this name.
-fn owner(name: &str) -> Option<u32> {
-    name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }
 
 /// Where a controller may be found: version 2 first, and there in the own cgroup, then in the one above (a cgroup with processes
@@ -300,14 +372,15 @@ mod tests {
 
     #[test]
     fn one_word_ends_everybody_in_a_cgroup_and_its_owner_names_what_is_swept() {
-        let mut cgroups = Cgroups { homes: None, made: BTreeSet::new(), owner: u32::MAX };
+        let [owner, other] = [u32::MAX, u32::MAX - 1].map(|pid| Owner { pid, ..Owner::this() });
+        let mut cgroups = Cgroups { homes: None, made: BTreeSet::new(), owner };
         let Some((folder, procs)) = cgroups.join_plain("a") else {
             println!("no cgroup v2 is delegated here: nothing to see");
             return;
         };
         let mut child = std::process::Command::new("/bin/sleep").arg("1000").spawn().expect("a child");
         rustix::io::write(&procs, child.id().to_string().as_bytes()).expect("joined");
-        sweep_of(u32::MAX);
+        sweep_of(owner);
         assert!(folder.exists(), "somebody is in it");
         match kill_file(&folder) {
             Some(kill) => _ = rustix::io::write(kill, b"1").expect("killed"),
@@ -315,18 +388,36 @@ mod tests {
         }
         let ended = child.wait().expect("ended");
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9));
-        sweep_of(u32::MAX - 1);
+        sweep_of(other);
         assert!(folder.exists(), "another's");
-        sweep_of(u32::MAX);
+        sweep_of(owner);
         assert!(!folder.exists(), "nobody is in it any more");
     }
 
     #[test]
-    fn cgroup_names_the_process_that_runs_the_swarm() {
-        assert_eq!(owner("shoal-12-worker.1"), Some(12));
-        for other in ["shoal-", "shoal-x-y", "system.slice", "shoal-12"] {
-            assert_eq!(owner(other), None, "{other}");
+    fn cgroup_names_the_process_that_runs_the_swarm_and_where_that_has_its_number() {
+        let owner = Owner { space: 4026531836, pid: 12 };
+        assert_eq!(Owner::of(&format!("shoal-{owner}-worker.1")), Some(owner));
+        for other in
+            ["shoal-", "shoal-x-y", "shoal-1.x-y", "system.slice", "shoal-4026531836.12", "shoal-12-a"]
+        {
+            assert_eq!(Owner::of(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn owner_is_gone_when_nobody_has_its_number_or_nobody_is_where_it_had_one() {
+        let this = Owner::this();
+        let ended = Owner { pid: u32::MAX, ..this };
+        assert!(!this.is_gone(this.space) && ended.is_gone(this.space));
+        let elsewhere = Owner { space: 7, ..this };
+        assert!(!elsewhere.is_gone(8), "who is not in the first does not see everybody");
+        let is_root = rustix::process::geteuid().is_root();
+        if this.space == FIRST_SPACE && is_root {
+            assert!(elsewhere.is_gone(this.space) && !this.is_gone(FIRST_SPACE));
+        }
+        let (twin, root) = (Owner { space: 4026532700, pid: 1 }, Owner { space: FIRST_SPACE, pid: 1 });
+        assert!(twin.folded() != root.folded() && root.folded() == 1);
     }
 
     #[test]

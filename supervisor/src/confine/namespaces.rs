@@ -3,9 +3,9 @@
 //! What is behind them is mostly behind its filter already, which allows neither sockets nor System V calls: they are a second line of
 //! defence. A process's numbers stay those of the machine: the first process of a namespace of numbers would not be told of SIGABRT.
 
-use nix::sched::{CloneFlags, unshare};
+use crate::spawn::may_unshare;
+use nix::sched::CloneFlags;
 use std::ffi::c_int;
-use std::io;
 
 /// Network, System V memory and message queues, and the names of the host.
 const OWN: CloneFlags =
@@ -23,14 +23,8 @@ impl Namespaces {
     /// # Errors
     /// The kernel's refusal, in words.
     pub(super) fn permitted(&mut self) -> Result<c_int, &str> {
-        let tried = self.tried.get_or_insert_with(|| try_them().map_err(|error| error.to_string()));
+        let tried =
+            self.tried.get_or_insert_with(|| may_unshare(OWN.bits()).map_err(|error| error.to_string()));
         tried.as_ref().map(|()| OWN.bits()).map_err(String::as_str)
     }
-}
-
-/// A thread tries: they are its own, and end with it.
-fn try_them() -> io::Result<()> {
-    let tries = std::thread::Builder::new().name("namespaces".into()).spawn(|| unshare(OWN))?;
-    let tried = tries.join().map_err(|_| io::Error::other("whoever tried it panicked"))?;
-    Ok(tried?)
 }

@@ -2,9 +2,10 @@
 
 use super::{Finding, Weight};
 use crate::config::SwarmFile;
+use crate::confine::hard_limit;
 use crate::needs::Needs;
 use crate::run_dir::{Place, check_place};
-use rustix::process::{Resource, getrlimit};
+use nix::sys::resource::Resource;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -33,7 +34,7 @@ pub fn limits(file: Option<&SwarmFile>) -> Vec<Finding> {
         suffices(
             "open descriptors",
             needs.descriptors,
-            getrlimit(Resource::Nofile).maximum,
+            hard_limit(Resource::RLIMIT_NOFILE),
             "",
             "raise the hard limit: `ulimit -Hn`, LimitNOFILE= of a unit, or nofile in /etc/security/limits.conf",
         ),
@@ -71,7 +72,7 @@ fn processes_left() -> Option<u64> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let all =
         ["/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max"].into_iter().filter_map(number).min();
-    let limit = getrlimit(Resource::Nproc).maximum.filter(|_| !rustix::process::geteuid().is_root());
+    let limit = hard_limit(Resource::RLIMIT_NPROC).filter(|_| !rustix::process::geteuid().is_root());
     let limit = limit.into_iter().chain(all).min()?;
     let used = fs::read_to_string("/proc/loadavg").ok().and_then(|text| {
         // `runnable/all` of all users.

@@ -5,8 +5,9 @@
 #![allow(unsafe_code)]
 
 use super::urgency::Policy;
-use libc::{c_int, c_long};
+use libc::{c_int, c_long, c_ulong};
 use std::ffi::CString;
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Everything prepared for one agent's processes; used for each of its starts.
@@ -227,6 +228,41 @@ fn asked(result: c_long, step: Step) -> Result<(), Step> {
 pub(super) fn be_dumpable_again() {
     // SAFETY: no memory is involved.
     unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+}
+
+/// Whether a child may make these namespaces: one tries, which does nothing else.
+///
+/// # Errors
+/// The kernel's refusal, of the namespaces or of the child.
+pub fn may_unshare(namespaces: c_int) -> io::Result<()> {
+    // Nobody is told of its end, but who waits for it by its number.
+    let no_flags: c_ulong = 0;
+    // SAFETY: without CLONE_VM the child has a copy of all memory; it makes two system calls, the second of which ends it.
+    let pid = unsafe {
+        match libc::syscall(libc::SYS_clone, no_flags, 0, 0, 0, 0) {
+            0 => libc::_exit(match libc::unshare(namespaces) {
+                0 => 0,
+                _ => *libc::__errno_location(),
+            }),
+            pid => pid as libc::pid_t,
+        }
+    };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut status = 0;
+    // SAFETY: the kernel writes one number to `status`, which lives here.
+    while unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    match (libc::WIFEXITED(status), libc::WEXITSTATUS(status)) {
+        (true, 0) => Ok(()),
+        (true, errno) => Err(io::Error::from_raw_os_error(errno)),
+        _ => Err(io::Error::other("whoever tried them was killed")),
+    }
 }
 
 /// The kernel's version of landlock; 0 where there is none.

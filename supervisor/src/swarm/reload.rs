@@ -18,6 +18,7 @@ use crate::child::{Event, State};
 use crate::config::SwarmFile;
 use crate::reload::{self, Plan, Stand, Work};
 use crate::topology::Topology;
+use nix::sys::resource::Resource;
 use shoal_runtime::layout::BoardShape;
 use shoal_runtime::wire::Manifest;
 use std::collections::BTreeSet;
@@ -93,7 +94,7 @@ impl Swarm {
             "what the file adds is more than this swarm has room for on its board: end the swarm, and start it with the new file",
         )?;
         let needed = crate::needs::descriptors(&file);
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+        let limit = crate::confine::hard_limit(Resource::RLIMIT_NOFILE).unwrap_or(u64::MAX);
         if needed > limit {
             return Err(format!(
                 "this file's swarm needs up to {needed} open descriptors, the limit is {limit}: run fewer agents, or end the swarm and \

@@ -8,6 +8,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+/// The kernel's number of the namespace of process numbers that holds all others.
+const FIRST_SPACE: &str = "4026531836.";
+
 /// How many descendants an agent makes.
 const MANY: usize = 200;
 const FEW: usize = 20;
@@ -92,7 +95,8 @@ fn tree_of_an_agent_ends_with_it_and_nobody_elses_does() {
     assert_eq!(living(&stage, "b", 1), bs, "of another agent");
     assert_eq!(living(&stage, "a", 2), seconds, "of the next life");
     assert_eq!(living(&stage, "c", next), cs, "of the next fork");
-    let made = traces::cgroups(shoal.pid());
+    let owner = traces::owner(shoal.pid());
+    let made = traces::cgroups(&owner);
     // Its successor goes on with the same ones.
     assert!(shoal.kill_supervisor());
     for order in [["stop", "b"], ["kill", "a"]] {
@@ -102,15 +106,14 @@ fn tree_of_an_agent_ends_with_it_and_nobody_elses_does() {
     until_ended(&stage, "a", 2);
     assert_eq!(living(&stage, "c", next), cs, "of another agent");
     until_complete(&stage, "a", 3, MANY);
-    assert_eq!(traces::cgroups(shoal.pid()), made, "of the same swarm");
+    assert_eq!(traces::cgroups(&owner), made, "of the same swarm");
     // The last one has made none.
     assert!(shoal.kill_supervisor());
-    let owner = shoal.pid();
     assert_eq!(shoal.stop().status, 0);
     until_ended(&stage, "c", next);
     until_ended(&stage, "a", 3);
     stage.assert_nothing_left();
-    assert_eq!(traces::cgroups(owner), Vec::<PathBuf>::new(), "with the swarm");
+    assert_eq!(traces::cgroups(&owner), Vec::<PathBuf>::new(), "with the swarm");
 }
 
 enum Who {
@@ -185,6 +188,7 @@ fn everything_ends_in_a_namespace_of_process_numbers_though_guard_and_keeper_die
     };
     let guard = only(unshare.pid());
     let keeper = only(guard);
+    let owner = traces::owner(guard);
     // Neither can do anything about the other's death.
     let both = [keeper, guard];
     assert!(both.into_iter().all(|pid| traces::send(pid, stage.mark(), Signal::STOP)));
@@ -196,4 +200,9 @@ fn everything_ends_in_a_namespace_of_process_numbers_though_guard_and_keeper_die
     // Its folder and beacon are the next command's to remove, wherever that runs.
     assert_ne!(stage.done(&["ps"]).status, 0);
     stage.assert_nothing_left();
+    // So are its cgroups, by whoever looks for some and sees all processes.
+    stage.done(&["doctor"]);
+    if traces::owner(std::process::id() as i32).starts_with(FIRST_SPACE) {
+        assert_eq!(traces::cgroups(&owner), Vec::<PathBuf>::new());
+    }
 }
