@@ -11,7 +11,7 @@ use crate::spin::{self, Spin};
 use crate::standby;
 use crate::waking::{self, Fence, Party};
 use crate::wire::{self, FromAgent, Manifest, Park, Received, TableEntry, ToAgent};
-use crate::{Region, bootstrap, clock, cpus, segment, sync, zygote};
+use crate::{Region, bootstrap, clock, cpus, large_pages, segment, sync, zygote};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -96,6 +96,10 @@ pub fn attach_through(socket: OwnedFd) -> io::Result<Attachment> {
     if manifest.fence_by_sleeper {
         // Before any peer knows of this incarnation.
         sync::let_peers_fence()?;
+    }
+    if manifest.standby && !zygote::is_one() {
+        // Nobody waits for it yet.
+        large_pages::gather();
     }
     let region = segment::attach(&own, &manifest.shape, manifest.incarnation())?;
     drop(own);

@@ -1,9 +1,14 @@
-//! UNSAFE. An allocator that asks the kernel for large pages, for processes that are to be back soon: a process is dead only when the kernel has
-//! taken its memory apart, page by page, and nobody may follow it before.
+//! UNSAFE. Memory in large pages, for processes that are to be back soon: a process is dead only when the kernel has taken its memory apart, page
+//! by page, and nobody may follow it before. What a process has before it stands by or is forked is gathered into such pages; what it takes
+//! later, an allocator may ask for.
 #![allow(unsafe_code)]
 
 use rustix::mm::{Advice, madvise};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 /// From so many bytes on large pages are asked for.
 const LARGE_BYTES: usize = 4 << 20;
@@ -55,10 +60,126 @@ fn asked(pointer: *mut u8, bytes: usize) -> *mut u8 {
     pointer
 }
 
+/// Where the kernel says whether it gives large pages to nobody, to who asks, or to all.
+const WHETHER: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+/// Of the small pages of a large one, so many are there already: not much more is taken than before.
+const THERE_MIN: usize = SMALL_PER_LARGE * 7 / 8;
+const SMALL_PER_LARGE: usize = PAGE_BYTES / SMALL_BYTES;
+const SMALL_BYTES: usize = 4096;
+
+/// Copies what this process has of private memory into large pages, where it fills such; about 0.6 ms for each. A page that the kernel will not
+/// give, and a process that may not read what it has itself, end it: all is as before then.
+pub(crate) fn gather() {
+    let given = fs::read_to_string(WHETHER).is_ok_and(|said| !said.contains("[never]"));
+    if given && rustix::param::page_size() == SMALL_BYTES {
+        // Nothing is lost by a refusal but time at the end of this process.
+        let _ = gather_all();
+    }
+}
+
+fn gather_all() -> io::Result<()> {
+    let there = File::open("/proc/self/pagemap")?;
+    for map in private_maps(&fs::read_to_string("/proc/self/maps")?) {
+        let first = map.start.next_multiple_of(PAGE_BYTES);
+        let mut run = first..first;
+        for page in (first..map.end).step_by(PAGE_BYTES).filter(|page| page + PAGE_BYTES <= map.end) {
+            if count_there(&there, page)? >= THERE_MIN {
+                run.end = page + PAGE_BYTES;
+                continue;
+            }
+            collapse(&run)?;
+            run = page + PAGE_BYTES..page + PAGE_BYTES;
+        }
+        collapse(&run)?;
+    }
+    Ok(())
+}
+
+/// The maps that are nobody else's, no file's, and no stack's, of what `/proc/PID/maps` says.
+fn private_maps(maps: &str) -> Vec<Range<usize>> {
+    let one = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        let (bounds, rights, file) = (words.next()?, words.next()?, words.nth(2)?);
+        let name = words.next().unwrap_or("[heap]");
+        let (start, end) = bounds.split_once('-')?;
+        let hex = |text| usize::from_str_radix(text, 16).ok();
+        let is_one = rights == "rw-p" && file == "0" && (name == "[heap]" || name.starts_with("[anon:"));
+        is_one.then_some(hex(start)?..hex(end)?)
+    };
+    maps.lines().filter_map(one).collect()
+}
+
+/// How many small pages of a large one are there, and nobody else's.
+fn count_there(pagemap: &File, page: usize) -> io::Result<usize> {
+    const THERE: u64 = 1 << 63;
+    const SHARED: u64 = 1 << 61;
+    let mut words = [0u8; SMALL_PER_LARGE * 8];
+    pagemap.read_exact_at(&mut words, (page / SMALL_BYTES * 8) as u64)?;
+    let words = words.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
+    Ok(words.filter(|word| word & (THERE | SHARED) == THERE).count())
+}
+
+fn collapse(range: &Range<usize>) -> io::Result<()> {
+    if range.is_empty() {
+        return Ok(());
+    }
+    let start = std::ptr::with_exposed_provenance_mut(range.start);
+    // SAFETY: the kernel changes where the bytes of the range lie and none of them; nothing here reads or writes by `start`.
+    match unsafe { libc::madvise(start, range.len(), libc::MADV_COLLAPSE) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::smaps::maps;
+
+    #[test]
+    fn only_what_is_private_and_no_files_and_no_stack_is_gathered() {
+        let maps = "1000-2000 rw-p 00000000 00:00 0 \n2000-3000 rw-p 00000000 00:00 0                          [heap]\n\
+                    3000-4000 r--p 00000000 00:00 0 \n4000-5000 rw-s 00000000 00:01 9 /memfd:shoal (deleted)\n\
+                    5000-6000 rw-p 00001000 08:01 7 /usr/lib/libc.so.6\n6000-7000 rw-p 00000000 00:00 0 [stack]\n\
+                    7000-8000 rw-p 00000000 00:00 0 [anon:model]\n8000-9000 ---p 00000000 00:00 0 \n";
+        assert_eq!(private_maps(maps), [0x1000..0x2000, 0x2000..0x3000, 0x7000..0x8000]);
+    }
+
+    /// What a map that begins here has in large pages, KiB.
+    fn kib_in_large(at: *mut u8) -> usize {
+        let maps = fs::read_to_string("/proc/self/smaps").expect("read");
+        let from = maps.lines().skip_while(|line| !line.starts_with(&format!("{:x}-", at.addr())));
+        let kib = from.filter_map(|line| line.strip_prefix("AnonHugePages:")).next().expect("such a map");
+        kib.trim_end_matches("kB").trim().parse().expect("a number")
+    }
+
+    #[test]
+    fn what_fills_large_pages_is_gathered_with_its_bytes_and_what_is_mostly_empty_is_not() {
+        const BYTES: usize = 8 << 20;
+        let layout = Layout::from_size_align(BYTES, PAGE_BYTES).expect("a layout");
+        // SAFETY: they are used within their bounds, and given back with the layout that they have.
+        unsafe {
+            // Maps of their own, since others are to be kept out of a core.
+            let [full, empty] = [(); 2].map(|()| {
+                let some = System.alloc(layout);
+                madvise(some.cast(), BYTES, Advice::LinuxDontDump).expect("advised");
+                some
+            });
+            (0..BYTES).for_each(|i| full.add(i).write((i / 7) as u8));
+            (0..BYTES).step_by(8 * SMALL_BYTES).for_each(|i| empty.add(i).write(1));
+            gather();
+            assert!((0..BYTES).all(|i| full.add(i).read() == (i / 7) as u8));
+            let said = fs::read_to_string(WHETHER).unwrap_or_default();
+            match ["[always]", "[madvise]"].map(|word| said.contains(word)) {
+                [true, _] => assert_eq!(kib_in_large(full), BYTES >> 10),
+                [_, true] => assert_eq!([full, empty].map(kib_in_large), [BYTES >> 10, 0]),
+                _ => assert_eq!([full, empty].map(kib_in_large), [0, 0]),
+            }
+            for some in [full, empty] {
+                System.dealloc(some, layout);
+            }
+        }
+    }
 
     /// How many bytes of a range may be in large pages.
     fn may_be_large(from: usize, bytes: usize) -> usize {

@@ -14,6 +14,7 @@
 //! of the socket that it brought, which the supervisor hears. A child that dies before its word is the same to the supervisor.
 #![allow(unsafe_code)]
 
+use crate::large_pages;
 use crate::wire::{self, FromAgent, Received, ToAgent};
 use rustix::io::{DupFlags, dup3};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal, setpgid};
@@ -47,6 +48,7 @@ pub(crate) fn serve(mut orders: OwnedFd) -> io::Result<OwnedFd> {
         return Err(io::Error::other(why));
     }
     let thread = Thread::own();
+    large_pages::gather();
     wire::say(&orders, &FromAgent::Forks, &[])?;
     loop {
         let fds = match wire::hear(&orders, true)? {

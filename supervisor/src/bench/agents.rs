@@ -1,6 +1,6 @@
 //! The agents of `shoal bench`: processes of this same binary (`shoal agent bench NAME`), written with nothing but the SDK.
 
-use super::take_small_pages;
+use super::{AHEAD, take_small_pages};
 use crate::log::report;
 use shoal_agent::{Agent, Next, Result};
 use shoal_runtime::clock::now_ns;
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 /// How often the source sends, if it is not told.
 const SEND_EVERY: Duration = Duration::from_micros(200);
+
+/// What the sink takes at once of what it takes before it is an agent.
+const PIECE_BYTES: usize = 64 << 10;
 
 /// How often a ping is sent.
 const PING_EVERY: Duration = Duration::from_millis(1);
@@ -40,7 +43,12 @@ pub fn main(args: &[OsString]) -> ExitCode {
         },
         [Some("sink")] => shoal_agent::run(|agent| sink(agent, 0, "")),
         [Some("sink"), Some(bytes), Some(pages)] => match bytes.parse() {
-            Ok(bytes) => shoal_agent::run(|agent| sink(agent, bytes, pages)),
+            Ok(bytes) => {
+                let loaded =
+                    vec![vec![1u8; PIECE_BYTES]; if pages == AHEAD { bytes / PIECE_BYTES } else { 0 }];
+                let bytes = if loaded.is_empty() { bytes } else { 0 };
+                shoal_agent::run(|agent| sink(agent, bytes, pages))
+            }
             Err(_) => usage(),
         },
         [Some("ping"), Some(file)] => shoal_agent::run(|agent| ping(agent, file)),

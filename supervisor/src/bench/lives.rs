@@ -93,6 +93,17 @@ impl Way {
     }
 }
 
+/// How a large process takes its memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Pages {
+    /// By the SDK's allocator, while it works.
+    Large,
+    /// In small pages, as those that do not have that do.
+    Small,
+    /// In small pages before it is an agent: the SDK gathers them.
+    Ahead,
+}
+
 /// What is done.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Plan {
@@ -100,8 +111,8 @@ pub struct Plan {
     kills: usize,
     /// Whether who is killed, the sink and the raw child, has 14 MiB of its own.
     large: bool,
-    /// Whether they have them in small pages, as those that have not the SDK's allocator do.
-    small: bool,
+    /// How they take them.
+    pages: Pages,
     /// Whether eight processes that never wait run beside it, and what others wait for goes before them; then every other kill comes from
     /// outside.
     crowded: bool,
@@ -118,18 +129,21 @@ impl Plan {
     /// Each way with large agents, also in small pages, and on a crowded machine; and one that goes on for long.
     pub fn hard(share: u64) -> Vec<Plan> {
         let large = |plan| Plan { large: true, ..plan };
-        let small = |plan| Plan { large: true, small: true, ..plan };
+        let small = |plan| Plan { large: true, pages: Pages::Small, ..plan };
+        let ahead = |plan| Plan { large: true, pages: Pages::Ahead, ..plan };
         let crowded = |plan: Plan| Plan { crowded: true, kills: 2 * plan.kills, ..plan };
-        let hows: [fn(Plan) -> Plan; 3] = [large, small, crowded];
+        let hows: [fn(Plan) -> Plan; 4] = [large, ahead, small, crowded];
         let mut plans: Vec<Plan> =
             hows.iter().flat_map(|how| Plan::plain(share).into_iter().map(how)).collect();
+        // Who is executed anew gathers nothing.
+        plans.retain(|plan| plan.pages != Pages::Ahead || plan.way != Way::Exec);
         let kills = if share > 1 { kills(share) } else { KILLS_LONG.0 };
         plans.push(Plan { long: true, ..Plan::of(Way::Exec, kills) });
         plans
     }
 
     fn of(way: Way, kills: usize) -> Plan {
-        Plan { way, kills, large: false, small: false, crowded: false, long: false }
+        Plan { way, kills, large: false, pages: Pages::Large, crowded: false, long: false }
     }
 
     fn is_plain(&self) -> bool {
@@ -144,7 +158,8 @@ impl Plan {
             Way::Fork => "fork",
         };
         let how = match self {
-            Plan { small: true, .. } => " 16 MiB in small pages",
+            Plan { pages: Pages::Small, .. } => " 16 MiB in small pages",
+            Plan { pages: Pages::Ahead, .. } => " 16 MiB loaded ahead",
             Plan { large: true, .. } => " 16 MiB",
             Plan { crowded: true, .. } => " crowded",
             _ => "",
@@ -157,7 +172,11 @@ impl Plan {
     }
 
     fn pages(&self) -> &'static str {
-        if self.small { super::SMALL } else { super::LARGE }
+        match self.pages {
+            Pages::Large => super::LARGE,
+            Pages::Small => super::SMALL,
+            Pages::Ahead => super::AHEAD,
+        }
     }
 
     /// Measures, in a process of its own.

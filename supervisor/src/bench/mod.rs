@@ -45,6 +45,8 @@ const RAW: &str = "born";
 const SMALL: &str = "small";
 /// See there.
 const LARGE: &str = "large";
+/// And a sink that takes it in small pieces before it is an agent, as who loads something in `main`.
+const AHEAD: &str = "ahead";
 /// What a process that never waits is told to be.
 const BUSY: &str = "busy";
 

@@ -355,8 +355,8 @@ fn swarm_with_many_standbys_runs_with_just_the_descriptors_that_its_unit_gives()
     stage.assert_nothing_left();
 }
 
-/// A swarm of a source and a sink of 16 MiB, in large pages if the kernel gives them, or in small ones.
-fn large_sink(stage: &Stage, pages: &str) -> PathBuf {
+/// A swarm of a source and a sink of 16 MiB that it has in such pages, and that comes back in such a way.
+fn large_sink(stage: &Stage, pages: &str, way: &str) -> PathBuf {
     let text = format!(
         r#"
         [swarm]
@@ -369,7 +369,7 @@ fn large_sink(stage: &Stage, pages: &str) -> PathBuf {
         [agent.sink]
         command = ["BIN/shoal-under-test", "agent", "bench", "sink", "16777216", "{pages}"]
         subscribes = ["beats"]
-        prefork = true
+        {way}
         "#
     );
     stage.write("swarm.toml", &text)
@@ -383,16 +383,23 @@ fn in_large_pages(pid: u32) -> u64 {
 }
 
 #[test]
-fn much_memory_of_who_uses_the_allocator_is_in_large_pages_in_each_of_its_lives() {
-    // Goal: who is to be back soon is soon taken apart. Method: a sink that takes 16 MiB is killed; what the kernel says of it before and after.
+fn much_memory_is_in_large_pages_in_each_life_of_who_uses_the_allocator_or_loads_it_ahead() {
+    // Goal: who is to be back soon is soon taken apart. Method: a sink of 16 MiB is killed; what the kernel says of it before and after.
     let kernel = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
     let gives = kernel.contains("[madvise]") || kernel.contains("[always]");
-    for pages in ["large", "small"] {
+    let cases = [
+        ("large", "prefork = true", [true; 3]),
+        ("small", "prefork = true", [false; 3]),
+        ("ahead", "prefork = true", [true; 3]),
+        // Who is executed to begin at once, as the first one is, gathers nothing.
+        ("ahead", "standby = 1", [false, true, true]),
+    ];
+    for (pages, way, large) in cases {
         let stage = stage!("standby-pages");
-        let file = large_sink(&stage, pages);
+        let file = large_sink(&stage, pages, way);
         let mut shoal = stage.run(&file);
         let mut sink = until_parked(&mut shoal, "sink");
-        for _ in 0..2 {
+        for large in large {
             let pid = shoal.until_agent("sink", "at work with its memory", |agent| {
                 agent
                     .pid
@@ -401,8 +408,9 @@ fn much_memory_of_who_uses_the_allocator_is_in_large_pages_in_each_of_its_lives(
             let kib = in_large_pages(pid);
             assert_eq!(
                 kib >= 12 << 10,
-                gives && pages == "large",
-                "{kib} KiB in large pages, of {pages} ones"
+                gives && large,
+                "{kib} KiB in large pages, {pages}, {way}, generation {}",
+                sink.generation
             );
             sink = killed_and_followed(&stage, &mut shoal, &sink);
         }
