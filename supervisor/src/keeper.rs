@@ -167,6 +167,7 @@ impl Split {
         let _ = io::Write::flush(&mut io::stdout());
         // What reading the swarm file took and left would be copied with each.
         crate::thrift::trim_heap();
+        know_processor();
         // SAFETY: there is one thread (`prepare`), so the copy is whole.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
@@ -178,6 +179,13 @@ impl Split {
             }
         }
     }
+}
+
+/// What the processor can is asked once, for all copies: each would ask anew, and a virtual machine asks its host, 0.1 ms and more, in which
+/// nobody else has the processor.
+fn know_processor() {
+    #[cfg(target_arch = "x86_64")]
+    let _ = std::is_x86_feature_detected!("avx2");
 }
 
 fn child_died() -> libc::sigset_t {

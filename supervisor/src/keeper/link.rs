@@ -129,6 +129,12 @@ impl Link {
         }
     }
 
+    /// Waits until the keeper has done all that it was asked.
+    pub fn settle(&self) {
+        // No process has this descriptor; what comes of it answers for all that was asked before.
+        let _ = self.wait(-1, true);
+    }
+
     /// Has a dead child reaped, and its pidfd closed: from here on both numbers may be used again.
     pub fn bury(&self, pidfd: OwnedFd) {
         use std::os::fd::IntoRawFd;

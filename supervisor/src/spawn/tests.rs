@@ -121,3 +121,26 @@ fn killed_child_takes_its_group_along() {
     io::Read::read_to_string(&mut std::fs::File::from(read), &mut rest).unwrap();
     assert_eq!(reap(&child).unwrap().ending, Ending::Signalled(9));
 }
+
+#[test]
+fn all_children_are_listed_however_many_reads_that_takes() {
+    // Numbers of up to seven digits: many times what is read at once.
+    let script = "i=0; while [ $i -lt 300 ]; do sleep 1000 & i=$((i+1)); done; echo made; wait";
+    let mut command = std::process::Command::new("/bin/sh");
+    command.args(["-c", script]).stdout(std::process::Stdio::piped());
+    let mut parent =
+        std::os::unix::process::CommandExt::process_group(&mut command, 0).spawn().expect("a shell");
+    let mut made = [0; 5];
+    std::io::Read::read_exact(parent.stdout.as_mut().expect("piped"), &mut made).expect("it makes them");
+    let pid = parent.id() as i32;
+    let listed = end::children_of(pid);
+    let at_once = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("listed");
+    let group = rustix::process::Pid::from_raw(pid).expect("a number");
+    rustix::process::kill_process_group(group, Signal::KILL).expect("killed");
+    parent.wait().expect("ended");
+    assert_eq!(listed.len(), 300);
+    assert_eq!(
+        listed,
+        at_once.split_whitespace().map(|n| n.parse().expect("a number")).collect::<Vec<i32>>()
+    );
+}

@@ -41,7 +41,7 @@ pub(in crate::swarm) fn claim(held: Held, what: &str) -> io::Result<OwnedFd> {
 }
 
 /// After so many agents whoever waits for this processor has it.
-const IN_ONE_GO: usize = 16;
+const IN_ONE_GO: usize = 8;
 
 impl Swarm {
     /// Whether the start was made, here or by a predecessor.
@@ -82,15 +82,18 @@ impl Swarm {
         self.cradle.spawner.begin_link();
         // From here on something may be opened.
         table::close_others(known)?;
+        self.give_way();
         // Without it, it died before the start.
         let Some(record) = record else { return Ok(()) };
         self.begun = true;
         self.records.take_over(logs);
+        self.give_way();
         self.restore_swarm(&journal, record);
         let number = keeper::word(&journal, Word::Lives);
         let text =
             format!("the supervisor died: number {number} takes over, the agents have gone on meanwhile");
         self.tell(Level::Warn, Kind::TakeOver, None, &text);
+        self.give_way();
         for agent in 0..self.agents.len() {
             self.see_sealed(agent)?;
             self.give_way_after(agent);
