@@ -140,7 +140,10 @@ fn isolated_agent_of_the_same_user_reaches_into_no_other_process() {
     assert_ear_is_exact(&told);
     let attempts = attempts(&told);
     assert_eq!(attempts.len(), REACHES, "{}", told.all());
-    assert!(attempts.iter().all(|(_, came)| *came != "succeeded"), "{attempts:?}");
+    // Said at the start by kernels whose landlock is older than version 6.
+    let may_signal = told.stderr.contains("this kernel cannot restrict signals");
+    let is_signal = |how: &str| may_signal && how.starts_with("kill");
+    assert!(attempts.iter().all(|(how, came)| *came != "succeeded" || is_signal(how)), "{attempts:?}");
 }
 
 #[test]

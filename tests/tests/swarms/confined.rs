@@ -356,6 +356,64 @@ fn what_cannot_be_applied_is_said_at_the_start_and_shown() {
     assert_eq!(running.stop().status, 0);
 }
 
+/// The files of a cgroup that say a bound, of both versions, and what they say of these bounds.
+const BOUNDS: [(&str, &[(&str, &str)]); 3] = [
+    ("limits.memory", &[("memory.max", "50331648"), ("memory.limit_in_bytes", "50331648")]),
+    ("limits.processes", &[("pids.max", "9")]),
+    ("limits.cpu", &[("cpu.max", "50000 100000"), ("cpu.cfs_quota_us", "50000")]),
+];
+/// Said by who has delegated control groups of version 2 with all controllers: then nothing may be lacking.
+const DELEGATED: &str = "SHOAL_TEST_DELEGATED";
+
+#[test]
+fn every_bound_that_needs_a_cgroup_is_in_the_one_that_its_agent_is_in() {
+    // Goal: as the file says, also when another agent had asked for another bound before. Method: three agents with one bound each, one with all;
+    // the kernel's files say what bounds whom.
+    let stage = stage!("confined-cgroups");
+    let [memory, processes, cpu] = ["memory = \"48 MiB\"", "processes = 9", "cpu = \"50%\""];
+    let all = [memory, processes, cpu].join(", ");
+    let limits = [memory, processes, cpu, &all];
+    let agent = |(n, limits): (usize, &&str)| {
+        format!("[agent.a{n}]\ncommand = [\"BIN/confined\", \"idles\"]\nlimits = {{ {limits} }}\n")
+    };
+    let agents: String = limits.iter().enumerate().map(agent).collect();
+    let mut running = stage.run(&stage.write("swarm.toml", &format!("[swarm]\nname = \"NAME\"\n{agents}")));
+    let report = running.until_ready();
+    let owner = traces::owner(running.pid());
+    let made = traces::cgroups(&owner);
+    let is_delegated = std::env::var_os(DELEGATED).is_some();
+    for (n, agent) in report.agents.iter().enumerate() {
+        let is_its = |folder: &&std::path::PathBuf| folder.ends_with(format!("shoal-{owner}-{}", agent.name));
+        let its: Vec<_> = made.iter().filter(is_its).collect();
+        let pid = agent.pid.expect("a process").to_string();
+        for folder in &its {
+            let inside = fs::read_to_string(folder.join("cgroup.procs")).expect("a list");
+            assert!(inside.lines().any(|line| line == pid), "{} is not in {}", agent.name, folder.display());
+        }
+        if is_delegated {
+            assert!(agent.unapplied.is_empty(), "{:?}", agent.unapplied);
+            assert!(matches!(its[..], [one] if one.join("cgroup.type").exists()), "{its:?}");
+        }
+        for (asked, (key, files)) in BOUNDS.into_iter().enumerate().filter(|(asked, _)| n == 3 || n == *asked)
+        {
+            let said =
+                |(file, _): &(&str, &str)| its.iter().find_map(|its| fs::read_to_string(its.join(file)).ok());
+            let found = files.iter().find_map(|file| Some((said(file)?, file.1)));
+            match found {
+                Some((found, due)) => assert_eq!(found.trim(), due, "{key} of {}", agent.name),
+                // Memory is bounded by another means then, and processes of who is not root.
+                None => assert!(
+                    !is_delegated && (asked < 2 || !agent.unapplied.is_empty()),
+                    "{key} of {}",
+                    agent.name
+                ),
+            }
+        }
+    }
+    assert_eq!(running.stop().status, 0);
+    assert_eq!(traces::cgroups(&owner), Vec::<std::path::PathBuf>::new());
+}
+
 #[test]
 fn agent_whose_bounds_cannot_be_set_is_not_started_and_the_step_is_named() {
     let stage = stage!("confined-refused");
