@@ -48,6 +48,14 @@ struct Made {
 }
 
 impl Cages {
+    /// Before anybody is started: prepares for what these agents are bounded by.
+    pub fn for_all(agents: &[Agent]) -> Cages {
+        if agents.iter().any(|agent| agent.confinement.limits.want_cgroup()) {
+            cgroup::make_room();
+        }
+        Cages::default()
+    }
+
     /// The cage of an agent's processes, made now or before; and, when made now, what of the file could not be applied. `urgency` is that of
     /// who makes the processes, always the same.
     ///
@@ -113,6 +121,7 @@ impl Cages {
 
 /// Tries the cgroups that limits need, as a start does; yields where they are, or which limits get none, and why.
 pub(crate) fn try_cgroups() -> Result<String, String> {
+    cgroup::make_room();
     let mut cgroups = Cgroups::default();
     let tried = [(Controller::Memory, 1 << 30), (Controller::Pids, 1 << 10), (Controller::Cpu, 100)].map(
         |(controller, amount)| match cgroups.join(controller, "doctor", amount) {

@@ -249,7 +249,7 @@ impl Swarm {
         let hangs = hangs::Hangs::new(&file, &topology)?;
         let cradle = Cradle {
             spawner: Spawner::new()?,
-            cages: Cages::default(),
+            cages: Cages::for_all(&file.agents),
             urgency: Urgency::default(),
             swarm,
             board: board_fd,

@@ -146,6 +146,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Whether something is bounded that takes a control group.
+    pub fn want_cgroup(&self) -> bool {
+        self.memory_bytes.is_some() || self.cpu_percent.is_some() || self.processes.is_some()
+    }
+
     /// Sets what the file leaves open.
     fn or(self, default: Limits) -> Limits {
         Limits {

@@ -72,6 +72,27 @@ struct Home {
     folder: PathBuf,
 }
 
+/// The cgroup below its own into which a process moves that was alone there.
+const LEAF: &str = "supervisor";
+
+/// Makes room for the cgroups of agents, before this process has children: of version 2, who has a cgroup to itself, as a service and a scope of
+/// systemd have, moves into one below it, because controllers are handed down only from where no process is. Where that is refused, all
+/// stays as it is.
+pub(super) fn make_room() {
+    let own = std::process::id().to_string();
+    for Home { folder, .. } in own_homes().iter().filter(|home| home.version == Version::Two) {
+        let is_root = !folder.join("cgroup.type").exists();
+        let is_alone = fs::read_to_string(folder.join("cgroup.procs")).is_ok_and(|all| all.trim() == own);
+        if !is_root && is_alone {
+            let leaf = folder.join(LEAF);
+            let _ = fs::create_dir(&leaf);
+            if put(&leaf.join("cgroup.procs"), &own).is_err() {
+                let _ = fs::remove_dir(&leaf);
+            }
+        }
+    }
+}
+
 /// Cgroups that were made; they go with this.
 pub(super) struct Cgroups {
     homes: Option<Vec<Home>>,

@@ -362,7 +362,7 @@ const BOUNDS: [(&str, &[(&str, &str)]); 3] = [
     ("limits.processes", &[("pids.max", "9")]),
     ("limits.cpu", &[("cpu.max", "50000 100000"), ("cpu.cfs_quota_us", "50000")]),
 ];
-/// Said by who has delegated control groups of version 2 with all controllers: then nothing may be lacking.
+/// Said by who has delegated control groups of version 2 with all controllers, and where: then nothing may be lacking.
 const DELEGATED: &str = "SHOAL_TEST_DELEGATED";
 
 #[test]
@@ -377,11 +377,23 @@ fn every_bound_that_needs_a_cgroup_is_in_the_one_that_its_agent_is_in() {
         format!("[agent.a{n}]\ncommand = [\"BIN/confined\", \"idles\"]\nlimits = {{ {limits} }}\n")
     };
     let agents: String = limits.iter().enumerate().map(agent).collect();
-    let mut running = stage.run(&stage.write("swarm.toml", &format!("[swarm]\nname = \"NAME\"\n{agents}")));
+    let file = stage.write("swarm.toml", &format!("[swarm]\nname = \"NAME\"\n{agents}"));
+    let delegated = std::env::var_os(DELEGATED).map(std::path::PathBuf::from);
+    assert_bounded(&stage, stage.run(&file), delegated.as_deref());
+    // A service has its cgroup to itself, and is in it.
+    if let Some(delegated) = delegated {
+        let own = delegated.join("service");
+        let enter = format!("mkdir {0} && echo $$ >{0}/cgroup.procs", own.display());
+        let args = ["run", file.to_str().expect("UTF-8")];
+        assert_bounded(&stage, stage.start(stage.shoal_after(&enter, &args)), Some(&own));
+    }
+}
+
+/// Each is bounded as asked; by one cgroup of version 2 in the delegated one, if there is such.
+fn assert_bounded(stage: &Stage, mut running: Running<'_>, delegated: Option<&Path>) {
     let report = running.until_ready();
     let owner = traces::owner(running.pid());
     let made = traces::cgroups(&owner);
-    let is_delegated = std::env::var_os(DELEGATED).is_some();
     for (n, agent) in report.agents.iter().enumerate() {
         let is_its = |folder: &&std::path::PathBuf| folder.ends_with(format!("shoal-{owner}-{}", agent.name));
         let its: Vec<_> = made.iter().filter(is_its).collect();
@@ -390,9 +402,9 @@ fn every_bound_that_needs_a_cgroup_is_in_the_one_that_its_agent_is_in() {
             let inside = fs::read_to_string(folder.join("cgroup.procs")).expect("a list");
             assert!(inside.lines().any(|line| line == pid), "{} is not in {}", agent.name, folder.display());
         }
-        if is_delegated {
+        if let Some(delegated) = delegated {
             assert!(agent.unapplied.is_empty(), "{:?}", agent.unapplied);
-            assert!(matches!(its[..], [one] if one.join("cgroup.type").exists()), "{its:?}");
+            assert!(matches!(its[..], [one] if one.parent() == Some(delegated)), "{its:?}");
         }
         for (asked, (key, files)) in BOUNDS.into_iter().enumerate().filter(|(asked, _)| n == 3 || n == *asked)
         {
@@ -403,7 +415,7 @@ fn every_bound_that_needs_a_cgroup_is_in_the_one_that_its_agent_is_in() {
                 Some((found, due)) => assert_eq!(found.trim(), due, "{key} of {}", agent.name),
                 // Memory is bounded by another means then, and processes of who is not root.
                 None => assert!(
-                    !is_delegated && (asked < 2 || !agent.unapplied.is_empty()),
+                    delegated.is_none() && (asked < 2 || !agent.unapplied.is_empty()),
                     "{key} of {}",
                     agent.name
                 ),
@@ -412,6 +424,7 @@ fn every_bound_that_needs_a_cgroup_is_in_the_one_that_its_agent_is_in() {
     }
     assert_eq!(running.stop().status, 0);
     assert_eq!(traces::cgroups(&owner), Vec::<std::path::PathBuf>::new());
+    stage.assert_nothing_left();
 }
 
 #[test]
