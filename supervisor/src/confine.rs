@@ -2,20 +2,22 @@
 //!
 //! What lives here: which means is chosen for which key, and what is said when there is none. What does not: the keys
 //! (`config/confine.rs`), cgroups (`confine/cgroup.rs`), filters of system calls (`confine/seccomp.rs`), paths (`confine/landlock.rs`),
-//! namespaces (`confine/namespaces.rs`), secrets (`confine/secrets.rs`), and what the child does (`spawn/confine.rs`).
+//! namespaces (`confine/namespaces.rs`), who runs a swarm (`confine/owner.rs`), secrets (`confine/secrets.rs`), and what the child does (`spawn/confine.rs`).
 
 mod cgroup;
 mod landlock;
 mod namespaces;
+mod owner;
 mod seccomp;
 mod secrets;
 
 use crate::config::{Agent, Confinement, Limits, Profile, Scheduling, Trust};
 use crate::spawn::{Cage, ORDINARY, Policy, Urgency};
+pub use cgroup::sweep_of as sweep_cgroups_of;
 use cgroup::{Cgroups, Controller};
-pub use cgroup::{Owner, sweep_of as sweep_cgroups_of};
 use namespaces::Namespaces;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
+pub use owner::Owner;
 pub use secrets::SECRET_ENV;
 pub(crate) use secrets::handed;
 use std::collections::VecDeque;

@@ -106,6 +106,16 @@ pub fn owner(pid: i32) -> String {
     format!("{space}.{}", numbers.split_whitespace().last().expect("a number"))
 }
 
+/// Whether this process is in the namespace of process numbers that holds all others, and may ask all processes but the first for theirs.
+pub fn sees_everybody() -> bool {
+    const FIRST_SPACE: u64 = 4026531836;
+    let space = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/pid")).map(|seen| seen.ino());
+    let is_hidden = |pid: i32| {
+        space(&pid.to_string()).is_err_and(|error| error.kind() == std::io::ErrorKind::PermissionDenied)
+    };
+    space("self").is_ok_and(|own| own == FIRST_SPACE) && !processes().any(|pid| pid != 1 && is_hidden(pid))
+}
+
 /// The cgroups that the swarm of a process has made.
 pub fn cgroups(owner: &str) -> Vec<PathBuf> {
     let its = format!("shoal-{owner}-");

@@ -5,8 +5,8 @@
 //! next. It exists only for limits
 //! that need one, and, where version 2 is delegated, for who is bounded in its processes: all of them are killed by one word there.
 
+use super::owner::Owner;
 use std::collections::BTreeSet;
-use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -100,66 +100,6 @@ pub(super) struct Cgroups {
     owner: Owner,
 }
 
-/// The process that runs a swarm: whoever prepares it, before there is a keeper.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// The namespace in which it has its number, by the kernel's number for that: 0 where /proc tells none.
-    space: u64,
-    pid: u32,
-}
-
-/// The number of the namespace that holds all others.
-const FIRST_SPACE: u64 = 0xEFFF_FFFC;
-
-impl Owner {
-    /// This process.
-    pub fn this() -> Owner {
-        Owner { space: space_of("self").unwrap_or(0), pid: std::process::id() }
-    }
-
-    /// As it stands in a cgroup's name.
-    fn of(name: &str) -> Option<Owner> {
-        let (owner, _agent) = name.strip_prefix(PREFIX)?.split_once('-')?;
-        let (space, pid) = owner.split_once('.')?;
-        Some(Owner { space: space.parse().ok()?, pid: pid.parse().ok()? })
-    }
-
-    /// Seen from a process of a namespace, whether it has ended for certain. Of another's namespace only whoever is in the first knows.
-    fn is_gone(self, seen_from: u64) -> bool {
-        if self.space == seen_from {
-            return !Path::new(&format!("/proc/{}", self.pid)).exists();
-        }
-        let Ok(everybody) = fs::read_dir("/proc") else { return false };
-        let names = everybody.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        // The first process of all is in the first namespace, and tells only who has all its rights.
-        let mut processes = names.filter(|name| name.parse::<u32>().is_ok_and(|pid| pid != 1));
-        // Who ends meanwhile is not in it any more; of whom we may not know counts as in it.
-        let may_be_in_it = |process: String| match space_of(&process) {
-            Ok(space) => space == self.space,
-            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
-        };
-        seen_from == FIRST_SPACE && !processes.any(may_be_in_it)
-    }
-
-    /// A number of which the lower 16 bits are others for nearly every other owner.
-    pub(super) fn folded(self) -> u32 {
-        let space = (self.space as u32).wrapping_sub(FIRST_SPACE as u32);
-        self.pid.wrapping_add(space.wrapping_mul(0x9E37))
-    }
-}
-
-impl fmt::Display for Owner {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.space, self.pid)
-    }
-}
-
-/// The namespace in which a process has its number.
-fn space_of(process: &str) -> io::Result<u64> {
-    use std::os::unix::fs::MetadataExt;
-    Ok(fs::metadata(format!("/proc/{process}/ns/pid"))?.ino())
-}
-
 impl Default for Cgroups {
     fn default() -> Self {
         Cgroups { homes: None, made: BTreeSet::new(), owner: Owner::this() }
@@ -176,7 +116,7 @@ impl Cgroups {
         self.homes.get_or_insert_with(|| {
             let homes = own_homes();
             let this = Owner::this();
-            homes.iter().for_each(|home| sweep(&home.folder, |owner| owner.is_gone(this.space)));
+            homes.iter().for_each(|home| sweep(&home.folder, |owner| owner.is_gone(this)));
             homes
         })
     }
@@ -210,7 +150,7 @@ impl Cgroups {
     }
 
     fn folder_for(&self, folder: &Path, agent: &str) -> PathBuf {
-        folder.join(format!("{PREFIX}{}-{agent}", self.owner))
+        folder.join(self.owner.name_for(agent))
     }
 
     /// Makes, or finds, a cgroup of version 2 that bounds nothing; yields its folder and what a process joins it by. `None` where none is
@@ -244,8 +184,6 @@ impl Drop for Cgroups {
         }
     }
 }
-
-const PREFIX: &str = "shoal-";
 
 fn prepare(
     version: Version,
@@ -307,7 +245,7 @@ fn sweep(folder: &Path, of: impl Fn(Owner) -> bool) {
     let entries = folders.into_iter().flatten().filter_map(|f| fs::read_dir(f).ok()).flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
-        if Owner::of(&name.to_string_lossy()).is_some_and(&of) {
+        if Owner::in_name(&name.to_string_lossy()).is_some_and(&of) {
             let _ = fs::remove_dir(entry.path());
         }
     }
@@ -393,7 +331,7 @@ mod tests {
 
     #[test]
     fn one_word_ends_everybody_in_a_cgroup_and_its_owner_names_what_is_swept() {
-        let [owner, other] = [u32::MAX, u32::MAX - 1].map(|pid| Owner { pid, ..Owner::this() });
+        let [owner, other] = [u32::MAX, u32::MAX - 1].map(|pid| Owner::this().with(pid));
         let mut cgroups = Cgroups { homes: None, made: BTreeSet::new(), owner };
         let Some((folder, procs)) = cgroups.join_plain("a") else {
             println!("no cgroup v2 is delegated here: nothing to see");
@@ -413,32 +351,6 @@ mod tests {
         assert!(folder.exists(), "another's");
         sweep_of(owner);
         assert!(!folder.exists(), "nobody is in it any more");
-    }
-
-    #[test]
-    fn cgroup_names_the_process_that_runs_the_swarm_and_where_that_has_its_number() {
-        let owner = Owner { space: 4026531836, pid: 12 };
-        assert_eq!(Owner::of(&format!("shoal-{owner}-worker.1")), Some(owner));
-        for other in
-            ["shoal-", "shoal-x-y", "shoal-1.x-y", "system.slice", "shoal-4026531836.12", "shoal-12-a"]
-        {
-            assert_eq!(Owner::of(other), None, "{other}");
-        }
-    }
-
-    #[test]
-    fn owner_is_gone_when_nobody_has_its_number_or_nobody_is_where_it_had_one() {
-        let this = Owner::this();
-        let ended = Owner { pid: u32::MAX, ..this };
-        assert!(!this.is_gone(this.space) && ended.is_gone(this.space));
-        let elsewhere = Owner { space: 7, ..this };
-        assert!(!elsewhere.is_gone(8), "who is not in the first does not see everybody");
-        let is_root = rustix::process::geteuid().is_root();
-        if this.space == FIRST_SPACE && is_root {
-            assert!(elsewhere.is_gone(this.space) && !this.is_gone(FIRST_SPACE));
-        }
-        let (twin, root) = (Owner { space: 4026532700, pid: 1 }, Owner { space: FIRST_SPACE, pid: 1 });
-        assert!(twin.folded() != root.folded() && root.folded() == 1);
     }
 
     #[test]
