@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 /// From so many bytes on large pages are asked for.
 const LARGE_BYTES: usize = 4 << 20;
@@ -67,28 +68,38 @@ const THERE_MIN: usize = SMALL_PER_LARGE * 7 / 8;
 const SMALL_PER_LARGE: usize = PAGE_BYTES / SMALL_BYTES;
 const SMALL_BYTES: usize = 4096;
 
-/// Copies what this process has of private memory into large pages, where it fills such; about 0.6 ms for each. A page that the kernel will not
-/// give, and a process that may not read what it has itself, end it: all is as before then.
+/// So long is spent on it at most, about: somebody may be waiting after all.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// So much is copied with one call.
+const AT_ONCE_BYTES: usize = 16 << 20;
+
+/// Copies what this process has of private memory into large pages, where it fills such; about 0.6 ms for each, for at most [`PATIENCE`]. When
+/// the kernel has no more, or this process may not read what it has itself, all stays as it is.
 pub(crate) fn gather() {
     let given = fs::read_to_string(WHETHER).is_ok_and(|said| !said.contains("[never]"));
     if given && rustix::param::page_size() == SMALL_BYTES {
         // Nothing is lost by a refusal but time at the end of this process.
-        let _ = gather_all();
+        let _ = gather_until(Instant::now() + PATIENCE);
     }
 }
 
-fn gather_all() -> io::Result<()> {
+fn gather_until(end: Instant) -> io::Result<()> {
     let there = File::open("/proc/self/pagemap")?;
     for map in private_maps(&fs::read_to_string("/proc/self/maps")?) {
         let first = map.start.next_multiple_of(PAGE_BYTES);
         let mut run = first..first;
         for page in (first..map.end).step_by(PAGE_BYTES).filter(|page| page + PAGE_BYTES <= map.end) {
-            if count_there(&there, page)? >= THERE_MIN {
-                run.end = page + PAGE_BYTES;
-                continue;
+            if Instant::now() >= end {
+                return Ok(());
             }
-            collapse(&run)?;
-            run = page + PAGE_BYTES..page + PAGE_BYTES;
+            let next = page + PAGE_BYTES;
+            if count_there(&there, page)? >= THERE_MIN {
+                run.end = next;
+            }
+            if run.end != next || run.len() == AT_ONCE_BYTES {
+                collapse(&run)?;
+                run = next..next;
+            }
         }
         collapse(&run)?;
     }
@@ -112,11 +123,12 @@ fn private_maps(maps: &str) -> Vec<Range<usize>> {
 /// How many small pages of a large one are there, and nobody else's.
 fn count_there(pagemap: &File, page: usize) -> io::Result<usize> {
     const THERE: u64 = 1 << 63;
-    const SHARED: u64 = 1 << 61;
+    // By this process alone; a page of zeros for all who only read is nobody's.
+    const OWN: u64 = 1 << 56;
     let mut words = [0u8; SMALL_PER_LARGE * 8];
     pagemap.read_exact_at(&mut words, (page / SMALL_BYTES * 8) as u64)?;
     let words = words.as_chunks::<8>().0.iter().map(|word| u64::from_ne_bytes(*word));
-    Ok(words.filter(|word| word & (THERE | SHARED) == THERE).count())
+    Ok(words.filter(|word| word & (THERE | OWN) == THERE | OWN).count())
 }
 
 fn collapse(range: &Range<usize>) -> io::Result<()> {
@@ -127,7 +139,12 @@ fn collapse(range: &Range<usize>) -> io::Result<()> {
     // SAFETY: the kernel changes where the bytes of the range lie and none of them; nothing here reads or writes by `start`.
     match unsafe { libc::madvise(start, range.len(), libc::MADV_COLLAPSE) } {
         0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
+        _ => match io::Error::last_os_error() {
+            // There is no large page.
+            error if error.raw_os_error() == Some(libc::ENOMEM) => Err(error),
+            // This range may not be, or not now.
+            _ => Ok(()),
+        },
     }
 }
 
@@ -156,26 +173,32 @@ mod tests {
     #[test]
     fn what_fills_large_pages_is_gathered_with_its_bytes_and_what_is_mostly_empty_is_not() {
         const BYTES: usize = 8 << 20;
-        let layout = Layout::from_size_align(BYTES, PAGE_BYTES).expect("a layout");
+        let layout = Layout::from_size_align(BYTES + PAGE_BYTES, 8).expect("a layout");
         // SAFETY: they are used within their bounds, and given back with the layout that they have.
         unsafe {
+            let all = [(); 3].map(|()| System.alloc_zeroed(layout));
             // Maps of their own, since others are to be kept out of a core.
-            let [full, empty] = [(); 2].map(|()| {
-                let some = System.alloc(layout);
-                madvise(some.cast(), BYTES, Advice::LinuxDontDump).expect("advised");
-                some
+            let [full, empty, read_only] = all.map(|some| {
+                let first = some.add(some.align_offset(PAGE_BYTES));
+                madvise(first.cast(), BYTES, Advice::LinuxDontDump).expect("advised");
+                first
             });
             (0..BYTES).for_each(|i| full.add(i).write((i / 7) as u8));
             (0..BYTES).step_by(8 * SMALL_BYTES).for_each(|i| empty.add(i).write(1));
-            gather();
+            // Read only: pages that are nobody's.
+            assert_eq!(
+                (0..BYTES).step_by(SMALL_BYTES).map(|i| u64::from(read_only.add(i).read())).sum::<u64>(),
+                0
+            );
+            gather_until(Instant::now() + Duration::from_secs(60)).expect("there is memory");
             assert!((0..BYTES).all(|i| full.add(i).read() == (i / 7) as u8));
             let said = fs::read_to_string(WHETHER).unwrap_or_default();
             match ["[always]", "[madvise]"].map(|word| said.contains(word)) {
                 [true, _] => assert_eq!(kib_in_large(full), BYTES >> 10),
-                [_, true] => assert_eq!([full, empty].map(kib_in_large), [BYTES >> 10, 0]),
-                _ => assert_eq!([full, empty].map(kib_in_large), [0, 0]),
+                [_, true] => assert_eq!([full, empty, read_only].map(kib_in_large), [BYTES >> 10, 0, 0]),
+                _ => assert_eq!([full, empty, read_only].map(kib_in_large), [0; 3]),
             }
-            for some in [full, empty] {
+            for some in all {
                 System.dealloc(some, layout);
             }
         }

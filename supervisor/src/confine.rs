@@ -13,8 +13,8 @@ mod secrets;
 
 use crate::config::{Agent, Confinement, Limits, Profile, Scheduling, Trust};
 use crate::spawn::{Cage, ORDINARY, Policy, Urgency};
-pub use cgroup::sweep_of as sweep_cgroups_of;
 use cgroup::{Cgroups, Controller};
+pub use cgroup::{give_room_back, sweep_of as sweep_cgroups_of};
 use namespaces::Namespaces;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 pub use owner::Owner;
@@ -134,6 +134,8 @@ pub(crate) fn try_cgroups() -> Result<String, String> {
             Err(why) => Err(format!("{}: {why}", controller.key())),
         },
     );
+    drop(cgroups);
+    cgroup::give_room_back();
     let lacks: Vec<&str> =
         tried.iter().filter_map(|came| came.as_deref().err()).map(String::as_str).collect();
     match lacks.is_empty() {

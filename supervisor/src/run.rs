@@ -223,6 +223,7 @@ pub fn run_kept(
         let _ = std::fs::remove_file(folder.socket());
         let _ = beacon::put_out(&name);
         confine::sweep_cgroups_of(guard);
+        confine::give_room_back();
     };
     let sweep = || {
         put_away();

@@ -11,6 +11,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// What bounds what.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,21 +76,41 @@ struct Home {
 /// The cgroup below its own into which a process moves that was alone there.
 const LEAF: &str = "supervisor";
 
+/// Where this process was before it moved below it.
+static LEFT: Mutex<Option<PathBuf>> = Mutex::new(None);
+
 /// Makes room for the cgroups of agents, before this process has children: of version 2, who has a cgroup to itself, as a service and a scope of
-/// systemd have, moves into one below it, because controllers are handed down only from where no process is. Where that is refused, all
-/// stays as it is.
+/// systemd have, and has controllers there, moves into one below it, because they are handed down only from where no process is. Where that
+/// is refused, all stays as it is.
 pub(super) fn make_room() {
     let own = std::process::id().to_string();
     for Home { folder, .. } in own_homes().iter().filter(|home| home.version == Version::Two) {
-        let is_root = !folder.join("cgroup.type").exists();
-        let is_alone = fs::read_to_string(folder.join("cgroup.procs")).is_ok_and(|all| all.trim() == own);
-        if !is_root && is_alone {
+        let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
+        let is_root = !folder.join("cgroup.type").try_exists().unwrap_or(false);
+        let has_some = !read("cgroup.controllers").trim().is_empty();
+        if !is_root && has_some && read("cgroup.procs").trim() == own {
             let leaf = folder.join(LEAF);
             let _ = fs::create_dir(&leaf);
-            if put(&leaf.join("cgroup.procs"), &own).is_err() {
-                let _ = fs::remove_dir(&leaf);
+            match put(&leaf.join("cgroup.procs"), &own) {
+                Ok(()) => *LEFT.lock().unwrap_or_else(PoisonError::into_inner) = Some(folder.clone()),
+                Err(_) => _ = fs::remove_dir(&leaf),
             }
         }
+    }
+}
+
+/// Moves back, if nobody else is there any more: whoever comes next finds all as it was.
+pub fn give_room_back() {
+    let Some(folder) = LEFT.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+    let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+    let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).count();
+    if below == 1 {
+        let control = folder.join("cgroup.subtree_control");
+        for controller in fs::read_to_string(&control).unwrap_or_default().split_whitespace() {
+            let _ = put(&control, &format!("-{controller}"));
+        }
+        let _ = put(&folder.join("cgroup.procs"), &std::process::id().to_string());
+        let _ = fs::remove_dir(folder.join(LEAF));
     }
 }
 
@@ -210,7 +231,7 @@ fn prepare(
 /// Of version 2, whether controllers may be enabled for cgroups below this one: only where no processes are, unless it is the root. The kernel
 /// itself refuses that for memory only. For processes and shares of a processor it agrees, and lets nobody into the cgroups below from then on.
 fn may_hand_down(folder: &Path) -> io::Result<()> {
-    let is_root = !folder.join("cgroup.type").exists();
+    let is_root = !folder.join("cgroup.type").try_exists()?;
     if is_root || fs::read_to_string(folder.join("cgroup.procs"))?.is_empty() {
         return Ok(());
     }
@@ -241,8 +262,7 @@ fn put(file: &Path, word: &str) -> io::Result<()> {
 
 /// Removes the empty cgroups of swarms that are run by these processes.
 fn sweep(folder: &Path, of: impl Fn(Owner) -> bool) {
-    let folders = [Some(folder), folder.parent()];
-    let entries = folders.into_iter().flatten().filter_map(|f| fs::read_dir(f).ok()).flatten().flatten();
+    let entries = around(folder).filter_map(|f| fs::read_dir(f).ok()).flatten().flatten();
     for entry in entries {
         let name = entry.file_name();
         if Owner::in_name(&name.to_string_lossy()).is_some_and(&of) {
@@ -262,10 +282,16 @@ fn places(homes: &[Home], controller: &str) -> Vec<(Version, PathBuf)> {
     places
 }
 
+/// The own cgroup and the one above; and the one above that for who has moved below its own.
+fn around(own: &Path) -> impl Iterator<Item = &Path> {
+    let has_moved = own.file_name().is_some_and(|name| name == LEAF);
+    own.ancestors().take(if has_moved { 3 } else { 2 })
+}
+
 /// Folders of version 2 in which there may be cgroups for agents, and the controllers there.
 fn second(homes: &[Home]) -> impl Iterator<Item = (&Path, String)> {
     let homes = homes.iter().filter(|home| home.version == Version::Two);
-    let folders = homes.flat_map(|home| [Some(home.folder.as_path()), home.folder.parent()]).flatten();
+    let folders = homes.flat_map(|home| around(&home.folder));
     folders.filter_map(|folder| Some((folder, fs::read_to_string(folder.join("cgroup.controllers")).ok()?)))
 }
 

@@ -7,9 +7,11 @@
 use crate::config::{Reach, Trust};
 use crate::spawn::landlock_version;
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, Scope,
+    ABI, Access, AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, Scope,
 };
+use rustix::fs::{FileType, Mode, OFlags, fstat, open};
+use rustix::io::Errno;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -82,10 +84,13 @@ fn make(reach: Option<&Reach>, trust: Trust, program: &str) -> Result<Option<Own
     let mut rules = rules.create()?;
     if reach.is_none() {
         // Some files of other processes in /proc, and cgroups in /sys, are guarded by their user alone.
-        let top = std::fs::read_dir("/")?.flatten().map(|entry| entry.path());
-        // What is named and is not there, as a link to a kernel that was removed, needs no rule.
-        for path in top.filter(|path| !is_kernels(path) && path.exists()) {
-            rules = rules.add_rule(rule(&path, AccessFs::WriteFile.into())?)?;
+        for entry in std::fs::read_dir("/")? {
+            let path = entry?.path();
+            // What is named and is not there, as a link to a kernel that was removed, needs no rule.
+            if !is_kernels(&path) {
+                rules =
+                    rules.add_rules(rule(&path, AccessFs::WriteFile.into())?.map(Ok::<_, RulesetError>))?;
+            }
         }
     }
     if let Some(reach) = reach {
@@ -93,13 +98,12 @@ fn make(reach: Option<&Reach>, trust: Trust, program: &str) -> Result<Option<Own
         let implied = READ.iter().map(Path::new).chain([Path::new(program)]);
         for (path, access) in implied.map(|p| (p, read)).chain(WRITE.iter().map(|p| (Path::new(p), all))) {
             // Not every machine has each of them.
-            if path.exists() {
-                rules = rules.add_rule(rule(path, access)?)?;
-            }
+            rules = rules.add_rules(rule(path, access)?.map(Ok::<_, RulesetError>))?;
         }
         let named = reach.read.iter().map(|path| (path, read));
         for (path, access) in named.chain(reach.write.iter().map(|path| (path, all))) {
-            rules = rules.add_rule(rule(path, access)?)?;
+            let named = rule(path, access)?.ok_or_else(|| format!("{} is not there", path.display()))?;
+            rules = rules.add_rule(named)?;
         }
     }
     Ok(rules.into())
@@ -110,9 +114,15 @@ fn is_kernels(path: &Path) -> bool {
     ["/proc", "/sys"].iter().any(|kernels| path == Path::new(kernels))
 }
 
-fn rule(path: &Path, access: BitFlags<AccessFs>) -> Result<PathBeneath<PathFd>, Failure> {
-    let file = PathFd::new(path).map_err(|error| format!("{}: {error}", path.display()))?;
+/// The rule for what lies at a path; `None` when nothing does, of which the kernel alone can be sure: an agent without its libraries never starts.
+fn rule(path: &Path, access: BitFlags<AccessFs>) -> Result<Option<PathBeneath<OwnedFd>>, Failure> {
+    let said = |error: Errno| format!("{}: {}", path.display(), io::Error::from(error));
+    let file = match open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        opened => opened.map_err(said)?,
+    };
+    let kind = FileType::from_raw_mode(fstat(&file).map_err(said)?.st_mode);
     // What concerns folders alone cannot be granted for a file.
-    let access = if path.is_dir() { access } else { access & AccessFs::from_file(ABI::V5) };
-    Ok(PathBeneath::new(file, access))
+    let access = if kind.is_dir() { access } else { access & AccessFs::from_file(ABI::V5) };
+    Ok(Some(PathBeneath::new(file, access)))
 }

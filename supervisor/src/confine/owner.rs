@@ -41,7 +41,7 @@ impl Owner {
     /// Whether another, who asks, can say for certain that it has ended. Of another namespace only who is in the first knows.
     pub(super) fn is_gone(self, asked_by: Owner) -> bool {
         if self.space == asked_by.space {
-            return !Path::new(&format!("/proc/{}", self.pid)).exists();
+            return matches!(Path::new(&format!("/proc/{}", self.pid)).try_exists(), Ok(false));
         }
         let Ok(everybody) = fs::read_dir("/proc") else { return false };
         let names = everybody.flatten().filter_map(|entry| entry.file_name().into_string().ok());

@@ -187,9 +187,12 @@ pub(super) fn children_of(pid: i32) -> Vec<i32> {
         loop {
             match insist(|| children.read(&mut piece))? {
                 0 => return Ok(()),
+                CHILDREN_BYTES => {
+                    list.extend_from_slice(&piece);
+                    courtesy.give_way();
+                }
                 bytes => list.extend_from_slice(&piece[..bytes]),
             }
-            courtesy.give_way();
         }
     });
     if read.is_err() {

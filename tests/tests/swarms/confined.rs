@@ -380,12 +380,16 @@ fn every_bound_that_needs_a_cgroup_is_in_the_one_that_its_agent_is_in() {
     let file = stage.write("swarm.toml", &format!("[swarm]\nname = \"NAME\"\n{agents}"));
     let delegated = std::env::var_os(DELEGATED).map(std::path::PathBuf::from);
     assert_bounded(&stage, stage.run(&file), delegated.as_deref());
-    // A service has its cgroup to itself, and is in it.
-    if let Some(delegated) = delegated {
-        let own = delegated.join("service");
-        let enter = format!("mkdir {0} && echo $$ >{0}/cgroup.procs", own.display());
+    // A service has its cgroup to itself, and is in it; or in one below it, where its manager puts it there.
+    for (service, own) in [("service", ""), ("unit", "supervisor")] {
+        let Some(service) = delegated.as_ref().map(|delegated| delegated.join(service)) else { continue };
+        let own = service.join(own);
+        let enter = format!("mkdir -p {0} && echo $$ >{0}/cgroup.procs", own.display());
         let args = ["run", file.to_str().expect("UTF-8")];
-        assert_bounded(&stage, stage.start(stage.shoal_after(&enter, &args)), Some(&own));
+        assert_bounded(&stage, stage.start(stage.shoal_after(&enter, &args)), Some(&service));
+        // Whoever is put there next finds it as it was.
+        assert!(!own.join("supervisor").exists(), "{}", own.display());
+        assert_eq!(fs::read_to_string(own.join("cgroup.subtree_control")).expect("read").trim(), "");
     }
 }
 
