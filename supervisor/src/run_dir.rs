@@ -464,11 +464,15 @@ fn try_lock(path: &Path, create: bool) -> io::Result<Lock> {
 
 /// Locks a file that was opened at a path; between the two its holder may have removed it.
 fn take_lock(mut file: File, path: &Path) -> io::Result<Lock> {
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) if is_at(&file, path) => Ok(Lock::Ours(file)),
-        Ok(()) => Ok(Lock::Gone),
-        Err(Errno::WOULDBLOCK) => Ok(Lock::Theirs(Holder::read(&mut file))),
-        Err(error) => Err(error.into()),
+    // Held by another is an answer, and no lack that passes.
+    let locked = insist(|| match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        locked => locked.map(|()| true),
+    });
+    match locked? {
+        true if is_at(&file, path) => Ok(Lock::Ours(file)),
+        true => Ok(Lock::Gone),
+        false => Ok(Lock::Theirs(Holder::read(&mut file))),
     }
 }
 
