@@ -32,6 +32,9 @@ use std::time::{Duration, Instant};
 
 /// How many agents.
 const SIZES: [usize; 3] = [10, 100, 1000];
+/// How many times as often the supervisor of the most is killed: of a message each millisecond few are under way in one take-over, and one of a
+/// hundred of them is to be told.
+const OFTENER: usize = 5;
 /// How many beside processes that never wait.
 const CROWDED: usize = 100;
 /// How long a swarm is left alone between them.
@@ -104,7 +107,8 @@ pub(super) fn be_swarm(agents: usize, bench: u32) -> ExitCode {
 pub fn run(share: u64, bench: &mut Bench<'_>) -> Result<(), String> {
     let sizes = if share > 1 { 2 } else { SIZES.len() };
     for agents in SIZES.into_iter().take(sizes) {
-        let measured = measure(agents, kills(share)).map_err(|error| format!("{agents} agents: {error}"))?;
+        let kills = kills(share) * if agents == SIZES[2] { OFTENER } else { 1 };
+        let measured = measure(agents, kills).map_err(|error| format!("{agents} agents: {error}"))?;
         measured.into_iter().for_each(&mut *bench.each);
     }
     let _crowd = Crowd::gather().map_err(|error| format!("gathering a crowd: {error}"))?;
