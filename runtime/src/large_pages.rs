@@ -53,12 +53,16 @@ unsafe impl GlobalAlloc for LargePages {
 
 fn asked(pointer: *mut u8, bytes: usize) -> *mut u8 {
     if bytes >= LARGE_BYTES && !pointer.is_null() {
-        let first = pointer.addr().next_multiple_of(PAGE_BYTES);
-        let end = (pointer.addr() + bytes) / PAGE_BYTES * PAGE_BYTES;
+        let pages = whole_pages(pointer.addr()..pointer.addr() + bytes);
         // SAFETY: the range lies within what was allocated just now, and the advice is one about its speed. A refusal does no harm.
-        let _ = unsafe { madvise(pointer.with_addr(first).cast(), end - first, Advice::LinuxHugepage) };
+        let _ = unsafe { madvise(pointer.with_addr(pages.start).cast(), pages.len(), Advice::LinuxHugepage) };
     }
     pointer
+}
+
+/// The part of a range that large pages can be.
+fn whole_pages(range: Range<usize>) -> Range<usize> {
+    range.start.next_multiple_of(PAGE_BYTES)..range.end / PAGE_BYTES * PAGE_BYTES
 }
 
 /// Where the kernel says whether it gives large pages to nobody, to who asks, or to all.
@@ -86,9 +90,9 @@ pub(crate) fn gather() {
 fn gather_until(end: Instant) -> io::Result<()> {
     let there = File::open("/proc/self/pagemap")?;
     for map in private_maps(&fs::read_to_string("/proc/self/maps")?) {
-        let first = map.start.next_multiple_of(PAGE_BYTES);
-        let mut run = first..first;
-        for page in (first..map.end).step_by(PAGE_BYTES).filter(|page| page + PAGE_BYTES <= map.end) {
+        let pages = whole_pages(map);
+        let mut run = pages.start..pages.start;
+        for page in pages.step_by(PAGE_BYTES) {
             if Instant::now() >= end {
                 return Ok(());
             }
@@ -164,10 +168,7 @@ mod tests {
 
     /// What a map that begins here has in large pages, KiB.
     fn kib_in_large(at: *mut u8) -> usize {
-        let maps = fs::read_to_string("/proc/self/smaps").expect("read");
-        let from = maps.lines().skip_while(|line| !line.starts_with(&format!("{:x}-", at.addr())));
-        let kib = from.filter_map(|line| line.strip_prefix("AnonHugePages:")).next().expect("such a map");
-        kib.trim_end_matches("kB").trim().parse().expect("a number")
+        maps().into_iter().find(|map| map.range.start == at.addr()).expect("such a map").large_kib
     }
 
     #[test]
@@ -206,8 +207,8 @@ mod tests {
 
     /// How many bytes of a range may be in large pages.
     fn may_be_large(from: usize, bytes: usize) -> usize {
-        let large = maps().into_iter().filter(|(_, flags)| flags.split(' ').any(|flag| flag == "hg"));
-        large.map(|(map, _)| map.end.min(from + bytes).saturating_sub(map.start.max(from))).sum()
+        let large = maps().into_iter().filter(|map| map.flags.split(' ').any(|flag| flag == "hg"));
+        large.map(|map| map.range.end.min(from + bytes).saturating_sub(map.range.start.max(from))).sum()
     }
 
     #[test]

@@ -375,7 +375,7 @@ mod tests {
     /// What the kernel was told of the map that holds a word.
     fn flags_of_map(word: *const crate::sync::AtomicU64) -> String {
         let mut maps = crate::smaps::maps().into_iter();
-        maps.find(|(map, _)| map.contains(&word.addr())).expect("a map").1
+        maps.find(|map| map.range.contains(&word.addr())).expect("a map").flags
     }
 
     #[test]

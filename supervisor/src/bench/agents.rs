@@ -43,12 +43,11 @@ pub fn main(args: &[OsString]) -> ExitCode {
         },
         [Some("sink")] => shoal_agent::run(|agent| sink(agent, 0, "")),
         [Some("sink"), Some(bytes), Some(pages)] => match bytes.parse() {
-            Ok(bytes) => {
-                let loaded =
-                    vec![vec![1u8; PIECE_BYTES]; if pages == AHEAD { bytes / PIECE_BYTES } else { 0 }];
-                let bytes = if loaded.is_empty() { bytes } else { 0 };
-                shoal_agent::run(|agent| sink(agent, bytes, pages))
+            Ok(bytes) if pages == AHEAD => {
+                let _loaded = vec![vec![1u8; PIECE_BYTES]; bytes / PIECE_BYTES];
+                shoal_agent::run(|agent| sink(agent, 0, ""))
             }
+            Ok(bytes) => shoal_agent::run(|agent| sink(agent, bytes, pages)),
             Err(_) => usage(),
         },
         [Some("ping"), Some(file)] => shoal_agent::run(|agent| ping(agent, file)),

@@ -109,10 +109,8 @@ enum Pages {
 pub struct Plan {
     way: Way,
     kills: usize,
-    /// Whether who is killed, the sink and the raw child, has 14 MiB of its own.
-    large: bool,
-    /// How they take them.
-    pages: Pages,
+    /// Whether who is killed, the sink and the raw child, has 14 MiB of its own, and how it takes them.
+    large: Option<Pages>,
     /// Whether eight processes that never wait run beside it, and what others wait for goes before them; then every other kill comes from
     /// outside.
     crowded: bool,
@@ -128,26 +126,26 @@ impl Plan {
 
     /// Each way with large agents, also in small pages, and on a crowded machine; and one that goes on for long.
     pub fn hard(share: u64) -> Vec<Plan> {
-        let large = |plan| Plan { large: true, ..plan };
-        let small = |plan| Plan { large: true, pages: Pages::Small, ..plan };
-        let ahead = |plan| Plan { large: true, pages: Pages::Ahead, ..plan };
+        let large = |plan| Plan { large: Some(Pages::Large), ..plan };
+        let small = |plan| Plan { large: Some(Pages::Small), ..plan };
+        let ahead = |plan| Plan { large: Some(Pages::Ahead), ..plan };
         let crowded = |plan: Plan| Plan { crowded: true, kills: 2 * plan.kills, ..plan };
         let hows: [fn(Plan) -> Plan; 4] = [large, ahead, small, crowded];
         let mut plans: Vec<Plan> =
             hows.iter().flat_map(|how| Plan::plain(share).into_iter().map(how)).collect();
         // Who is executed anew gathers nothing.
-        plans.retain(|plan| plan.pages != Pages::Ahead || plan.way != Way::Exec);
+        plans.retain(|plan| plan.large != Some(Pages::Ahead) || plan.way != Way::Exec);
         let kills = if share > 1 { kills(share) } else { KILLS_LONG.0 };
         plans.push(Plan { long: true, ..Plan::of(Way::Exec, kills) });
         plans
     }
 
     fn of(way: Way, kills: usize) -> Plan {
-        Plan { way, kills, large: false, pages: Pages::Large, crowded: false, long: false }
+        Plan { way, kills, large: None, crowded: false, long: false }
     }
 
     fn is_plain(&self) -> bool {
-        !self.large && !self.crowded && !self.long
+        self.large.is_none() && !self.crowded && !self.long
     }
 
     /// What results call it.
@@ -158,9 +156,9 @@ impl Plan {
             Way::Fork => "fork",
         };
         let how = match self {
-            Plan { pages: Pages::Small, .. } => " 16 MiB in small pages",
-            Plan { pages: Pages::Ahead, .. } => " 16 MiB loaded ahead",
-            Plan { large: true, .. } => " 16 MiB",
+            Plan { large: Some(Pages::Small), .. } => " 16 MiB in small pages",
+            Plan { large: Some(Pages::Ahead), .. } => " 16 MiB loaded ahead",
+            Plan { large: Some(Pages::Large), .. } => " 16 MiB",
             Plan { crowded: true, .. } => " crowded",
             _ => "",
         };
@@ -168,14 +166,14 @@ impl Plan {
     }
 
     fn bytes(&self) -> usize {
-        if self.large { LARGE_BYTES } else { 0 }
+        if self.large.is_some() { LARGE_BYTES } else { 0 }
     }
 
     fn pages(&self) -> &'static str {
-        match self.pages {
-            Pages::Large => super::LARGE,
-            Pages::Small => super::SMALL,
-            Pages::Ahead => super::AHEAD,
+        match self.large {
+            None | Some(Pages::Large) => super::LARGE,
+            Some(Pages::Small) => super::SMALL,
+            Some(Pages::Ahead) => super::AHEAD,
         }
     }
 

@@ -2,13 +2,14 @@
 //!
 //! An agent's cgroup is a folder beside or below the supervisor's own, named after the process that runs the swarm and the namespace in which
 //! that has its number: it is the same for each of its supervisors, goes with the swarm, and what a killed swarm left is known and removed by the
-//! next. It exists only for limits
-//! that need one, and, where version 2 is delegated, for who is bounded in its processes: all of them are killed by one word there.
+//! next. It exists only for limits that need one, and, where version 2 is delegated, for who is bounded in its processes: all of them are
+//! killed by one word there.
 
 use super::owner::Owner;
+use shoal_runtime::again::insist;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -88,7 +89,7 @@ pub(super) fn make_room() {
         let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
         let is_root = !folder.join("cgroup.type").try_exists().unwrap_or(false);
         let has_some = !read("cgroup.controllers").trim().is_empty();
-        if !is_root && has_some && read("cgroup.procs").trim() == own {
+        if !is_root && !is_leaf(folder) && has_some && read("cgroup.procs").trim() == own {
             let leaf = folder.join(LEAF);
             let _ = fs::create_dir(&leaf);
             match put(&leaf.join("cgroup.procs"), &own) {
@@ -135,9 +136,8 @@ impl Cgroups {
 
     fn homes(&mut self) -> &[Home] {
         self.homes.get_or_insert_with(|| {
-            let homes = own_homes();
-            let this = Owner::this();
-            homes.iter().for_each(|home| sweep(&home.folder, |owner| owner.is_gone(this)));
+            let (homes, own) = (own_homes(), self.owner);
+            homes.iter().for_each(|home| sweep(&home.folder, |owner| owner.is_gone(own)));
             homes
         })
     }
@@ -232,7 +232,8 @@ fn prepare(
 /// itself refuses that for memory only. For processes and shares of a processor it agrees, and lets nobody into the cgroups below from then on.
 fn may_hand_down(folder: &Path) -> io::Result<()> {
     let is_root = !folder.join("cgroup.type").try_exists()?;
-    if is_root || fs::read_to_string(folder.join("cgroup.procs"))?.is_empty() {
+    // Of many processes the first one says enough.
+    if is_root || fs::File::open(folder.join("cgroup.procs"))?.read(&mut [0])? == 0 {
         return Ok(());
     }
     Err(io::Error::other("processes are in it, and only a cgroup without any hands controllers down"))
@@ -284,8 +285,12 @@ fn places(homes: &[Home], controller: &str) -> Vec<(Version, PathBuf)> {
 
 /// The own cgroup and the one above; and the one above that for who has moved below its own.
 fn around(own: &Path) -> impl Iterator<Item = &Path> {
-    let has_moved = own.file_name().is_some_and(|name| name == LEAF);
-    own.ancestors().take(if has_moved { 3 } else { 2 })
+    own.ancestors().take(if is_leaf(own) { 3 } else { 2 })
+}
+
+/// Whether it is one that was made for the supervisor: by this process, or by a service manager that was told to.
+fn is_leaf(folder: &Path) -> bool {
+    folder.file_name().is_some_and(|name| name == LEAF)
 }
 
 /// Folders of version 2 in which there may be cgroups for agents, and the controllers there.
@@ -296,7 +301,7 @@ fn second(homes: &[Home]) -> impl Iterator<Item = (&Path, String)> {
 }
 
 fn own_homes() -> Vec<Home> {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let read = |path| insist(|| fs::read_to_string(path)).unwrap_or_default();
     homes(&read("/proc/self/mountinfo"), &read("/proc/self/cgroup"))
 }
 

@@ -5,6 +5,7 @@
 
 use crate::spawn::may_unshare;
 use nix::sched::CloneFlags;
+use shoal_runtime::again::insist;
 use std::ffi::c_int;
 
 /// Network, System V memory and message queues, and the names of the host.
@@ -23,8 +24,9 @@ impl Namespaces {
     /// # Errors
     /// The kernel's refusal, in words.
     pub(super) fn permitted(&mut self) -> Result<c_int, &str> {
-        let tried =
-            self.tried.get_or_insert_with(|| may_unshare(OWN.bits()).map_err(|error| error.to_string()));
+        // What comes of it holds for all hostile agents from then on.
+        let try_them = || insist(|| may_unshare(OWN.bits())).map_err(|error| error.to_string());
+        let tried = self.tried.get_or_insert_with(try_them);
         tried.as_ref().map(|()| OWN.bits()).map_err(String::as_str)
     }
 }

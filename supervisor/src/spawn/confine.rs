@@ -6,6 +6,9 @@
 
 use super::urgency::Policy;
 use libc::{c_int, c_long, c_ulong};
+use nix::errno::Errno;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -250,18 +253,14 @@ pub fn may_unshare(namespaces: c_int) -> io::Result<()> {
     if pid < 0 {
         return Err(io::Error::last_os_error());
     }
-    let mut status = 0;
-    // SAFETY: the kernel writes one number to `status`, which lives here.
-    while unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } < 0 {
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
-    }
-    match (libc::WIFEXITED(status), libc::WEXITSTATUS(status)) {
-        (true, 0) => Ok(()),
-        (true, errno) => Err(io::Error::from_raw_os_error(errno)),
-        _ => Err(io::Error::other("whoever tried them was killed")),
+    loop {
+        return match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::__WALL)) {
+            Err(Errno::EINTR) => continue,
+            Err(error) => Err(error.into()),
+            Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+            Ok(WaitStatus::Exited(_, errno)) => Err(io::Error::from_raw_os_error(errno)),
+            Ok(_) => Err(io::Error::other("whoever tried them was killed")),
+        };
     }
 }
 

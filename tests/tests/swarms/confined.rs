@@ -385,11 +385,23 @@ fn every_bound_that_needs_a_cgroup_is_in_the_one_that_its_agent_is_in() {
         let Some(service) = delegated.as_ref().map(|delegated| delegated.join(service)) else { continue };
         let own = service.join(own);
         let enter = format!("mkdir -p {0} && echo $$ >{0}/cgroup.procs", own.display());
+        // Whoever is put there next finds it as it was.
+        let is_as_it_was = || {
+            let handed_down = fs::read_to_string(own.join("cgroup.subtree_control")).expect("read");
+            !own.join("supervisor").exists() && handed_down.trim().is_empty()
+        };
+        let doctor = stage.finish(stage.shoal_after(&enter, &["doctor"]));
+        assert!(doctor.out.contains(&format!("limits.cpu in {}", service.display())), "{}", doctor.out);
+        assert!(is_as_it_was(), "after the doctor");
         let args = ["run", file.to_str().expect("UTF-8")];
         assert_bounded(&stage, stage.start(stage.shoal_after(&enter, &args)), Some(&service));
-        // Whoever is put there next finds it as it was.
-        assert!(!own.join("supervisor").exists(), "{}", own.display());
-        assert_eq!(fs::read_to_string(own.join("cgroup.subtree_control")).expect("read").trim(), "");
+        assert!(is_as_it_was(), "after the swarm");
+        // Then its keeper puts all away.
+        let mut running = stage.start(stage.shoal_after(&enter, &args));
+        running.until_ready();
+        running.send(rustix::process::Signal::KILL);
+        stage.until_no_process();
+        assert!(is_as_it_was(), "after a guard that was killed");
     }
 }
 
