@@ -161,6 +161,13 @@ pub struct Cradle {
     pub adopted: HashMap<u32, Option<OwnedFd>>,
 }
 
+impl Cradle {
+    /// Whether an agent's process was adopted and has left since: it cannot be born again.
+    pub fn has_left(&self, agent: u32) -> bool {
+        matches!(self.adopted.get(&agent), Some(None))
+    }
+}
+
 /// A process, our end of its control socket, and its output if we hear it.
 pub type Process = (Child, OwnedFd, [Option<OwnedFd>; 2]);
 

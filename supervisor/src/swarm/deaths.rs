@@ -217,7 +217,8 @@ impl Swarm {
         };
         self.tell(Level::Error, Kind::GiveUp, Some(agent), &text);
         self.tell_hooks(agent, Occasion::GiveUp, &text);
-        let never = !self.agents[agent].was_ready;
+        // Who was adopted and leaves lives on, and whoever handed it over knows.
+        let never = !self.agents[agent].was_ready && !self.cradle.has_left(agent as u32);
         self.go(agent);
         if never || self.is_awaited(agent) {
             self.fail_start(format!("{}: {text}", self.place_of(agent)));

@@ -1,7 +1,8 @@
 //! `shoal demo` from outside: where its results go, and how it ends when it is not let finish.
 
 use rustix::process::Signal;
-use shoal_tests::{Running, Stage, stage, traces, until};
+use shoal::control::PsState;
+use shoal_tests::{Done, Running, Stage, stage, traces, until};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -182,13 +183,46 @@ fn orders_to_the_reader_make_it_leave_and_never_kill_the_command() {
         let mut shoal = endless(&stage, "5ms");
         until_it_reads(&mut shoal);
         // Again, if it came between two passes: there was nobody to be ordered.
-        let status = until("the end of the demo", || {
+        until("the end of the demo", || {
             stage.done(&[order, "reader"]);
             shoal.poll()
         });
-        let done = shoal.ended();
-        assert_eq!(status, 2, "{order}: {}", done.err);
-        assert!(done.err.contains("shoal demo: interrupted"), "{order}: {}", done.err);
+        assert_interrupted(order, shoal.ended());
         stage.assert_nothing_left();
     }
+}
+
+/// Goal: a reader that leaves before it was ready was interrupted as well: nothing failed. Method: the command is stopped as soon
+/// as its swarm can be spoken to (again, if it had begun to read by then), and goes on when the order has arrived.
+#[test]
+fn orders_to_a_reader_that_has_just_begun_make_it_leave() {
+    for order in ["kill", "restart", "stop"] {
+        until("a reader that was stopped before it was ready", || {
+            let stage = stage!("early");
+            let mut shoal = endless(&stage, "5ms");
+            let swarms = stage.path("run").join("shoal");
+            until("a swarm", || {
+                files_below(&swarms).iter().any(|path| path.ends_with("control")).then_some(())
+            });
+            shoal.send(Signal::STOP);
+            if shoal.until_agent("reader", "a state", |reader| Some(reader.state)) != PsState::Starting {
+                shoal.send(Signal::TERM);
+                shoal.send(Signal::CONT);
+                shoal.ended();
+                return None;
+            }
+            let asked = stage.start(stage.shoal(&[order, "reader"]));
+            shoal.until_agent("reader", "its order", |r| (r.state != PsState::Starting).then_some(()));
+            shoal.send(Signal::CONT);
+            asked.ended();
+            assert_interrupted(order, shoal.ended());
+            stage.assert_nothing_left();
+            Some(())
+        });
+    }
+}
+
+fn assert_interrupted(order: &str, done: Done) {
+    assert_eq!(done.status, 2, "{order}: {}", done.err);
+    assert!(done.err.contains("shoal demo: interrupted"), "{order}: {}", done.err);
 }
