@@ -38,6 +38,7 @@ fn manifest() -> Manifest {
         fence_by_sleeper: false,
         permanent: false,
         standby: false,
+        is_stood_by: false,
         shape: SegmentShape { lanes: vec![lane(1)], input_count: 1, state_bytes: 0 },
         board: BoardShape { channel_count: 2, agents: vec![(1, 1), (1, 0)], ..BoardShape::default() },
         channels: vec![channel(0, "tasks", "Task", 5), channel(1, "counts", "Count", 9)],

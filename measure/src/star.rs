@@ -291,6 +291,7 @@ pub(crate) fn manifest(agent: u32, spokes: u32, capacity_bytes: u64, board: &Boa
         fence_by_sleeper: shoal_runtime::sync::can_fence_peers(),
         permanent: true,
         standby: false,
+        is_stood_by: false,
         shape: shape(agent),
         board: board.clone(),
         channels: vec![channel(0, "there"), channel(1, "back")],

@@ -107,7 +107,10 @@ pub fn attach_through(socket: OwnedFd) -> io::Result<Attachment> {
     // Of a large swarm it is most of what is told, and is needed once.
     let board = segment::open_board(&board, std::mem::take(&mut manifest.board))?;
     let shapes = manifest.neighbours.iter().map(|n| (n.agent, Arc::clone(&n.shape))).collect();
-    let port = ControlPort::new(socket, &Doorbell::from_fd(doorbell), shapes)?;
+    let mut port = ControlPort::new(socket, &Doorbell::from_fd(doorbell), shapes)?;
+    if manifest.is_stood_by {
+        port.gather();
+    }
     let mut world = World::new(&manifest, Links::new(board, neighbours(&manifest)), port, region.clone());
     if manifest.standby {
         let inherited = world.port.wait_for_inheritance(&mut world.links)?;

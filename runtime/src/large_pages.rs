@@ -72,42 +72,138 @@ const THERE_MIN: usize = SMALL_PER_LARGE * 7 / 8;
 const SMALL_PER_LARGE: usize = PAGE_BYTES / SMALL_BYTES;
 const SMALL_BYTES: usize = 4096;
 
-/// So long is spent on it at most, about: somebody may be waiting after all.
+/// So long is spent on it at most, about, before a process says that it is there: somebody may be waiting after all.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// So much is copied with one call.
+/// So much is copied with one call then.
 const AT_ONCE_BYTES: usize = 16 << 20;
+/// So many large pages are looked at before it is looked whether there is something else to do.
+const LOOKS: usize = 64;
 
 /// Copies what this process has of private memory into large pages, where it fills such; about 0.6 ms for each, for at most [`PATIENCE`]. When
 /// the kernel has no more, or this process may not read what it has itself, all stays as it is.
 pub(crate) fn gather() {
-    let given = fs::read_to_string(WHETHER).is_ok_and(|said| !said.contains("[never]"));
-    if given && rustix::param::page_size() == SMALL_BYTES {
+    if are_given() {
         // Nothing is lost by a refusal but time at the end of this process.
         let _ = gather_until(Instant::now() + PATIENCE);
     }
 }
 
+fn are_given() -> bool {
+    let given = fs::read_to_string(WHETHER).is_ok_and(|said| !said.contains("[never]"));
+    given && rustix::param::page_size() == SMALL_BYTES
+}
+
 fn gather_until(end: Instant) -> io::Result<()> {
+    let mut from = 0;
+    while let Some(next) = gather_next(from, AT_ONCE_BYTES)?
+        && Instant::now() < end
+    {
+        from = next;
+    }
+    Ok(())
+}
+
+/// How often it is looked at most whether an agent has taken more since.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// After a refusal.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How many times as long as it took, nothing is gathered: who takes and gives back all the time pays no more than this share.
+const REST_TIMES: u32 = 64;
+
+/// Gathers what an agent takes while it works: a large page whenever it is about to sleep, if it took so many small ones since the last time.
+pub(crate) struct Gatherer {
+    /// How many pages the process had taken when the last pass began.
+    taken: u64,
+    /// Until then there is nothing to do.
+    rests_until: Instant,
+    pass: Option<Pass>,
+}
+
+/// One way through all memory.
+struct Pass {
+    taken: u64,
+    next: usize,
+    spent: Duration,
+}
+
+impl Gatherer {
+    /// Of a process that has just begun, or just gathered.
+    pub fn new() -> Gatherer {
+        Gatherer { taken: 0, rests_until: Instant::now(), pass: None }
+    }
+
+    /// Whether there is something to gather.
+    #[inline]
+    pub fn is_due(&mut self) -> bool {
+        if self.pass.is_some() {
+            return true;
+        }
+        let now = Instant::now();
+        if now < self.rests_until {
+            return false;
+        }
+        self.rests_until = now + LOOK_EVERY;
+        let taken = pages_taken();
+        if taken < self.taken + THERE_MIN as u64 || !are_given() {
+            return false;
+        }
+        self.pass = Some(Pass { taken, next: 0, spent: Duration::ZERO });
+        true
+    }
+
+    /// Gathers one large page, or looks at some that are none; the less is to be done, the sooner it returns.
+    pub fn gather_one(&mut self) {
+        let Some(mut pass) = self.pass.take() else { return };
+        let began = Instant::now();
+        let gathered = gather_next(pass.next, PAGE_BYTES);
+        let now = Instant::now();
+        pass.spent += now - began;
+        match gathered {
+            Ok(Some(next)) => self.pass = Some(Pass { next, ..pass }),
+            Ok(None) => {
+                self.taken = pass.taken;
+                self.rests_until = now + LOOK_EVERY.max(pass.spent * REST_TIMES);
+            }
+            Err(_) => self.rests_until = now + LOOK_AGAIN,
+        }
+    }
+}
+
+/// How many pages this process has taken since it began, as the kernel counts the faults by which it did.
+fn pages_taken() -> u64 {
+    nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF)
+        .map_or(0, |usage| usage.minor_page_faults() as u64)
+}
+
+/// Copies what fills the next large pages in a row from an address on, at most so many bytes, or looks at [`LOOKS`]. Where to go on, if not
+/// all was seen.
+fn gather_next(from: usize, at_once_bytes: usize) -> io::Result<Option<usize>> {
     let there = File::open("/proc/self/pagemap")?;
+    let mut looks = 0;
     for map in private_maps(&fs::read_to_string("/proc/self/maps")?) {
-        let pages = whole_pages(map);
+        let pages = whole_pages(map.start.max(from)..map.end);
         let mut run = pages.start..pages.start;
         for page in pages.step_by(PAGE_BYTES) {
-            if Instant::now() >= end {
-                return Ok(());
-            }
             let next = page + PAGE_BYTES;
-            if count_there(&there, page)? >= THERE_MIN {
+            let is_filled = count_there(&there, page)? >= THERE_MIN;
+            looks += 1;
+            if is_filled {
                 run.end = next;
             }
-            if run.end != next || run.len() == AT_ONCE_BYTES {
+            if !run.is_empty() && (!is_filled || run.len() >= at_once_bytes) || looks == LOOKS {
                 collapse(&run)?;
+                return Ok(Some(next));
+            }
+            if !is_filled {
                 run = next..next;
             }
         }
-        collapse(&run)?;
+        if !run.is_empty() {
+            collapse(&run)?;
+            return Ok(Some(run.end));
+        }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// The maps that are nobody else's, no file's, and no stack's, of what `/proc/PID/maps` says.
@@ -202,6 +298,37 @@ mod tests {
             for some in all {
                 System.dealloc(some, layout);
             }
+        }
+    }
+
+    #[test]
+    fn what_was_taken_meanwhile_is_gathered_once_and_nothing_is_due_before() {
+        const BYTES: usize = 6 << 20;
+        let layout = Layout::from_size_align(BYTES + PAGE_BYTES, 8).expect("a layout");
+        let mut gatherer = Gatherer { taken: pages_taken(), rests_until: Instant::now(), pass: None };
+        // Other tests of this process take pages, too, but not so many at once.
+        let is_due_at_once = |gatherer: &mut Gatherer| {
+            gatherer.rests_until = Instant::now();
+            gatherer.is_due()
+        };
+        // SAFETY: it is used within its bounds, and given back with the layout that it has.
+        unsafe {
+            let some = System.alloc(layout);
+            let first = some.add(some.align_offset(PAGE_BYTES));
+            // A map of its own, since others are to be kept out of a core.
+            madvise(first.cast(), BYTES, Advice::LinuxDontDump).expect("advised");
+            (0..BYTES).step_by(8).for_each(|i| first.add(i).cast::<usize>().write(i));
+            let given = are_given();
+            assert_eq!(is_due_at_once(&mut gatherer), given);
+            let end = Instant::now() + Duration::from_secs(60);
+            while gatherer.pass.is_some() {
+                assert!(Instant::now() < end, "no end");
+                gatherer.gather_one();
+            }
+            assert_eq!(kib_in_large(first), if given { BYTES >> 10 } else { 0 });
+            assert!((0..BYTES).step_by(8).all(|i| first.add(i).cast::<usize>().read() == i));
+            assert!(!given || gatherer.rests_until > Instant::now() && !gatherer.is_due(), "it rests");
+            System.dealloc(some, layout);
         }
     }
 

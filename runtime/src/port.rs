@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::doorbell::Doorbell;
 use crate::incarnation::Incarnation;
+use crate::large_pages::Gatherer;
 use crate::layout::SegmentShape;
 use crate::links::{Link, Links, Port};
 use crate::segment;
@@ -13,7 +14,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The agent's end of the control socket, and its epoll.
 pub struct ControlPort {
@@ -26,6 +27,8 @@ pub struct ControlPort {
     /// The number of the last question.
     asked: u32,
     answers: Vec<ToAgent>,
+    /// Makes use of the time in which it would sleep.
+    gatherer: Option<Gatherer>,
 }
 
 /// What the epoll says of the doorbell, and of the socket.
@@ -105,7 +108,35 @@ impl ControlPort {
         let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&epoll, doorbell, epoll::EventData::new_u64(BELL), edge)?;
         epoll::add(&epoll, &socket, epoll::EventData::new_u64(SOCKET), epoll::EventFlags::IN)?;
-        Ok(ControlPort { socket, epoll, shapes, go: false, inherited: None, asked: 0, answers: Vec::new() })
+        Ok(ControlPort {
+            socket,
+            epoll,
+            shapes,
+            go: false,
+            inherited: None,
+            asked: 0,
+            answers: Vec::new(),
+            gatherer: None,
+        })
+    }
+
+    /// From here on also gathers, whenever it would sleep, what this process has taken into large pages.
+    pub(crate) fn gather(&mut self) {
+        self.gatherer = Some(Gatherer::new());
+    }
+
+    /// Waits for the doorbell or the socket, and whether it was the socket; `None` when the time is over, or a signal came.
+    #[inline]
+    fn wait(&self, time: Option<Duration>) -> io::Result<Option<bool>> {
+        let mut events =
+            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
+        let timeout = time.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: d.subsec_nanos().into() });
+        match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => Ok(None),
+            // What it does not say now it says at the next sleep: the socket is watched for as long as something lies there.
+            Ok(count) => Ok(Some(events[..count].iter().any(|event| event.data.u64() == SOCKET))),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Takes one packet; links that came are returned mapped.
@@ -238,15 +269,15 @@ impl Port for ControlPort {
     }
 
     fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<bool> {
-        let mut events =
-            [epoll::Event { flags: epoll::EventFlags::empty(), data: epoll::EventData::new_u64(0) }; 2];
-        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = left.map(|d| Timespec { tv_sec: d.as_secs() as i64, tv_nsec: d.subsec_nanos().into() });
-        match epoll::wait(&self.epoll, &mut events[..], timeout.as_ref()) {
-            // What it does not say now it says at the next sleep: the socket is watched for as long as something lies there.
-            Ok(count) => Ok(events[..count].iter().any(|event| event.data.u64() == SOCKET)),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(error) => Err(error.into()),
+        while let Some(gatherer) = &mut self.gatherer
+            && gatherer.is_due()
+        {
+            gatherer.gather_one();
+            if let Some(heard) = self.wait(Some(Duration::ZERO))? {
+                return Ok(heard);
+            }
         }
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        Ok(self.wait(left)?.unwrap_or(false))
     }
 }

@@ -140,6 +140,8 @@ pub struct Manifest {
     pub permanent: bool,
     /// Whether it waits, attached, until it is told to take over from another incarnation.
     pub standby: bool,
+    /// Whether another stands by for it: then its death is to be over soon, and it gathers its memory into large pages.
+    pub is_stood_by: bool,
     /// Whether whoever parks fences its peers by `membarrier`, so that publishing needs no fence: all of a swarm, or none.
     pub fence_by_sleeper: bool,
     /// What `limits.cpu` bounds it to, percent of a CPU.

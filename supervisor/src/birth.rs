@@ -93,6 +93,7 @@ pub fn manifest(file: &SwarmFile, topology: &Topology, board: &BoardShape, agent
         fence_by_sleeper: shoal_runtime::sync::can_fence_peers(),
         permanent: config.restart.policy == crate::config::Policy::Permanent,
         standby: false,
+        is_stood_by: config.standby > 0 || config.prefork,
         shape: segment_shape(instance),
         board: board.clone(),
         channels: own_channels(instance)

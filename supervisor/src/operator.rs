@@ -8,6 +8,7 @@ use crate::control::{
     is_meant,
 };
 use crate::event_loop::{Companion, Watch};
+use crate::scenario::usage;
 use crate::swarm::pause::is_at_pause;
 use crate::swarm::{Proof, Swarm};
 use rustix::event::epoll::EventFlags;
@@ -383,7 +384,8 @@ fn report(swarm: &Swarm) -> PsReport {
             standbys_wanted: swarm.standbys_wanted(index) as u64,
             zygote: swarm.zygote_of(index),
             uptime_ms: agent.live.as_ref().map_or(0, |l| (now - l.born).as_millis() as u64),
-            pss_kib: pid.and_then(pss_kib).unwrap_or(0),
+            // The proportional share, its part of shared segments included.
+            pss_kib: pid.and_then(|pid| usage::rollup_kib(pid, "Pss:")).unwrap_or(0),
             sent: totals.sent,
             received: totals.received,
             p50_ns: totals.latency.quantile(0.5),
@@ -429,13 +431,6 @@ fn shown(state: State) -> PsState {
         State::Stopped | State::Ended => PsState::Stopped,
         State::Failed => PsState::Failed,
     }
-}
-
-/// The proportional share of memory of a process, its part of shared segments included.
-fn pss_kib(pid: u32) -> Option<u64> {
-    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
-    let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:"))?;
-    line.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
 impl Companion for Operator {

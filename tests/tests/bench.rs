@@ -129,9 +129,15 @@ fn kills_are_real_and_beside_a_raw_one(run: &Value) {
         ways.map(|way| hows.iter().map(|how| format!("{way}{how}")).collect::<Vec<_>>()).concat()
     };
     let crowded = each(&[" crowded", " crowded, killed from outside"]);
-    let ahead = ["standby", "fork"].map(|way| format!("{way} 16 MiB loaded ahead")).to_vec();
-    let large = [each(&[" 16 MiB"]), ahead, each(&[" 16 MiB in small pages"])].concat();
-    assert_eq!(modes, [large, crowded, vec!["cold, after 1,000 kills".into()]].concat());
+    let gathered = |how: &str| ["standby", "fork"].map(|way| format!("{way} 16 MiB {how}")).to_vec();
+    let large = [
+        each(&[" 16 MiB"]),
+        gathered("loaded ahead"),
+        gathered("taken at work"),
+        each(&[" 16 MiB in small pages"]),
+    ];
+    let last = vec!["cold, after 1,000 kills".into()];
+    assert_eq!(modes, [large.concat(), crowded, each(&[" rested"]), last].concat());
     let last = hard.last().expect("several");
     let held = ["descriptors", "memory_bytes"].map(|key| last[key].as_u64());
     assert_eq!(held, [Some(0), Some(0)], "nothing is held more: {last}");

@@ -59,6 +59,7 @@ pub(super) fn manifests(name: &str, replica: (u32, u32), channels: &[ChannelSpec
         fence_by_sleeper: false,
         permanent: false,
         standby: false,
+        is_stood_by: false,
         shape: SegmentShape::default(),
         board: BoardShape { channel_count: channels.len() as u32, agents, ..BoardShape::default() },
         channels: (1..)

@@ -4,6 +4,7 @@
 use super::agents::Heard;
 use super::crowd::Crowd;
 use super::kept::{self, Measured};
+use crate::agent::Agent;
 use crate::config::{self, SwarmFile};
 use crate::event_loop::{Companion, Watch};
 use crate::log::report;
@@ -31,6 +32,12 @@ const LOOK_EVERY: Duration = Duration::from_micros(500);
 const LARGE_BYTES: usize = 14 << 20;
 /// How long the sink works between kills.
 const REST: Duration = Duration::from_millis(5);
+/// The same where nothing is to be warm of the death before.
+const REST_LONG: Duration = Duration::from_millis(100);
+/// Who gathers its memory is killed when it has, or after so long, where the kernel has no large pages.
+const GATHERING_MAX: Duration = Duration::from_millis(200);
+/// Of [`LARGE_BYTES`] it has so much in large pages then, KiB: it begins and ends in small ones.
+const GATHERED_KIB: u64 = 12 << 10;
 /// A recovery that takes longer ends the measurement.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -102,6 +109,8 @@ enum Pages {
     Small,
     /// In small pages before it is an agent: the SDK gathers them.
     Ahead,
+    /// In small pages while it works: the SDK gathers them, when it would sleep.
+    Pieces,
 }
 
 /// What is done.
@@ -109,43 +118,44 @@ enum Pages {
 pub struct Plan {
     way: Way,
     kills: usize,
-    /// Whether who is killed, the sink and the raw child, has 14 MiB of its own, and how it takes them.
-    large: Option<Pages>,
-    /// Whether eight processes that never wait run beside it, and what others wait for goes before them; then every other kill comes from
+    how: How,
+}
+
+/// Under which circumstances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum How {
+    /// As it is most of the time.
+    Plain,
+    /// Who is killed, the sink and the raw child, has 14 MiB of its own.
+    Large(Pages),
+    /// Eight processes that never wait run beside it, and what others wait for goes before them; then every other kill comes from
     /// outside.
-    crowded: bool,
-    /// Whether the beginning is compared with the end.
-    long: bool,
+    Crowded,
+    /// Nothing has died for long: what the answer to a death needs lies in no cache.
+    Rested,
+    /// After many, of which the beginning is compared with the end.
+    Long,
 }
 
 impl Plan {
     /// Each way, as it is most of the time.
     pub fn plain(share: u64) -> Vec<Plan> {
-        Way::ALL.map(|way| Plan::of(way, kills(share))).into()
+        Way::ALL.map(|way| Plan { way, kills: kills(share), how: How::Plain }).into()
     }
 
-    /// Each way with large agents, also in small pages, and on a crowded machine; and one that goes on for long.
+    /// Each way with large agents, also in small pages, on a crowded machine and on one at rest; and one that goes on for long.
     pub fn hard(share: u64) -> Vec<Plan> {
-        let large = |plan| Plan { large: Some(Pages::Large), ..plan };
-        let small = |plan| Plan { large: Some(Pages::Small), ..plan };
-        let ahead = |plan| Plan { large: Some(Pages::Ahead), ..plan };
-        let crowded = |plan: Plan| Plan { crowded: true, kills: 2 * plan.kills, ..plan };
-        let hows: [fn(Plan) -> Plan; 4] = [large, ahead, small, crowded];
-        let mut plans: Vec<Plan> =
-            hows.iter().flat_map(|how| Plan::plain(share).into_iter().map(how)).collect();
-        // Who is executed anew gathers nothing.
-        plans.retain(|plan| plan.large != Some(Pages::Ahead) || plan.way != Way::Exec);
+        let large = [Pages::Large, Pages::Ahead, Pages::Pieces, Pages::Small].map(How::Large);
+        let hows = large.into_iter().chain([How::Crowded, How::Rested]);
+        let mut plans: Vec<Plan> = hows
+            .flat_map(|how| Way::ALL.map(|way| Plan { way, kills: kills(share), how }))
+            // Who is executed anew gathers nothing.
+            .filter(|plan| !plan.gathers() || plan.way != Way::Exec)
+            .collect();
+        plans.iter_mut().filter(|plan| plan.how == How::Crowded).for_each(|plan| plan.kills *= 2);
         let kills = if share > 1 { kills(share) } else { KILLS_LONG.0 };
-        plans.push(Plan { long: true, ..Plan::of(Way::Exec, kills) });
+        plans.push(Plan { way: Way::Exec, kills, how: How::Long });
         plans
-    }
-
-    fn of(way: Way, kills: usize) -> Plan {
-        Plan { way, kills, large: None, crowded: false, long: false }
-    }
-
-    fn is_plain(&self) -> bool {
-        self.large.is_none() && !self.crowded && !self.long
     }
 
     /// What results call it.
@@ -155,26 +165,39 @@ impl Plan {
             Way::Standby => "standby",
             Way::Fork => "fork",
         };
-        let how = match self {
-            Plan { large: Some(Pages::Small), .. } => " 16 MiB in small pages",
-            Plan { large: Some(Pages::Ahead), .. } => " 16 MiB loaded ahead",
-            Plan { large: Some(Pages::Large), .. } => " 16 MiB",
-            Plan { crowded: true, .. } => " crowded",
-            _ => "",
+        let how = match self.how {
+            How::Large(Pages::Small) => " 16 MiB in small pages",
+            How::Large(Pages::Ahead) => " 16 MiB loaded ahead",
+            How::Large(Pages::Pieces) => " 16 MiB taken at work",
+            How::Large(Pages::Large) => " 16 MiB",
+            How::Crowded => " crowded",
+            How::Rested => " rested",
+            How::Plain | How::Long => "",
         };
         format!("{mode}{how}")
     }
 
     fn bytes(&self) -> usize {
-        if self.large.is_some() { LARGE_BYTES } else { 0 }
+        if matches!(self.how, How::Large(_)) { LARGE_BYTES } else { 0 }
     }
 
     fn pages(&self) -> &'static str {
-        match self.large {
-            None | Some(Pages::Large) => super::LARGE,
-            Some(Pages::Small) => super::SMALL,
-            Some(Pages::Ahead) => super::AHEAD,
+        match self.how {
+            How::Large(Pages::Small) => super::SMALL,
+            How::Large(Pages::Ahead) => super::AHEAD,
+            How::Large(Pages::Pieces) => super::PIECES,
+            _ => super::LARGE,
         }
+    }
+
+    /// Whether the SDK makes large pages of small ones.
+    fn gathers(&self) -> bool {
+        matches!(self.how, How::Large(Pages::Ahead | Pages::Pieces))
+    }
+
+    /// How long the sink works between kills.
+    fn rest(&self) -> Duration {
+        if self.how == How::Rested { REST_LONG } else { REST }
     }
 
     /// Measures, in a process of its own.
@@ -182,8 +205,10 @@ impl Plan {
     /// # Errors
     /// In words: what is lacking, or did not come back.
     pub fn measure(self) -> Result<Vec<Outcome>, String> {
-        let _crowd =
-            self.crowded.then(Crowd::gather).transpose().map_err(|e| format!("gathering a crowd: {e}"))?;
+        let _crowd = (self.how == How::Crowded)
+            .then(Crowd::gather)
+            .transpose()
+            .map_err(|e| format!("gathering a crowd: {e}"))?;
         kept::measure::<Lives>(Measured::Lives(self)).map(|lives| lives.outcomes(&self))
     }
 }
@@ -267,17 +292,25 @@ impl Killer {
     }
 
     fn is_from_outside(&self) -> bool {
-        self.plan.crowded && self.done() % 2 == 1
+        self.plan.how == How::Crowded && self.done() % 2 == 1
     }
 
     fn note_held(&mut self) {
         let (_, some) = KILLS_LONG;
         let which =
             [some.min(self.plan.kills / 2), self.plan.kills - 1].iter().position(|at| *at == self.done());
-        if let Some(which) = which.filter(|_| self.plan.long) {
+        if let Some(which) = which.filter(|_| self.plan.how == How::Long) {
             self.lives.held[which] =
                 Held { descriptors: usage::descriptors() as u64, memfds_kib: usage::memfds_kib() };
         }
+    }
+
+    /// Whether the sink has no more to make large pages of, or is not to be waited for.
+    fn has_gathered(&self, sink: &Agent) -> bool {
+        let Some(live) = sink.live.as_ref().filter(|_| self.plan.gathers()) else { return true };
+        live.born.elapsed() >= GATHERING_MAX
+            || usage::rollup_kib(live.child.pid as u32, "AnonHugePages:")
+                .is_some_and(|kib| kib >= GATHERED_KIB)
     }
 
     /// Kills the sink; false if that cannot be now.
@@ -301,7 +334,7 @@ impl Killer {
             Phase::Rest(until) if until <= Instant::now() => {
                 let returned = match self.plan.way {
                     // What readers have drained, and what is let go of when nothing else is to be done, is not held for good.
-                    Way::Exec if self.plan.long => swarm.has_let_go(sink),
+                    Way::Exec if self.plan.how == How::Long => swarm.has_let_go(sink),
                     Way::Exec => true,
                     Way::Standby | Way::Fork => swarm.agents[sink].parked().next().is_some(),
                 };
@@ -309,7 +342,7 @@ impl Killer {
                 let filled = |view| desk::counter(view, Counter::Received) > 1;
                 let settled = self.raw.as_mut().map_or(Ok(true), RawChild::is_settled)?
                     && swarm.agents[sink].view().is_some_and(filled);
-                if !(returned && settled) {
+                if !(returned && settled && self.has_gathered(&swarm.agents[sink])) {
                     self.phase = Phase::Rest(Instant::now() + LOOK_EVERY);
                     return Ok(());
                 }
@@ -345,7 +378,7 @@ impl Killer {
                     lives.raw_starts_ns.push(life.start_ns);
                 }
                 match self.done() < self.plan.kills {
-                    true => self.phase = Phase::Rest(Instant::now() + REST),
+                    true => self.phase = Phase::Rest(Instant::now() + self.plan.rest()),
                     false => self.end(swarm, None),
                 }
             }
@@ -381,7 +414,7 @@ impl Companion for Killer {
 
     fn passed(&mut self, swarm: &mut Swarm) {
         if matches!(self.phase, Phase::Before) && swarm.agents.iter().all(|agent| agent.was_ready) {
-            self.phase = Phase::Rest(Instant::now() + REST);
+            self.phase = Phase::Rest(Instant::now() + self.plan.rest());
         }
     }
 }
@@ -417,9 +450,9 @@ fn swarm_file(name: &str, plan: Plan) -> Result<SwarmFile, String> {
     let binary = toml::Value::String(config::own_binary()?);
     let (key, bytes, pages) = (plan.way.key(), plan.bytes(), plan.pages());
     // The source has its turn, too, and there is always a message: what is measured is not how long one is awaited.
-    let (realtime, source, pause_us) = match plan.crowded {
-        true => ("realtime = 50", "limits = { scheduling = \"fifo:1\" }", 20),
-        false => ("", "", 200),
+    let (realtime, source, pause_us) = match plan.how {
+        How::Crowded => ("realtime = 50", "limits = { scheduling = \"fifo:1\" }", 20),
+        _ => ("", "", 200),
     };
     let text = format!(
         r#"
@@ -452,18 +485,18 @@ impl Lives {
     /// As results: `spawn` and `recovery`, or `hardship`. With a standby a start is a promotion, also of one that was forked.
     fn outcomes(&self, plan: &Plan) -> Vec<Outcome> {
         let (mode, death) = (&plan.mode(), "kill, pidfd, vfork and exec to main");
-        if plan.long {
+        if plan.how == How::Long {
             return vec![self.end_and_beginning()];
         }
         let recovery =
             |case: &str, mode: &str| outcome(case, mode, &self.recoveries_ns, &self.raw_recoveries_ns, death);
-        if plan.is_plain() {
+        if plan.how == How::Plain {
             let start =
                 outcome("spawn", mode, &self.starts_ns, &self.raw_starts_ns, "vfork and exec to main");
             return vec![start, recovery("recovery", mode)];
         }
         let mut all = vec![recovery(HARD, mode)];
-        if plan.crowded {
+        if plan.how == How::Crowded {
             let mode = format!("{mode}, killed from outside");
             all.push(outcome(HARD, &mode, &self.outside_ns, &self.raw_outside_ns, death));
         }

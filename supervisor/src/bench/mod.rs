@@ -47,6 +47,8 @@ const SMALL: &str = "small";
 const LARGE: &str = "large";
 /// And a sink that takes it in small pieces before it is an agent, as who loads something in `main`.
 const AHEAD: &str = "ahead";
+/// And one that does so at work, as who has another allocator.
+const PIECES: &str = "pieces";
 /// What a process that never waits is told to be.
 const BUSY: &str = "busy";
 

@@ -204,7 +204,7 @@ impl Watcher {
                 let [supervisor_ns, agents_ns] = used_ns(swarm);
                 let seen = Seen {
                     ready_ns,
-                    supervisor_bytes: memory(std::process::id() as i32, "Rss:")?,
+                    supervisor_bytes: memory(std::process::id(), "Rss:")?,
                     all_kib: pids(swarm).filter_map(usage::own_kib).sum::<u64>() + usage::memfds_kib(),
                     supervisor_ns: supervisor_ns.saturating_sub(before[0]),
                     agents_ns: agents_ns.saturating_sub(before[1]),
@@ -236,11 +236,8 @@ fn used_ns(swarm: &Swarm) -> [u64; 2] {
 }
 
 /// A line of a process's memory, bytes.
-fn memory(pid: i32, line: &str) -> io::Result<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
-    let kib = text
-        .lines()
-        .find_map(|l| l.strip_prefix(line)?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+fn memory(pid: u32, line: &str) -> io::Result<u64> {
+    let kib = usage::rollup_kib(pid, line);
     kib.map(|kib| kib * 1024).ok_or_else(|| io::Error::other(format!("no {line} of process {pid}")))
 }
 

@@ -18,6 +18,11 @@ pub fn own_kib(pid: u32) -> Option<u64> {
     Some(field_kib(&rollup, "Pss_Anon:")? + field_kib(&rollup, "Pss_File:")? + field_kib(&status, "VmPTE:")?)
 }
 
+/// What the kernel says of all memory of a process under such a name (`Pss:`, `AnonHugePages:`), KiB. `None` when it is gone.
+pub fn rollup_kib(pid: u32, name: &str) -> Option<u64> {
+    field_kib(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?, name)
+}
+
 /// Anonymous memory of this process, KiB.
 pub fn anonymous_kib() -> Option<u64> {
     field_kib(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")

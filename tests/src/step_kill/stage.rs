@@ -84,6 +84,7 @@ pub fn manifest(story: &Story, generation: u32) -> Manifest {
         replica: (0, 1),
         permanent: true,
         standby: false,
+        is_stood_by: false,
         cpu_percent: None,
         fence_by_sleeper: false,
         shape: worker_shape(story),

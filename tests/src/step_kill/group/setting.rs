@@ -97,6 +97,7 @@ fn manifest(story: &GroupStory, agent: u32, generation: u32, owner: u32) -> Mani
         replica: (0, 1),
         permanent: true,
         standby: false,
+        is_stood_by: false,
         cpu_percent: None,
         fence_by_sleeper: false,
         shape: if worker { worker_shape(story) } else { mate_shape() },
