@@ -12,6 +12,7 @@ use shoal_runtime::again::insist;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -58,6 +59,11 @@ const AGENT_SHIFT: u32 = 32;
 
 fn token(source: Source, agent: usize, generation: u32) -> u64 {
     (source as u64) << SOURCE_SHIFT | (agent as u64) << AGENT_SHIFT | u64::from(generation)
+}
+
+/// The agent of which a token is.
+fn agent_of(token: u64) -> usize {
+    (token >> AGENT_SHIFT & 0x0fff_ffff) as usize
 }
 
 impl Watch {
@@ -143,6 +149,8 @@ struct Due {
     /// What could not be watched, for want of something, and when that is tried again.
     unwatched: Vec<Effect>,
     again: Option<Instant>,
+    /// Agents that are not asked yet what a predecessor may have been told of them.
+    unasked: Range<usize>,
 }
 
 /// A timer: when, whose, what for, and in which state it was armed.
@@ -163,11 +171,11 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
         swarm.start();
     }
     settle(swarm, watch, &mut due);
-    let mut missed = if swarm.is_successor() { untold(swarm) } else { Vec::new() };
+    let missed = if swarm.is_successor() { missed(swarm, &mut due) } else { Vec::new() };
     settle(swarm, watch, &mut due);
     swarm.note_taken_over();
     let (mut output_waited, mut thrift) = (false, Thrift::new(swarm.is_successor()));
-    for token in in_turn(missed.drain(..), &mut false) {
+    for token in in_turn(missed.into_iter(), &mut false) {
         dispatch(swarm, companions, watch, token);
     }
     loop {
@@ -181,10 +189,13 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
         let quiet = swarm.catch_up_pause().map(|pause| Instant::now() + pause);
         let timer = due.timers.peek().map(|Reverse((at, ..))| *at);
         let deadlines = companions.iter().filter_map(|c| c.deadline());
-        let unchecked = swarm.is_unchecked().then(Instant::now);
+        let unchecked = (swarm.is_unchecked() || !due.unasked.is_empty()).then(Instant::now);
         let deadline = deadlines.chain(timer).chain(due.again).chain(quiet).chain(unchecked).min();
         let mut events = Vec::with_capacity(256);
+        swarm.note_told([].into_iter());
         wait(watch, &mut events, deadline)?;
+        swarm.note_told(events.iter().map(|event| event.data.u64()));
+        let late = untold(swarm, &mut due, if events.is_empty() { ASKED_AT_ONCE } else { ASKED_BESIDE });
         swarm.catch_up(events.is_empty());
         swarm.check_taken_over(events.is_empty())?;
         if !events.is_empty() {
@@ -193,7 +204,8 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
         } else if !swarm.is_unchecked() && swarm.started_once() {
             thrift.due(Instant::now()).into_iter().for_each(give_back);
         }
-        for token in in_turn(events.iter().map(|event| event.data.u64()), &mut output_waited) {
+        let tokens = events.iter().map(|event| event.data.u64()).chain(late);
+        for token in in_turn(tokens, &mut output_waited) {
             dispatch(swarm, companions, watch, token);
         }
         fire(swarm, companions, watch, &mut due.timers);
@@ -211,30 +223,43 @@ fn give_back(what: Give) {
 }
 
 /// So many agents are asked about in one call, which nobody else on this processor can interrupt.
-const ASKED_AT_ONCE: usize = 32;
+const ASKED_AT_ONCE: usize = 16;
+/// The same beside something else that is to be done.
+const ASKED_BESIDE: usize = 4;
 
-/// What has happened at sockets and processes whose edges a predecessor may have been told of, and died before it did anything: it is not
-/// told twice.
-fn untold(swarm: &mut Swarm) -> Vec<u64> {
+/// What a predecessor was told of agents' sockets and processes, and died before it did anything: an edge is not told twice. What ended its
+/// wait when it died it was told, too, and had no time to note: so everybody is asked, but most of them when nothing else is to be done.
+fn missed(swarm: &mut Swarm, due: &mut Due) -> Vec<u64> {
+    due.unasked = 0..swarm.agents.len();
+    let Some(told) = swarm.told_before() else { return untold(swarm, due, usize::MAX) };
+    let agents = told.iter().filter_map(|token| swarm.agents.get(agent_of(*token)));
+    ready_of(agents).unwrap_or_else(|_| untold(swarm, due, usize::MAX))
+}
+
+/// What has happened at sockets and processes of the next so many agents.
+fn untold(swarm: &mut Swarm, due: &mut Due, agents: usize) -> Vec<u64> {
     let mut untold = Vec::new();
-    for first in (0..swarm.agents.len()).step_by(ASKED_AT_ONCE) {
-        match ready_of(&swarm.agents[first..swarm.agents.len().min(first + ASKED_AT_ONCE)]) {
+    let end = due.unasked.start.saturating_add(agents).min(due.unasked.end);
+    while due.unasked.start < end {
+        let next = end.min(due.unasked.start + ASKED_AT_ONCE);
+        match ready_of(swarm.agents[due.unasked.start..next].iter()) {
             Ok(ready) => untold.extend(ready),
             Err(_) => {
                 // Who is watched anew is told of what is so already.
                 swarm.watch_all_anew();
-                return Vec::new();
+                due.unasked = 0..0;
+                return untold;
             }
         }
+        due.unasked.start = next;
         swarm.give_way();
     }
     untold
 }
 
 /// The tokens of these agents' sockets and processes at which something has happened.
-fn ready_of(agents: &[Agent]) -> io::Result<Vec<u64>> {
-    let lives = || agents.iter().filter_map(|agent| agent.live.as_ref());
-    let ends = lives().flat_map(|live| {
+fn ready_of<'a>(agents: impl Iterator<Item = &'a Agent>) -> io::Result<Vec<u64>> {
+    let ends = agents.filter_map(|agent| agent.live.as_ref()).flat_map(|live| {
         let Incarnation { agent, generation } = live.incarnation;
         let ends = [(Source::Control, &live.control), (Source::Death, &live.child.pidfd)];
         ends.map(|(source, fd)| (token(source, agent as usize, generation), PollFd::new(fd, PollFlags::IN)))
@@ -288,7 +313,7 @@ fn dispatch(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wa
         swarm.on_stray_death(token as i32);
         return;
     }
-    let agent = (token >> AGENT_SHIFT & 0x0fff_ffff) as usize;
+    let agent = agent_of(token);
     if token >> SOURCE_SHIFT == Source::Nursling as u64 {
         swarm.on_nursling(agent, token as u32);
         return;

@@ -56,7 +56,12 @@ pub enum Word {
     Over = 8,
     /// 1 once a record could not be written: what records name may be something else by now. The supervisor's.
     Unsure = 9,
+    /// Of how many things the supervisor was told since it last waited; they lie in the words behind. The supervisor's.
+    Told = 10,
 }
+
+/// So many of them lie there.
+pub const TOLD_MAX: usize = 32;
 
 /// Reads a shared word.
 pub fn word(journal: &Journal, which: Word) -> u64 {
@@ -66,6 +71,22 @@ pub fn word(journal: &Journal, which: Word) -> u64 {
 /// Writes a shared word.
 pub fn set_word(journal: &Journal, which: Word, value: u64) {
     journal.set_word(which as usize, value);
+}
+
+/// Writes of what the supervisor was told.
+///
+/// # If we die here
+/// The successor believes that it was told less: it asks everybody, but later.
+pub fn note_told(journal: &Journal, told: impl ExactSizeIterator<Item = u64>) {
+    let count = told.len();
+    told.take(TOLD_MAX).enumerate().for_each(|(at, one)| journal.set_word(Word::Told as usize + 1 + at, one));
+    set_word(journal, Word::Told, count as u64);
+}
+
+/// What a supervisor was told since it last waited; `None` when it was more than lies there.
+pub fn told(journal: &Journal) -> Option<Vec<u64>> {
+    let count = usize::try_from(word(journal, Word::Told)).ok().filter(|count| *count <= TOLD_MAX)?;
+    Some((0..count).map(|at| journal.word(Word::Told as usize + 1 + at)).collect())
 }
 
 /// When the keeper gives up.

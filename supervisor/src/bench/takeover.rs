@@ -119,6 +119,19 @@ pub fn run(share: u64, bench: &mut Bench<'_>) -> Result<(), String> {
     Ok(())
 }
 
+/// From when to when, CLOCK_MONOTONIC ns.
+type Span = (u64, u64);
+
+/// What was seen of a swarm whose supervisor is killed again and again.
+#[derive(Default)]
+struct Seen {
+    taken: Vec<TakeOver>,
+    /// As long, and with the same questions, but nothing was killed.
+    calm: Vec<Span>,
+    /// A raw death and start beside each, ns.
+    floor: Vec<u64>,
+}
+
 /// How long one take-over took since the kill, ns.
 struct TakeOver {
     /// When the supervisor was killed, CLOCK_MONOTONIC.
@@ -132,17 +145,17 @@ struct TakeOver {
 fn measure(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
     let mut raw = raw_child().map_err(io::Error::other)?;
     let mut swarm = Swarm::start(agents)?;
-    let (taken, floor) = take_over_often(&mut swarm, &mut raw, kills)?;
-    let mut seen = Vec::new();
-    while seen.len() < kills {
-        seen.push(swarm.see_death()?);
-        rest_after(seen.len());
+    let seen = take_over_often(&mut swarm, &mut raw, kills)?;
+    let mut deaths = Vec::new();
+    while deaths.len() < kills {
+        deaths.push(swarm.see_death()?);
+        rest_after(deaths.len());
     }
     let took = swarm.end()?;
-    let mut all = outcomes(&agents.to_string(), &taken, &floor);
+    let mut all = outcomes(&agents.to_string(), &seen);
     let seen_first = "has the verdict of one killed with its predecessor";
-    all.push(one(format!("next death seen {agents}"), seen_first, &seen, &floor));
-    all.push(messages_meanwhile(agents, &took, &taken));
+    all.push(one(format!("next death seen {agents}"), seen_first, &deaths, &seen.floor));
+    all.push(messages_meanwhile(agents, &took, &seen));
     Ok(all)
 }
 
@@ -150,37 +163,36 @@ fn measure(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
 fn measure_crowded(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
     let mut raw = raw_child().map_err(io::Error::other)?;
     let mut swarm = Swarm::start(agents)?;
-    let (taken, floor) = take_over_often(&mut swarm, &mut raw, kills)?;
+    let seen = take_over_often(&mut swarm, &mut raw, kills)?;
     swarm.end()?;
-    Ok(outcomes(&format!("{agents} crowded"), &taken, &floor))
+    Ok(outcomes(&format!("{agents} crowded"), &seen))
 }
 
-/// So many take-overs, and a raw death and start beside each, ns.
-fn take_over_often(
-    swarm: &mut Swarm,
-    raw: &mut RawChild,
-    kills: usize,
-) -> io::Result<(Vec<TakeOver>, Vec<u64>)> {
+/// So many take-overs, and as many times the same without.
+fn take_over_often(swarm: &mut Swarm, raw: &mut RawChild, kills: usize) -> io::Result<Seen> {
     let before = swarm.ready()?;
-    let (mut taken, mut floor) = (Vec::new(), Vec::new());
-    while floor.len() < kills {
-        taken.push(swarm.take_over()?);
-        floor.push(raw.recover()?.all_ns());
-        rest_after(taken.len());
+    let mut seen = Seen::default();
+    while seen.floor.len() < kills {
+        let took = swarm.take_over()?;
+        seen.floor.push(raw.recover()?.all_ns());
+        rest_after(seen.floor.len());
+        seen.calm.push(swarm.be_calm(Duration::from_nanos(took.answered_ns))?);
+        std::thread::sleep(REST);
+        seen.taken.push(took);
     }
     let lives = |report: &PsReport| report.agents.iter().map(|a| (a.pid, a.generation)).collect::<Vec<_>>();
     if lives(&swarm.ready()?) != lives(&before) {
         return Err(io::Error::other("an agent was started again over the deaths of its supervisor"));
     }
-    Ok((taken, floor))
+    Ok(seen)
 }
 
-fn outcomes(mode: &str, taken: &[TakeOver], floor: &[u64]) -> Vec<Outcome> {
+fn outcomes(mode: &str, seen: &Seen) -> Vec<Outcome> {
     let [watching, answered] = [|t: &TakeOver| t.watching_ns, |t: &TakeOver| t.answered_ns]
-        .map(|of| taken.iter().map(of).collect::<Vec<_>>());
+        .map(|of| seen.taken.iter().map(of).collect::<Vec<_>>());
     vec![
-        one(format!("watching {mode}"), "watches all of them", &watching, floor),
-        one(mode.to_owned(), "answers", &answered, floor),
+        one(format!("watching {mode}"), "watches all of them", &watching, &seen.floor),
+        one(mode.to_owned(), "answers", &answered, &seen.floor),
     ]
 }
 
@@ -196,32 +208,32 @@ fn rest_after(kills: usize) {
     std::thread::sleep(if kills.is_multiple_of(each) { long } else { REST });
 }
 
-/// How long messages took that were under way during a take-over, beside those that were not.
-fn messages_meanwhile(agents: usize, took: &[(u64, u64)], taken: &[TakeOver]) -> Outcome {
-    let during = |&(sent_ns, took_ns): &(u64, u64)| {
-        let is_in = |t: &TakeOver| sent_ns < t.killed_ns + t.answered_ns && sent_ns + took_ns > t.killed_ns;
-        taken.iter().any(is_in)
+/// How long messages took that were under way during a take-over, beside those of spans that are as long and in which nothing dies.
+fn messages_meanwhile(agents: usize, took: &[(u64, u64)], seen: &Seen) -> Outcome {
+    let while_taken: Vec<Span> =
+        seen.taken.iter().map(|t| (t.killed_ns, t.killed_ns + t.answered_ns)).collect();
+    let within = |spans: &[Span]| -> Vec<u64> {
+        let is_in = |&(sent_ns, took_ns): &(u64, u64)| {
+            spans.iter().any(|&(from_ns, until_ns)| sent_ns < until_ns && sent_ns + took_ns > from_ns)
+        };
+        took.iter().filter(|message| is_in(message)).map(|&(_, took_ns)| took_ns).collect()
     };
-    let first_ns = taken.first().map_or(0, |t| t.killed_ns);
-    let last_ns = taken.last().map_or(0, |t| t.killed_ns + t.answered_ns);
-    let meanwhile = took.iter().filter(|(sent_ns, _)| (first_ns..last_ns).contains(sent_ns));
-    let (within, between): (Vec<_>, Vec<_>) = meanwhile.partition(|message| during(message));
-    let at = |of: &[&(u64, u64)], percent| {
-        percentile(&mut of.iter().map(|(_, took_ns)| *took_ns).collect::<Vec<_>>(), percent)
-            .map(|ns| ns as f64)
-    };
-    let ratio = |percent| Some(at(&within, percent)? / at(&between, percent)?);
+    let (mut meanwhile, mut calm) = (within(&while_taken), within(&seen.calm));
+    let mut at =
+        |percent| [&mut meanwhile, &mut calm].map(|took| percentile(took, percent).map(|ns| ns as f64));
+    let [p50, p95, p99] = [50, 95, 99].map(&mut at);
+    let ratio = |[meanwhile, calm]: [Option<f64>; 2]| Some(meanwhile? / calm?);
     Outcome {
         case: "takeover".into(),
         mode: format!("messages meanwhile {agents}"),
-        count: within.len() as u64,
-        p50_ns: at(&within, 50),
-        p95_ns: at(&within, 95),
-        p99_ns: at(&within, 99),
-        floor: at(&between, 50),
-        ratio_p50: ratio(50),
-        ratio_p99: ratio(99),
-        against: "the same between take-overs".into(),
+        count: meanwhile.len() as u64,
+        p50_ns: p50[0],
+        p95_ns: p95[0],
+        p99_ns: p99[0],
+        floor: p50[1],
+        ratio_p50: ratio(p50),
+        ratio_p99: ratio(p99),
+        against: "the same while nothing dies".into(),
         message: "there and back, one each millisecond, asleep in between; trusted".into(),
         ..Outcome::default()
     }
@@ -360,6 +372,15 @@ impl Swarm {
             .checked_sub(killed_ns)
             .ok_or_else(|| io::Error::other("another supervisor watched all before this one was killed"))?;
         Ok(TakeOver { killed_ns, watching_ns, answered_ns })
+    }
+
+    /// Asks what is asked at a take-over, in as long a time, and kills nobody; from when to when.
+    fn be_calm(&mut self, time: Duration) -> io::Result<Span> {
+        self.supervisor()?;
+        let (began_ns, end) = (now_ns(), Instant::now() + time);
+        self.info()?;
+        std::thread::sleep(end.saturating_duration_since(Instant::now()));
+        Ok((began_ns, now_ns()))
     }
 
     /// Asks the supervisor; `None` when none answers. The socket is the keeper's, so that who asks in between waits.

@@ -1,6 +1,8 @@
 //! The death of the supervisor, of its keeper, and of the process that a shell started.
 
-use rustix::process::Signal;
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_open};
 use serde_json::Value;
 use shoal::control::{PsAgent, PsState};
 use shoal_tests::stage::Relayed;
@@ -88,6 +90,46 @@ fn deaths_and_births_are_finished_by_the_successor() {
     assert_eq!(done.status, 0, "{}", done.err);
     assert_exactly_once(&stage);
     stage.assert_nothing_left();
+}
+
+/// Goal: a death that the supervisor was told of, and had no time to note, is concluded by the next one. Method: while the supervisor is
+/// stopped an agent is killed, and what the supervisor's epoll says of that is taken by somebody else, as by a wait that is killed
+/// before it returns; an edge is not told twice. Then the supervisor is killed.
+#[test]
+fn death_that_the_supervisor_was_told_of_as_it_died_is_concluded_by_the_next() {
+    let stage = stage!("told");
+    let mut shoal = stage.run(&numbers(&stage, ""));
+    shoal.until_ready();
+    for round in 1..=3 {
+        let (victim, supervisor) = (shoal.pid_of("relay.1"), shoal.supervisor().expect("a supervisor"));
+        assert!(traces::send(supervisor, stage.mark(), Signal::STOP));
+        until("its stop", || (traces::state(supervisor) == Some('T')).then_some(()));
+        assert!(traces::kill(victim, stage.mark()));
+        until("a death", || matches!(traces::state(victim), None | Some('Z')).then_some(()));
+        assert!(taken_events(supervisor) > 0, "nothing was told of the death");
+        shoal.kill_supervisor();
+        shoal.until_agent("relay.1", "its next life", |a| (a.restarts == round).then_some(()));
+    }
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert_exactly_once(&stage);
+    stage.assert_nothing_left();
+}
+
+/// Takes what the epolls of a process have to say; how much that is.
+fn taken_events(process: i32) -> usize {
+    let pid = Pid::from_raw(process).expect("a process");
+    let pidfd = pidfd_open(pid, PidfdFlags::empty()).expect("a process");
+    let fds = std::fs::read_dir(format!("/proc/{process}/fd")).expect("its descriptors").flatten();
+    let epolls =
+        fds.filter(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to.ends_with("anon_inode:[eventpoll]")));
+    let taken = epolls.map(|fd| {
+        let number = fd.file_name().to_str().and_then(|name| name.parse().ok()).expect("a number");
+        let epoll = pidfd_getfd(&pidfd, number, PidfdGetfdFlags::empty()).expect("its epoll");
+        let mut events = Vec::with_capacity(64);
+        epoll::wait(&epoll, spare_capacity(&mut events), Some(&Timespec::default())).expect("its events")
+    });
+    taken.sum()
 }
 
 /// Goal: an order that was begun is finished. Method: SIGTERM, and the supervisor killed a random moment later, again and again until

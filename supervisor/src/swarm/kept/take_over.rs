@@ -41,7 +41,7 @@ pub(in crate::swarm) fn claim(held: Held, what: &str) -> io::Result<OwnedFd> {
 }
 
 /// After so many agents whoever waits for this processor has it.
-const IN_ONE_GO: usize = 8;
+const IN_ONE_GO: usize = 4;
 
 impl Swarm {
     /// Whether the start was made, here or by a predecessor.
@@ -52,6 +52,18 @@ impl Swarm {
     /// Whether this supervisor is not the first.
     pub fn is_successor(&self) -> bool {
         self.journal().is_some_and(|journal| keeper::word(journal, Word::Lives) > 1)
+    }
+
+    /// What the predecessor was told since it last waited, but for what ended its wait as it died; `None` when that is not known.
+    pub fn told_before(&self) -> Option<Vec<u64>> {
+        keeper::told(self.journal()?)
+    }
+
+    /// Notes for a successor what this supervisor was told.
+    pub fn note_told(&self, told: impl ExactSizeIterator<Item = u64>) {
+        if let Some(journal) = self.journal() {
+            keeper::note_told(journal, told);
+        }
     }
 
     /// Instead of the start: takes over from a supervisor that died. `open` is what was open at the split.
@@ -67,7 +79,9 @@ impl Swarm {
         let Some(kept) = &mut self.kept else { return Ok(()) };
         let (journal, held) = (kept.journal.clone(), kept.records.clone());
         kept.unchecked.reserve_exact(self.agents.len());
+        kept.courtesy.give_way();
         let record = read::<SwarmRecord, _>(&held, 0)?;
+        kept.courtesy.give_way();
         let sure = keeper::word(&journal, Word::Unsure) == 0;
         let (mut known, mut timers) = (Vec::from_iter(open), Vec::new());
         for agent in 0..self.agents.len() {
