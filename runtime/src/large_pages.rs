@@ -1,6 +1,6 @@
 //! UNSAFE. Memory in large pages, for processes that are to be back soon: a process is dead only when the kernel has taken its memory apart, page
 //! by page, and nobody may follow it before. What a process has before it stands by or is forked is gathered into such pages; what it takes
-//! later, an allocator may ask for.
+//! later, when it would sleep; or an allocator asks for such from the start.
 #![allow(unsafe_code)]
 
 use rustix::mm::{Advice, madvise};
@@ -8,6 +8,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
@@ -95,7 +96,7 @@ fn are_given() -> bool {
 
 fn gather_until(end: Instant) -> io::Result<()> {
     let mut from = 0;
-    while let Some(next) = gather_next(from, AT_ONCE_BYTES)?
+    while let Some(next) = gather_next(from, AT_ONCE_BYTES)?.next
         && Instant::now() < end
     {
         from = next;
@@ -103,20 +104,21 @@ fn gather_until(end: Instant) -> io::Result<()> {
     Ok(())
 }
 
-/// How often it is looked at most whether an agent has taken more since.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// After a refusal.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How many times as long as it took, nothing is gathered: who takes and gives back all the time pays no more than this share.
 const REST_TIMES: u32 = 64;
+
+/// So many times in a row what cannot be had now is tried again without that more is taken.
+const PUT_OFF_MAX: u32 = 3;
 
 /// Gathers what an agent takes while it works: a large page whenever it is about to sleep, if it took so many small ones since the last time.
 pub(crate) struct Gatherer {
     /// How many pages the process had taken when the last pass began.
     taken: u64,
-    /// Until then there is nothing to do.
+    /// Until then nothing is gathered.
     rests_until: Instant,
     pass: Option<Pass>,
+    /// How many passes in a row left something for a better time.
+    put_off: u32,
 }
 
 /// One way through all memory.
@@ -124,31 +126,46 @@ struct Pass {
     taken: u64,
     next: usize,
     spent: Duration,
+    /// Something could not be had now.
+    put_off: bool,
+}
+
+/// What there is to gather.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Due {
+    Nothing,
+    Now,
+    /// There is something, from then on.
+    At(Instant),
 }
 
 impl Gatherer {
-    /// Of a process that has just begun, or just gathered.
+    /// Of a process that has just begun.
     pub fn new() -> Gatherer {
-        Gatherer { taken: 0, rests_until: Instant::now(), pass: None }
+        Gatherer { taken: 0, rests_until: Instant::now(), pass: None, put_off: 0 }
     }
 
-    /// Whether there is something to gather.
+    /// Whether there is something to gather: asked before each sleep, a system call of a fraction of a microsecond.
     #[inline]
-    pub fn is_due(&mut self) -> bool {
+    pub fn due(&mut self) -> Due {
         if self.pass.is_some() {
-            return true;
+            return Due::Now;
         }
-        let now = Instant::now();
-        if now < self.rests_until {
-            return false;
-        }
-        self.rests_until = now + LOOK_EVERY;
         let taken = pages_taken();
-        if taken < self.taken + THERE_MIN as u64 || !are_given() {
-            return false;
+        if taken < self.taken + THERE_MIN as u64 { Due::Nothing } else { self.begin(taken) }
+    }
+
+    #[cold]
+    fn begin(&mut self, taken: u64) -> Due {
+        if Instant::now() < self.rests_until {
+            return Due::At(self.rests_until);
         }
-        self.pass = Some(Pass { taken, next: 0, spent: Duration::ZERO });
-        true
+        if !are_given() {
+            self.taken = taken;
+            return Due::Nothing;
+        }
+        self.pass = Some(Pass { taken, next: 0, spent: Duration::ZERO, put_off: false });
+        Due::Now
     }
 
     /// Gathers one large page, or looks at some that are none; the less is to be done, the sooner it returns.
@@ -158,13 +175,18 @@ impl Gatherer {
         let gathered = gather_next(pass.next, PAGE_BYTES);
         let now = Instant::now();
         pass.spent += now - began;
-        match gathered {
-            Ok(Some(next)) => self.pass = Some(Pass { next, ..pass }),
-            Ok(None) => {
-                self.taken = pass.taken;
-                self.rests_until = now + LOOK_EVERY.max(pass.spent * REST_TIMES);
-            }
-            Err(_) => self.rests_until = now + LOOK_AGAIN,
+        if let Ok(Gathered { all, .. }) = gathered {
+            pass.put_off |= !all;
+        }
+        if let Ok(Gathered { next: Some(next), .. }) = gathered {
+            self.pass = Some(Pass { next, ..pass });
+            return;
+        }
+        self.rests_until = now + pass.spent * REST_TIMES;
+        self.put_off = if pass.put_off { self.put_off + 1 } else { 0 };
+        // All was seen; or it is refused, and tried again when there is more.
+        if !(1..=PUT_OFF_MAX).contains(&self.put_off) {
+            (self.taken, self.put_off) = (pass.taken, 0);
         }
     }
 }
@@ -175,9 +197,16 @@ fn pages_taken() -> u64 {
         .map_or(0, |usage| usage.minor_page_faults() as u64)
 }
 
-/// Copies what fills the next large pages in a row from an address on, at most so many bytes, or looks at [`LOOKS`]. Where to go on, if not
-/// all was seen.
-fn gather_next(from: usize, at_once_bytes: usize) -> io::Result<Option<usize>> {
+/// What became of a piece of all memory.
+struct Gathered {
+    /// Where to go on, if not all was seen.
+    next: Option<usize>,
+    /// Whether all that was to be copied was.
+    all: bool,
+}
+
+/// Copies what fills the next large pages in a row from an address on, at most so many bytes, or looks at [`LOOKS`].
+fn gather_next(from: usize, at_once_bytes: usize) -> io::Result<Gathered> {
     let there = File::open("/proc/self/pagemap")?;
     let mut looks = 0;
     for map in private_maps(&fs::read_to_string("/proc/self/maps")?) {
@@ -185,26 +214,41 @@ fn gather_next(from: usize, at_once_bytes: usize) -> io::Result<Option<usize>> {
         let mut run = pages.start..pages.start;
         for page in pages.step_by(PAGE_BYTES) {
             let next = page + PAGE_BYTES;
-            let is_filled = count_there(&there, page)? >= THERE_MIN;
+            let is_filled = count_there(&there, page)? >= THERE_MIN && !is_large(&there, page);
             looks += 1;
             if is_filled {
                 run.end = next;
             }
             if !run.is_empty() && (!is_filled || run.len() >= at_once_bytes) || looks == LOOKS {
-                collapse(&run)?;
-                return Ok(Some(next));
+                return Ok(Gathered { next: Some(next), all: collapse(&run)? });
             }
             if !is_filled {
                 run = next..next;
             }
         }
         if !run.is_empty() {
-            collapse(&run)?;
-            return Ok(Some(run.end));
+            return Ok(Gathered { next: Some(run.end), all: collapse(&run)? });
         }
     }
-    Ok(None)
+    Ok(Gathered { next: None, all: true })
 }
+
+/// Whether a large page is one already; kernels before 6.7 do not tell, and are asked for it once more.
+fn is_large(pagemap: &File, page: usize) -> bool {
+    /// `PAGE_IS_HUGE` of linux/fs.h.
+    const HUGE: u64 = 1 << 6;
+    let mut found = [0u64; 3];
+    // `struct pm_scan_arg`: its size, flags, from where, to where, where it ended; where to say it, room for how many, no bound of pages; nothing
+    // inverted, all that are of this kind, no alternatives, of what kind they are.
+    let room = found.as_mut_ptr().expose_provenance() as u64;
+    let mut scan = [96, 0, page as u64, (page + PAGE_BYTES) as u64, 0, room, 1, 0, 0, HUGE, 0, HUGE];
+    // SAFETY: the kernel reads and writes the twelve words, and writes one region of three words where they say.
+    let regions = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, scan.as_mut_ptr()) };
+    regions == 1 && found[0] == page as u64 && found[1] == (page + PAGE_BYTES) as u64
+}
+
+/// `_IOWR('f', 16, struct pm_scan_arg)`.
+const PAGEMAP_SCAN: libc::c_ulong = 3 << 30 | 96 << 16 | (b'f' as libc::c_ulong) << 8 | 16;
 
 /// The maps that are nobody else's, no file's, and no stack's, of what `/proc/PID/maps` says.
 fn private_maps(maps: &str) -> Vec<Range<usize>> {
@@ -231,19 +275,19 @@ fn count_there(pagemap: &File, page: usize) -> io::Result<usize> {
     Ok(words.filter(|word| word & (THERE | OWN) == THERE | OWN).count())
 }
 
-fn collapse(range: &Range<usize>) -> io::Result<()> {
+/// Makes large pages of a range; false when that cannot be now.
+fn collapse(range: &Range<usize>) -> io::Result<bool> {
     if range.is_empty() {
-        return Ok(());
+        return Ok(true);
     }
     let start = std::ptr::with_exposed_provenance_mut(range.start);
     // SAFETY: the kernel changes where the bytes of the range lie and none of them; nothing here reads or writes by `start`.
     match unsafe { libc::madvise(start, range.len(), libc::MADV_COLLAPSE) } {
-        0 => Ok(()),
+        0 => Ok(true),
         _ => match io::Error::last_os_error() {
             // There is no large page.
             error if error.raw_os_error() == Some(libc::ENOMEM) => Err(error),
-            // This range may not be, or not now.
-            _ => Ok(()),
+            error => Ok(!matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EBUSY))),
         },
     }
 }
@@ -302,33 +346,60 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_meanwhile_is_gathered_once_and_nothing_is_due_before() {
+    fn what_was_taken_meanwhile_is_gathered_once_and_then_it_rests() {
         const BYTES: usize = 6 << 20;
-        let layout = Layout::from_size_align(BYTES + PAGE_BYTES, 8).expect("a layout");
-        let mut gatherer = Gatherer { taken: pages_taken(), rests_until: Instant::now(), pass: None };
-        // Other tests of this process take pages, too, but not so many at once.
-        let is_due_at_once = |gatherer: &mut Gatherer| {
-            gatherer.rests_until = Instant::now();
-            gatherer.is_due()
-        };
-        // SAFETY: it is used within its bounds, and given back with the layout that it has.
-        unsafe {
-            let some = System.alloc(layout);
-            let first = some.add(some.align_offset(PAGE_BYTES));
-            // A map of its own, since others are to be kept out of a core.
-            madvise(first.cast(), BYTES, Advice::LinuxDontDump).expect("advised");
-            (0..BYTES).step_by(8).for_each(|i| first.add(i).cast::<usize>().write(i));
-            let given = are_given();
-            assert_eq!(is_due_at_once(&mut gatherer), given);
-            let end = Instant::now() + Duration::from_secs(60);
-            while gatherer.pass.is_some() {
-                assert!(Instant::now() < end, "no end");
-                gatherer.gather_one();
+        let said = fs::read_to_string(WHETHER).unwrap_or_default();
+        let [always, never] = ["[always]", "[never]"].map(|word| said.contains(word));
+        // Fresh memory, of which the last bytes are written: as many pages are taken.
+        let taken = || {
+            let rights = rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE;
+            // SAFETY: a map of its own, wherever the kernel has room, that nobody else knows of; it is used within its bounds.
+            unsafe {
+                let map = rustix::mm::mmap_anonymous(
+                    std::ptr::null_mut(),
+                    BYTES + PAGE_BYTES,
+                    rights,
+                    rustix::mm::MapFlags::PRIVATE,
+                );
+                let map = map.expect("mapped").cast::<u8>();
+                let first = map.add(map.align_offset(PAGE_BYTES));
+                // Not of one kind with its neighbours: others are to be kept out of a core.
+                madvise(first.cast(), BYTES, Advice::LinuxDontDump).expect("advised");
+                (0..BYTES).step_by(8).for_each(|i| first.add(i).cast::<usize>().write(i));
+                (map, first)
             }
-            assert_eq!(kib_in_large(first), if given { BYTES >> 10 } else { 0 });
-            assert!((0..BYTES).step_by(8).all(|i| first.add(i).cast::<usize>().read() == i));
-            assert!(!given || gatherer.rests_until > Instant::now() && !gatherer.is_due(), "it rests");
-            System.dealloc(some, layout);
+        };
+        let mut gatherer = Gatherer { taken: pages_taken(), ..Gatherer::new() };
+        let (map, first) = taken();
+        let pagemap = File::open("/proc/self/pagemap").expect("opened");
+        let is_first_large = || is_large(&pagemap, first.addr());
+        assert!(always || !is_first_large());
+        if !always {
+            assert_eq!(gatherer.due(), if never { Due::Nothing } else { Due::Now });
+        }
+        let end = Instant::now() + Duration::from_secs(60);
+        while gatherer.pass.is_some() {
+            assert!(Instant::now() < end, "no end");
+            gatherer.gather_one();
+        }
+        assert_eq!(kib_in_large(first), if never { 0 } else { BYTES >> 10 });
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        let number = |at: usize| kernel.split(['.', '-']).nth(at).and_then(|word| word.parse().ok());
+        // Since then it tells.
+        if number(0).zip(number(1)) >= Some((6, 7)) {
+            assert_eq!(is_first_large(), !never);
+        }
+        // SAFETY: within its bounds.
+        assert!((0..BYTES).step_by(8).all(|i| unsafe { first.add(i).cast::<usize>().read() } == i));
+        // It rests after that, however much is taken meanwhile.
+        gatherer.rests_until = Instant::now() + Duration::from_secs(60);
+        let (more, _) = taken();
+        if !always {
+            assert_eq!(gatherer.due(), if never { Due::Nothing } else { Due::At(gatherer.rests_until) });
+        }
+        for map in [map, more] {
+            // SAFETY: mapped above, and used no more.
+            unsafe { rustix::mm::munmap(map.cast(), BYTES + PAGE_BYTES).expect("unmapped") };
         }
     }
 

@@ -3,7 +3,7 @@
 use crate::clock;
 use crate::doorbell::Doorbell;
 use crate::incarnation::Incarnation;
-use crate::large_pages::Gatherer;
+use crate::large_pages::{Due, Gatherer};
 use crate::layout::SegmentShape;
 use crate::links::{Link, Links, Port};
 use crate::segment;
@@ -269,15 +269,24 @@ impl Port for ControlPort {
     }
 
     fn sleep(&mut self, deadline: Option<Instant>) -> io::Result<bool> {
-        while let Some(gatherer) = &mut self.gatherer
-            && gatherer.is_due()
-        {
-            gatherer.gather_one();
+        let mut until = deadline;
+        // Who has no time to sleep has none for that.
+        let has_time = || deadline.is_none_or(|at| Instant::now() < at);
+        while let Some(gatherer) = self.gatherer.as_mut().filter(|_| has_time()) {
+            match gatherer.due() {
+                Due::Nothing => break,
+                Due::At(at) => {
+                    // It is looked again then: nothing that is waited for has come, to whoever sleeps.
+                    until = Some(deadline.map_or(at, |deadline| deadline.min(at)));
+                    break;
+                }
+                Due::Now => gatherer.gather_one(),
+            }
             if let Some(heard) = self.wait(Some(Duration::ZERO))? {
                 return Ok(heard);
             }
         }
-        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let left = until.map(|at| at.saturating_duration_since(Instant::now()));
         Ok(self.wait(left)?.unwrap_or(false))
     }
 }

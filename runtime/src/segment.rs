@@ -15,7 +15,6 @@ use crate::lease;
 use crate::region::Region;
 use crate::sync::Ordering;
 use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
-use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -71,11 +70,10 @@ pub fn create(shape: &SegmentShape, origin: &Origin) -> io::Result<OwnedFd> {
 /// is sealed for good: the supervisor holds this incarnation dead, as it may a process that was adopted and lives on.
 pub fn attach(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<Region> {
     check_size(&fd, shape.total_bytes())?;
-    let region =
-        Region::map_writable(&fd, shape.used_bytes()).map_err(|e| match Errno::from_io_error(&e) {
-            Some(Errno::PERM) => io::ErrorKind::BrokenPipe.into(),
-            _ => context("mapping the own segment", e),
-        })?;
+    let region = Region::map_writable(&fd, shape.used_bytes()).map_err(|e| match is_write_sealed(&fd) {
+        true => io::ErrorKind::BrokenPipe.into(),
+        false => context("mapping the own segment", e),
+    })?;
     check_header(&region, shape, expected)?;
     Ok(region)
 }

@@ -163,8 +163,8 @@ pub struct Cradle {
 }
 
 impl Cradle {
-    /// Whether an agent's process was adopted and has left since: it cannot be born again.
-    pub fn has_left(&self, agent: u32) -> bool {
+    /// Whether an agent's process was adopted: once it has left, it cannot be born again.
+    pub fn was_adopted(&self, agent: u32) -> bool {
         matches!(self.adopted.get(&agent), Some(None))
     }
 }
@@ -243,12 +243,11 @@ pub fn bear(
 }
 
 fn adopt(socket: &mut Option<OwnedFd>, handed: &[BorrowedFd<'_>]) -> io::Result<Process> {
-    let control = socket.take().ok_or_else(|| {
-        io::Error::other("its process was adopted and has left: only who handed it over can do so again")
-    })?;
-    let child = Child::adopt(&control)?;
-    wire::tell(&control, &ToAgent::Hello, handed)?;
-    Ok((child, control, [None, None]))
+    let has_left = "its process was adopted and has left: only who handed it over can do so again";
+    let control = socket.as_ref().ok_or_else(|| io::Error::other(has_left))?;
+    let child = Child::adopt(control)?;
+    wire::tell(control, &ToAgent::Hello, handed)?;
+    Ok((child, socket.take().ok_or_else(|| io::Error::other(has_left))?, [None, None]))
 }
 
 /// Both ends of a process's control socket, output and errors.

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use shoal_runtime::Incarnation;
 use shoal_runtime::again::insist;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
@@ -195,7 +195,7 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
         swarm.note_told([].into_iter());
         wait(watch, &mut events, deadline)?;
         swarm.note_told(events.iter().map(|event| event.data.u64()));
-        let late = untold(swarm, &mut due, if events.is_empty() { ASKED_AT_ONCE } else { ASKED_BESIDE });
+        let mut late = untold(swarm, &mut due, if events.is_empty() { ASKED_AT_ONCE } else { ASKED_BESIDE });
         swarm.catch_up(events.is_empty());
         swarm.check_taken_over(events.is_empty())?;
         if !events.is_empty() {
@@ -204,7 +204,9 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
         } else if !swarm.is_unchecked() && swarm.started_once() {
             thrift.due(Instant::now()).into_iter().for_each(give_back);
         }
-        let tokens = events.iter().map(|event| event.data.u64()).chain(late);
+        let told = || events.iter().map(|event| event.data.u64());
+        late.retain(|late| told().all(|token| token != *late));
+        let tokens = told().chain(late);
         for token in in_turn(tokens, &mut output_waited) {
             dispatch(swarm, companions, watch, token);
         }
@@ -232,7 +234,8 @@ const ASKED_BESIDE: usize = 4;
 fn missed(swarm: &mut Swarm, due: &mut Due) -> Vec<u64> {
     due.unasked = 0..swarm.agents.len();
     let Some(told) = swarm.told_before() else { return untold(swarm, due, usize::MAX) };
-    let agents = told.iter().filter_map(|token| swarm.agents.get(agent_of(*token)));
+    let agents: BTreeSet<usize> = told.into_iter().map(agent_of).collect();
+    let agents = agents.into_iter().filter_map(|agent| swarm.agents.get(agent));
     ready_of(agents).unwrap_or_else(|_| untold(swarm, due, usize::MAX))
 }
 

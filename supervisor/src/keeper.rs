@@ -397,3 +397,23 @@ pub fn guard(keeper: pid_t, mut beside: impl FnMut() -> Option<std::time::Durati
         tree::Ended::Signalled(signal) => End::KeeperKilled(signal),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_told_is_known_until_the_next_wait_and_more_than_there_is_room_for_is_known_to_be() {
+        let journal = Journal::create(64, &[], &[]).expect("memory");
+        let note = |count: usize| {
+            note_told(&journal, (0..count).map(|at| 7 + at as u64));
+            told(&journal)
+        };
+        assert_eq!(told(&journal), Some(vec![]));
+        assert_eq!(note(3), Some(vec![7, 8, 9]));
+        assert_eq!(note(0), Some(vec![]));
+        assert_eq!(note(TOLD_MAX), Some((7..7 + TOLD_MAX as u64).collect()));
+        assert_eq!(note(TOLD_MAX + 1), None, "all are asked");
+        assert_eq!(note(1), Some(vec![7]));
+    }
+}

@@ -63,9 +63,13 @@ impl Swarm {
         }
     }
 
-    /// Whether every agent was ready once: from then on a failing agent does not end the swarm.
+    /// Whether every agent was ready once, or need not be, having ended or, adopted, left: from then on a failing agent does not end the swarm.
     pub fn started_once(&self) -> bool {
-        self.reloads > 0 || self.agents.iter().all(|a| a.was_ready || a.state == State::Ended)
+        let has_left =
+            |agent: usize| self.agents[agent].live.is_none() && self.cradle.was_adopted(agent as u32);
+        let is_done =
+            |(agent, a): (usize, &super::Agent)| a.was_ready || a.state == State::Ended || has_left(agent);
+        self.reloads > 0 || self.agents.iter().enumerate().all(is_done)
     }
 
     /// `file:line` of an agent.

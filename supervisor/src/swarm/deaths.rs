@@ -166,7 +166,7 @@ impl Swarm {
             );
             self.agents[agent].faults += 1;
         }
-        let before_ready = !self.agents[agent].was_ready && !self.started_once();
+        let before_ready = !self.agents[agent].was_ready && !live.child.adopted && !self.started_once();
         if before_ready && matches!(ending, Ending::Exited(_)) && self.ends == Ends::No && !live.ordered {
             self.fail_start(format!(
                 "{}: agent {name} {ending} before it was ready: run its command by hand to see why, and see its output above",
@@ -218,7 +218,7 @@ impl Swarm {
         self.tell(Level::Error, Kind::GiveUp, Some(agent), &text);
         self.tell_hooks(agent, Occasion::GiveUp, &text);
         // Who was adopted and leaves lives on, and whoever handed it over knows.
-        let never = !self.agents[agent].was_ready && !self.cradle.has_left(agent as u32);
+        let never = !self.agents[agent].was_ready && !self.cradle.was_adopted(agent as u32);
         self.go(agent);
         if never || self.is_awaited(agent) {
             self.fail_start(format!("{}: {text}", self.place_of(agent)));

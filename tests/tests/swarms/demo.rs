@@ -205,7 +205,9 @@ fn orders_to_a_reader_that_has_just_begun_make_it_leave() {
                 files_below(&swarms).iter().any(|path| path.ends_with("control")).then_some(())
             });
             shoal.send(Signal::STOP);
-            if shoal.until_agent("reader", "a state", |reader| Some(reader.state)) != PsState::Starting {
+            let report = shoal.try_ps();
+            let reader = report.as_ref().and_then(|it| it.agents.iter().find(|agent| agent.name == "reader"));
+            if reader.is_none_or(|reader| reader.state != PsState::Starting) {
                 shoal.send(Signal::TERM);
                 shoal.send(Signal::CONT);
                 shoal.ended();

@@ -402,7 +402,9 @@ fn much_memory_is_in_large_pages_in_each_life_of_who_is_stood_by() {
         let mut shoal = stage.run(&file);
         let mut sink = until_parked(&mut shoal, "sink");
         for _ in 0..3 {
-            let pid = until_at_work(&mut shoal, &sink, 1);
+            // Who gathers would have done so long before.
+            let messages = if gives && large { 1 } else { 200 };
+            let pid = until_at_work(&mut shoal, &sink, messages);
             if gives && large {
                 until("large pages", || (in_large_pages(pid) >= 12 << 10).then_some(()));
             } else {
