@@ -230,6 +230,7 @@ fn essence(manifest: &Manifest) -> Manifest {
         prefetch: 0,
         replica: (manifest.replica.0, 0),
         permanent: false,
+        is_stood_by: false,
         board: BoardShape::default(),
         channels: Vec::new(),
         channel_names: String::new(),
