@@ -117,6 +117,12 @@ pub fn but(poisoned: &[u64]) -> Vec<u64> {
     (0..COUNT).filter(|value| !poisoned.contains(value)).collect()
 }
 
+/// Changes what is poison while the swarm runs: a file that is being written would be read half.
+fn change_poison(stage: &Stage, text: &str) {
+    fs::write(stage.path("poison.new"), text).expect("written");
+    fs::rename(stage.path("poison.new"), stage.path("poison")).expect("renamed");
+}
+
 #[test]
 fn a_message_that_kills_its_reader_is_parked_after_three_attempts_with_the_crash_report_of_each() {
     let kinds = [
@@ -227,7 +233,7 @@ fn attempts_are_counted_over_failures_and_deaths_alike_up_to_what_the_swarm_file
     let stage = stage!("mixed");
     let mut swarm = swarm(&stage, "\"sink\"", "7 fails\n", "max_attempts = 5", "");
     until("7 failed once", || (!swarm.tried(7).is_empty()).then_some(()));
-    fs::write(stage.path("poison"), "7 exits\n").expect("written");
+    change_poison(&stage, "7 exits\n");
     swarm.until_done();
     assert_eq!(swarm.handled(), but(&[7]));
     assert_eq!(swarm.tried(7), [1, 2, 3, 4, 5].map(|n| format!("7 attempt {n}")));
@@ -243,7 +249,7 @@ fn an_agent_without_a_bound_is_given_its_message_until_it_takes_it() {
     until("ten attempts", || (swarm.tried(2).len() >= 10).then_some(()));
     assert_eq!(swarm.tried(2)[9], "2 attempt 10");
     assert!(swarm.letters().is_empty());
-    fs::write(stage.path("poison"), "2 rejects\n").expect("written");
+    change_poison(&stage, "2 rejects\n");
     swarm.until_done();
     assert_eq!(swarm.handled(), but(&[2]), "what is rejected is parked even so");
     assert_eq!(swarm.letters()[0]["reason"], "nobody wants 2");
@@ -361,7 +367,7 @@ fn replayed_letters_are_handled_once_by_the_reader_that_gave_them_up_once_it_is_
         let mut swarm = swarm(&stage, "\"sink\"", "5 exits\n6 rejects\n7 rejects\n", more, "");
         let mut handled = until_handled(&mut swarm, COUNT as usize - 3);
         until("three letters", || (swarm.letters().len() == 3).then_some(()));
-        fs::write(stage.path("poison"), "7 rejects\n").expect("written");
+        change_poison(&stage, "7 rejects\n");
         // One that is not rejected again.
         let letters = swarm.letters();
         let good = letters.iter().find(|letter| letter["reason"] != "nobody wants 7").expect("two of them");
@@ -395,7 +401,7 @@ fn a_replay_is_exact_whoever_is_killed_meanwhile() {
         let mut swarm = swarm(&stage, "\"sink\"", &all, "max_attempts = 100", "");
         swarm.shoal.until_ready();
         until("all parked", || (swarm.letters().len() == COUNT as usize).then_some(()));
-        fs::write(stage.path("poison"), "").expect("written");
+        change_poison(&stage, "");
         let mut replay = stage.start(stage.shoal(&["dlq", "replay", "--all"]));
         // Whoever replays, and its reader, each up to eight times.
         while replay.poll().is_none() {
@@ -428,11 +434,11 @@ fn a_letter_that_was_sent_is_not_sent_again_by_the_next_life_of_whoever_replays(
         let poison: String = (0..count).map(|value| format!("{value} rejects\n")).collect();
         let mut swarm = swarm(&stage, "\"sink\"", &poison, "", "");
         swarm.until_done();
-        fs::write(stage.path("poison"), "0 holds\n").expect("written");
+        change_poison(&stage, "0 holds\n");
         let replay = stage.start(stage.shoal(&["dlq", "replay", "--all"]));
         let pid = swarm.shoal.until_agent("dead-letters", "there", |agent| agent.pid);
         let mut seized = Seized::of(pid as i32).expect("seized");
-        fs::write(stage.path("poison"), "").expect("written");
+        change_poison(&stage, "");
         // The commit is behind it, the removal before it.
         assert!(seized.run_until_removal(nth).expect("traced"), "it ended before");
         seized.kill().expect("killed");
@@ -490,7 +496,7 @@ fn the_commands_of_the_guide_do_what_it_says() {
     let stage = stage!("guide");
     let mut swarm = swarm(&stage, "\"sink\"", "1 exits\n2 rejects\n3 rejects\n", "", "");
     swarm.until_done();
-    fs::write(stage.path("poison"), "").expect("written");
+    change_poison(&stage, "");
     let mut ran = Vec::new();
     for block in guide.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()) {
         for line in block.lines() {
