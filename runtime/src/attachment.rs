@@ -109,7 +109,7 @@ pub fn attach_through(socket: OwnedFd) -> io::Result<Attachment> {
     let shapes = manifest.neighbours.iter().map(|n| (n.agent, Arc::clone(&n.shape))).collect();
     let mut port = ControlPort::new(socket, &Doorbell::from_fd(doorbell), shapes)?;
     if manifest.is_stood_by {
-        port.gather();
+        port.gather(manifest.standby);
     }
     let mut world = World::new(&manifest, Links::new(board, neighbours(&manifest)), port, region.clone());
     if manifest.standby {

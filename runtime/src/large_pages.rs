@@ -140,9 +140,14 @@ pub(crate) enum Due {
 }
 
 impl Gatherer {
-    /// Of a process that has just begun.
-    pub fn new() -> Gatherer {
-        Gatherer { taken: 0, rests_until: Instant::now(), pass: None, put_off: 0 }
+    /// Of a process that has gathered what it has, as a standby does before it says that it is there; or has not.
+    pub fn new(has_gathered: bool) -> Gatherer {
+        Gatherer {
+            taken: if has_gathered { pages_taken() } else { 0 },
+            rests_until: Instant::now(),
+            pass: None,
+            put_off: 0,
+        }
     }
 
     /// Whether there is something to gather: asked before each sleep, a system call of a fraction of a microsecond.
@@ -175,10 +180,9 @@ impl Gatherer {
         let gathered = gather_next(pass.next, PAGE_BYTES);
         let now = Instant::now();
         pass.spent += now - began;
-        if let Ok(Gathered { all, .. }) = gathered {
-            pass.put_off |= !all;
-        }
-        if let Ok(Gathered { next: Some(next), .. }) = gathered {
+        let Gathered { next, all } = gathered.unwrap_or(Gathered { next: None, all: true });
+        pass.put_off |= !all;
+        if let Some(next) = next {
             self.pass = Some(Pass { next, ..pass });
             return;
         }
@@ -369,7 +373,7 @@ mod tests {
                 (map, first)
             }
         };
-        let mut gatherer = Gatherer { taken: pages_taken(), ..Gatherer::new() };
+        let mut gatherer = Gatherer::new(true);
         let (map, first) = taken();
         let pagemap = File::open("/proc/self/pagemap").expect("opened");
         let is_first_large = || is_large(&pagemap, first.addr());

@@ -121,8 +121,8 @@ impl ControlPort {
     }
 
     /// From here on also gathers, whenever it would sleep, what this process has taken into large pages.
-    pub(crate) fn gather(&mut self) {
-        self.gatherer = Some(Gatherer::new());
+    pub(crate) fn gather(&mut self, has_gathered: bool) {
+        self.gatherer = Some(Gatherer::new(has_gathered));
     }
 
     /// Waits for the doorbell or the socket, and whether it was the socket; `None` when the time is over, or a signal came.
