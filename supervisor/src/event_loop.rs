@@ -171,9 +171,11 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
         swarm.start();
     }
     settle(swarm, watch, &mut due);
+    swarm.give_way();
     let missed = if swarm.is_successor() { missed(swarm, &mut due) } else { Vec::new() };
     settle(swarm, watch, &mut due);
     swarm.note_taken_over();
+    swarm.give_way();
     let (mut output_waited, mut thrift) = (false, Thrift::new(swarm.is_successor()));
     for token in in_turn(missed.into_iter(), &mut false) {
         dispatch(swarm, companions, watch, token);

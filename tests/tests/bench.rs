@@ -105,7 +105,7 @@ fn kills_are_real_and_beside_a_raw_one(run: &Value) {
     let takeovers = of(run, "takeover");
     let modes: Vec<_> = takeovers.iter().filter_map(|result| result["mode"].as_str()).collect();
     let of_each = |n: u32| {
-        ["watching N", "N", "next death seen N", "messages meanwhile N"]
+        ["watching N", "N", "next death seen N", "messages meanwhile N", "messages beside work N"]
             .map(|mode| mode.replace('N', &n.to_string()))
     };
     let crowded = ["watching 100 crowded", "100 crowded"].map(str::to_owned);

@@ -41,6 +41,8 @@ const CROWDED: usize = 100;
 const REST: Duration = Duration::from_millis(20);
 /// The same after each so many: a keeper gives up whose supervisors live shortly too often in a row.
 const LONG_REST: (usize, Duration) = (32, Duration::from_millis(150));
+/// So long somebody who computes meanwhile does so before it lets others have their turn: what a successor does between two yields.
+const TURN: Duration = Duration::from_micros(30);
 /// What takes longer ends the measurement.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -128,6 +130,8 @@ struct Seen {
     taken: Vec<TakeOver>,
     /// As long, and with the same questions, but nothing was killed.
     calm: Vec<Span>,
+    /// As long, and nothing was killed, but a process computed all the time that has nothing to do with the swarm.
+    busy: Vec<Span>,
     /// A raw death and start beside each, ns.
     floor: Vec<u64>,
 }
@@ -155,7 +159,7 @@ fn measure(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
     let mut all = outcomes(&agents.to_string(), &seen);
     let seen_first = "has the verdict of one killed with its predecessor";
     all.push(one(format!("next death seen {agents}"), seen_first, &deaths, &seen.floor));
-    all.push(messages_meanwhile(agents, &took, &seen));
+    all.extend(messages_meanwhile(agents, &took, &seen));
     Ok(all)
 }
 
@@ -176,7 +180,10 @@ fn take_over_often(swarm: &mut Swarm, raw: &mut RawChild, kills: usize) -> io::R
         let took = swarm.take_over()?;
         seen.floor.push(raw.recover()?.all_ns());
         rest_after(seen.floor.len());
-        seen.calm.push(swarm.be_calm(Duration::from_nanos(took.answered_ns))?);
+        let time = Duration::from_nanos(took.answered_ns);
+        seen.calm.push(swarm.be_calm(time)?);
+        std::thread::sleep(REST);
+        seen.busy.push(swarm.be_busy(time)?);
         std::thread::sleep(REST);
         seen.taken.push(took);
     }
@@ -208,8 +215,9 @@ fn rest_after(kills: usize) {
     std::thread::sleep(if kills.is_multiple_of(each) { long } else { REST });
 }
 
-/// How long messages took that were under way during a take-over, beside those of spans that are as long and in which nothing dies.
-fn messages_meanwhile(agents: usize, took: &[(u64, u64)], seen: &Seen) -> Outcome {
+/// How long messages took that were under way during a take-over, and while some other process computed, beside those of spans that are as
+/// long and in which nothing dies.
+fn messages_meanwhile(agents: usize, took: &[(u64, u64)], seen: &Seen) -> [Outcome; 2] {
     let while_taken: Vec<Span> =
         seen.taken.iter().map(|t| (t.killed_ns, t.killed_ns + t.answered_ns)).collect();
     let within = |spans: &[Span]| -> Vec<u64> {
@@ -218,25 +226,28 @@ fn messages_meanwhile(agents: usize, took: &[(u64, u64)], seen: &Seen) -> Outcom
         };
         took.iter().filter(|message| is_in(message)).map(|&(_, took_ns)| took_ns).collect()
     };
-    let (mut meanwhile, mut calm) = (within(&while_taken), within(&seen.calm));
-    let mut at =
-        |percent| [&mut meanwhile, &mut calm].map(|took| percentile(took, percent).map(|ns| ns as f64));
-    let [p50, p95, p99] = [50, 95, 99].map(&mut at);
-    let ratio = |[meanwhile, calm]: [Option<f64>; 2]| Some(meanwhile? / calm?);
-    Outcome {
-        case: "takeover".into(),
-        mode: format!("messages meanwhile {agents}"),
-        count: meanwhile.len() as u64,
-        p50_ns: p50[0],
-        p95_ns: p95[0],
-        p99_ns: p99[0],
-        floor: p50[1],
-        ratio_p50: ratio(p50),
-        ratio_p99: ratio(p99),
-        against: "the same while nothing dies".into(),
-        message: "there and back, one each millisecond, asleep in between; trusted".into(),
-        ..Outcome::default()
-    }
+    let mut calm = within(&seen.calm);
+    [("messages meanwhile", &while_taken), ("messages beside work", &seen.busy)].map(|(mode, spans)| {
+        let mut meanwhile = within(spans);
+        let mut at =
+            |percent| [&mut meanwhile, &mut calm].map(|took| percentile(took, percent).map(|ns| ns as f64));
+        let [p50, p95, p99] = [50, 95, 99].map(&mut at);
+        let ratio = |[meanwhile, calm]: [Option<f64>; 2]| Some(meanwhile? / calm?);
+        Outcome {
+            case: "takeover".into(),
+            mode: format!("{mode} {agents}"),
+            count: meanwhile.len() as u64,
+            p50_ns: p50[0],
+            p95_ns: p95[0],
+            p99_ns: p99[0],
+            floor: p50[1],
+            ratio_p50: ratio(p50),
+            ratio_p99: ratio(p99),
+            against: "the same while nothing dies".into(),
+            message: "there and back, one each millisecond, asleep in between; trusted".into(),
+            ..Outcome::default()
+        }
+    })
 }
 
 /// Whether somebody asked this process to end.
@@ -380,6 +391,22 @@ impl Swarm {
         let (began_ns, end) = (now_ns(), Instant::now() + time);
         self.info()?;
         std::thread::sleep(end.saturating_duration_since(Instant::now()));
+        Ok((began_ns, now_ns()))
+    }
+
+    /// Asks what is asked at a take-over, and computes for as long, as considerate of others as a successor is; from when to when.
+    fn be_busy(&mut self, time: Duration) -> io::Result<Span> {
+        self.supervisor()?;
+        let (began_ns, end) = (now_ns(), Instant::now() + time);
+        self.info()?;
+        let mut sum = 0u64;
+        while Instant::now() < end {
+            let turn = Instant::now() + TURN;
+            while Instant::now() < turn {
+                sum = std::hint::black_box(sum.wrapping_add(1));
+            }
+            std::thread::yield_now();
+        }
         Ok((began_ns, now_ns()))
     }
 

@@ -2,7 +2,7 @@
 //! swarm there is never one; a count above zero is a bug of the protocol that was survived.
 //!
 //! Once a second a few words of fixed size are read of every agent; a sleeper costs two words more for each lane that it reads. As long as
-//! nobody at all does anything, nor tells the supervisor anything, the pause between two looks doubles, up to 16 seconds: a thousand idle
+//! nobody at all does anything, nor tells the supervisor anything, each pause between two looks is four times the last, up to 16 seconds: a thousand idle
 //! agents take no time of a processor that could be seen.
 //!
 //! A single glance may catch an agent that is just being woken, and a producer between its publish and its ring.
@@ -44,7 +44,7 @@ pub(super) struct Sleepers {
 
 /// How long to wait after a look, from how long it was before.
 fn pause_after(still: bool, before: Duration) -> Duration {
-    if still { (before * 2).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY) } else { LOOK_EVERY }
+    if still { (before * 4).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY) } else { LOOK_EVERY }
 }
 
 /// Whether nobody has done anything since the last look, and nobody is waited for.
@@ -370,8 +370,8 @@ mod tests {
             pause = pause_after(still, pause);
             pause.as_secs()
         };
-        assert_eq!([true; 6].map(&mut seconds), [2, 4, 8, 16, 16, 16]);
-        assert_eq!([false, false, true].map(&mut seconds), [1, 1, 2]);
+        assert_eq!([true; 4].map(&mut seconds), [4, 16, 16, 16]);
+        assert_eq!([false, false, true].map(&mut seconds), [1, 1, 4]);
 
         let asleep = |done| Some(Peek { generation: 1, asleep: true, done });
         let still = [asleep(1), asleep(2)];

@@ -30,7 +30,7 @@ pub(super) struct Unchecked {
 /// How many descriptors a life has at most.
 const FDS: usize = 7;
 /// So many lives are checked in a turn of the loop that has nothing else to do.
-const CHECKED_AT_ONCE: usize = 16;
+const CHECKED_AT_ONCE: usize = 8;
 
 fn gone(what: &str) -> io::Error {
     io::Error::other(format!("taking over: the {what} that the journal names is not open, or is another"))
@@ -74,6 +74,7 @@ impl Swarm {
     /// # Errors
     /// The journal contradicts what is open: somebody wrote over it.
     pub fn take_over(&mut self, open: &BTreeSet<RawFd>, logs: &Path) -> io::Result<()> {
+        self.give_way();
         let mut open = open.clone();
         self.follow_stand(&mut open)?;
         let Some(kept) = &mut self.kept else { return Ok(()) };
@@ -103,6 +104,7 @@ impl Swarm {
         self.records.take_over(logs);
         self.give_way();
         self.restore_swarm(&journal, record);
+        self.give_way();
         let number = keeper::word(&journal, Word::Lives);
         let text =
             format!("the supervisor died: number {number} takes over, the agents have gone on meanwhile");
@@ -121,6 +123,7 @@ impl Swarm {
             self.go_on_with(agent);
             self.give_way_after(agent);
         }
+        self.give_way();
         for (agent, (what, due_ns, serial)) in timers {
             if let Some(&timer) = Timer::KEPT.get(what as usize)
                 && self.agents[agent].state_serial == serial
@@ -135,11 +138,14 @@ impl Swarm {
         }
         self.go_on_changing();
         self.start_due();
+        self.give_way();
         // Its predecessor's standbys are ended as nobody's.
         (0..self.agents.len()).for_each(|agent| self.refill(agent));
         (0..self.file.agents.len()).for_each(|config| self.tend(config));
+        self.give_way();
         self.look_soon();
         self.watch_on();
+        self.give_way();
         Ok(())
     }
 
