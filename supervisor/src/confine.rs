@@ -52,9 +52,7 @@ struct Made {
 impl Cages {
     /// Before anybody is started: prepares for what these agents are bounded by.
     pub fn for_all(agents: &[Agent]) -> Cages {
-        if agents.iter().any(|agent| agent.confinement.limits.want_cgroup()) {
-            cgroup::make_room();
-        }
+        cgroup::make_room(agents.iter().any(|agent| agent.confinement.limits.want_cgroup()));
         Cages::default()
     }
 
@@ -123,7 +121,7 @@ impl Cages {
 
 /// Tries the cgroups that limits need, as a start does; yields where they are, or which limits get none, and why.
 pub(crate) fn try_cgroups() -> Result<String, String> {
-    cgroup::make_room();
+    cgroup::make_room(true);
     let mut cgroups = Cgroups::default();
     let tried = [(Controller::Memory, 1 << 30), (Controller::Pids, 1 << 10), (Controller::Cpu, 100)].map(
         |(controller, amount)| match cgroups.join(controller, "doctor", amount) {

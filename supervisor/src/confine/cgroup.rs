@@ -82,14 +82,16 @@ static LEFT: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// Makes room for the cgroups of agents, before this process has children: of version 2, who has a cgroup to itself, as a service and a scope of
 /// systemd have, and has controllers there, moves into one below it, because they are handed down only from where no process is. Where that
-/// is refused, all stays as it is.
-pub(super) fn make_room() {
+/// is refused, all stays as it is. It does so when one is wanted, and where the service manager says that it delegated: a reload may
+/// want some, when there are children.
+pub(super) fn make_room(wanted: bool) {
     let own = std::process::id().to_string();
     for Home { folder, .. } in own_homes().iter().filter(|home| home.version == Version::Two) {
         let read = |file: &str| fs::read_to_string(folder.join(file)).unwrap_or_default();
         let is_root = !folder.join("cgroup.type").try_exists().unwrap_or(false);
         let has_some = !read("cgroup.controllers").trim().is_empty();
-        if !is_root && !is_leaf(folder) && has_some && read("cgroup.procs").trim() == own {
+        let due = wanted || is_delegated(folder);
+        if due && !is_root && !is_leaf(folder) && has_some && read("cgroup.procs").trim() == own {
             let leaf = folder.join(LEAF);
             let _ = fs::create_dir(&leaf);
             match put(&leaf.join("cgroup.procs"), &own) {
@@ -98,6 +100,17 @@ pub(super) fn make_room() {
             }
         }
     }
+}
+
+/// How systemd says that it delegated a cgroup: to everybody, and, before version 251, to root alone.
+const DELEGATED: [&str; 2] = ["user.delegate", "trusted.delegate"];
+
+/// Whether the service manager says that it leaves everything below a cgroup to who is in it.
+fn is_delegated(folder: &Path) -> bool {
+    DELEGATED.into_iter().any(|name| {
+        let mut said = [0u8; 1];
+        rustix::fs::getxattr(folder, name, &mut said).is_ok_and(|length| said[..length] == *b"1")
+    })
 }
 
 /// Moves back, if nobody else is there any more: whoever comes next finds all as it was.

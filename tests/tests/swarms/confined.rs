@@ -405,6 +405,53 @@ fn every_bound_that_needs_a_cgroup_is_in_the_one_that_its_agent_is_in() {
     }
 }
 
+#[test]
+fn first_bounds_of_a_swarm_come_with_a_reload_where_the_service_manager_says_that_it_delegated() {
+    // Goal: a service of systemd that started without limits gets them by a reload. Method: a cgroup that says it was delegated, as systemd does,
+    // and one that says nothing, to which nothing is done.
+    let Some(delegated) = std::env::var_os(DELEGATED).map(std::path::PathBuf::from) else {
+        return println!("no cgroups of version 2 are delegated here: nothing to see");
+    };
+    let stage = stage!("confined-reload");
+    // As the service manager does.
+    fs::write(delegated.join("cgroup.subtree_control"), "+cpu +memory +pids").expect("handed down");
+    let agent =
+        |n: usize, limits: &str| format!("[agent.a{n}]\ncommand = [\"BIN/confined\", \"idles\"]\n{limits}\n");
+    let text = |limits: &str| {
+        format!("[swarm]\nname = \"NAME\"\n{}{}", agent(0, limits), agent(1, "limits = { open_files = 512 }"))
+    };
+    for says in [true, false] {
+        let service = delegated.join(format!("reload-{says}"));
+        fs::create_dir_all(&service).expect("a cgroup");
+        if says {
+            let flags = rustix::fs::XattrFlags::empty();
+            rustix::fs::setxattr(&service, "user.delegate", b"1", flags).expect("said");
+        }
+        let file = stage.write("swarm.toml", &text(""));
+        let enter = format!("echo $$ >{}/cgroup.procs", service.display());
+        let args = ["run", file.to_str().expect("UTF-8")];
+        let mut running = stage.start(stage.shoal_after(&enter, &args));
+        running.until_ready();
+        assert_eq!(service.join("supervisor").exists(), says);
+        stage.write("swarm.toml", &text("limits = { cpu = \"50%\" }"));
+        let reloaded = stage.finish(stage.shoal(&["reload"]));
+        assert_eq!(reloaded.status, 0, "{reloaded:?}");
+        let lacks = &running.until_ready().agents[0].unapplied;
+        // Here root may make one in the cgroup above, too: that of others.
+        assert!(lacks.is_empty(), "{lacks:?}");
+        let owner = traces::owner(running.pid());
+        let bounded: Vec<_> =
+            traces::cgroups(&owner).into_iter().filter(|it| it.starts_with(&service)).collect();
+        assert_eq!(bounded.len(), usize::from(says), "{bounded:?}");
+        assert_eq!(running.stop().status, 0);
+        assert!(!service.join("supervisor").exists());
+        let handed_down = fs::read_to_string(service.join("cgroup.subtree_control")).expect("read");
+        assert_eq!(handed_down.trim(), "");
+        fs::remove_dir(&service).expect("empty");
+        stage.assert_nothing_left();
+    }
+}
+
 /// Each is bounded as asked; by one cgroup of version 2 in the delegated one, if there is such.
 fn assert_bounded(stage: &Stage, mut running: Running<'_>, delegated: Option<&Path>) {
     let report = running.until_ready();
