@@ -240,7 +240,7 @@ pub struct ChaosOptions {
 /// What `shoal bench` is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct BenchOptions {
-    /// Only this: latency, throughput, placement, sparse, text, message, step, fan, spawn, recovery, hardship, removal, hang, scale or takeover; `scenario` lists swarms with a job, and runs one
+    /// Only this: latency, throughput, placement, sparse, text, message, step, fan, spawn, recovery, hardship, removal, hang, scale, takeover or orphans; `scenario` lists swarms with a job, and runs one
     pub case: Option<String>,
     /// Which scenario, or `all`
     pub scenario: Option<String>,

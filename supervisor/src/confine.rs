@@ -133,7 +133,6 @@ pub(crate) fn try_cgroups() -> Result<String, String> {
         },
     );
     drop(cgroups);
-    cgroup::give_room_back();
     let lacks: Vec<&str> =
         tried.iter().filter_map(|came| came.as_deref().err()).map(String::as_str).collect();
     match lacks.is_empty() {

@@ -14,13 +14,16 @@
 //! keeper, under the same number, when that supervisor is gone. So nothing has to be handed over, agents never read an end of file, and
 //! the keeper needs to know of no descriptor at all.
 //!
-//! The keeper uses no heap after the split, and reads nothing but fixed-size words. What it does for the supervisor is what only a
-//! parent can: ask how a child ended, and reap it (`keeper/link.rs` asks). Decision: docs/decisions/0010.
+//! The keeper uses no heap after the split, and reads nothing but fixed-size words, and the numbers of its children, as the kernel lists them,
+//! to end these; but when the guard is dead and all are ended, it puts away what the guard would have. What it does for the supervisor is what
+//! only a parent can: ask how a child ended, and reap it (`keeper/link.rs` asks). All of it is here, in `tree.rs`, and in `link.rs` what serves. Decision: docs/decisions/0010.
 #![allow(unsafe_code)]
 
+mod guard;
 pub mod link;
 pub mod table;
 mod tree;
+mod words;
 
 use crate::spawn::Urgency;
 use libc::{c_int, pid_t};
@@ -28,66 +31,10 @@ use shoal_runtime::journal::Journal;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+pub use guard::{End, guard};
 pub use link::Link;
 pub use tree::end_children;
-
-/// Words of the journal that keeper, guard and supervisors share.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(usize)]
-pub enum Word {
-    /// The process number of the living supervisor; 0 while there is none. The keeper's.
-    Supervisor = 0,
-    /// How many supervisors were started. The keeper's.
-    Lives = 1,
-    /// How many of them died by SIGKILL. The keeper's.
-    Kills = 2,
-    /// When the last one was found dead, CLOCK_MONOTONIC ns. The keeper's.
-    DiedAt = 3,
-    /// When one was last killed on purpose, CLOCK_MONOTONIC ns; 0 when its successor has noted it. The guard's.
-    KilledAt = 4,
-    /// The living supervisor has taken over, or made the start: it is number so many. The supervisor's.
-    Watching = 5,
-    /// 1 while supervisors may be killed on purpose. The supervisor's.
-    Storm = 6,
-    /// 1 and the descriptor of the journal that holds the swarm since it was changed; 0 while it is what it was at the split. The
-    /// supervisor's.
-    Journal = 7,
-    /// 1 and the exit status once the end is concluded: nothing is taken over any more. The supervisor's.
-    Over = 8,
-    /// 1 once a record could not be written: what records name may be something else by now. The supervisor's.
-    Unsure = 9,
-    /// Of how many things the supervisor was told since it last waited; they lie in the words behind. The supervisor's.
-    Told = 10,
-}
-
-/// So many of them lie there.
-pub const TOLD_MAX: usize = 32;
-
-/// Reads a shared word.
-pub fn word(journal: &Journal, which: Word) -> u64 {
-    journal.word(which as usize)
-}
-
-/// Writes a shared word.
-pub fn set_word(journal: &Journal, which: Word, value: u64) {
-    journal.set_word(which as usize, value);
-}
-
-/// Writes of what the supervisor was told.
-///
-/// # If we die here
-/// The successor believes that it was told less: it asks everybody, but later.
-pub fn note_told(journal: &Journal, told: impl ExactSizeIterator<Item = u64>) {
-    let count = told.len();
-    told.take(TOLD_MAX).enumerate().for_each(|(at, one)| journal.set_word(Word::Told as usize + 1 + at, one));
-    set_word(journal, Word::Told, count as u64);
-}
-
-/// What a supervisor was told since it last waited; `None` when it was more than lies there.
-pub fn told(journal: &Journal) -> Option<Vec<u64>> {
-    let count = usize::try_from(word(journal, Word::Told)).ok().filter(|count| *count <= TOLD_MAX)?;
-    Some((0..count).map(|at| journal.word(Word::Told as usize + 1 + at)).collect())
-}
+pub use words::{TOLD_MAX, Word, note_told, set_word, told, word};
 
 /// When the keeper gives up.
 #[derive(Clone, Copy, Debug)]
@@ -114,15 +61,6 @@ const SHORT_LIFE_NS: u64 = 100_000_000;
 pub struct Life {
     /// From 1: whoever is not the first takes over.
     pub number: u64,
-}
-
-/// How it ended, as the guard sees it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum End {
-    /// With this exit status, of the last supervisor or, when that cannot be, of the keeper.
-    Status(u8),
-    /// The keeper was killed by this signal, and everything with it.
-    KeeperKilled(c_int),
 }
 
 /// Exit status when supervisors die too often, or the keeper cannot go on.
@@ -369,51 +307,4 @@ fn give_up(why: &std::ffi::CStr) -> ! {
 fn exit(status: u8) -> ! {
     // SAFETY: it does not return.
     unsafe { libc::_exit(status.into()) }
-}
-
-/// Waits for the keeper, then ends what it left: for the guard. `beside` is called at the times that it asks for.
-pub fn guard(keeper: pid_t, mut beside: impl FnMut() -> Option<std::time::Duration>) -> End {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let pid = rustix::process::Pid::from_raw(keeper);
-    let pidfd =
-        pid.and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
-    let ended = loop {
-        let pause = beside();
-        match (&pidfd, pause) {
-            (Some(pidfd), pause) => {
-                let pause =
-                    pause.map(|p| Timespec { tv_sec: p.as_secs() as i64, tv_nsec: p.subsec_nanos().into() });
-                let _ = poll(&mut [PollFd::new(pidfd, PollFlags::IN)], pause.as_ref());
-            }
-            (None, pause) => std::thread::sleep(pause.unwrap_or(std::time::Duration::from_millis(20))),
-        }
-        if let Some(ended) = tree::reap_if_dead(keeper) {
-            break ended;
-        }
-    };
-    end_children();
-    match ended {
-        tree::Ended::Exited(status) => End::Status(status as u8),
-        tree::Ended::Signalled(signal) => End::KeeperKilled(signal),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_told_is_known_until_the_next_wait_and_more_than_there_is_room_for_is_known_to_be() {
-        let journal = Journal::create(64, &[], &[]).expect("memory");
-        let note = |count: usize| {
-            note_told(&journal, (0..count).map(|at| 7 + at as u64));
-            told(&journal)
-        };
-        assert_eq!(told(&journal), Some(vec![]));
-        assert_eq!(note(3), Some(vec![7, 8, 9]));
-        assert_eq!(note(0), Some(vec![]));
-        assert_eq!(note(TOLD_MAX), Some((7..7 + TOLD_MAX as u64).collect()));
-        assert_eq!(note(TOLD_MAX + 1), None, "all are asked");
-        assert_eq!(note(1), Some(vec![7]));
-    }
 }

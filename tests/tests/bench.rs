@@ -119,6 +119,13 @@ fn kills_are_real_and_beside_a_raw_one(run: &Value) {
         assert_eq!(number(takeover, "count"), 41.0, "{takeover}");
         assert!(number(takeover, "p50_ns") <= number(takeover, "p99_ns"), "{takeover}");
     }
+    let orphans = of(run, "orphans");
+    let modes: Vec<_> = orphans.iter().filter_map(|result| result["mode"].as_str()).collect();
+    assert_eq!(modes, ["keeper 100", "guard 100", "supervisor 100"]);
+    for orphan in orphans {
+        assert_eq!(number(orphan, "count"), 2.0, "{orphan}");
+        assert!(number(orphan, "p50_ns") > 100_000.0 && number(orphan, "floor") > 100_000.0, "{orphan}");
+    }
     let plain = of(run, "recovery");
     let modes: Vec<_> = plain.iter().filter_map(|result| result["mode"].as_str()).collect();
     assert_eq!(modes, ["cold", "standby", "fork"]);

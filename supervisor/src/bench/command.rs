@@ -1,6 +1,6 @@
 //! `shoal bench`: runs the cases, shows what comes as it comes, writes what was asked for.
 
-use super::{CASES, PEER, hangs, html, lives, removals, scale, table, takeover};
+use super::{CASES, PEER, hangs, html, lives, orphans, removals, scale, table, takeover};
 use crate::cli::{BAD_INPUT, BenchOptions, FAILED, Failure, print};
 use crate::config;
 use crate::log::report;
@@ -117,6 +117,7 @@ fn measure(asked: &[&str], share: u64, each: &mut dyn FnMut(Outcome)) -> Result<
                 Some(measured.map_err(std::io::Error::other))
             }
             "takeover" => Some(takeover::run(share, &mut bench).map_err(std::io::Error::other)),
+            "orphans" => Some(orphans::run(share, &mut bench).map_err(std::io::Error::other)),
             _ => None,
         };
         if let Some(measured) = of_star {

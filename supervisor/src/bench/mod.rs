@@ -1,6 +1,6 @@
 //! `shoal bench`: figures of this machine, each beside its floor, from real processes of this same binary.
 //!
-//! What two or a few processes do is measured in the crate `shoal-measure`; here is what needs a supervisor (`lives`, `removals`, `hangs`, `scale`, `takeover`), and
+//! What two or a few processes do is measured in the crate `shoal-measure`; here is what needs a supervisor (`lives`, `removals`, `hangs`, `scale`, `takeover`, `orphans`), and
 //! what the command shows: a table (`table`), a page (`html`), JSON, a comparison (`command`).
 
 use crate::log::report;
@@ -8,10 +8,12 @@ pub mod agents;
 pub mod command;
 mod crowd;
 mod ends;
+mod guarded;
 pub mod hangs;
 pub mod html;
 mod kept;
 pub mod lives;
+pub mod orphans;
 pub mod removals;
 pub mod scale;
 pub mod table;
@@ -20,7 +22,7 @@ pub mod takeover;
 use std::process::ExitCode;
 
 /// The cases, in the order in which they run.
-pub const CASES: [&str; 15] = [
+pub const CASES: [&str; 16] = [
     "latency",
     "throughput",
     "placement",
@@ -36,6 +38,7 @@ pub const CASES: [&str; 15] = [
     "hang",
     "scale",
     "takeover",
+    "orphans",
 ];
 /// The command line of a measured process.
 pub const PEER: [&str; 1] = ["bench-peer"];
@@ -80,9 +83,9 @@ pub fn peer(what: &[String]) -> ExitCode {
                 return kept::be_swarm(what, parent);
             }
         }
-        [swarm, agents, parent] if swarm == takeover::SWARM => {
+        [swarm, agents, orphans, parent] if swarm == guarded::SWARM => {
             if let (Ok(agents), Ok(parent)) = (agents.parse(), parent.parse()) {
-                return takeover::be_swarm(agents, parent);
+                return guarded::be_swarm(agents, orphans, parent);
             }
         }
         _ => shoal_measure::peer::run_if_peer(),

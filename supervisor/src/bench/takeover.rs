@@ -1,33 +1,18 @@
 //! Take-overs: the supervisor of a swarm of idle agents is killed under its keeper, again and again, and asked who it is. What answers is
-//! the next one, which says since when it watches all agents: the answer itself comes a little later. The swarm has a process of its own, which runs it as `shoal run` does, for only
-//! that has a keeper; it ends when who measures it is gone.
+//! the next one, which says since when it watches all agents: the answer itself comes a little later.
 
 use super::crowd::Crowd;
-use super::kept::ends_with;
+use super::guarded::{Swarm, pidfd_of};
 use super::lives::{kills, outcome, raw_child};
-use super::scale::swarm_file;
-use crate::cli::BAD_INPUT;
-use crate::config::own_binary;
-use crate::control::{ANSWER_BYTES_MAX, PsReport, PsState, Request, Response, SwarmInfo, address_of};
-use crate::herald::Manner;
-use crate::log::report;
-use crate::run::run_read;
-use crate::run_dir::list_running;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+use crate::config::Orphans;
+use crate::control::{PsReport, SwarmInfo};
+use rustix::process::{Signal, pidfd_send_signal};
 use shoal_measure::cases::Bench;
 use shoal_measure::floor::RawChild;
 use shoal_measure::outcome::Outcome;
 use shoal_measure::pairs::percentile;
 use shoal_runtime::clock::now_ns;
-use signal_hook::SigId;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
 use std::time::{Duration, Instant};
 
 /// How many agents.
@@ -41,67 +26,8 @@ const CROWDED: usize = 100;
 const REST: Duration = Duration::from_millis(20);
 /// The same after each so many: a keeper gives up whose supervisors live shortly too often in a row.
 const LONG_REST: (usize, Duration) = (32, Duration::from_millis(150));
-/// So long somebody who computes meanwhile does so before it lets others have their turn: what a successor does between two yields.
+/// So long somebody who computes meanwhile does so before it lets others have their turn: as most of what a successor does between two yields.
 const TURN: Duration = Duration::from_micros(30);
-/// What takes longer ends the measurement.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What the process that runs the swarm is told to be.
-pub(super) const SWARM: &str = "swarm";
-
-fn name_for(bench: u32) -> String {
-    format!("bench-takeover-{bench}")
-}
-
-/// Where one agent writes how long its messages took.
-fn notes(bench: u32) -> PathBuf {
-    std::env::temp_dir().join(format!("shoal-bench-{bench}"))
-}
-
-/// How many of the agents talk meanwhile.
-const TALKERS: usize = 2;
-
-/// They.
-fn talk(binary: &str, bench: u32) -> String {
-    let (binary, notes) =
-        (toml::Value::from(binary), toml::Value::from(notes(bench).to_string_lossy().as_ref()));
-    format!(
-        r#"
-        [channel.pings]
-        message = "Beat"
-        capacity = "64 KiB"
-        [channel.pongs]
-        message = "Beat"
-        capacity = "64 KiB"
-        [agent.ping]
-        command = [{binary}, "agent", "bench", "ping", {notes}]
-        publishes = ["pings"]
-        subscribes = ["pongs"]
-        stop_timeout = "10s"
-        ready_timeout = "60s"
-        [agent.pong]
-        command = [{binary}, "agent", "bench", "pong"]
-        publishes = ["pongs"]
-        subscribes = ["pings"]
-        stop_timeout = "10s"
-        ready_timeout = "60s"
-        "#
-    )
-}
-
-/// Is the process that runs a swarm of so many agents, for the process of this number: it is asked to end when that is gone.
-pub(super) fn be_swarm(agents: usize, bench: u32) -> ExitCode {
-    let made = own_binary()
-        .and_then(|binary| swarm_file(&name_for(bench), agents - TALKERS, 1, &talk(&binary, bench)));
-    match ends_with(bench).and(made) {
-        Ok(file) => run_read(file, Manner::Foreground),
-        Err(error) => {
-            report!("shoal: {error}");
-            ExitCode::from(BAD_INPUT)
-        }
-    }
-}
-
 /// Runs a swarm of each size; with a small share of the work none of a thousand, and fewer kills.
 ///
 /// # Errors
@@ -148,8 +74,8 @@ struct TakeOver {
 
 fn measure(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
     let mut raw = raw_child().map_err(io::Error::other)?;
-    let mut swarm = Swarm::start(agents)?;
-    let seen = take_over_often(&mut swarm, &mut raw, kills)?;
+    let mut swarm = Swarm::start(agents, Orphans::Keep)?;
+    let seen = take_over_often(&mut swarm, &mut raw, kills, true)?;
     let mut deaths = Vec::new();
     while deaths.len() < kills {
         deaths.push(swarm.see_death()?);
@@ -166,25 +92,27 @@ fn measure(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
 /// The same beside a crowd, of the take-overs alone.
 fn measure_crowded(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
     let mut raw = raw_child().map_err(io::Error::other)?;
-    let mut swarm = Swarm::start(agents)?;
-    let seen = take_over_often(&mut swarm, &mut raw, kills)?;
+    let mut swarm = Swarm::start(agents, Orphans::Keep)?;
+    let seen = take_over_often(&mut swarm, &mut raw, kills, false)?;
     swarm.end()?;
     Ok(outcomes(&format!("{agents} crowded"), &seen))
 }
 
-/// So many take-overs, and as many times the same without.
-fn take_over_often(swarm: &mut Swarm, raw: &mut RawChild, kills: usize) -> io::Result<Seen> {
+/// So many take-overs, and, where messages are compared, as many times the same without one, and beside a process that computes.
+fn take_over_often(swarm: &mut Swarm, raw: &mut RawChild, kills: usize, compares: bool) -> io::Result<Seen> {
     let before = swarm.ready()?;
     let mut seen = Seen::default();
     while seen.floor.len() < kills {
         let took = swarm.take_over()?;
         seen.floor.push(raw.recover()?.all_ns());
         rest_after(seen.floor.len());
-        let time = Duration::from_nanos(took.answered_ns);
-        seen.calm.push(swarm.be_calm(time)?);
-        std::thread::sleep(REST);
-        seen.busy.push(swarm.be_busy(time)?);
-        std::thread::sleep(REST);
+        if compares {
+            let time = Duration::from_nanos(took.answered_ns);
+            seen.calm.push(swarm.be_calm(time)?);
+            std::thread::sleep(REST);
+            seen.busy.push(swarm.be_busy(time)?);
+            std::thread::sleep(REST);
+        }
         seen.taken.push(took);
     }
     let lives = |report: &PsReport| report.agents.iter().map(|a| (a.pid, a.generation)).collect::<Vec<_>>();
@@ -250,109 +178,7 @@ fn messages_meanwhile(agents: usize, took: &[(u64, u64)], seen: &Seen) -> [Outco
     })
 }
 
-/// Whether somebody asked this process to end.
-struct Interrupted {
-    asked: Arc<AtomicBool>,
-    registered: Vec<SigId>,
-}
-
-impl Interrupted {
-    fn watch() -> io::Result<Interrupted> {
-        let mut watch = Interrupted { asked: Arc::default(), registered: Vec::new() };
-        for signal in [SIGHUP, SIGINT, SIGTERM] {
-            watch.registered.push(signal_hook::flag::register(signal, Arc::clone(&watch.asked))?);
-        }
-        Ok(watch)
-    }
-}
-
-impl Drop for Interrupted {
-    fn drop(&mut self) {
-        self.registered.drain(..).for_each(|id| _ = signal_hook::low_level::unregister(id));
-    }
-}
-
-/// The process that runs the swarm; it ends with this.
-struct Swarm {
-    name: String,
-    guard: Child,
-    socket: Option<PathBuf>,
-    interrupted: Interrupted,
-}
-
 impl Swarm {
-    fn start(agents: usize) -> io::Result<Swarm> {
-        let bench = std::process::id();
-        let interrupted = Interrupted::watch()?;
-        let guard = Command::new(own_binary().map_err(io::Error::other)?)
-            .args([super::PEER[0], SWARM, &agents.to_string(), &bench.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        Ok(Swarm { name: name_for(bench), guard, socket: None, interrupted })
-    }
-
-    /// Tries something until it comes to pass.
-    fn until<T>(
-        &mut self,
-        what: &str,
-        mut look: impl FnMut(&mut Swarm) -> io::Result<Option<T>>,
-    ) -> io::Result<T> {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            if let Some(seen) = look(self)? {
-                return Ok(seen);
-            }
-            if let Some(status) = self.guard.try_wait()? {
-                return Err(io::Error::other(format!(
-                    "the swarm ended ({status}) while {what} was waited for"
-                )));
-            }
-            if self.interrupted.asked.load(Ordering::Relaxed) {
-                return Err(io::Error::other("interrupted"));
-            }
-            if Instant::now() >= end {
-                return Err(io::Error::other(format!("{what} did not come within {PATIENCE:?}")));
-            }
-        }
-    }
-
-    /// Waits until all agents are ready.
-    fn ready(&mut self) -> io::Result<PsReport> {
-        self.until("an answer of agents that are all ready", |swarm| {
-            if swarm.socket.is_none() {
-                let running = list_running().map_err(|e| io::Error::other(e.to_string()))?;
-                swarm.socket = running.into_iter().find(|it| it.name == swarm.name).map(|it| it.socket);
-            }
-            if let Some(Response::Ps(report)) = swarm.ask(&Request::Ps)
-                && report.agents.iter().all(|agent| agent.state == PsState::Ready)
-            {
-                return Ok(Some(report));
-            }
-            std::thread::sleep(REST);
-            Ok(None)
-        })
-    }
-
-    fn info(&mut self) -> io::Result<Option<SwarmInfo>> {
-        match self.ask(&Request::Info) {
-            Some(Response::Info(info)) => Ok(Some(info)),
-            _ => Ok(None),
-        }
-    }
-
-    /// The supervisor's number, and what it can be killed by.
-    fn supervisor(&mut self) -> io::Result<(u32, OwnedFd)> {
-        let former = self.until("an answer", Swarm::info)?.supervisor;
-        let pidfd = pidfd_of(former)?;
-        // The number was its own when the descriptor was opened, since it has it still.
-        match self.until("an answer", Swarm::info)?.supervisor == former {
-            true => Ok((former, pidfd)),
-            false => Err(io::Error::other("the supervisor died of itself")),
-        }
-    }
-
     /// Kills the supervisor and one of its agents; how long until the agent's death has its verdict, ns.
     fn see_death(&mut self) -> io::Result<u64> {
         let report = self.ready()?;
@@ -409,53 +235,4 @@ impl Swarm {
         }
         Ok((began_ns, now_ns()))
     }
-
-    /// Asks the supervisor; `None` when none answers. The socket is the keeper's, so that who asks in between waits.
-    fn ask(&self, request: &Request) -> Option<Response> {
-        ask(self.socket.as_deref()?, request).ok()
-    }
-
-    /// Ends it; when each ping was sent, CLOCK_MONOTONIC ns, and how long it took.
-    fn end(mut self) -> io::Result<Vec<(u64, u64)>> {
-        kill_process(Pid::from_child(&self.guard), Signal::TERM)?;
-        let status = self.until("the end of the swarm", |swarm| {
-            std::thread::sleep(REST);
-            swarm.guard.try_wait()
-        })?;
-        if !status.success() {
-            return Err(io::Error::other(format!("the swarm ended with {status}")));
-        }
-        let text = std::fs::read_to_string(notes(std::process::id()))?;
-        let of = |line: &str| {
-            line.split_once(' ').and_then(|(at, took)| Some((at.parse().ok()?, took.parse().ok()?)))
-        };
-        Ok(text.lines().filter_map(of).collect())
-    }
-}
-
-impl Drop for Swarm {
-    fn drop(&mut self) {
-        if let Ok(None) = self.guard.try_wait() {
-            // Its keeper ends everything, and removes its folder.
-            let _ = self.guard.kill();
-            let _ = self.guard.wait();
-        }
-        let _ = std::fs::remove_file(notes(std::process::id()));
-    }
-}
-
-fn pidfd_of(pid: u32) -> io::Result<OwnedFd> {
-    let pid = Pid::from_raw(pid as i32).ok_or_else(|| io::Error::other("a process without number"))?;
-    Ok(pidfd_open(pid, PidfdFlags::empty())?)
-}
-
-fn ask(socket: &Path, request: &Request) -> io::Result<Response> {
-    let (address, _folder) = address_of(socket)?;
-    let mut stream = UnixStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let line = serde_json::to_string(request)? + "\n";
-    stream.write_all(line.as_bytes())?;
-    let mut answer = Vec::new();
-    BufReader::new(stream).take(ANSWER_BYTES_MAX).read_until(b'\n', &mut answer)?;
-    Ok(serde_json::from_slice(&answer)?)
 }

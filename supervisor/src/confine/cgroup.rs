@@ -128,7 +128,7 @@ pub fn give_room_back() {
     }
 }
 
-/// Cgroups that were made; they go with this.
+/// Cgroups that were made; they go with this, and so does the room that was made for them.
 pub(super) struct Cgroups {
     homes: Option<Vec<Home>>,
     made: BTreeSet<PathBuf>,
@@ -216,6 +216,7 @@ impl Drop for Cgroups {
             // Refused as long as somebody is in it: then the next supervisor removes it.
             let _ = fs::remove_dir(made);
         }
+        give_room_back();
     }
 }
 

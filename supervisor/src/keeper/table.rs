@@ -1,5 +1,6 @@
 //! UNSAFE. The table of descriptors that a supervisor shares with its keeper: what a successor finds open in it, and takes or closes.
 
+use shoal_runtime::again::insist;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -35,19 +36,26 @@ fn identity(fd: BorrowedFd<'_>) -> (u64, u64) {
     rustix::fs::fstat(fd).map_or((0, 0), |seen| (seen.st_dev, seen.st_ino))
 }
 
-/// What is open in this process.
+/// What is open in this process. All of it, or an error: a successor closes what is not known.
 ///
 /// # Errors
-/// No /proc.
+/// No /proc, or no descriptor to read it with.
 pub fn open_now() -> io::Result<BTreeSet<RawFd>> {
-    let entries = std::fs::read_dir("/proc/self/fd")?;
-    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let mut open: BTreeSet<RawFd> = numbers.collect();
-    // The folder that was just read was open under one of them.
-    open.retain(|&fd| {
-        // SAFETY: asks about a number.
-        unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
-    });
+    insist(list_open)
+}
+
+fn list_open() -> io::Result<BTreeSet<RawFd>> {
+    use rustix::fs::{Mode, OFlags, RawDir};
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::open("/proc/self/fd", flags, Mode::empty())?;
+    let mut open = BTreeSet::new();
+    let mut buffer = Vec::with_capacity(8192);
+    let mut entries = RawDir::new(&folder, buffer.spare_capacity_mut());
+    while let Some(entry) = entries.next() {
+        // A point and two are no numbers.
+        open.extend(entry?.file_name().to_str().ok().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    open.remove(&folder.as_raw_fd());
     Ok(open)
 }
 

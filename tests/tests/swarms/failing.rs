@@ -112,8 +112,13 @@ fn go_on(
         let due = Book::count(&book) + 50;
         until("further numbers", || (Book::count(&book) > due).then_some(()));
     }
-    // One command may be told of the lack.
-    until("an answer to a command", || (stage.done(&["restart", "source"]).status == 0).then_some(()));
+    // One command may be told of the lack, and what was begun is undone then.
+    for command in [&["restart", "source"][..], &["scale", "relay", "3"], &["scale", "relay", "2"]] {
+        until("an answer to a command", || (stage.done(command).status == 0).then_some(()));
+    }
+    assert_eq!(shoal.supervisor(), Some(supervisor), "the supervisor died: {}", shoal.err());
+    shoal.succeed();
+    let supervisor = shoal.supervisor().expect("a successor");
     let report = shoal.until("every agent ready, with its standbys", |report| {
         let whole = |a: &PsAgent| a.state == PsState::Ready && a.standbys.len() as u64 == a.standbys_wanted;
         report.agents.iter().all(whole).then(|| report.clone())
