@@ -5,6 +5,7 @@
 //! seal on nobody can map or write it again, not even the same uid through /proc. Proof of death: `F_SEAL_WRITE` succeeds,
 //! the kernel's word that no writable mapping is left in any process.
 
+use crate::again::insist;
 use crate::board::{Board, BoardWriter};
 use crate::bug::{Bug, placed};
 use crate::image::image;
@@ -24,6 +25,11 @@ const LIVE_SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(Sea
 fn context(what: &str, error: impl Into<io::Error>) -> io::Error {
     let error = error.into();
     io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// How a memfd is sealed.
+fn seals_of(fd: impl AsFd) -> io::Result<SealFlags> {
+    insist(|| rustix::fs::fcntl_get_seals(fd.as_fd()))
 }
 
 /// Makes an empty memfd.
@@ -111,8 +117,7 @@ pub fn look_again(fd: impl AsFd, head_bytes: usize) -> io::Result<Region> {
 }
 
 fn check_live(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<()> {
-    let seals =
-        rustix::fs::fcntl_get_seals(&fd).map_err(|e| context("reading the seals of a peer's segment", e))?;
+    let seals = seals_of(&fd).map_err(|e| context("reading the seals of a peer's segment", e))?;
     if !seals.contains(LIVE_SEALS) {
         return Err(io::Error::other(format!("the segment of {expected} is not sealed: {seals:?}")));
     }
@@ -157,7 +162,7 @@ fn check_header(region: &Region, shape: &SegmentShape, expected: Incarnation) ->
 /// The kernel's refusal.
 pub fn seal_live(fd: impl AsFd) -> io::Result<()> {
     rustix::fs::fcntl_add_seals(&fd, LIVE_SEALS).map_err(|e| context("sealing a segment", e))?;
-    let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|e| context("reading the seals of a segment", e))?;
+    let seals = seals_of(&fd).map_err(|e| context("reading the seals of a segment", e))?;
     if !seals.contains(LIVE_SEALS) {
         return Err(io::Error::other(format!("a segment's seals did not hold: {seals:?}")));
     }
@@ -213,7 +218,7 @@ pub fn prove_dead(fd: impl AsFd) -> io::Result<Proof> {
 
 /// Whether a segment has the seals of a living incarnation: somebody may be acting on them already.
 pub fn is_live_sealed(fd: impl AsFd) -> bool {
-    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(LIVE_SEALS))
+    seals_of(fd).is_ok_and(|seals| seals.contains(LIVE_SEALS))
 }
 
 /// The other proof: the kernel grants a lease for reading only while no descriptor that was opened for writing lives, in any
@@ -228,7 +233,7 @@ fn prove_by_lease(fd: impl AsFd) -> io::Result<Proof> {
 }
 
 fn is_write_sealed(fd: impl AsFd) -> bool {
-    rustix::fs::fcntl_get_seals(fd).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
+    seals_of(fd).is_ok_and(|seals| seals.contains(SealFlags::WRITE))
 }
 
 /// Creates the board, maps it for its one writer, and seals it against everybody else.
@@ -288,8 +293,7 @@ pub(crate) fn create_journal(bytes: usize) -> io::Result<OwnedFd> {
 /// # Errors
 /// When it could be resized or is not of the expected size, or the kernel's refusal.
 pub fn open_table(fd: impl AsFd, bytes: usize, writable: bool) -> io::Result<Region> {
-    let seals =
-        rustix::fs::fcntl_get_seals(&fd).map_err(|e| context("reading the seals of a claim table", e))?;
+    let seals = seals_of(&fd).map_err(|e| context("reading the seals of a claim table", e))?;
     if !seals.contains(SealFlags::SHRINK | SealFlags::GROW) {
         return Err(io::Error::other(format!("a claim table is not sealed against resizing: {seals:?}")));
     }
@@ -338,8 +342,7 @@ pub fn thaw_bytes(fd: impl AsFd, len: usize) -> io::Result<Vec<u8>> {
 }
 
 fn read_frozen(fd: impl AsFd, len: usize) -> io::Result<rkyv::util::AlignedVec<16>> {
-    let seals =
-        rustix::fs::fcntl_get_seals(&fd).map_err(|e| context("reading the seals of frozen bytes", e))?;
+    let seals = seals_of(&fd).map_err(|e| context("reading the seals of frozen bytes", e))?;
     if !seals.contains(SealFlags::SHRINK | SealFlags::WRITE) {
         return Err(io::Error::other("what came is not frozen"));
     }

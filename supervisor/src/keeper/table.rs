@@ -118,7 +118,11 @@ pub fn claim_number(number: RawFd) -> Option<OwnedFd> {
 
 fn is_open(number: RawFd) -> bool {
     // SAFETY: asks about a number.
-    number >= 0 && unsafe { libc::fcntl(number, libc::F_GETFD) } >= 0
+    let asked = insist(|| match unsafe { libc::fcntl(number, libc::F_GETFD) } {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    });
+    number >= 0 && asked.is_ok()
 }
 
 #[cfg(test)]

@@ -77,11 +77,8 @@ impl Swarm {
 
     /// Makes a standby if one is lacking: one after the other, while the agent itself is well.
     pub(super) fn refill(&mut self, agent: usize) {
-        let wanted = self.standbys_wanted(agent);
-        let record = &self.agents[agent];
-        let under_way = record.spares.iter().any(|spare| spare.sealed.is_none());
-        let well = record.state == State::Ready && self.ends == Ends::No;
-        if record.spares.len() >= wanted || under_way || !well || self.awaits_fork(agent) {
+        // A zygote that cannot be started has recalled whoever waits for its forks, this agent, too.
+        if !self.lacks_standby(agent) || self.awaits_fork(agent) || !self.lacks_standby(agent) {
             return;
         }
         match self.bear(agent, true) {
@@ -101,6 +98,14 @@ impl Swarm {
                 self.refill_later(agent);
             }
         }
+    }
+
+    /// Whether a standby is to be made now.
+    fn lacks_standby(&self, agent: usize) -> bool {
+        let record = &self.agents[agent];
+        let under_way = record.spares.iter().any(|spare| spare.sealed.is_none());
+        let well = record.state == State::Ready && self.ends == Ends::No;
+        record.spares.len() < self.standbys_wanted(agent) && !under_way && well
     }
 
     /// Makes a standby after a pause, which is the longer the more died in a row.
