@@ -155,13 +155,48 @@ impl OwnMap {
         }
     }
 
-    /// Steals the waiters of a word of it, which may be mapped for reading only: how many there were.
-    pub fn stolen_waiters(&self, offset: usize) -> i64 {
-        static OWN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        assert!(offset < self.len);
-        let (at, most) = (self.at.wrapping_add(offset), i64::from(i32::MAX));
+    /// Steals whoever sleeps on a word of it, which may be mapped for reading only, so that no wake-up of that word reaches them: how many.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn stolen_sleepers(&self, offset: usize) -> io::Result<u64> {
+        let (at, most) = (self.futex(offset), i64::from(i32::MAX));
         // SAFETY: a futex call on a mapped word and on an own one; no memory is changed.
-        unsafe { libc::syscall(libc::SYS_futex, at, libc::FUTEX_REQUEUE, 0, most, OWN.as_ptr(), 0) }
+        let stolen =
+            unsafe { libc::syscall(libc::SYS_futex, at, libc::FUTEX_REQUEUE, 0, most, STOLEN.as_ptr(), 0) };
+        u64::try_from(stolen).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Steals a thread of this process that sleeps on its first word, as it would anybody who does, and wakes it: how many there were.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn stolen_own_sleeper(&self) -> io::Result<u64> {
+        let at = self.futex(0).expose_provenance();
+        // What it finds changed is no sleep: then it lies down again.
+        let sleeper = std::thread::spawn(move || {
+            let word = ptr::with_exposed_provenance::<u32>(at);
+            // SAFETY: the word stays mapped as long as the process lives; the calls only read it.
+            while unsafe {
+                let none = ptr::null::<libc::timespec>();
+                libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, word.read_volatile(), none) != 0
+            } {}
+        });
+        let stolen = loop {
+            match self.stolen_sleepers(0)? {
+                0 => std::thread::yield_now(),
+                stolen => break stolen,
+            }
+        };
+        // SAFETY: wakes whoever was put there; no memory is involved.
+        done(unsafe { libc::syscall(libc::SYS_futex, STOLEN.as_ptr(), libc::FUTEX_WAKE, i32::MAX) })?;
+        sleeper.join().map_err(|_| io::Error::other("the sleeper panicked"))?;
+        Ok(stolen)
+    }
+
+    fn futex(&self, offset: usize) -> *mut u8 {
+        assert!(offset.is_multiple_of(4) && offset + 4 <= self.len);
+        self.at.wrapping_add(offset)
     }
 
     /// Loads a word.
@@ -178,6 +213,9 @@ impl OwnMap {
         unsafe { self.at.add(offset).cast::<u64>().write_volatile(word) };
     }
 }
+
+/// On which those sleep who were stolen.
+static STOLEN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
 
 /// Forks; `None` in the child.
 ///

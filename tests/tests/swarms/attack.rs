@@ -190,13 +190,23 @@ fn agent_that_seals_its_own_segment_for_ever_dies_as_any_other() {
     assert!(told.stdout.contains("bad ends in generation 2"), "{}", told.all());
 }
 
+/// The doorbells of both its neighbours were filled, again and again. And nobody sleeps on a word of their memory: there was its own sleeper to steal, so it
+/// could have stolen others.
+pub fn assert_filled_and_stole_nobody(told: &Told) {
+    let filled = told.stdout.split("each so often: [").nth(1).and_then(|rest| rest.split(']').next());
+    let filled: Vec<u64> =
+        filled.unwrap_or_default().split(", ").filter_map(|times| times.parse().ok()).collect();
+    assert!(filled.len() == 2 && filled.iter().all(|times| *times > 0), "{}", told.all());
+    assert!(told.stdout.contains("stole from 2 maps: own Some(Ok(1)), others Ok(0)"), "{}", told.all());
+}
+
 #[test]
 fn isolated_agent_makes_no_doorbell_blocking_and_filling_them_leaves_nobody_asleep() {
     let told = play_with("bells", "block", "trust = \"isolated\"");
     assert_sink_is_exact(&told);
     assert_ear_is_exact(&told);
-    assert!(told.stdout.contains("made blocking: 0 of"), "{}", told.all());
-    assert!(told.stdout.contains("filled "), "{}", told.all());
+    assert!(told.stdout.contains("made blocking: 0 of 2"), "{}", told.all());
+    assert_filled_and_stole_nobody(&told);
 }
 
 #[test]
@@ -204,7 +214,7 @@ fn agent_that_fills_its_peers_doorbells_leaves_nobody_asleep() {
     let told = play("fill", "block");
     assert_sink_is_exact(&told);
     assert_ear_is_exact(&told);
-    assert!(told.stdout.contains("filled "), "{}", told.all());
+    assert_filled_and_stole_nobody(&told);
     assert!(!told.stderr.contains("was woken"), "{}", told.all());
 }
 

@@ -2,7 +2,10 @@
 //! attacks of `attack.rs` and some more, by an agent that is given /proc to read, so that it finds what it attacks; the others count every
 //! number.
 
-use crate::attack::{HOSTILE, assert_ear_is_exact, assert_nobody_else_died, assert_sink_is_exact, play_with};
+use crate::attack::{
+    HOSTILE, assert_ear_is_exact, assert_filled_and_stole_nobody, assert_nobody_else_died,
+    assert_sink_is_exact, play_with,
+};
 use shoal_tests::attacked::Told;
 
 fn play(role: &str) -> Told {
@@ -59,5 +62,8 @@ fn hostile_agent_that_fills_doorbells_or_prints_without_end_disturbs_nobody() {
         let told = play(role);
         assert_ear_is_exact(&told);
         assert!(!told.stderr.contains("was woken"), "{}", told.all());
+        if role == "fill" {
+            assert_filled_and_stole_nobody(&told);
+        }
     }
 }
