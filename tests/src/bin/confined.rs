@@ -17,6 +17,9 @@ fn body(agent: &mut Agent, kind: &str) -> Result<()> {
     agent.ready()?;
     match kind {
         "tells" => tell(),
+        "changes" => change(),
+        "filtered" if agent.generation() > 1 => println!("filtered: it is back"),
+        "filtered" => be_filtered(),
         "hoards" => hoard(agent),
         "forks" => fork_many(),
         "burns" | "writes" | "aborts" if agent.generation() > 1 => println!("{kind}: it is back"),
@@ -74,6 +77,34 @@ const LIMITS: &[&str] = &[
     "Max data size",
     "Max processes",
 ];
+
+/// Tries what can be done to files, in folders that are there and hold `file` and `spare` each; prints what it may.
+fn change() {
+    for folder in ["outside", "readable", "writable"] {
+        let at = |name: &str| format!("{folder}/{name}");
+        let came = [
+            ("reads", fs::read(at("file")).map(drop)),
+            (
+                "writes",
+                fs::OpenOptions::new().append(true).open(at("file")).and_then(|mut f| f.write_all(b"y")),
+            ),
+            ("creates", fs::write(at("new"), "new")),
+            ("folders", fs::create_dir(at("folder"))),
+            ("renames", fs::rename(at("spare"), at("moved"))),
+            ("removes", fs::remove_file(at("moved")).or_else(|_| fs::remove_file(at("spare")))),
+        ];
+        let may = came.iter().filter(|(_, came)| came.is_ok()).map(|(what, _)| *what);
+        println!("{folder}: {}", may.collect::<Vec<_>>().join(" "));
+    }
+    println!("changed");
+}
+
+/// Makes calls that the filters answer differently, the one that `strict` does not know last.
+fn be_filtered() {
+    // Nobody may, by `default`; who may is told that there is no such folder, root or not.
+    println!("chroot: {:?}", std::os::unix::fs::chroot("/nowhere").map_err(|error| error.kind()));
+    println!("socket: {}", std::os::unix::net::UnixDatagram::unbound().is_ok());
+}
 
 /// Allocates, and touches, until it cannot. Then the allocator ends the process.
 fn hoard(agent: &Agent) {

@@ -1,6 +1,7 @@
 //! Goal: an agent's process is bounded as the swarm file says, from its first instruction on, and what cannot be applied is said.
 //! Method: real agents under the real supervisor tell what the kernel says of them, or strain at their bounds.
 
+use crate::urgent::may_schedule;
 use rustix::process::{Pid, getpriority_process};
 use rustix::thread::sched_getaffinity;
 use shoal::control::{PsAgent, PsState};
@@ -500,11 +501,128 @@ fn agent_whose_bounds_cannot_be_set_is_not_started_and_the_step_is_named() {
     stage.assert_nothing_left();
 }
 
-/// How a process is scheduled, as the kernel says from outside: niceness, policy, and the processors that it may run on.
+#[test]
+fn agent_changes_files_in_the_folders_that_it_may_write_and_reads_those_that_it_may_read() {
+    // Goal: `landlock.write` lets an agent change what lies there, `landlock.read` read alone, and nothing else is within reach, while
+    // another agent has its user's rights. Method: both try all in three folders; then the folders are looked at from outside.
+    const ALL: &str = "reads writes creates folders renames removes";
+    let stage = stage!("confined-write");
+    let folders = ["outside", "readable", "writable"];
+    for agent in ["a", "b"] {
+        for folder in folders {
+            let folder = stage.path(agent).join(folder);
+            fs::create_dir_all(&folder).expect("a folder");
+            for name in ["file", "spare"] {
+                fs::write(folder.join(name), "x").expect("written");
+            }
+        }
+    }
+    let table = |name: &str, lines: &str| {
+        format!("[agent.{name}]\ncommand = [\"BIN/confined\", \"changes\"]\ncwd = \"{name}\"\n{lines}\n")
+    };
+    let bounded = table("a", "landlock = { read = [\"a/readable\"], write = [\"a/writable\"] }");
+    let text = format!("[swarm]\nname = \"NAME\"\n{bounded}{}", table("b", ""));
+    let mut running = stage.run(&stage.write("swarm.toml", &text));
+    for name in ["a", "b"] {
+        running.until_said(&format!("{name} | changed"));
+    }
+    if running.err().contains("landlock: this kernel has none") {
+        return println!("not looked at: this kernel has no landlock");
+    }
+    let (out, written) = (running.out(), format!("a | writable: {ALL}"));
+    assert_said(&out, &["a | outside: ", "a | readable: reads", &written]);
+    assert_said(&out, &folders.map(|folder| format!("b | {folder}: {ALL}")).each_ref().map(String::as_str));
+    for (folder, changed) in folders.into_iter().zip([false, false, true]) {
+        let at = |name: &str| stage.path("a").join(folder).join(name);
+        let left = ["file", "new", "folder", "spare", "moved"].map(|name| at(name).exists());
+        assert_eq!(left, [true, changed, changed, !changed, false], "{folder}");
+        assert_eq!(fs::read_to_string(at("file")).expect("read"), if changed { "xy" } else { "x" });
+    }
+    assert_eq!(running.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn filters_of_a_trusted_agent_refuse_or_end_it_as_they_do_others() {
+    // Goal: `seccomp` is the word of the file, whatever the trust. Method: an agent of each profile makes one call that `default` refuses, and
+    // one that `strict` does not know.
+    let stage = stage!("confined-filters");
+    let agent = |profile: &str| {
+        format!("[agent.{profile}]\ncommand = [\"BIN/confined\", \"filtered\"]\nseccomp = \"{profile}\"\n")
+    };
+    let file = ["none", "default", "strict"].map(agent).concat();
+    let mut running = stage.run(&stage.write("swarm.toml", &format!("[swarm]\nname = \"NAME\"\n{file}")));
+    for said in ["none | socket: true", "default | socket: true", "strict | filtered: it is back"] {
+        running.until_said(said);
+    }
+    let out = running.out();
+    assert_said(&out, &["none | chroot: Err(NotFound)", "default | chroot: Err(PermissionDenied)"]);
+    assert!(!out.contains("strict | chroot"), "ended inside the call: {out}");
+    let report = running.until_ready();
+    let generations = report.agents.iter().map(|agent| agent.generation).collect::<Vec<_>>();
+    assert_eq!(generations, [1, 1, 2], "{}", running.err());
+    assert!(running.err().contains("agent strict (generation 1) was killed by SIGSYS"), "{}", running.err());
+    assert_eq!(running.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
+fn real_time_is_of_the_agents_that_ask_for_it_and_gaining_rights_of_those_that_may() {
+    // Goal: policy, priority and `no_new_privs` are those of the file, and the defaults for who says nothing. Method: the kernel is asked
+    // about each process from outside.
+    let stage = stage!("confined-real-time");
+    let agent = |name: &str, lines: &str| {
+        format!("[agent.{name}]\ncommand = [\"BIN/confined\", \"idles\"]\n{lines}\n")
+    };
+    let text = [
+        "[swarm]\nname = \"NAME\"\n".to_owned(),
+        agent("fifo", "limits = { scheduling = \"fifo:7\" }"),
+        agent("rr", "limits = { scheduling = \"rr:9\" }"),
+        agent("lax", "no_new_privs = false"),
+        agent("plain", ""),
+    ];
+    let file = stage.write("swarm.toml", &text.concat());
+    if !may_schedule() {
+        let done = stage.finish(stage.shoal(&["run", file.to_str().expect("UTF-8")]));
+        assert!(done.err.contains("setting its nice, scheduling or cpus of `limits`"), "{done:?}");
+        return;
+    }
+    let mut running = stage.run(&file);
+    let report = running.until_ready();
+    let may_gain = |pid: u32| status(pid, "NoNewPrivs:") == "0";
+    let seen = report.agents.iter().map(|agent| {
+        let pid = agent.pid.expect("a process");
+        let how = scheduled(pid);
+        (agent.name.as_str(), how.policy, how.priority, may_gain(pid))
+    });
+    let own = scheduled(std::process::id());
+    // Who may not gain any hands that on.
+    let may_this = may_gain(std::process::id());
+    let wanted = [
+        ("fifo", 1, 7, false),
+        ("rr", 2, 9, false),
+        ("lax", own.policy, own.priority, may_this),
+        ("plain", own.policy, own.priority, false),
+    ];
+    assert_eq!(seen.collect::<Vec<_>>(), wanted);
+    assert_eq!(running.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+/// A line of what the kernel says of a process.
+fn status(pid: u32, line: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process");
+    let found = status.lines().find_map(|it| it.strip_prefix(line));
+    found.unwrap_or_else(|| panic!("no {line} of {pid}")).trim().to_owned()
+}
+
+/// How a process is scheduled, as the kernel says from outside: niceness, policy and its real-time priority, and the processors that it
+/// may run on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Scheduled {
     nice: i32,
     policy: u32,
+    priority: u32,
     cpus: Vec<usize>,
 }
 
@@ -512,11 +630,12 @@ fn scheduled(pid: u32) -> Scheduled {
     let process = Pid::from_raw(pid as i32);
     let cpus = sched_getaffinity(process).expect("an affinity");
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
-    // The 41st field of all; the name, which may hold anything, is the second.
-    let policy = stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(38));
+    // The 40th field of all, and the 41st; the name, which may hold anything, is the second.
+    let field = |at| stat.rsplit_once(") ").and_then(|(_, fields)| fields.split(' ').nth(at)?.parse().ok());
     Scheduled {
         nice: getpriority_process(process).expect("a niceness"),
-        policy: policy.and_then(|policy| policy.parse().ok()).expect("a policy"),
+        priority: field(37).expect("a priority"),
+        policy: field(38).expect("a policy"),
         cpus: (0..1024).filter(|number| cpus.is_set(*number)).collect(),
     }
 }
@@ -532,8 +651,8 @@ fn niceness_policy_and_processors_are_those_of_the_file_for_every_process_of_an_
     let sink = format!("limits = {{ nice = 8, cpus = [{last}] }}\nprefork = true");
     let file = Relayed { relay: &relay, sink: &sink, ..Relayed::default() }.write(&stage);
     let mut shoal = stage.run(&file);
-    let of_relay = Scheduled { nice: 7, policy: 3, cpus: vec![first] };
-    let of_sink = Scheduled { nice: 8, policy: own.policy, cpus: vec![last] };
+    let of_relay = Scheduled { nice: 7, policy: 3, priority: 0, cpus: vec![first] };
+    let of_sink = Scheduled { nice: 8, policy: own.policy, priority: own.priority, cpus: vec![last] };
     for round in 0..3 {
         let whole = |a: &PsAgent| {
             let is_forked = a.name != "sink" || a.zygote.is_some();

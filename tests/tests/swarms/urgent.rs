@@ -19,7 +19,7 @@ fn scheduled(pid: i32) -> Option<(i32, i32)> {
 }
 
 /// Whether this process has CAP_SYS_NICE.
-fn may_schedule() -> bool {
+pub fn may_schedule() -> bool {
     let status = fs::read_to_string("/proc/self/status").expect("of this process");
     let bits = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("its capabilities");
     u64::from_str_radix(bits.trim(), 16).expect("a mask") & 1 << 23 != 0
