@@ -101,10 +101,19 @@ fn acknowledge(a: &mut Attachment, input: usize, frame: &Frame) {
     a.outputs.commit(Some((input, cursor, frame)), &mut a.world).expect("alive");
 }
 
-/// Counts, and says what was not the next number.
+/// Counts, and says what was not the next number. The ear counts the supervisor's descriptors, too, before and after many are sent there.
 fn listen(a: &mut Attachment, name: &str, count: u64) {
-    let (mut seen, mut odd) = (0, 0);
+    let (mut seen, mut odd, mut descriptors) = (0, 0, None);
     while let Some((input, frame, value)) = next(a) {
+        if seen == TURN / 2 && name == "ear" && note("descriptors").exists() {
+            descriptors = Some(of_supervisor());
+        }
+        // The first that came after them.
+        if seen == TURN - 1
+            && let Some(before) = descriptors.take()
+        {
+            until_closed(before);
+        }
         if value != seen {
             odd += 1;
         }
@@ -116,6 +125,9 @@ fn listen(a: &mut Attachment, name: &str, count: u64) {
 
 fn relay(a: &mut Attachment, role: &str) {
     let mut met = 0;
+    if role == "descriptors" {
+        std::fs::write(note("descriptors"), "").expect("noted");
+    }
     while let Some((input, frame, value)) = next(a) {
         met += 1;
         if role == "reach-one" && met == 10 {
@@ -236,7 +248,7 @@ fn flood() {
     }
 }
 
-/// How many descriptors the supervisor has; it is a sibling.
+/// How many descriptors the supervisor has, which only who is trusted may look at; it is a sibling.
 fn of_supervisor() -> usize {
     let parent = getppid().expect("a parent").as_raw_nonzero().get();
     let name = |pid: &i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
@@ -246,25 +258,27 @@ fn of_supervisor() -> usize {
     std::fs::read_dir(format!("/proc/{supervisor}/fd")).expect("readable").count()
 }
 
-/// Sound packets, each with as many descriptors as one may carry; then waits until the supervisor has no more than before.
+/// Sound packets, each with as many descriptors as one may carry.
 fn hand_descriptors() {
     let socket = attack::borrowed(CONTROL_FD);
     let null = std::fs::File::open("/dev/null").expect("there is one");
     let many = vec![null.as_fd(); DESCRIPTORS_MAX];
-    let before = of_supervisor();
     let (began, mut sent) = (std::time::Instant::now(), 0);
     while began.elapsed() < Duration::from_secs(1) {
         sent += u64::from(wire::say(socket, &FromAgent::LinksTaken, &many).is_ok());
     }
-    let mut after = of_supervisor();
+    // Nothing is printed: that would open its log. Who is hostile renames nothing, so this note is not left whole.
+    std::fs::write(note("sent"), sent.to_string()).expect("noted");
+}
+
+/// Waits until the supervisor has no more descriptors than before they were sent.
+fn until_closed(before: usize) {
+    let (began, mut after) = (std::time::Instant::now(), of_supervisor());
     while after > before && began.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_millis(5));
         after = of_supervisor();
     }
-    println!(
-        "sent {sent} packets; of the supervisor's descriptors there are {} more",
-        after.saturating_sub(before)
-    );
+    println!("of the supervisor's descriptors there are {} more", after.saturating_sub(before));
 }
 
 /// Sends a message whose header lies about its length, or about its number.

@@ -1,6 +1,7 @@
 //! Goal: what one agent does to its own memory, its socket or its descriptors changes nothing that others read, and the swarm
 //! goes on. Method: real processes under the real supervisor, one of them bad; the others count every number.
 
+use crate::layers::user;
 use shoal::output::{FILE_BYTES_MAX, FILES_MAX, LINE_BYTES_MAX};
 use shoal_tests::attacked::{Play, Told, run_among};
 use std::time::Duration;
@@ -247,14 +248,18 @@ fn agent_that_prints_without_end_disturbs_nobody_and_its_logs_are_bounded() {
 
 #[test]
 fn descriptors_with_sound_packets_are_closed_and_disturb_nobody() {
-    let told = play("descriptors", "block");
-    assert_sink_is_exact(&told);
-    assert_ear_is_exact(&told);
-    assert_nobody_else_died(&told);
-    let line =
-        told.stdout.lines().find(|line| line.contains("sent ")).unwrap_or_else(|| panic!("{}", told.all()));
-    let sent = line.split("sent ").nth(1).and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
-    assert!(sent.is_some_and(|sent| sent > 10) && line.ends_with(" there are 0 more"), "{line}");
+    // What is under way counts for its user: as the tests' own it would keep swarms of other tests, which are no real root, from handing links over.
+    let user = user(3).map(|(_, user)| user).unwrap_or_default();
+    for lines in [user.clone(), format!("{user}\ntrust = \"isolated\""), HOSTILE.to_owned()] {
+        let told = play_with("descriptors", "block", &lines);
+        assert_sink_is_exact(&told);
+        assert_ear_is_exact(&told);
+        assert_nobody_else_died(&told);
+        let sent = std::fs::read_to_string(told.folder.path().join("notes/sent")).unwrap_or_default();
+        assert!(sent.parse::<u64>().is_ok_and(|sent| sent > 10), "{sent:?} {}", told.all());
+        assert!(told.stdout.contains("descriptors there are 0 more"), "{}", told.all());
+        assert!(told.stdout.contains("bad ends in generation 1"), "{}", told.all());
+    }
 }
 
 // Its own words do not convict it: where it is trusted the lane is cut and the accusation told, and where it is not it is removed.

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 /// A user of nobody's but one test's, and the lines that make an agent run as it.
-fn user(test: u32) -> Option<(u32, String)> {
+pub fn user(test: u32) -> Option<(u32, String)> {
     if !rustix::process::geteuid().is_root() {
         eprintln!("not looked at: only root gives agents a user");
         return None;
