@@ -3,10 +3,11 @@
 //! stopped, and left by whoever holds the swarm together.
 
 use rustix::process::Signal;
-use shoal_tests::{Running, Stage, stage, traces, until};
+use shoal_tests::{Done, Running, Stage, clone, stage, traces, until};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// How many descendants an agent makes.
 const MANY: usize = 200;
@@ -163,17 +164,39 @@ fn everything_ends_also_what_agents_left_and_who_never_attached() {
     }
 }
 
+/// The line of docs/operations.md that begins so.
+fn documented(begin: &str) -> &'static str {
+    let blocks = clone::blocks(include_str!("../../../docs/operations.md"), "text");
+    let line = blocks.into_iter().flat_map(str::lines).find(|line| line.starts_with(begin));
+    line.unwrap_or_else(|| panic!("no line begins with {begin:?}"))
+}
+
+/// Asks a swarm in a namespace by the command that is documented for it; `None` without the program that enters one.
+fn asked_inside(stage: &Stage, guard: i32) -> Option<Done> {
+    if Command::new("nsenter").arg("--version").output().is_err() {
+        println!("not entered: there is no nsenter here");
+        return None;
+    }
+    let line = documented("nsenter ").split('#').next().unwrap_or_default();
+    let program = stage.program();
+    let line =
+        line.replace("PID", &guard.to_string()).replace(" shoal ", &format!(" {} ", program.display()));
+    // With the environment of this stage's own commands.
+    Some(stage.finish(stage.shoal_after(&format!("exec {line}"), &[])))
+}
+
 /// What a swarm is run by in a namespace of process numbers: its guard is the first process there.
 const NAMESPACE: [&str; 5] = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
 
 #[test]
 fn everything_ends_in_a_namespace_of_process_numbers_though_guard_and_keeper_die_at_one_instant() {
     let stage = stage!("tree-namespace");
-    let may = stage.finish(stage.unshared(&std::process::Command::new("true"), &NAMESPACE));
+    let may = stage.finish(stage.unshared(&Command::new("true"), &NAMESPACE));
     if may.status != 0 {
         println!("there may be no namespaces here: {}", may.err);
         return;
     }
+    assert_eq!(documented("unshare "), format!("unshare {} shoal run FILE", NAMESPACE.join(" ")));
     let file = swarm(&stage, "");
     let plain = stage.shoal(&["run", file.to_str().expect("UTF-8")]);
     let unshare = stage.start(stage.unshared(&plain, &NAMESPACE));
@@ -186,6 +209,10 @@ fn everything_ends_in_a_namespace_of_process_numbers_though_guard_and_keeper_die
     let guard = only(unshare.pid());
     let keeper = only(guard);
     let owner = traces::owner(guard);
+    if let Some(done) = asked_inside(&stage, guard) {
+        let told = |name: &str| done.out.lines().any(|line| line.split_whitespace().next() == Some(name));
+        assert!(done.status == 0 && ["a", "b", "c"].into_iter().all(told), "{done:?}");
+    }
     // Neither can do anything about the other's death.
     let both = [keeper, guard];
     assert!(both.into_iter().all(|pid| traces::send(pid, stage.mark(), Signal::STOP)));
