@@ -70,6 +70,9 @@ enum Command {
         /// Be the process that `up -d` starts: an own session, `ready` on standard output when all agents are
         #[arg(long, hide = true)]
         daemon: bool,
+        /// Print one JSON object a line: of what agents print, and of all that the supervisor says
+        #[arg(long, conflicts_with = "daemon")]
+        json: bool,
     },
     /// Start the swarm of a swarm file: in the foreground as `run`, or with -d in the background
     Up(up::UpOptions),
@@ -318,7 +321,7 @@ pub fn main() -> ExitCode {
     let Shoal { swarm, command } = Shoal::parse();
     let swarm = swarm.as_deref();
     let done = match command {
-        Command::Run { file, daemon } => return crate::run::run(&file, Manner::of(daemon)),
+        Command::Run { file, daemon, json } => return crate::run::run(&file, Manner::of(daemon, json)),
         Command::Check { file, json } => return crate::check::check(&file, json),
         Command::Demo(options) => return crate::demo::command::demo(&options),
         Command::DemoSupervisor => return crate::demo::backstage::main(),

@@ -4,7 +4,7 @@
 
 use crate::child::State;
 use crate::event_loop::{Companion, Watch};
-use crate::log;
+use crate::log::{self, LastWords};
 use crate::notify::Service;
 use crate::output::Echo;
 use crate::swarm::Swarm;
@@ -24,20 +24,27 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 pub enum Manner {
     /// In a shell or under a service manager: agents' lines are shown on standard output.
     Foreground,
+    /// The same for a program: all that is printed is a JSON object a line.
+    Json,
     /// In a session of its own, started by `up -d`: standard output is a pipe to that, standard error a log.
     Daemon,
 }
 
 impl Manner {
-    /// By the hidden option of `run`.
-    pub fn of(daemon: bool) -> Manner {
-        if daemon { Manner::Daemon } else { Manner::Foreground }
+    /// By the options of `run`.
+    pub fn of(daemon: bool, json: bool) -> Manner {
+        match (daemon, json) {
+            (true, _) => Manner::Daemon,
+            (false, true) => Manner::Json,
+            (false, false) => Manner::Foreground,
+        }
     }
 
-    /// Where agents' lines are shown: in the background only their log files have them.
-    pub fn echo(self) -> Echo {
+    /// Where lines of a swarm's agents are shown: in the background only their log files have them.
+    pub fn echo(self, swarm: &str) -> Echo {
         match self {
             Manner::Foreground => Echo::to_stdout().unwrap_or_default(),
+            Manner::Json => Echo::to_stdout().unwrap_or_default().in_objects(swarm),
             Manner::Daemon => Echo::off(),
         }
     }
@@ -45,9 +52,14 @@ impl Manner {
     /// By what the operator is told a line: a log in the background must not grow for ever.
     pub fn voice(self) -> fn(&str) {
         match self {
-            Manner::Foreground => log::say,
+            Manner::Foreground | Manner::Json => log::say,
             Manner::Daemon => log::say_bounded,
         }
+    }
+
+    /// How it is told why a swarm ends.
+    pub fn last_words(self, swarm: &str) -> LastWords<'_> {
+        LastWords { for_program: (self == Manner::Json).then_some(swarm) }
     }
 
     /// Leaves the terminal's session, if this is a daemon. Refused only to who leads a group already: then there is nothing to

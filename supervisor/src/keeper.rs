@@ -25,6 +25,7 @@ pub mod table;
 mod tree;
 mod words;
 
+use crate::log::LastWords;
 use crate::spawn::Urgency;
 use libc::{c_int, pid_t};
 use shoal_runtime::journal::Journal;
@@ -38,18 +39,25 @@ pub use words::{TOLD_MAX, Word, note_told, set_word, told, word};
 
 /// When the keeper gives up.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct Terms<'a> {
     /// Everything ends when the supervisor dies (`orphans = "kill"`).
     pub end_with_supervisor: bool,
     /// So many supervisors in a row may die as soon as they are started.
     pub short_lives_max: u32,
     /// With which priority keeper and supervisors run.
     pub urgency: Urgency,
+    /// How it is said that it does.
+    pub words: LastWords<'a>,
 }
 
-impl Default for Terms {
+impl Default for Terms<'_> {
     fn default() -> Self {
-        Terms { end_with_supervisor: false, short_lives_max: 50, urgency: Urgency::default() }
+        Terms {
+            end_with_supervisor: false,
+            short_lives_max: 50,
+            urgency: Urgency::default(),
+            words: LastWords::default(),
+        }
     }
 }
 
@@ -117,7 +125,7 @@ impl Split {
     /// No process left.
     pub fn part(
         self,
-        terms: Terms,
+        terms: Terms<'_>,
         journal: &Journal,
         supervise: impl FnOnce(Life) -> u8,
         sweep: impl FnOnce(),
@@ -160,7 +168,7 @@ fn child_died() -> libc::sigset_t {
 /// The keeper's life. No heap from here on.
 fn keep(
     split: &Split,
-    terms: Terms,
+    terms: Terms<'_>,
     journal: &Journal,
     supervise: impl FnOnce(Life) -> u8,
     sweep: impl FnOnce(),
@@ -176,6 +184,7 @@ fn keep(
     }
     // Each supervisor inherits it.
     terms.urgency.begin();
+    let words = terms.words;
     let (mut number, mut short_lives) = (0, 0);
     // Dead, and to be reaped once it has a successor: the kernel takes milliseconds for one that has asked for thousands of paths below /proc.
     let mut former = None;
@@ -192,7 +201,7 @@ fn keep(
             std::process::exit(status.into());
         }
         if supervisor < 0 {
-            give_up(c"shoal: no process is left for a supervisor: everything is ended\n");
+            give_up(words, "no process is left for a supervisor: everything is ended");
         }
         set_word(journal, Word::Supervisor, supervisor as u64);
         reap(&mut former);
@@ -224,10 +233,10 @@ fn keep(
         former = Some(supervisor);
         short_lives = if now_ns - born_ns < SHORT_LIFE_NS { short_lives + 1 } else { 0 };
         if terms.end_with_supervisor {
-            give_up(c"shoal: the supervisor died, and `orphans = \"kill\"`: everything is ended\n");
+            give_up(words, "the supervisor died, and `orphans = \"kill\"`: everything is ended");
         }
         if short_lives > terms.short_lives_max {
-            give_up(c"shoal: supervisors die as soon as they are started: everything is ended\n");
+            give_up(words, "supervisors die as soon as they are started: everything is ended");
         }
         // What it asked and did not hear is void.
         link::drain(split.keepers.as_raw_fd());
@@ -296,9 +305,8 @@ fn watch(split: &Split, supervisor: pid_t) -> Option<tree::Ended> {
     }
 }
 
-fn give_up(why: &std::ffi::CStr) -> ! {
-    // SAFETY: bytes of a constant.
-    unsafe { libc::write(2, why.as_ptr().cast(), why.count_bytes()) };
+fn give_up(words: LastWords<'_>, why: &str) -> ! {
+    words.say_briefly(why);
     tree::end_children();
     exit(GAVE_UP)
 }

@@ -7,10 +7,10 @@
 //! What happens to agents is told as events besides ([`crate::events`]); those that nobody needs to be told of come here with
 //! the level `debug`.
 
-use crate::output::{LogFile, utc_of};
-use serde::Serialize;
+use crate::output::{LogFile, Utc, utc_of};
+use serde::{Serialize, Serializer};
 use shoal_runtime::again::insist;
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -135,10 +135,60 @@ pub fn parse(text: &str) -> Result<(Option<Level>, Option<Format>), String> {
 /// One record as JSON.
 #[derive(Serialize)]
 struct Record<'a> {
-    at: &'a str,
+    #[serde(serialize_with = "in_words")]
+    at: Utc,
     level: &'static str,
     swarm: &'a str,
     text: &'a str,
+}
+
+fn in_words<S: Serializer>(at: &Utc, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(at)
+}
+
+impl Record<'_> {
+    fn now<'a>(level: Level, swarm: &'a str, text: &'a str) -> Record<'a> {
+        Record { at: Utc(SystemTime::now()), level: level.word(), swarm, text }
+    }
+}
+
+/// What a log says in JSON, without an end.
+pub fn record(level: Level, swarm: &str, text: &str) -> String {
+    serde_json::to_string(&Record::now(level, swarm, text)).unwrap_or_default()
+}
+
+/// How the processes of a swarm say on standard error why they end, beside the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LastWords<'a> {
+    /// The swarm, where a program reads them: as records of its log.
+    pub for_program: Option<&'a str>,
+}
+
+/// The longest line that is said without heap, bytes.
+const BRIEF_BYTES_MAX: usize = 512;
+
+impl LastWords<'_> {
+    /// Says why.
+    pub fn say(self, why: &str) {
+        match self.for_program {
+            Some(swarm) => say(&record(Level::Error, swarm, why)),
+            None => say(&format!("shoal: {why}")),
+        }
+    }
+
+    /// The same in few words and without heap.
+    pub fn say_briefly(self, why: &str) {
+        let mut line = io::Cursor::new([0; BRIEF_BYTES_MAX]);
+        // What is too long is cut.
+        let _ = match self.for_program {
+            Some(swarm) => serde_json::to_writer(&mut line, &Record::now(Level::Error, swarm, why))
+                .map_err(io::Error::from),
+            None => write!(line, "shoal: {why}"),
+        };
+        let _ = line.write_all(b"\n");
+        let said = line.position() as usize;
+        let _ = insist(|| io::stderr().write_all(&line.get_ref()[..said]));
+    }
 }
 
 /// The log of one supervisor.
@@ -172,19 +222,15 @@ impl Log {
         if !self.hears(level) {
             return;
         }
-        let at = utc_of(SystemTime::now());
-        let json = || {
-            let record = Record { at: &at, level: level.word(), swarm: &self.swarm, text };
-            serde_json::to_string(&record).unwrap_or_default()
-        };
         let line = match self.format {
             Format::Json => {
-                let line = json();
+                let line = record(level, &self.swarm, text);
                 (self.terminal)(&line);
                 line
             }
             Format::Text => {
                 (self.terminal)(text);
+                let at = utc_of(SystemTime::now());
                 format!("{at} {:<5} {}", level.word(), crate::output::shown(text.as_bytes()))
             }
         };

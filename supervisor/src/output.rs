@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   pipe ─► Lines (cut, bounded) ─┬─► LogFile   <logs>/<agent>.log, .1, .2, .3   as printed
-//!                                 ├─► Echo      name | line                      control characters escaped
+//!                                 ├─► Echo      name | line                      control characters escaped; or an object
 //!                                 └─► the last 20 lines, in memory               the same
 //! ```
 //! A record is `<time> <stream> <line>`: UTC to the millisecond, then `out`, `err` or, for the supervisor's own
@@ -14,6 +14,7 @@ mod lines;
 mod log_file;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -177,10 +178,10 @@ impl Capture {
             let more = if piece.goes_on { "+" } else { "" };
             let mut record = format!("{time} {tag}{more} ").into_bytes();
             record.extend_from_slice(&piece.bytes);
+            let text = shown(&piece.bytes);
+            self.echo.line(&self.agent, &record, &text);
             record.push(b'\n');
             log.append(&record);
-            let text = shown(&piece.bytes);
-            self.echo.line(&self.agent, &text);
             remember(&mut self.recent, text);
         }
         log.write_out();
@@ -229,25 +230,47 @@ pub fn shown(line: &[u8]) -> String {
     text
 }
 
+/// A record of an agent's, without its end, as an object.
+pub fn object(agent: &str, record: &[u8]) -> String {
+    let record = String::from_utf8_lossy(record);
+    let mut parts = record.splitn(3, ' ');
+    let mut part = || parts.next().unwrap_or_default();
+    let (time, stream, text) = (part(), part(), part());
+    serde_json::json!({ "agent": agent, "time": time, "stream": stream, "text": text }).to_string()
+}
+
 fn floor(text: &str, at: usize) -> usize {
     (0..=at).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0)
 }
 
 /// `2026-11-22T18:07:39.123Z`; always 24 bytes until the year 9999, so that records sort as text.
-/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
 pub fn utc_of(time: SystemTime) -> String {
-    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = ((since.as_secs() / 86_400) as i64, since.as_secs() % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", since.subsec_millis())
+    Utc(time).to_string()
+}
+
+/// What [`utc_of`] says, without memory of its own.
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
+pub struct Utc(pub SystemTime);
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = self.0.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (days, second) = ((since.as_secs() / 86_400) as i64, since.as_secs() % 86_400);
+        let shifted = days + 719_468;
+        let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted_month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+            since.subsec_millis()
+        )
+    }
 }
 
 #[cfg(test)]

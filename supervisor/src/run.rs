@@ -1,5 +1,6 @@
 //! `shoal run FILE`: a swarm in the foreground.
 
+use crate::cli::print;
 use crate::config::{self, Orphans, SwarmFile};
 use crate::confine;
 use crate::control::Control;
@@ -8,7 +9,7 @@ use crate::event_loop::{self, Companion, Watch};
 use crate::herald::{Herald, Manner};
 use crate::hooks::Hooks;
 use crate::keeper::{self, End, Life, Split, Terms, Word, table};
-use crate::log::{self, Format};
+use crate::log::{self, Format, LastWords};
 use crate::needs;
 use crate::operator::Operator;
 use crate::output::{Capture, Echo};
@@ -21,6 +22,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shoal_runtime::beacon::{self, Beacon};
 use shoal_runtime::journal::Journal;
 use std::os::fd::OwnedFd;
+use std::panic;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -47,35 +49,41 @@ pub fn run(file: &Path, manner: Manner) -> ExitCode {
 }
 
 /// The same of a file that was read, or made.
-pub(crate) fn run_read(mut file: SwarmFile, manner: Manner) -> ExitCode {
-    if let Err(error) = heed_environment(&mut file) {
-        log::say(&format!("shoal: {error}"));
-        return ExitCode::from(BAD_INPUT);
+pub(crate) fn run_read(file: SwarmFile, manner: Manner) -> ExitCode {
+    let swarm = file.name.clone();
+    let words = manner.last_words(&swarm);
+    let status = begin(file, manner, words).unwrap_or_else(|error| {
+        words.say(&error);
+        BAD_INPUT
+    });
+    if manner == Manner::Json {
+        // Whether anybody reads it does not change how it ended.
+        let _ = print(format!("{}\n", serde_json::json!({ "swarm": swarm, "status": status })).as_bytes());
     }
-    let mut signals = match Signals::that_reload() {
-        Ok(signals) => signals,
-        Err(error) => {
-            log::say(&format!("shoal: {error}"));
-            return ExitCode::from(BAD_INPUT);
-        }
-    };
-    let (echo, say) = (manner.echo(), manner.voice());
+    ExitCode::from(status)
+}
+
+fn begin(mut file: SwarmFile, manner: Manner, words: LastWords<'_>) -> Result<u8, String> {
+    heed_environment(&mut file)?;
+    if manner == Manner::Json {
+        file.records.log_format = Format::Json;
+        let swarm = file.name.clone();
+        panic::set_hook(Box::new(move |panic| {
+            LastWords { for_program: Some(&swarm) }.say(&panic.to_string());
+        }));
+    }
+    let mut signals = Signals::that_reload()?;
+    let (echo, say) = (manner.echo(&file.name), manner.voice());
     let mut herald = Herald::new(manner);
     let notices: Notices = match file.records.log_format {
         Format::Text => Box::new(move |text| say(&format!("shoal: {text}"))),
         Format::Json => Box::new(say),
     };
     let setting = Setting { echo, notices, companions: vec![&mut signals, &mut herald], adopted: Vec::new() };
-    let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name)).map_err(|e| e.to_string());
-    let terms = Terms { end_with_supervisor: file.orphans == Orphans::Kill, ..Terms::default() };
-    let ran = claimed.and_then(|folder| run_kept(file, &folder, setting, terms, status_of, |_| None));
-    match ran {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            log::say(&format!("shoal: {error}"));
-            ExitCode::from(BAD_INPUT)
-        }
-    }
+    let claimed = run_dir::list_running().and_then(|_| RunDir::claim(&file.name));
+    let folder = claimed.map_err(|e| e.to_string())?;
+    let terms = Terms { end_with_supervisor: file.orphans == Orphans::Kill, words, ..Terms::default() };
+    run_kept(file, &folder, setting, terms, |ended| status_of(ended, words), |_| None)
 }
 
 /// What the environment says of the log goes before the swarm file.
@@ -88,20 +96,20 @@ fn heed_environment(file: &mut SwarmFile) -> Result<(), String> {
 }
 
 /// The exit status that a swarm's end means; says why when it is no success.
-fn status_of(ended: Result<&mut Swarm, String>) -> u8 {
+fn status_of(ended: Result<&mut Swarm, String>, words: LastWords<'_>) -> u8 {
     match ended {
         Ok(Swarm { failed_start: Some(why), .. }) => {
-            log::say(&format!("shoal: the swarm did not start: {why}"));
+            words.say(&format!("the swarm did not start: {why}"));
             BAD_INPUT
         }
         Ok(Swarm { escalated: Some(why), .. }) => {
-            log::say(&format!("shoal: the swarm ended: {why}"));
+            words.say(&format!("the swarm ended: {why}"));
             FAILED
         }
         Ok(swarm) if swarm.agents.iter().any(|a| a.state == crate::child::State::Failed) => FAILED,
         Ok(_) => 0,
         Err(error) => {
-            log::say(&format!("shoal: {error}"));
+            words.say(&error);
             BAD_INPUT
         }
     }
@@ -185,7 +193,7 @@ pub fn run_kept(
     file: SwarmFile,
     folder: &RunDir,
     setting: Setting<'_>,
-    terms: Terms,
+    terms: Terms<'_>,
     conclude: impl FnOnce(Result<&mut Swarm, String>) -> u8,
     mut beside: impl FnMut(&Journal) -> Option<Duration>,
 ) -> Result<u8, String> {
@@ -236,8 +244,8 @@ pub fn run_kept(
     match end {
         End::Status(status) => Ok(status),
         End::KeeperKilled(signal) => {
-            log::say(&format!(
-                "shoal: the keeper of swarm {name} was killed by signal {signal}: everything of it was ended"
+            terms.words.say(&format!(
+                "the keeper of swarm {name} was killed by signal {signal}: everything of it was ended"
             ));
             Ok(FAILED)
         }

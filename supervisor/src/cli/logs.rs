@@ -11,7 +11,7 @@ use rustix::fs::inotify;
 use super::client::{Client, check_name};
 use super::follow::Follower;
 use super::{Failure, Printed, print};
-use crate::output::shown;
+use crate::output::{object, shown};
 
 /// What `shoal logs` is asked for.
 #[derive(Debug, Args)]
@@ -68,15 +68,6 @@ fn form(json: bool) -> Form {
         false if io::stdout().is_terminal() => Form::Terminal,
         false => Form::Raw,
     }
-}
-
-/// A kept line as an object: `2026-01-02T03:04:05.678Z out text`.
-fn object(agent: &str, line: &[u8]) -> String {
-    let line = String::from_utf8_lossy(line);
-    let mut parts = line.splitn(3, ' ');
-    let mut part = || parts.next().unwrap_or_default();
-    let (time, stream, text) = (part(), part(), part());
-    serde_json::json!({ "agent": agent, "time": time, "stream": stream, "text": text }).to_string()
 }
 
 fn watch(dir: &Path) -> Result<rustix::fd::OwnedFd, Failure> {

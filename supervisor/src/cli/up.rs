@@ -31,15 +31,15 @@ pub(super) struct UpOptions {
     /// Give up, and stop what was started, after this time: milliseconds, or with a unit (`30s`)
     #[arg(long, value_name = "DURATION", requires = "detach", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// Print one JSON object
-    #[arg(long, requires = "detach")]
+    /// Print one JSON object; without -d one a line: of what agents print, and of all that the supervisor says
+    #[arg(long)]
     json: bool,
 }
 
 /// Starts a swarm.
 pub(super) fn up(options: &UpOptions) -> ExitCode {
     if !options.detach {
-        return crate::run::run(&options.file, Manner::Foreground);
+        return crate::run::run(&options.file, Manner::of(false, options.json));
     }
     let file = match config::read(&options.file) {
         Ok(file) => file,

@@ -10,6 +10,9 @@ use std::rc::Rc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 
+use super::object;
+use crate::log::{self, Level};
+
 /// What is written in one go where writing could block: what a pipe or terminal that polls as writable takes.
 const WRITE_BYTES_MAX: usize = 4096;
 
@@ -29,6 +32,8 @@ struct Sink {
     lost: u64,
     lost_count: u64,
     closed: bool,
+    /// Where lines are shown as objects, the swarm whose they are.
+    swarm: Option<String>,
 }
 
 impl Echo {
@@ -68,14 +73,28 @@ impl Echo {
         } else {
             (own, true)
         };
-        let sink = Sink { out, may_block, begun: Vec::new(), lost: 0, lost_count: 0, closed: false };
+        let sink =
+            Sink { out, may_block, begun: Vec::new(), lost: 0, lost_count: 0, closed: false, swarm: None };
         Ok(Echo { sink: Some(Rc::new(RefCell::new(sink))) })
     }
 
-    /// Shows a line that holds no control characters, or counts it as lost.
-    pub fn line(&self, agent: &str, text: &str) {
+    /// Shows lines of this swarm as objects, as `shoal logs --json` prints them; and those that were lost as a record of the log.
+    pub fn in_objects(self, swarm: &str) -> Echo {
         if let Some(sink) = &self.sink {
-            sink.borrow_mut().line(&format!("{agent} | {text}\n"));
+            sink.borrow_mut().swarm = Some(swarm.to_owned());
+        }
+        self
+    }
+
+    /// Shows a line, or counts it as lost: its record, and its text without control characters.
+    pub fn line(&self, agent: &str, record: &[u8], text: &str) {
+        if let Some(sink) = &self.sink {
+            let mut sink = sink.borrow_mut();
+            let line = match sink.swarm {
+                Some(_) => object(agent, record),
+                None => format!("{agent} | {text}"),
+            };
+            sink.line(&line);
         }
     }
 
@@ -94,10 +113,14 @@ impl Sink {
         }
         // Remark and line are one unit: where only the remark fits, it would be told line by line.
         if self.lost > 0 {
-            let remark = format!("shoal | {} lines not shown here: the reader was too slow\n", self.lost);
-            self.begun.extend_from_slice(remark.as_bytes());
+            let remark = format!("{} lines not shown here: the reader was too slow", self.lost);
+            let remark = match &self.swarm {
+                Some(swarm) => log::record(Level::Warn, swarm, &remark),
+                None => format!("shoal | {remark}"),
+            };
+            self.begin(&remark);
         }
-        self.begun.extend_from_slice(line.as_bytes());
+        self.begin(line);
         let whole = self.begun.len();
         self.push();
         if self.begun.len() == whole {
@@ -106,6 +129,11 @@ impl Sink {
         } else {
             self.lost = 0;
         }
+    }
+
+    fn begin(&mut self, line: &str) {
+        self.begun.extend_from_slice(line.as_bytes());
+        self.begun.push(b'\n');
     }
 
     fn lose(&mut self) {

@@ -135,6 +135,39 @@ fn pipe_for_echo() -> (File, OwnedFd) {
     (reader.into(), writer)
 }
 
+fn show(echo: &Echo, text: &str) {
+    echo.line("a", format!("2026-11-22T18:07:39.123Z out {text}").as_bytes(), text);
+}
+
+#[test]
+fn echo_in_objects_shows_what_was_printed_as_logs_do_and_what_was_lost_as_the_log_does() {
+    let (mut reader, writer) = pipe_for_echo();
+    let echo = Echo::to(writer.as_fd()).unwrap().in_objects("s");
+    let long = format!("a \"quoted\"\u{1b} word{}", "x".repeat(1000));
+    for _ in 0..100 {
+        show(&echo, &long);
+    }
+    let mut bytes = vec![0; 40_000];
+    reader.read_exact(&mut bytes).unwrap();
+    show(&echo, "back");
+    let lost = echo.lost_count();
+    drop((echo, writer));
+    reader.read_to_end(&mut bytes).unwrap();
+    let objects = std::str::from_utf8(&bytes).unwrap().lines().map(serde_json::from_str::<serde_json::Value>);
+    let objects: Vec<_> = objects.map(|object| object.expect("an object a line")).collect();
+    let [first, .., remark, back] = &objects[..] else { panic!("{objects:?}") };
+    assert_eq!(
+        (&first["agent"], &first["stream"], &first["text"]),
+        (&"a".into(), &"out".into(), &long.into())
+    );
+    let text = format!("{lost} lines not shown here: the reader was too slow");
+    assert_eq!(
+        (&remark["level"], &remark["swarm"], &remark["text"]),
+        (&"warn".into(), &"s".into(), &text.into())
+    );
+    assert_eq!((&back["time"], &back["text"]), (&"2026-11-22T18:07:39.123Z".into(), &"back".into()));
+}
+
 /// Goal: a terminal that nobody reads holds up nothing, and what it lost is told. Method: a pipe with a blocking
 /// writing end, as the shell gives it, filled to the brim; were the echo to block, the test would hang.
 #[test]
@@ -143,7 +176,7 @@ fn echo_nobody_reads_loses_lines_says_so_and_leaves_the_shared_descriptor_blocki
     let echo = Echo::to(writer.as_fd()).unwrap();
     let long = "x".repeat(1000);
     for _ in 0..1000 {
-        echo.line("a", &long);
+        show(&echo, &long);
     }
     let lost = echo.lost_count();
     assert!((900..1000).contains(&lost), "{lost}");
@@ -151,7 +184,7 @@ fn echo_nobody_reads_loses_lines_says_so_and_leaves_the_shared_descriptor_blocki
     assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK));
     let mut bytes = vec![0; 60_000];
     reader.read_exact(&mut bytes).unwrap();
-    echo.line("a", "back");
+    show(&echo, "back");
     drop((echo, writer));
     let mut rest = Vec::new();
     reader.read_to_end(&mut rest).unwrap();
@@ -167,7 +200,7 @@ fn echo_to_a_socket_nobody_reads_does_not_block_either() {
     let (reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
     let echo = Echo::to(writer.as_fd()).unwrap();
     for _ in 0..5000 {
-        echo.line("a", &"x".repeat(1000));
+        show(&echo, &"x".repeat(1000));
     }
     assert!(echo.lost_count() > 0);
     drop(reader);
@@ -178,8 +211,8 @@ fn echo_whose_reader_is_gone_is_given_up() {
     let (reader, writer) = pipe_for_echo();
     let echo = Echo::to(writer.as_fd()).unwrap();
     drop(reader);
-    echo.line("a", "one");
-    echo.line("a", "two");
+    show(&echo, "one");
+    show(&echo, "two");
     assert!(echo.lost_count() >= 1);
 }
 

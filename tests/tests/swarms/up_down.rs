@@ -104,6 +104,99 @@ fn up_without_d_runs_in_the_foreground_until_a_signal() {
     stage.assert_nothing_left();
 }
 
+/// What a command printed on both streams, each line of which is an object.
+fn objects(done: &Done) -> [Vec<Value>; 2] {
+    [&done.out, &done.err].map(|stream| stream.lines().map(object).collect())
+}
+
+/// Whether one of these says this under a name.
+fn says(objects: &[Value], name: &str, text: &str) -> bool {
+    objects.iter().any(|object| object[name].as_str().is_some_and(|said| said.contains(text)))
+}
+
+/// Goal: with --json a program can read all that is printed in the foreground, whoever is the supervisor. Method: an agent that prints on
+/// both streams and is killed, before and after a take-over; each line is read as JSON, and what the agent printed is what `logs` shows.
+#[test]
+fn all_that_is_printed_in_the_foreground_is_objects_when_asked_for() {
+    let stage = stage!("objects");
+    let file = swarm(&stage);
+    let mut shoal = stage.start(stage.shoal(&["run", "--json", path(&file)]));
+    let mut said = Vec::new();
+    for (round, word) in ["\"one\"", "two"].into_iter().enumerate() {
+        shoal.until_ready();
+        std::fs::write(stage.path("say"), format!("{word}\n")).expect("written");
+        for kind in ["says", "warns"] {
+            shoal.until_said(&object_of(&format!("talker {kind} {word}")));
+        }
+        stage.done(&["kill", "--signal", "ABRT", "talker"]);
+        shoal.until_agent("talker", "its next life", |a| (a.restarts as usize == round + 1).then_some(()));
+        shoal.succeed();
+        said.push((word, round as u64 + 1));
+    }
+    shoal.until_ready();
+    let kept = stage.done(&["logs", "talker", "--json"]).out;
+    let done = shoal.stop();
+    let [out, err] = objects(&done);
+    assert_eq!(done.status, 0, "{err:?}");
+    for (word, generation) in said {
+        let of = |stream: &str, kind: &str| {
+            let text = format!("talker {kind} {word}");
+            out.iter().any(|o| o["agent"] == "talker" && o["stream"] == stream && o["text"] == text)
+        };
+        assert!(of("out", "says") && of("err", "warns"), "{word}: {out:?}");
+        let died = format!("agent talker (generation {generation}) was killed by");
+        assert!(says(&err, "text", &died), "{died}: {err:?}");
+    }
+    for line in kept.lines() {
+        assert!(done.out.contains(line), "logs print another object: {line}\n{}", done.out);
+    }
+    assert!(err.iter().all(|record| record["swarm"] == stage.name() && record["at"].is_string()), "{err:?}");
+    assert_eq!(out.last(), Some(&serde_json::json!({ "swarm": stage.name(), "status": 0 })));
+    stage.assert_nothing_left();
+}
+
+/// A text as it stands in an object.
+fn object_of(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// Goal: also why it ends is an object, whoever says it. Method: the supervisor of a start that fails, of a second start, and of a swarm that
+/// an agent ends; the keeper, whose supervisor is killed; the guard, whose keeper is.
+#[test]
+fn last_words_in_the_foreground_are_objects_when_asked_for() {
+    let stage = stage!("last-words");
+    let of = |swarm: &str, command: &str| {
+        let text = format!(
+            "[swarm]\nname = \"NAME\"\n{swarm}\n[agent.well]\ncommand = [\"BIN/misbehaving\", \"idle\"]\n[agent.bad]\n\
+             command = [{command}]\nafter = [\"well\"]\nrestart = {{ intensity = 0, on_give_up = \"escalate\" }}\n"
+        );
+        stage.write("swarm.toml", &text)
+    };
+    let up = |file: &std::path::Path| stage.shoal(&["up", "--json", path(file)]);
+    let ends = |done: Done, status: i32, why: &str| {
+        let [out, err] = objects(&done);
+        assert_eq!(done.status, status, "{err:?}");
+        assert!(says(&err, "text", why), "{why}: {err:?}");
+        assert_eq!(out.last(), Some(&serde_json::json!({ "swarm": stage.name(), "status": status })));
+    };
+    ends(stage.finish(up(&of("", "\"BIN/misbehaving\", \"exits\""))), 2, "the swarm did not start: ");
+    ends(stage.finish(up(&of("", "\"BIN/stages\", \"fails\""))), 1, "the swarm ended: ");
+    let file = of("orphans = \"kill\"", "\"BIN/misbehaving\", \"idle\"");
+    let mut shoal = stage.start(up(&file));
+    shoal.until_ready();
+    ends(stage.finish(up(&file)), 2, "is already run");
+    until("a supervisor to kill", || shoal.kill_supervisor().then_some(()));
+    ends(shoal.ended(), 1, "the supervisor died, and `orphans = \"kill\"`: everything is ended");
+    let mut shoal = stage.start(up(&file));
+    shoal.until_ready();
+    assert!(traces::kill(shoal.keeper().expect("a keeper"), stage.mark()));
+    ends(shoal.ended(), 1, "was killed by signal 9");
+    let mut shoal = stage.shoal(&["run", "--json", path(&file)]);
+    shoal.env("SHOAL_LOG", "loud");
+    ends(stage.finish(shoal), 2, "is no level of the log");
+    stage.assert_nothing_left();
+}
+
 #[test]
 fn start_that_fails_is_told_with_its_reason_and_undone() {
     let stage = stage!("fails");
