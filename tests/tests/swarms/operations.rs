@@ -148,17 +148,24 @@ fn forms_of_commands_that_change_a_swarm_name_options_that_there_are() {
     assert!(looked_up > 9, "{looked_up}");
 }
 
+/// The commands that the help of a command offers; that of the command line without one.
+pub(super) fn offered(command: &[&str]) -> Vec<String> {
+    let mut help = std::process::Command::new(env!("CARGO_BIN_EXE_shoal-under-test"));
+    let help = help.args(command).arg("--help").output().expect("it runs");
+    let help = String::from_utf8_lossy(&help.stdout);
+    let commands =
+        help.split("Commands:\n").nth(1).unwrap_or_default().split("\n\n").next().unwrap_or_default();
+    let lines = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names = lines.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    names.map(str::to_owned).collect()
+}
+
 /// Every command that the command line offers has a row in the guide's table of exit statuses.
 #[test]
 fn guide_names_every_command() {
-    let help = std::process::Command::new(env!("CARGO_BIN_EXE_shoal-under-test")).arg("--help").output();
-    let help = String::from_utf8_lossy(&help.expect("it runs").stdout).into_owned();
-    let commands =
-        help.split("Commands:\n").nth(1).expect("commands").split("\n\n").next().unwrap_or_default();
-    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let names: Vec<&str> = names.filter_map(|line| line.split_whitespace().next()).collect();
-    assert!(names.len() > 15, "{help}");
-    for name in names.into_iter().filter(|name| *name != "help") {
+    let names = offered(&[]);
+    assert!(names.len() > 15, "{names:?}");
+    for name in names {
         assert!(
             GUIDE.contains(&format!("| `{name}`")) || GUIDE.contains(&format!(", `{name}`")),
             "{name} has no row"

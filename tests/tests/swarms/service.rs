@@ -1,7 +1,9 @@
 //! What surrounds a swarm on a host: a service manager that is told how it is, a unit, completions, manual pages.
 
+use super::operations::offered;
 use shoal_tests::told::Told;
 use shoal_tests::{Stage, stage, traces, until};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -130,9 +132,13 @@ fn manual_has_a_page_for_every_command() {
     assert!(page.out.contains(".TH shoal 1") && page.out.contains("shoal\\-status(1)"), "{}", page.out);
     let folder = stage.path("man");
     assert_eq!(stage.done(&["man", "--dir", text(&folder)]).status, 0);
-    for command in ["up", "down", "status", "pause", "resume", "kill", "doctor", "dlq-list", "wait", "unit"] {
-        let page = folder.join(format!("shoal-{command}.1"));
-        assert!(page.exists(), "no page for {command}");
+    let mut due = BTreeSet::from(["shoal.1".to_owned()]);
+    for command in offered(&[]) {
+        due.extend(offered(&[&command]).iter().map(|below| format!("shoal-{command}-{below}.1")));
+        due.insert(format!("shoal-{command}.1"));
     }
-    assert!(!folder.join("shoal-bench-peer.1").exists(), "hidden commands have none");
+    assert!(due.contains("shoal-dlq-list.1"), "{due:?}");
+    let pages = std::fs::read_dir(&folder).expect("listed").map(|page| page.expect("read").file_name());
+    let pages = pages.map(|page| page.into_string().expect("UTF-8")).collect();
+    assert_eq!(due, pages, "what is offered has a page, and hidden commands have none");
 }
