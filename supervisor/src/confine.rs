@@ -14,7 +14,7 @@ mod secrets;
 use crate::config::{Agent, Confinement, Limits, Profile, Scheduling, Trust};
 use crate::spawn::{Cage, ORDINARY, Policy, Urgency};
 use cgroup::{Cgroups, Controller};
-pub use cgroup::{give_room_back, sweep_of as sweep_cgroups_of};
+pub use cgroup::{abandoned as abandoned_cgroups, give_room_back, sweep_of as sweep_cgroups_of};
 use namespaces::Namespaces;
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 pub use owner::Owner;
@@ -119,10 +119,11 @@ impl Cages {
     }
 }
 
-/// Tries the cgroups that limits need, as a start does; yields where they are, or which limits get none, and why.
+/// Tries the cgroups that limits need, as a start does, but leaves alone what former runs left; yields where they are, or which limits get
+/// none, and why.
 pub(crate) fn try_cgroups() -> Result<String, String> {
     cgroup::make_room(true);
-    let mut cgroups = Cgroups::default();
+    let mut cgroups = Cgroups::beside();
     let tried = [(Controller::Memory, 1 << 30), (Controller::Pids, 1 << 10), (Controller::Cpu, 100)].map(
         |(controller, amount)| match cgroups.join(controller, "doctor", amount) {
             Ok((made, _)) => {

@@ -147,6 +147,13 @@ impl Cgroups {
         self.owner
     }
 
+    /// Some that leave alone what others left.
+    pub(super) fn beside() -> Cgroups {
+        let mut cgroups = Cgroups::default();
+        cgroups.homes = Some(own_homes());
+        cgroups
+    }
+
     fn homes(&mut self) -> &[Home] {
         self.homes.get_or_insert_with(|| {
             let (homes, own) = (own_homes(), self.owner);
@@ -203,6 +210,13 @@ impl Cgroups {
 /// What ends all processes of a cgroup at once, where the kernel has it: version 2, Linux 5.14.
 pub(super) fn kill_file(folder: &Path) -> Option<OwnedFd> {
     fs::OpenOptions::new().write(true).open(folder.join("cgroup.kill")).ok().map(Into::into)
+}
+
+/// What swarms have left that nobody runs any more, where a start here looks for it.
+pub fn abandoned() -> Vec<PathBuf> {
+    let own = Owner::this();
+    let homes = own_homes().into_iter();
+    homes.flat_map(|home| made_by(&home.folder, |owner| owner.is_gone(own))).collect()
 }
 
 /// Removes what the swarm of a process has left, when nobody is in it any more.
@@ -277,13 +291,15 @@ fn put(file: &Path, word: &str) -> io::Result<()> {
 
 /// Removes the empty cgroups of swarms that are run by these processes.
 fn sweep(folder: &Path, of: impl Fn(Owner) -> bool) {
+    made_by(folder, of).iter().for_each(|made| _ = fs::remove_dir(made));
+}
+
+/// The cgroups of swarms that are run by these processes.
+fn made_by(folder: &Path, of: impl Fn(Owner) -> bool) -> Vec<PathBuf> {
     let entries = around(folder).filter_map(|f| fs::read_dir(f).ok()).flatten().flatten();
-    for entry in entries {
-        let name = entry.file_name();
-        if Owner::in_name(&name.to_string_lossy()).is_some_and(&of) {
-            let _ = fs::remove_dir(entry.path());
-        }
-    }
+    let theirs =
+        entries.filter(|entry| Owner::in_name(&entry.file_name().to_string_lossy()).is_some_and(&of));
+    theirs.map(|entry| entry.path()).collect()
 }
 
 /// Where a controller may be found: version 2 first, and there in the own cgroup, then in the one above (a cgroup with processes
@@ -372,6 +388,22 @@ mod tests {
             (Version::Two, "/sys/fs/cgroup/unified".into()),
         ];
         assert_eq!(folders, expected);
+    }
+
+    #[test]
+    fn what_a_swarm_left_is_found_in_the_own_cgroup_and_in_the_one_above_and_nothing_else_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let own = folder.path().join("own");
+        let [owner, other] = [u32::MAX, u32::MAX - 1].map(|pid| Owner::this().with(pid));
+        let theirs = [own.join(owner.name_for("a")), folder.path().join(owner.name_for("b"))];
+        let others = [own.join(other.name_for("a")), own.join("system.slice"), own.join("deep")];
+        let deeper = others[2].join(owner.name_for("c"));
+        for path in theirs.iter().chain(&others).chain([&deeper]) {
+            fs::create_dir_all(path).expect("made");
+        }
+        assert_eq!(made_by(&own, |of| of == owner), theirs);
+        sweep(&own, |of| of == owner);
+        assert!(!theirs.iter().any(|path| path.exists()) && others.iter().all(|path| path.exists()));
     }
 
     #[test]

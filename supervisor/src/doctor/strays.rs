@@ -1,10 +1,12 @@
-//! What former runs left: runtime folders and beacons whose supervisor is gone, agents that outlived theirs. A swarm that
+//! What former runs left: runtime folders, beacons and control groups whose supervisor is gone, agents that outlived theirs. A swarm that
 //! runs, its log, and dead letters are no strays.
 
 use super::{Finding, Weight};
+use crate::confine;
 use crate::run_dir::{self, Place};
 use shoal_runtime::beacon;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +19,8 @@ enum Stray {
     Folder(String, PathBuf),
     /// The beacon of a swarm.
     Beacon(String, PathBuf),
+    /// The control group of an agent.
+    Group(PathBuf),
     /// The process of an agent.
     Agent(u32, String),
 }
@@ -26,6 +30,7 @@ impl Stray {
         match self {
             Stray::Folder(name, path) => format!("folder of `{name}`, {}", path.display()),
             Stray::Beacon(name, path) => format!("beacon of `{name}`, {}", path.display()),
+            Stray::Group(path) => format!("control group {}", path.display()),
             Stray::Agent(pid, name) => format!("agent {name}, process {pid}"),
         }
     }
@@ -38,7 +43,23 @@ impl Stray {
                 Ok(swept) => Ok(swept == beacon::Swept::Removed),
                 Err(error) => Err(error.to_string()),
             },
+            Stray::Group(path) => match fs::remove_dir(path) {
+                Ok(()) => Ok(true),
+                // A start has removed it meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+                Err(error) => {
+                    Err(format!("{error}: `cgroup.procs` there names the processes that are in it"))
+                }
+            },
             Stray::Agent(..) => Ok(false),
+        }
+    }
+
+    /// Who removes it otherwise.
+    fn heir(&self) -> &'static str {
+        match self {
+            Stray::Group(_) => "the next start here of a swarm with limits",
+            _ => "the next start of that name",
         }
     }
 }
@@ -71,7 +92,7 @@ pub fn strays(place: &Place, sweep: bool) -> Vec<Finding> {
                 stray.what(),
                 Weight::Note,
                 "its supervisor is gone",
-                "`shoal doctor --sweep` removes it, as does the next start of that name",
+                format!("`shoal doctor --sweep` removes it, as does {}", stray.heir()),
             ),
         }
     });
@@ -85,6 +106,7 @@ fn find(place: &Place) -> Result<Vec<Stray>, String> {
         .map(|(name, path)| Stray::Folder(name, path))
         .collect();
     found.extend(beacons(Path::new("/dev/shm")));
+    found.extend(confine::abandoned_cgroups().into_iter().map(Stray::Group));
     found.extend(agents());
     Ok(found)
 }
@@ -175,6 +197,19 @@ mod tests {
         assert!(!is_adopted(&seen(60, "bash", 50, false)), "started by hand");
         assert!(!is_adopted(&seen(60, "shoal-keeper", 61, false)), "an agent that left its session");
         assert!(!is_adopted(&seen(60, "worker", 61, true)), "a child of an agent's");
+    }
+
+    #[test]
+    fn control_group_is_removed_unless_something_is_in_it_and_then_that_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (place, group) = (Place::of_user(), folder.path().join("group"));
+        fs::create_dir_all(group.join("below")).expect("made");
+        let stray = Stray::Group(group.clone());
+        assert!(stray.sweep(&place).expect_err("refused").contains("cgroup.procs"));
+        fs::remove_dir(group.join("below")).expect("removed");
+        assert_eq!((stray.sweep(&place), group.exists()), (Ok(true), false));
+        assert_eq!(stray.sweep(&place), Ok(true), "somebody else has removed it");
+        assert_eq!(stray.what(), format!("control group {}", group.display()));
     }
 
     #[test]

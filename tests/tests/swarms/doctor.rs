@@ -3,6 +3,8 @@
 use rustix::process::Signal;
 use serde_json::Value;
 use shoal_tests::{Done, Stage, stage, traces, until};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn report(done: &Done) -> Value {
@@ -113,6 +115,92 @@ fn agents_that_somebody_adopted_are_strays_and_agents_that_somebody_starts_are_n
     drop((by_hand, adopted));
 }
 
+/// What the doctor says was left on this stage.
+fn strays(stage: &Stage, report: &Value) -> Vec<String> {
+    let findings = report["findings"].as_array().expect("findings");
+    // Other tests' beacons come and go.
+    let ours = findings.iter().filter(|f| f["group"] == "strays" && f["weight"] != "fine");
+    let ours = ours.filter_map(|f| f["what"].as_str()).filter(|what| what.contains(stage.name()));
+    ours.map(str::to_owned).collect()
+}
+
+/// Kills all processes of a swarm, and nobody tidies up.
+fn kill_all(stage: &Stage) {
+    // Stopped first, so that nobody who survives the others does; and children before their parents, whose end would have the kernel
+    // continue them.
+    for signal in [Signal::STOP, Signal::KILL] {
+        let pids = traces::marked(stage.mark()).into_iter().rev();
+        pids.for_each(|pid| _ = traces::send(pid, stage.mark(), signal));
+    }
+    stage.until_no_process();
+}
+
+/// A control group of a test's own, and one below it; they go with this.
+struct Groups(PathBuf);
+
+impl Groups {
+    fn make(stage: &Stage) -> Option<Groups> {
+        let mounts = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(Path::new);
+        mounts.into_iter().filter(|mount| mount.join("cgroup.procs").exists()).find_map(|mount| {
+            let groups = Groups(mount.join(stage.name()));
+            fs::create_dir(&groups.0).and_then(|()| fs::create_dir(groups.own())).ok().map(|()| groups)
+        })
+    }
+
+    fn own(&self) -> PathBuf {
+        self.0.join("own")
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        for folder in [self.own(), self.0.clone()] {
+            let below = fs::read_dir(&folder).into_iter().flatten().flatten();
+            below.for_each(|entry| _ = fs::remove_dir(entry.path()));
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// Goal: the control groups of a swarm of which everybody was killed are said, and go when that is asked for, not before. Method: a swarm
+/// with a bound, in a group of the test's own, where no other swarm looks for what was left.
+#[test]
+fn control_groups_of_a_killed_swarm_are_found_and_stay_until_they_are_swept() {
+    let stage = stage!("doctor-groups-left");
+    let Some(groups) = Groups::make(&stage) else {
+        return println!("nobody may make control groups here: nothing to see");
+    };
+    let text = "[swarm]\nname = \"NAME\"\n[agent.a]\ncommand = [\"BIN/misbehaving\", \"idle\"]\nlimits = { processes = 9 }\n";
+    let file = stage.write("swarm.toml", text);
+    let enter = format!("echo $$ >{}/cgroup.procs", groups.own().display());
+    let there = |args: &[&str]| stage.shoal_after(&enter, args);
+    let found = || strays(&stage, &report(&stage.finish(there(&["doctor", "--json"]))));
+    let mut shoal = stage.start(there(&["run", file.to_str().expect("a UTF-8 path")]));
+    shoal.until_ready();
+    let made = traces::cgroups(&traces::owner(shoal.pid()));
+    let made: Vec<_> = made.into_iter().filter(|made| made.starts_with(&groups.0)).collect();
+    assert!(!made.is_empty(), "the swarm made none");
+    let of_groups = |found: &[String]| found.iter().filter(|what| what.starts_with("control group ")).count();
+    assert_eq!(of_groups(&found()), 0, "what runs has left nothing");
+    kill_all(&stage);
+    drop(shoal);
+    for _ in 0..2 {
+        let found = found();
+        assert_eq!(of_groups(&found), made.len(), "{found:?}");
+        assert!(
+            made.iter().all(|made| found.contains(&format!("control group {}", made.display()))),
+            "{found:?}"
+        );
+    }
+    let swept = stage.finish(there(&["doctor", "--sweep"]));
+    for made in made {
+        assert!(swept.out.contains(&format!("control group {}: removed\n", made.display())), "{}", swept.out);
+        assert!(!made.exists());
+    }
+    assert_eq!(of_groups(&found()), 0);
+    stage.assert_nothing_left();
+}
+
 #[test]
 fn what_a_killed_supervisor_left_is_found_and_swept() {
     let stage = stage!("doctor-strays");
@@ -120,21 +208,9 @@ fn what_a_killed_supervisor_left_is_found_and_swept() {
     let mut shoal = stage.run(file.as_ref());
     shoal.until_ready();
     let lived = report(&stage.done(&["doctor", "--json"]));
-    let strays = |report: &Value| -> Vec<String> {
-        let findings = report["findings"].as_array().expect("findings");
-        // Other tests' beacons come and go.
-        let ours = findings.iter().filter(|f| f["group"] == "strays" && f["weight"] != "fine");
-        let ours = ours.filter_map(|f| f["what"].as_str()).filter(|what| what.contains(stage.name()));
-        ours.map(str::to_owned).collect()
-    };
+    let strays = |report: &Value| strays(&stage, report);
     assert_eq!(strays(&lived), Vec::<String>::new(), "what runs is no stray");
-    // Stopped first, so that nobody who survives the others tidies up; and children before their parents, whose end would have the kernel
-    // continue them.
-    for signal in [Signal::STOP, Signal::KILL] {
-        let pids = traces::marked(stage.mark()).into_iter().rev();
-        pids.for_each(|pid| _ = traces::send(pid, stage.mark(), signal));
-    }
-    stage.until_no_process();
+    kill_all(&stage);
     drop(shoal);
     let found = strays(&report(&stage.done(&["doctor", "--json"])));
     assert!(found.iter().any(|what| what.starts_with("folder of ")), "{found:?}");

@@ -225,7 +225,10 @@ fn everything_ends_in_a_namespace_of_process_numbers_though_guard_and_keeper_die
     assert_ne!(stage.done(&["ps"]).status, 0);
     stage.assert_nothing_left();
     // So are its cgroups, by whoever looks for some and sees all processes.
-    stage.done(&["doctor"]);
+    let next = "[swarm]\nname = \"NAME\"\n[agent.a]\ncommand = [\"BIN/misbehaving\", \"subscribes-nothing\"]\n\
+                restart = { policy = \"transient\" }\nlimits = { processes = 64 }\n";
+    let done = stage.run(&stage.write("next.toml", next)).ended();
+    assert_eq!(done.status, 0, "{}", done.err);
     if traces::sees_everybody() {
         assert_eq!(traces::cgroups(&owner), Vec::<PathBuf>::new());
     }
