@@ -201,8 +201,11 @@ impl Swarm {
         self.effects.push(Effect::Arm(at, 0, Timer::Rescue, 0));
     }
 
-    /// Looks at all agents, and rings who was forgotten.
+    /// Looks at all agents, and rings who was forgotten. What was read of the dead since the last death goes, too: nobody tells of it.
     fn rescue_sleepers(&mut self) {
+        let with_graves = |agent: &usize| !self.agents[*agent].graves.is_empty();
+        let bereaved: Vec<usize> = (0..self.agents.len()).filter(with_graves).collect();
+        bereaved.into_iter().for_each(|agent| self.reclaim(agent));
         let mut seen = std::mem::take(&mut self.sleepers.seen);
         seen.resize(self.agents.len(), None);
         let peeks: Vec<_> = self.agents.iter().map(peek).collect();

@@ -31,6 +31,32 @@ fn until_further(shoal: &mut Running<'_>, before: u64) {
     });
 }
 
+/// How many pieces of agents' memory a supervisor has open.
+fn segments(shoal: &Running<'_>) -> usize {
+    let supervisor = shoal.supervisor().expect("a supervisor");
+    traces::descriptors(supervisor).get("/memfd:shoal-segment (deleted)").copied().unwrap_or(0)
+}
+
+#[test]
+fn memory_of_the_dead_goes_when_it_was_read_though_nobody_dies_any_more() {
+    // Goal: what a dead agent left is held for its readers, and no longer. Method: the reader is stopped while its producer dies and comes
+    // back; then it goes on, of which nobody tells the supervisor.
+    let stage = stage!("graves");
+    let mut shoal = stage.run(&numbers(&stage, 0, 1));
+    shoal.until_ready();
+    let before = segments(&shoal);
+    let sink = shoal.pid_of("sink");
+    assert!(traces::send(sink, stage.mark(), Signal::STOP));
+    assert!(traces::kill(shoal.pid_of("relay"), stage.mark()));
+    shoal.until_agent("relay", "restarted", |a| (a.restarts >= 1 && a.state == PsState::Ready).then_some(()));
+    until("the memory of the dead beside that of the living", || (segments(&shoal) > before).then_some(()));
+    assert!(traces::send(sink, stage.mark(), Signal::CONT));
+    until("that of the living alone", || (segments(&shoal) == before).then_some(()));
+    assert_eq!(shoal.stop().status, 0);
+    assert_eq!(stage.violations(), "");
+    stage.assert_nothing_left();
+}
+
 /// An outsider who kills agents: by the pids of `shoal ps --json`, and those who were just started by the list of the
 /// supervisor's children.
 struct Outsider<'s> {
