@@ -235,9 +235,16 @@ fn killed_measurement_leaves_no_swarm() {
     let mut shoal = stage.start(stage.shoal(&["bench", "takeover", "--quick"]));
     let agents = || traces::marked(stage.mark()).len() > 5;
     until("agents of the measured swarm", || agents().then_some(()));
+    // Those that talk note what they see, and write it down when they are asked to end.
+    until("all of them ready", || {
+        let report: Value = serde_json::from_str(&stage.done(&["ps", "--json"]).out).ok()?;
+        report["agents"].as_array()?.iter().all(|agent| agent["state"] == "ready").then_some(())
+    });
+    let notes = std::env::temp_dir().join(format!("shoal-bench-{}", shoal.pid()));
     shoal.send(Signal::KILL);
     assert_eq!(shoal.ended().status, 128 + 9);
     stage.until_no_process();
+    assert!(!notes.exists(), "{} is left", notes.display());
     stage.assert_nothing_left();
 }
 

@@ -30,11 +30,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// What the process that runs the swarm is told to be.
 pub(super) const SWARM: &str = "swarm";
 
-/// And what it is told besides, if agents are not to outlive their supervisor; and if they are.
-const KILL: &str = "kill";
-/// See there.
-const KEEP: &str = "keep";
-
 fn name_for(bench: u32) -> String {
     format!("bench-kept-{bench}")
 }
@@ -75,16 +70,20 @@ fn talk(binary: &str, bench: u32) -> String {
     )
 }
 
-/// Is the process that runs a swarm of so many agents, for the process of this number: it is asked to end when that is gone.
+/// Is the process that runs a swarm of so many agents, with the word of `swarm.orphans`, for the process of this number: it is asked to end when
+/// that is gone.
 pub(super) fn be_swarm(agents: usize, orphans: &str, bench: u32) -> ExitCode {
     let made = own_binary()
         .and_then(|binary| swarm_file(&name_for(bench), agents - TALKERS, 1, &talk(&binary, bench)));
     match ends_with(bench).and(made) {
         Ok(mut file) => {
-            if orphans == KILL {
-                file.orphans = Orphans::Kill;
+            file.orphans = Orphans::ALL.into_iter().find(|it| it.word() == orphans).unwrap_or_default();
+            let status = run_read(file, Manner::Foreground);
+            // Who would read what was noted removes it, too.
+            if ends_with(bench).is_err() {
+                let _ = std::fs::remove_file(notes(bench));
             }
-            run_read(file, Manner::Foreground)
+            status
         }
         Err(error) => {
             report!("shoal: {error}");
@@ -129,11 +128,10 @@ impl Swarm {
     /// # Errors
     /// No process is left.
     pub(super) fn start(agents: usize, orphans: Orphans) -> io::Result<Swarm> {
-        let orphans = if orphans == Orphans::Kill { KILL } else { KEEP };
         let bench = std::process::id();
         let interrupted = Interrupted::watch()?;
         let guard = Command::new(own_binary().map_err(io::Error::other)?)
-            .args([super::PEER[0], SWARM, &agents.to_string(), orphans, &bench.to_string()])
+            .args([super::PEER[0], SWARM, &agents.to_string(), orphans.word(), &bench.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -28,6 +28,7 @@ const REST: Duration = Duration::from_millis(20);
 const LONG_REST: (usize, Duration) = (32, Duration::from_millis(150));
 /// So long somebody who computes meanwhile does so before it lets others have their turn: as most of what a successor does between two yields.
 const TURN: Duration = Duration::from_micros(30);
+
 /// Runs a swarm of each size; with a small share of the work none of a thousand, and fewer kills.
 ///
 /// # Errors
