@@ -414,9 +414,9 @@ fn wait<T>(
     deadline: Option<Instant>,
     look: impl FnMut(&mut World<Port>, bool) -> Option<T>,
 ) -> Result<Option<T>> {
-    world.desk.awaits(awaits);
+    world.desk.awaits(awaits, deadline.is_none());
     let found = world.wait(deadline, look).map_err(error::of_runtime);
-    world.desk.awaits(Awaits::Nothing);
+    world.desk.awaits(Awaits::Nothing, false);
     found
 }
 

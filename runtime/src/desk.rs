@@ -39,10 +39,10 @@ impl Awaits {
     }
 
     fn unpack(word: u64) -> Self {
-        match word {
+        match word & !UNTIL_RUNG {
             1 => Awaits::All,
             // A channel that is not there is none.
-            2.. => u32::try_from(word - 2).map_or(Awaits::Nothing, Awaits::Channel),
+            index @ 2.. => u32::try_from(index - 2).map_or(Awaits::Nothing, Awaits::Channel),
             0 => Awaits::Nothing,
         }
     }
@@ -51,6 +51,20 @@ impl Awaits {
     pub fn concerns(self, channel: u32) -> bool {
         self == Awaits::All || self == Awaits::Channel(channel)
     }
+}
+
+/// In the word of what is awaited: the wait has no end but a ring, or a word from the supervisor.
+const UNTIL_RUNG: u64 = 1 << 63;
+
+/// How an incarnation rests, as a look from outside sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rest {
+    /// Not at all: it is awake.
+    Awake,
+    /// It sleeps, and may wake by itself: after a time-out, or on a descriptor of its own.
+    Light,
+    /// It sleeps until it is rung, or told something by the supervisor.
+    UntilRung,
 }
 
 /// The counters of a desk, in their order in memory.
@@ -114,10 +128,14 @@ impl Desk {
         self.word(desk::LIFE).store(life as u64, Ordering::Relaxed);
     }
 
-    /// Says for what a wait is that begins, or, with nothing, that it ended.
-    pub fn awaits(&self, what: Awaits) {
+    /// Says for what a wait is that begins, or, with nothing, that it ended; and whether nothing but a ring, or the supervisor, can end it.
+    ///
+    /// # If we die here
+    /// Nobody asks who is dead.
+    pub fn awaits(&self, what: Awaits, until_rung: bool) {
+        let until_rung = if until_rung { UNTIL_RUNG } else { 0 };
         // Relaxed: the supervisor compares it with itself a second later.
-        self.word(desk::AWAITS).store(what.pack(), Ordering::Relaxed);
+        self.word(desk::AWAITS).store(what.pack() | until_rung, Ordering::Relaxed);
     }
 
     /// Notes the CPU that the agent runs on.
@@ -303,23 +321,28 @@ pub fn view(region: &Region) -> DeskView {
     }
 }
 
-/// Looks at a desk without a map: whether the incarnation sleeps, and a number that is another one after anything that it did or counted.
-/// Torn or made up, it only ever says that there is something to look at.
+/// Looks at a desk without a map: how the incarnation rests, and a number that is another one after anything that it did or counted.
+/// Torn, it only ever says that there is something to look at; made up, it keeps others from looking at who made it up.
 ///
 /// # Errors
 /// The kernel's refusal.
 #[cfg(not(loom))]
-pub fn peek(segment: impl std::os::fd::AsFd) -> std::io::Result<(bool, u64)> {
+pub fn peek(segment: impl std::os::fd::AsFd) -> std::io::Result<(Rest, u64)> {
     const BYTES: usize = crate::layout::recorder::TAKEN - desk::LIFE;
     let mut bytes = [0; BYTES];
     if rustix::io::pread(segment, &mut bytes[..], desk::LIFE as u64)? != BYTES {
         return Err(std::io::Error::other("a segment is shorter than its desk"));
     }
     let (words, _) = bytes.as_chunks::<8>();
-    let parked = u64::from_le_bytes(words[(desk::PARKED - desk::LIFE) / 8]);
+    let word = |offset: usize| u64::from_le_bytes(words[(offset - desk::LIFE) / 8]);
+    let rest = match (word(desk::PARKED) & ASLEEP, word(desk::AWAITS) & UNTIL_RUNG) {
+        (0, _) => Rest::Awake,
+        (_, 0) => Rest::Light,
+        _ => Rest::UntilRung,
+    };
     let mix = |sum: u64, word: u64| (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
     let sum = words.iter().fold(0, |sum, word| mix(sum, u64::from_le_bytes(*word)));
-    Ok((parked & 1 == 1, sum))
+    Ok((rest, sum))
 }
 
 /// Reads what a member of groups noted before it claimed: the numbers of the messages of an input that it held, or was about to.

@@ -24,7 +24,7 @@ pub const BOARD_MAGIC: u64 = u64::from_le_bytes(*b"SHOALbrd");
 /// Layout major version: another major is refused.
 pub const MAJOR: u32 = 1;
 /// Layout minor version: compatible with the one before.
-pub const MINOR: u32 = 4;
+pub const MINOR: u32 = 5;
 /// Major and minor as one word.
 pub const VERSION: u64 = (MAJOR as u64) << 32 | MINOR as u64;
 

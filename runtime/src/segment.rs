@@ -447,10 +447,16 @@ mod tests {
         assert_eq!(head.word(header::MAGIC).load(Ordering::Relaxed), SEGMENT_MAGIC);
         let own = desk::Desk::new(owned);
         let awake = desk::peek(&fd).expect("read");
-        assert!(!awake.0 && awake == desk::peek(&fd).expect("read"));
+        assert!(awake.0 == desk::Rest::Awake && awake == desk::peek(&fd).expect("read"));
         own.parked().set();
         let asleep = desk::peek(&fd).expect("read");
-        assert!(asleep.0 && asleep == desk::peek(&fd).expect("read"));
+        assert!(asleep.0 == desk::Rest::Light && asleep == desk::peek(&fd).expect("read"));
+        own.awaits(desk::Awaits::Channel(3), true);
+        assert_eq!(desk::peek(&fd).expect("read").0, desk::Rest::UntilRung);
+        assert_eq!(desk::view(&head).awaits, desk::Awaits::Channel(3));
+        own.awaits(desk::Awaits::All, false);
+        assert_eq!(desk::peek(&fd).expect("read").0, desk::Rest::Light);
+        let asleep = desk::peek(&fd).expect("read");
         own.count(desk::Counter::Sent, 1);
         assert_ne!(asleep, desk::peek(&fd).expect("read"), "it sent something without waking");
     }

@@ -52,6 +52,7 @@ enum Source {
     Bells = 5,
     Nursling = 6,
     Stray = 7,
+    Night = 8,
 }
 
 const SOURCE_SHIFT: u32 = 60;
@@ -94,6 +95,13 @@ impl Watch {
         let data = epoll::EventData::new_u64(token(Source::Bells, 0, 0));
         let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
         insist(|| epoll::modify(&self.epoll, swarm.bells(), data, once))
+    }
+
+    /// Says once when anybody is rung at night.
+    fn night(&self, swarm: &Swarm) -> io::Result<()> {
+        let Some(rings) = swarm.night_rings() else { return Ok(()) };
+        let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
+        self.add(rings, token(Source::Night, 0, 0), once)
     }
 
     /// Asks anew for what an agent says: an edge for what lies there unread.
@@ -314,6 +322,10 @@ fn dispatch(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wa
         swarm.watch_on();
         return;
     }
+    if token >> SOURCE_SHIFT == Source::Night as u64 {
+        // The night is over with whatever is told.
+        return;
+    }
     if token >> SOURCE_SHIFT == Source::Stray as u64 {
         swarm.on_stray_death(token as i32);
         return;
@@ -371,6 +383,7 @@ fn settle(swarm: &mut Swarm, watch: &Watch, due: &mut Due) {
                 }),
                 Effect::HearOn(of) => watch.control(swarm, *of),
                 Effect::AwaitRing => watch.bells(swarm),
+                Effect::AwaitDawn => watch.night(swarm),
                 &Effect::Arm(at, agent, timer, serial) => {
                     due.timers.push(Reverse((at, agent, timer, serial)));
                     Ok(())

@@ -80,6 +80,8 @@ pub enum Effect {
     Arm(Instant, usize, Timer, u64),
     /// Say when an agent that has a deadline is rung.
     AwaitRing,
+    /// Say when anybody is rung.
+    AwaitDawn,
 }
 
 /// Why the swarm is ending.
@@ -200,6 +202,7 @@ mod kept;
 mod later;
 pub(crate) use kept::{instant_of, ns_of};
 mod letters;
+mod night;
 mod nursery;
 mod order;
 pub mod pause;

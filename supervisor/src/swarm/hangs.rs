@@ -11,6 +11,7 @@
 //! Who was stopped by a signal is hung, too, if it holds no message but is awake, or messages wait for it: from when that is seen first,
 //! its deadline runs.
 
+use super::night::forget_rings;
 use super::rescue::{Doing, Peek, peek};
 use super::{Effect, Swarm, Timer};
 use crate::agent::Live;
@@ -19,7 +20,7 @@ use crate::config::SwarmFile;
 use crate::events::Kind;
 use crate::log::Level;
 use crate::topology::Topology;
-use rustix::event::{Timespec, epoll};
+use rustix::event::epoll;
 use rustix::io::Errno;
 use shoal_runtime::{clock, desk};
 use std::io;
@@ -150,19 +151,6 @@ impl Hangs {
     fn shortest_ns(&self) -> Option<u64> {
         self.watched.iter().map(|(_, deadline_ns, _)| *deadline_ns).min()
     }
-
-    /// Forgets the rings that were heard so far.
-    fn drain(&self) {
-        let mut rung: Vec<epoll::Event> = Vec::with_capacity(64);
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Each ring is told once, so this ends.
-        while matches!(
-            epoll::wait(&self.bells, rustix::buffer::spare_capacity(&mut rung), Some(&now)),
-            Ok(1..)
-        ) {
-            rung.clear();
-        }
-    }
 }
 
 impl Swarm {
@@ -171,9 +159,9 @@ impl Swarm {
         self.hangs.bells.as_fd()
     }
 
-    /// Whether anybody has.
-    pub(super) fn watches_anybody(&self) -> bool {
-        !self.hangs.watched.is_empty()
+    /// Whether any of these has a deadline that is watched.
+    pub(super) fn watches_any(&self, of: impl Fn(usize) -> bool) -> bool {
+        self.hangs.watched.iter().any(|(agent, ..)| of(*agent))
     }
 
     /// Whether an agent has a deadline that is watched.
@@ -202,10 +190,21 @@ impl Swarm {
         }
     }
 
+    /// Whether a doorbell could not be listened to.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.hangs.deaf
+    }
+
     /// Once a second: who woke without a ring is not overlooked.
     pub(super) fn watch_anyway(&mut self) {
-        let watched = self.hangs.watched.iter();
-        let peeks: Vec<_> = watched.map(|(agent, ..)| peek(&self.agents[*agent])).collect();
+        let peeked = &self.hangs.peeks;
+        let watched = self.hangs.watched.iter().enumerate();
+        let peeks: Vec<_> = watched
+            .map(|(index, (agent, ..))| match peeked.get(index) {
+                Some(before) if self.sleeps_until_rung(*agent) => *before,
+                _ => peek(&self.agents[*agent]),
+            })
+            .collect();
         // Where all slept a second ago and nobody has done anything since, all sleep.
         let still = std::mem::replace(&mut self.hangs.peeks, peeks) == self.hangs.peeks;
         let sure = still && !self.hangs.deaf;
@@ -261,7 +260,7 @@ impl Swarm {
 
     /// Everybody sleeps: the next ring begins the looks anew.
     fn await_ring(&mut self) {
-        self.hangs.drain();
+        forget_rings(&self.hangs.bells);
         // Who was rung before the rings were forgotten is awake by now, or will be seen within a second.
         match self.all_sleep() {
             true => self.effects.push(Effect::AwaitRing),

@@ -1,19 +1,20 @@
 //! Rescues: an agent that sleeps though messages wait for it is rung, and counted. Whoever publishes rings, so in a healthy
 //! swarm there is never one; a count above zero is a bug of the protocol that was survived.
 //!
-//! Once a second a few words of fixed size are read of every agent; a sleeper costs two words more for each lane that it reads. As long as
-//! nobody at all does anything, nor tells the supervisor anything, each pause between two looks is four times the last, up to 16 seconds: a thousand idle
-//! agents take no time of a processor that could be seen.
+//! Once a second a few words of fixed size are read of every agent; a sleeper costs two words more for each lane that it reads. When
+//! nobody at all has done anything from one look to the next, nor told the supervisor anything, it is night (`swarm/night.rs`): looked at
+//! is only who may wake by itself, and each pause between two looks is four times the last, up to 16 seconds.
 //!
 //! A single glance may catch an agent that is just being woken, and a producer between its publish and its ring.
 //! So only what two looks saw alike counts, and only of processes that the kernel shows neither running nor stopped.
 
+use super::night::Night;
 use super::{Effect, Swarm, Timer};
 use crate::agent::{Agent, Sealed};
 use crate::events::Kind;
 use crate::log::Level;
 use shoal_runtime::claims::{Claim, ClaimTable};
-use shoal_runtime::desk::{self, Awaits, Counter};
+use shoal_runtime::desk::{self, Awaits, Counter, Rest};
 use shoal_runtime::mark::Place;
 use std::time::{Duration, Instant};
 
@@ -37,9 +38,11 @@ pub(super) struct Sleepers {
     peeks: Vec<Option<Peek>>,
     /// Between the last look and the next.
     pause: Duration,
-    /// When the next look is due, and when the timer for it, or for who has a deadline.
+    /// When the next look is due, and when the timer for it, or for who has a deadline; none at a night without light sleepers.
     due: Option<Instant>,
     armed: Option<Instant>,
+    /// While nobody does anything.
+    pub(super) night: Option<Night>,
 }
 
 /// How long to wait after a look, from how long it was before.
@@ -49,7 +52,7 @@ fn pause_after(still: bool, before: Duration) -> Duration {
 
 /// Whether nobody has done anything since the last look, and nobody is waited for.
 fn is_still(before: &[Option<Peek>], now: &[Option<Peek>], seen: &[Option<Glance>]) -> bool {
-    let sleeps_on = |now: &Option<Peek>| now.is_some_and(|now| now.asleep);
+    let sleeps_on = |now: &Option<Peek>| now.is_some_and(|now| now.is_asleep());
     before == now && now.iter().all(sleeps_on) && seen.iter().all(Option::is_none)
 }
 
@@ -57,8 +60,15 @@ fn is_still(before: &[Option<Peek>], now: &[Option<Peek>], seen: &[Option<Glance
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Peek {
     pub(super) generation: u32,
-    pub(super) asleep: bool,
-    done: u64,
+    pub(super) rest: Rest,
+    pub(super) done: u64,
+}
+
+impl Peek {
+    /// Whether it sleeps.
+    pub(super) fn is_asleep(self) -> bool {
+        self.rest != Rest::Awake
+    }
 }
 
 /// Whether there is nothing new to see of an agent since a look that saw nothing wait for it: it sleeps one and the same sleep, and so do all
@@ -70,7 +80,7 @@ fn is_calm(
     from: impl Iterator<Item = usize>,
 ) -> bool {
     let mut all = std::iter::once(agent).chain(from);
-    all.all(|agent| now[agent].is_some_and(|now| now.asleep) && before.get(agent) == Some(&now[agent]))
+    all.all(|agent| now[agent].is_some_and(Peek::is_asleep) && before.get(agent) == Some(&now[agent]))
 }
 
 /// An agent that sleeps while committed messages that concern it wait.
@@ -147,13 +157,13 @@ const RESTS: u64 = u64::MAX;
 /// replays dead letters, from whom everybody reads.
 pub(super) fn peek(agent: &Agent) -> Option<Peek> {
     let Some(live) = &agent.live else {
-        return Some(Peek { generation: agent.last.generation, asleep: true, done: RESTS });
+        return Some(Peek { generation: agent.last.generation, rest: Rest::UntilRung, done: RESTS });
     };
     if !live.going {
         return None;
     }
-    let (asleep, done) = desk::peek(&live.sealed.as_ref()?.read_only).ok()?;
-    Some(Peek { generation: live.incarnation.generation, asleep, done })
+    let (rest, done) = desk::peek(&live.sealed.as_ref()?.read_only).ok()?;
+    Some(Peek { generation: live.incarnation.generation, rest, done })
 }
 
 impl Swarm {
@@ -169,8 +179,9 @@ impl Swarm {
         }
     }
 
-    /// The next look is made in a second, as is the first one.
+    /// It is day: the next look is made in a second, as is the first one.
     pub(super) fn look_soon(&mut self) {
+        self.sleepers.night = None;
         self.sleepers.pause = LOOK_EVERY;
         self.sleepers.due = Some(Instant::now() + LOOK_EVERY);
         self.arm_look();
@@ -183,8 +194,8 @@ impl Swarm {
         if self.sleepers.armed.is_some_and(|at| at > now) {
             return;
         }
-        if self.sleepers.due.is_none_or(|due| due <= now) {
-            self.rescue_sleepers();
+        if self.sleepers.due.is_some_and(|due| due <= now) {
+            self.look();
             self.sleepers.due = Some(now + self.sleepers.pause);
         }
         self.watch_anyway();
@@ -192,13 +203,37 @@ impl Swarm {
     }
 
     fn arm_look(&mut self) {
+        if self.sleepers.night.as_ref().is_some_and(|night| night.light().is_empty()) {
+            (self.sleepers.due, self.sleepers.armed) = (None, None);
+            return;
+        }
         let at = match self.sleepers.due {
-            Some(due) if !self.watches_anybody() => due,
+            Some(due) if !self.watches_any(|agent| !self.sleeps_until_rung(agent)) => due,
             // Who has a deadline may have woken by itself.
             _ => Instant::now() + LOOK_EVERY,
         };
         self.sleepers.armed = Some(at);
         self.effects.push(Effect::Arm(at, 0, Timer::Rescue, 0));
+    }
+
+    /// Looks at who may have woken by itself since night fell, or by day at all agents.
+    fn look(&mut self) {
+        let slept_on = |agent: &usize| self.sleepers.peeks.get(*agent) == Some(&peek(&self.agents[*agent]));
+        match &self.sleepers.night {
+            Some(night) if night.light().iter().all(slept_on) => {
+                self.sleepers.pause = pause_after(true, self.sleepers.pause);
+            }
+            Some(_) => {
+                self.sleepers.night = None;
+                self.rescue_sleepers();
+            }
+            None => self.rescue_sleepers(),
+        }
+    }
+
+    /// Whether it is night and somebody cannot wake without a ring, which ends it.
+    pub(super) fn sleeps_until_rung(&self, agent: usize) -> bool {
+        self.sleepers.night.as_ref().is_some_and(|night| night.covers(agent))
     }
 
     /// Looks at all agents, and rings who was forgotten. What was read of the dead since the last death goes, too: nobody tells of it.
@@ -228,7 +263,12 @@ impl Swarm {
             *before = now;
         }
         self.tell_of_stops(&peeked, &peeks, &calms);
-        self.sleepers.pause = pause_after(is_still(&peeked, &peeks, &seen), self.sleepers.pause);
+        let still = is_still(&peeked, &peeks, &seen);
+        self.sleepers.pause = pause_after(still, self.sleepers.pause);
+        if still && !self.is_deaf() {
+            self.sleepers.night = self.nightfall(&peeks);
+            self.effects.push(Effect::AwaitDawn);
+        }
         (self.sleepers.seen, self.sleepers.peeks) = (seen, peeks);
         if many {
             for (agent, calm) in self.agents.iter_mut().zip(calms) {
@@ -350,8 +390,8 @@ mod tests {
 
     #[test]
     fn calm_is_who_sleeps_on_while_all_who_send_to_it_sleep_on() {
-        let peek = |generation, done| Some(Peek { generation, asleep: true, done });
-        let awake = Some(Peek { generation: 1, asleep: false, done: 5 });
+        let peek = |generation, done| Some(Peek { generation, rest: Rest::Light, done });
+        let awake = Some(Peek { generation: 1, rest: Rest::Awake, done: 5 });
         let before = [peek(1, 7), peek(1, 3), awake, peek(2, 9)];
         let calm = |now: [Option<Peek>; 4], from: &[usize]| is_calm(&before, &now, 0, from.iter().copied());
         assert!(calm(before, &[1, 3]));
@@ -376,13 +416,13 @@ mod tests {
         assert_eq!([true; 4].map(&mut seconds), [4, 16, 16, 16]);
         assert_eq!([false, false, true].map(&mut seconds), [1, 1, 4]);
 
-        let asleep = |done| Some(Peek { generation: 1, asleep: true, done });
+        let asleep = |done| Some(Peek { generation: 1, rest: Rest::Light, done });
         let still = [asleep(1), asleep(2)];
         assert!(is_still(&still, &still, &[None, None]));
         assert!(!is_still(&[], &still, &[None, None]), "the first look");
         assert!(!is_still(&[asleep(1), asleep(3)], &still, &[None, None]), "it did something");
         assert!(!is_still(&still, &still, &[None, Some(glance(7, 64, 128))]), "something waits");
-        let awake = [asleep(1), Some(Peek { generation: 1, asleep: false, done: 2 })];
+        let awake = [asleep(1), Some(Peek { generation: 1, rest: Rest::Awake, done: 2 })];
         assert!(!is_still(&awake, &awake, &[None, None]), "it is awake");
         assert!(!is_still(&[None], &[None], &[None]), "it is being started");
     }

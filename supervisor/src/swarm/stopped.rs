@@ -2,7 +2,7 @@
 //! ended as one that hangs (`hangs.rs`); without one the operator is told, once for each stop, if it is held up in something or holds up
 //! messages.
 //!
-//! With the look for forgotten sleepers (once a second; up to 16 where nobody does anything), each agent is looked at that has done nothing since the last look though it is awake
+//! With the look for forgotten sleepers (once a second; and at night only of who may wake by itself), each agent is looked at that has done nothing since the last look though it is awake
 //! or something waits for it. Only of these is the kernel asked. Who sleeps with nothing to read holds up nobody, stopped or not.
 
 use super::Swarm;
@@ -37,7 +37,9 @@ impl Swarm {
     }
 
     fn holds_up(&self, agent: usize, still: Peek) -> bool {
-        !self.agents[agent].paused && !self.is_watched(agent) && (!still.asleep || self.is_waited_for(agent))
+        !self.agents[agent].paused
+            && !self.is_watched(agent)
+            && (!still.is_asleep() || self.is_waited_for(agent))
     }
 
     fn tell_of_stop(&mut self, agent: usize) {

@@ -1,9 +1,9 @@
-//! Numbers in order, from a source over relays to a sink that checks each: `numbers source COUNT | tap | relay | steps FORM | mourner [receive | descriptor] | sink WAYS`.
+//! Numbers in order, from a source over relays to a sink that checks each: `numbers source COUNT | tap | relay | dozer | steps FORM | mourner [receive | descriptor] | sink WAYS`.
 //!
 //! A source begins where the lineage left off, and ends after COUNT numbers (0: when it is asked to). A tap sends up to
 //! the number that the file `want` says, to `numbers` or to the channel that ON names. A relay sends on what it reads on `numbers` to `relayed`, or to the channel that ON
 //! names; with a message in hand it waits while the file `hold-NAME` exists, and notes the message in `held`. Who relays in steps of up to 64 (`steps handler`, `steps loop`)
-//! counts what it did in its state, and at its end notes in `largest` how many a step took at most. The sink notes each number in the file `sink` before it acknowledges it, so that
+//! counts what it did in its state, and at its end notes in `largest` how many a step took at most. A dozer wakes every few seconds, sends a number, and sleeps. The sink notes each number in the file `sink` before it acknowledges it, so that
 //! its next life knows what is due. A mourner notes who is gone. At its end each notes its name in `order`.
 //!
 //! With INIT in its environment it first makes something that is known by its address, and notes its process in `init`; each life then
@@ -98,6 +98,7 @@ fn main() -> std::process::ExitCode {
             Some("source") => source(agent, number(&args, 2)?)?,
             Some("tap") => tap(agent)?,
             Some("relay") => relay(agent)?,
+            Some("dozer") => dozer(agent)?,
             Some("steps") if args.get(2).is_some_and(|form| form == "handler") => steps(agent)?,
             Some("steps") => steps_in_a_loop(agent)?,
             Some("mourner") => match args.get(2).map(String::as_str) {
@@ -154,6 +155,27 @@ fn relay(agent: &mut Agent) -> Result<()> {
         step.send(&on, &Number { value })
     })?;
     agent.serve()
+}
+
+/// How long a dozer sleeps: longer than the supervisor watches by day when nobody does anything.
+const DOZE: Duration = Duration::from_secs(4);
+
+/// Sends a number after each time in which it was sent none.
+fn dozer(agent: &mut Agent) -> Result<()> {
+    let numbers = agent.publish::<Number>("numbers")?;
+    let relayed = agent.subscribe::<Number>("relayed")?;
+    loop {
+        match agent.receive(&relayed, Some(DOZE))? {
+            Next::Message(number) => {
+                number.commit()?;
+                continue;
+            }
+            Next::Closed | Next::Stopping => return Ok(()),
+            Next::TimedOut => {}
+        }
+        let value = agent.sent(&numbers);
+        agent.send(&numbers, &Number { value })?;
+    }
 }
 
 /// What a relay of steps did: its state.

@@ -81,6 +81,35 @@ fn swarm_whose_rings_are_forgotten_goes_on_by_rescues_and_ps_counts_them() {
     shoal.stop();
 }
 
+/// Goal: who may wake without being rung is looked at also at night, and who it sends something to is not forgotten. Method: one wakes every
+/// few seconds, longer than it takes until night falls, and its reader is never rung; nobody asks the supervisor anything meanwhile.
+#[test]
+fn reader_that_nobody_rings_is_rescued_though_it_is_night() {
+    let stage = stage!("doze");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        [channel.relayed]
+        message = "Number"
+        [agent.dozer]
+        command = ["BIN/numbers", "dozer"]
+        publishes = ["numbers"]
+        subscribes = ["relayed"]
+        [agent.relay]
+        command = ["BIN/numbers", "relay"]
+        subscribes = ["numbers"]
+        publishes = ["relayed"]
+        "#;
+    let mut command = stage.shoal(&["run", stage.write("doze.toml", text).to_str().expect("UTF-8")]);
+    command.env("SHOAL_BUG", "RingForgotten");
+    let mut shoal = stage.start(command);
+    shoal.until_said("agent relay (generation 1) slept though messages waited for it");
+    assert!(shoal.until_agent("relay", "rescued", |a| (a.rescues > 0 && a.received > 0).then_some(true)));
+    shoal.stop();
+}
+
 /// Goal: a swarm that loses what its worker's successor should have got is not passed. Method: the bug is placed in a real run with
 /// real kills.
 #[test]

@@ -26,6 +26,7 @@ mod keeper;
 mod kill;
 mod lane_deaths;
 mod layers;
+mod night;
 mod on_gone;
 mod operations;
 mod operator;
