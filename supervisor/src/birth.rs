@@ -242,12 +242,19 @@ pub fn bear(
     })
 }
 
+/// Takes the socket only from whom it has told.
 fn adopt(socket: &mut Option<OwnedFd>, handed: &[BorrowedFd<'_>]) -> io::Result<Process> {
     let has_left = "its process was adopted and has left: only who handed it over can do so again";
-    let control = socket.as_ref().ok_or_else(|| io::Error::other(has_left))?;
-    let child = Child::adopt(control)?;
-    wire::tell(control, &ToAgent::Hello, handed)?;
-    Ok((child, socket.take().ok_or_else(|| io::Error::other(has_left))?, [None, None]))
+    let control = socket.take().ok_or_else(|| io::Error::other(has_left))?;
+    let told = Child::adopt(&control)
+        .and_then(|child| wire::tell(&control, &ToAgent::Hello, handed).map(|()| child));
+    match told {
+        Ok(child) => Ok((child, control, [None, None])),
+        Err(error) => {
+            *socket = Some(control);
+            Err(error)
+        }
+    }
 }
 
 /// Both ends of a process's control socket, output and errors.
@@ -332,6 +339,25 @@ mod tests {
         let file = config::parse(Path::new("t.toml"), &text).unwrap_or_else(|error| panic!("{error}"));
         let topology = Topology::of(&file);
         manifest(&file, &topology, &board_shape(&topology), 0)
+    }
+
+    #[test]
+    fn process_is_adopted_once_and_one_that_could_not_be_told_stays_to_be_adopted() {
+        let pair = || {
+            let flags = SocketFlags::CLOEXEC;
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("a pair")
+        };
+        let (ours, theirs) = pair();
+        drop(theirs);
+        let mut socket = Some(ours);
+        adopt(&mut socket, &[]).expect_err("nobody is there to be told");
+        assert!(socket.is_some(), "that was its only life");
+        let (ours, _theirs) = pair();
+        let mut socket = Some(ours);
+        let (child, ..) = adopt(&mut socket, &[]).expect("adopted");
+        assert!(child.adopted && socket.is_none());
+        let error = adopt(&mut socket, &[]).expect_err("it has had its life");
+        assert_eq!(error.to_string().matches("has left").count(), 1, "{error}");
     }
 
     #[test]

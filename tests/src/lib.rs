@@ -27,7 +27,11 @@ pub use chance::Chance;
 pub use running::Running;
 pub use stage::{Done, Stage};
 
+use rustix::process::Signal;
 use std::time::{Duration, Instant};
+
+/// `shoal-under-test` panics when it gets this.
+pub const PANICS: Signal = Signal::USR2;
 
 /// How long a condition may take before the test counts as hung: `SHOAL_TEST_PATIENCE` seconds, else 90. Generous: the
 /// machine may be busy.

@@ -7,6 +7,8 @@ use shoal_measure::pairs::spread;
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 const BAR_WIDTH: f64 = 12.0;
 const SHAPE_WIDTH: usize = 12;
+/// The longest name: rows are shown as they come, so nobody can wait and see.
+const NAME_WIDTH: usize = 45;
 
 /// The lines above all results.
 pub fn head(machine: &Machine) -> String {
@@ -14,7 +16,7 @@ pub fn head(machine: &Machine) -> String {
     let busy = if *load > 0.5 * *cpus as f64 { "  (busy: compare ratios, not figures)" } else { "" };
     format!(
         "shoal {shoal} · {cpu}, {cpus} CPUs · Linux {kernel} · load {load}{busy}\n\
-         {:<26} {:>10} {:>10} {:>10} {:>12} {:>10} {:>7}  {:<12}  {}",
+         {:<NAME_WIDTH$} {:>10} {:>10} {:>10} {:>12} {:>10} {:>7}  {:<12}  {}",
         "", "p50", "p99", "p99.9", "messages/s", "floor", "ratio", "", "its pairs"
     )
 }
@@ -27,7 +29,7 @@ pub fn line(outcome: &Outcome) -> String {
         outcome.floor.map_or_else(|| "-".to_owned(), |f| if is_rate { rate(f) } else { self::time(f) });
     let ratio = outcome.ratio_p50;
     format!(
-        "{:<26} {:>10} {:>10} {:>10} {:>12} {:>10} {:>7}  {:<12}  {} {}{}",
+        "{:<NAME_WIDTH$} {:>10} {:>10} {:>10} {:>12} {:>10} {:>7}  {:<12}  {} {}{}",
         outcome.name(),
         time(outcome.p50_ns),
         time(outcome.p99_ns),
@@ -54,9 +56,13 @@ fn cpu(outcome: &Outcome) -> String {
 pub fn verdict(outcome: &Outcome, verdict: Option<Verdict>) -> String {
     let name = outcome.name();
     match verdict {
-        None => format!("{name:<26} not in the former run"),
+        None => format!("{name:<NAME_WIDTH$} not in the former run"),
         Some(Verdict { word, change, confidence }) => {
-            format!("{name:<26} {word:<7} {:>+7.1} %  confidence {:.1} %", 100.0 * change, 100.0 * confidence)
+            format!(
+                "{name:<NAME_WIDTH$} {word:<7} {:>+7.1} %  confidence {:.1} %",
+                100.0 * change,
+                100.0 * confidence
+            )
         }
     }
 }
@@ -113,6 +119,7 @@ pub fn histogram(ratios: &[f64], columns: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use shoal_measure::compare::read;
 
     #[test]
     fn figures_are_written_with_the_unit_that_fits() {
@@ -145,6 +152,22 @@ mod tests {
         for said in ["latency spin 64 KiB", "3.5 µs", "1.8 µs", "2.00", "██████ ", "a line and a copy", " - "]
         {
             assert!(line.contains(said), "{said:?} is not in {line:?}");
+        }
+    }
+
+    #[test]
+    fn no_name_of_the_recorded_run_pushes_the_columns_behind_it_and_the_longest_needs_all_the_room() {
+        let run = read(include_str!("../../../docs/performance/bench.json")).expect("a run");
+        let longest = run.results.iter().max_by_key(|outcome| outcome.name().chars().count());
+        let longest = longest.expect("results").name();
+        assert_eq!(longest.chars().count(), NAME_WIDTH, "NAME_WIDTH is to be that of {longest:?}");
+        let head = head(&run.machine);
+        let end = head.lines().last().and_then(|line| line.find("p50")).expect("a column") + "p50".len();
+        for outcome in &run.results {
+            let line = line(outcome);
+            let figure: String = line.chars().take(end).skip(NAME_WIDTH).collect();
+            let due = outcome.p50_ns.map_or_else(|| "-".to_owned(), time);
+            assert_eq!(figure.trim_start(), due, "{line}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The asking side of the control socket: which swarm, who is meant, what to say when it cannot be asked.
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -164,7 +166,8 @@ impl Client {
     }
 
     fn ended(&self) -> Failure {
-        Failure::failed(format!("the supervisor of `{}` ended before it answered", self.swarm.name))
+        let ended = || format!("the supervisor of `{}` ended before it answered", self.swarm.name);
+        Failure::failed(elsewhere(&self.swarm, self.socket()).unwrap_or_else(ended))
     }
 
     pub(super) fn unexpected(&self, response: &Response) -> Failure {
@@ -176,6 +179,22 @@ impl Client {
             }
         }
     }
+}
+
+/// What to do where the process that listens has another number than it says of itself: its supervisor does not hear who asks from here.
+fn elsewhere(swarm: &Running, socket: &UnixStream) -> Option<String> {
+    let there = swarm.pid?;
+    let here = getsockopt(socket, PeerCredentials).ok()?.pid();
+    if i64::from(here) == i64::from(there) {
+        return None;
+    }
+    // 0: it is not seen from here at all.
+    let here = if here == 0 { "PID".to_owned() } else { here.to_string() };
+    Some(format!(
+        "the swarm `{}` is in another namespace of process numbers (its process {here} is {there} there), and hears only who is in it: ask \
+         from inside, as `nsenter --user --pid --mount --preserve-credentials --target {here} shoal ps`",
+        swarm.name
+    ))
 }
 
 /// Whether it comes to the same if a question is asked twice.
@@ -429,6 +448,24 @@ mod tests {
     fn question_that_kills_whoever_is_asked_is_not_asked_for_ever() {
         assert_eq!(asked(&Request::Ps, ASKED_MAX - 1, 0), (true, ASKED_MAX));
         assert_eq!(asked(&Request::Ps, 1000, 0), (false, ASKED_MAX));
+    }
+
+    #[test]
+    fn who_is_not_heard_is_told_of_the_end_or_of_the_namespace_that_the_swarm_is_in() {
+        let own = std::process::id();
+        let told = |pid: u32| {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("control");
+            let control = UnixListener::bind(&socket).unwrap();
+            let mut client = Client::to(Running { name: "s".into(), pid: Some(pid), socket }).unwrap();
+            drop(control);
+            client.ask(&Request::Ps, None).unwrap_err().to_string()
+        };
+        assert_eq!(told(own), "the supervisor of `s` ended before it answered");
+        let elsewhere = told(own + 1);
+        for said in [format!("its process {own} is {} there", own + 1), format!("--target {own} ")] {
+            assert!(elsewhere.contains(&said), "{said:?} is not in {elsewhere:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::fs::{Mode, OFlags};
@@ -76,8 +78,7 @@ impl Control {
 
     /// Who a client is: its user and its process.
     pub fn peer(&self, client: ClientId) -> Option<(u32, i32)> {
-        let peer = rustix::net::sockopt::socket_peercred(&self.clients.get(&client)?.stream).ok()?;
-        Some((peer.uid.as_raw(), peer.pid.as_raw_nonzero().get()))
+        peer_of(&self.clients.get(&client)?.stream)
     }
 
     /// How many clients there are.
@@ -126,7 +127,7 @@ impl Control {
         self.settle(client, sent);
     }
 
-    /// Takes all that knock, and turns away who is not this user or root.
+    /// Takes all that knock, and turns away who is not this user or root, or has no number here.
     fn accept(&mut self) {
         for _ in 0..EVENTS_MAX {
             match self.listener.accept() {
@@ -146,8 +147,8 @@ impl Control {
     }
 
     fn admit(&mut self, stream: UnixStream) {
-        let peer = rustix::net::sockopt::socket_peercred(&stream).map(|peer| peer.uid);
-        let allowed = peer.is_ok_and(|uid| is_allowed(uid.as_raw(), rustix::process::geteuid().as_raw()));
+        let own = rustix::process::geteuid().as_raw();
+        let allowed = peer_of(&stream).is_some_and(|(uid, _)| is_allowed(uid, own));
         if !allowed || stream.set_nonblocking(true).is_err() || !self.make_room() {
             self.refused_count += 1;
             return;
@@ -300,6 +301,14 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// Who is at the other end: its user and its process. `None` of one that has no number in this namespace: the numbers of processes that it is
+/// told would mean others to it.
+fn peer_of(stream: &UnixStream) -> Option<(u32, i32)> {
+    // Not by rustix, for which a process number is never 0.
+    let peer = getsockopt(stream, PeerCredentials).ok()?;
+    (peer.pid() != 0).then(|| (peer.uid(), peer.pid()))
 }
 
 /// Whether a peer may ask.

@@ -308,7 +308,52 @@ fn live_is_sealed(live: &Option<Live>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::nursery::{Member, Role};
     use super::*;
+    use crate::config;
+    use crate::dead_letters::DeadLetters;
+    use crate::output::{Capture, Echo};
+    use crate::records::Records;
+    use crate::spawn::Child;
+    use std::os::unix::net::UnixStream;
+    use std::path::{Path, PathBuf};
+
+    /// An agent that is to have one standby, and is forked of a zygote that cannot be started.
+    const FORKED: &str =
+        "[swarm]\nname = \"s\"\n[agent.a]\ncommand = [\"/nowhere\"]\nprefork = true\nstandby = 1\n";
+
+    fn swarm(text: &str, folder: &Path) -> Swarm {
+        let file = config::parse(Path::new("t.toml"), text).unwrap_or_else(|error| panic!("{error}"));
+        let letters = DeadLetters::open(&folder.join("letters"), file.dead_letters).expect("opened");
+        let records = Records::open(folder, &file, Box::new(|_| ())).expect("opened");
+        let logs = PathBuf::from(folder);
+        let captures = Box::new(move |agent: &str| Capture::new(agent, logs.as_path(), Echo::off()));
+        Swarm::new(file, letters, captures, records).expect("made")
+    }
+
+    /// A process that waits to be an agent's, and the other end of its socket: this one, which is never signalled.
+    fn forked(serial: u32) -> (Member, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let child = Some(Child::adopt(&ours).expect("this process"));
+        let (control, pipes) = (ours.into(), [None, None]);
+        let since = Instant::now();
+        (Member { serial, role: Role::Forked, child, control, pipes, since, ordered: false }, theirs)
+    }
+
+    /// Goal: what the failed start of a zygote calls back does not refill once more what it has refilled. Method: no zygote runs and none can
+    /// be started, two forks are left to be taken, and one standby is wanted.
+    #[test]
+    fn refill_within_whose_course_the_zygote_cannot_be_started_makes_one_standby() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut swarm = swarm(FORKED, folder.path());
+        let (forks, _others): (Vec<_>, Vec<_>) = [1, 2].map(forked).into_iter().unzip();
+        swarm.nurseries.of.entry(0).or_default().members = forks;
+        swarm.agents[0].state = State::Ready;
+        swarm.refill(0);
+        let nursery = &swarm.nurseries.of[&0];
+        assert_eq!(nursery.failures, 1, "the zygote was to be started");
+        assert_eq!((swarm.agents[0].spares.len(), nursery.members.len()), (1, 1), "standbys, and forks left");
+    }
 
     #[test]
     fn standbys_that_die_in_a_row_are_made_ever_later_up_to_a_bound() {

@@ -171,16 +171,19 @@ fn documented(begin: &str) -> &'static str {
     line.unwrap_or_else(|| panic!("no line begins with {begin:?}"))
 }
 
-/// Asks a swarm in a namespace by the command that is documented for it; `None` without the program that enters one.
-fn asked_inside(stage: &Stage, guard: i32) -> Option<Done> {
+/// The command that is documented for asking a swarm in a namespace, for the one that this process runs.
+fn asking(guard: i32) -> String {
+    let line = documented("nsenter ").split('#').next().unwrap_or_default();
+    line.trim_end().replace("PID", &guard.to_string())
+}
+
+/// Asks a swarm by such a command; `None` without the program that enters a namespace.
+fn asked_by(stage: &Stage, line: &str) -> Option<Done> {
     if Command::new("nsenter").arg("--version").output().is_err() {
         println!("not entered: there is no nsenter here");
         return None;
     }
-    let line = documented("nsenter ").split('#').next().unwrap_or_default();
-    let program = stage.program();
-    let line =
-        line.replace("PID", &guard.to_string()).replace(" shoal ", &format!(" {} ", program.display()));
+    let line = line.replace(" shoal ", &format!(" {} ", stage.program().display()));
     // With the environment of this stage's own commands.
     Some(stage.finish(stage.shoal_after(&format!("exec {line}"), &[])))
 }
@@ -209,9 +212,16 @@ fn everything_ends_in_a_namespace_of_process_numbers_though_guard_and_keeper_die
     let guard = only(unshare.pid());
     let keeper = only(guard);
     let owner = traces::owner(guard);
-    if let Some(done) = asked_inside(&stage, guard) {
+    let inside = asking(guard);
+    if let Some(done) = asked_by(&stage, &inside) {
         let told = |name: &str| done.out.lines().any(|line| line.split_whitespace().next() == Some(name));
         assert!(done.status == 0 && ["a", "b", "c"].into_iter().all(told), "{done:?}");
+    }
+    // Who sees its files alone is told what to do, and in which words.
+    if let Some(done) = asked_by(&stage, &inside.replace(" --pid ", " ")) {
+        let told = done.err.contains(&format!("its process {guard} is 1 there"));
+        assert!(told && done.err.contains(&format!("`{inside}`")), "{done:?}");
+        assert_eq!((done.status, done.out.as_str()), (1, ""));
     }
     // Neither can do anything about the other's death.
     let both = [keeper, guard];

@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use shoal_tests::{Done, Stage, stage, traces, until};
+use shoal_tests::{Done, PANICS, Stage, stage, traces, until};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -155,6 +155,36 @@ fn all_that_is_printed_in_the_foreground_is_objects_when_asked_for() {
     assert!(err.iter().all(|record| record["swarm"] == stage.name() && record["at"].is_string()), "{err:?}");
     assert_eq!(out.last(), Some(&serde_json::json!({ "swarm": stage.name(), "status": 0 })));
     stage.assert_nothing_left();
+}
+
+/// Goal: the panic of a supervisor is told in one object, whatever it says in how many lines, and all that follows is objects, too.
+/// Method: the supervisor gets the signal at which the command line under test panics; each line is read as JSON.
+#[test]
+fn panic_of_a_supervisor_is_an_object_when_asked_for() {
+    let stage = stage!("panics");
+    let file = swarm(&stage);
+    for command in ["run", "up"] {
+        let mut shoal = stage.start(stage.shoal(&[command, "--json", path(&file)]));
+        shoal.until_ready();
+        let first = shoal.supervisor().expect("a supervisor");
+        until("a supervisor that waits", || (traces::state(first) == Some('S')).then_some(()));
+        assert!(traces::send(first, stage.mark(), PANICS));
+        shoal.until_said("takes over");
+        shoal.until_ready();
+        assert_ne!(shoal.supervisor().expect("a successor"), first);
+        let done = shoal.stop();
+        let [out, err] = objects(&done);
+        let is_of_it = |o: &&Value| o["text"].as_str().is_some_and(|text| text.contains("panicked at "));
+        let told: Vec<&Value> = out.iter().chain(&err).filter(is_of_it).collect();
+        let [record] = told[..] else { panic!("one object tells of the panic: {out:?} {err:?}") };
+        assert_eq!((&record["level"], &record["swarm"]), (&"error".into(), &stage.name().into()));
+        assert!(
+            record["text"].as_str().is_some_and(|text| text.ends_with("\na test wants it so")),
+            "{record}"
+        );
+        assert_eq!(out.last(), Some(&serde_json::json!({ "swarm": stage.name(), "status": 0 })));
+        stage.assert_nothing_left();
+    }
 }
 
 /// Goal: also why it ends is an object, whoever says it. Method: the supervisor of a start that fails, of a second start, and of a swarm that
