@@ -6,7 +6,7 @@
 //! forgotten sleepers, it makes sure that nobody woke without one.)
 //!
 //! Nobody is blamed at first sight, and what the supervisor slept through counts for nobody: stopped and continued, it goes
-//! on where it was. Who waits for space on a full lane is not hung; its send has a time-out of its own.
+//! on where it was. Nor does the time count in which an agent would have worked and was given no processor, so far as it was watched by then. Who waits for space on a full lane is not hung; its send has a time-out of its own.
 //!
 //! Who was stopped by a signal is hung, too, if it holds no message but is awake, or messages wait for it: from when that is seen first,
 //! its deadline runs.
@@ -52,6 +52,34 @@ struct Watched {
     seen_ns: u64,
     /// From when its time counts.
     from_ns: u64,
+    /// What its process had had of the processors, at the last look but the first.
+    fare: Option<Fare>,
+}
+
+/// What a process has had of the processors up to a look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Fare {
+    at_ns: u64,
+    /// How long it has run.
+    ran_ns: u64,
+    /// How long it has waited to run. The kernel counts a wait when it is over.
+    waited_ns: u64,
+    /// Whether it would run now, or does.
+    ready: bool,
+    /// So much of the wait that is not over was seen.
+    ahead_ns: u64,
+}
+
+impl Fare {
+    /// The same with what was seen of a wait that is not over, given what was known before; and for how long it has waited since.
+    fn since(self, before: Fare) -> (Fare, u64) {
+        let over_ns = self.waited_ns.saturating_sub(before.waited_ns);
+        if over_ns == 0 && self.ready && self.ran_ns == before.ran_ns {
+            let more_ns = self.at_ns.saturating_sub(before.at_ns);
+            return (Fare { ahead_ns: before.ahead_ns + more_ns, ..self }, more_ns);
+        }
+        (self, over_ns.saturating_sub(before.ahead_ns))
+    }
 }
 
 /// When a look is made, and what the supervisor may have slept through.
@@ -68,11 +96,19 @@ impl Watched {
     /// What is known of a hold after a look, from what was known before.
     fn at(before: Option<Watched>, hold: Hold, look: Look) -> Watched {
         let Look { now_ns, late_ns, since_ns } = look;
-        let (seen_ns, from_ns) = match before.filter(|before| before.hold == hold) {
-            Some(same) => (same.seen_ns, same.from_ns),
-            None => (now_ns, hold.since_ns.max(since_ns)),
+        let (seen_ns, from_ns, fare) = match before.filter(|before| before.hold == hold) {
+            Some(same) => (same.seen_ns, same.from_ns, same.fare),
+            None => (now_ns, hold.since_ns.max(since_ns), None),
         };
-        Watched { hold, seen_ns, from_ns: from_ns.saturating_add(late_ns).min(now_ns) }
+        Watched { hold, seen_ns, from_ns: from_ns.saturating_add(late_ns).min(now_ns), fare }
+    }
+
+    /// The same of a hold that was seen before, given what its process has had of the processors: for how long it waited for one since the last
+    /// look does not count, beyond what a look that comes late leaves out.
+    fn faring(self, fare: Fare, late_ns: u64) -> Watched {
+        let (fare, waited_ns) = self.fare.map_or((fare, 0), |before| fare.since(before));
+        let from_ns = self.from_ns.saturating_add(waited_ns.saturating_sub(late_ns)).min(fare.at_ns);
+        Watched { from_ns, fare: Some(fare), ..self }
     }
 
     /// Since when it hangs, for who is told: by its own stamp where that can be true.
@@ -237,7 +273,11 @@ impl Swarm {
                     now_ns + *deadline_ns / 2
                 }
                 Seen::Holds(hold) => {
-                    let hold = Watched::at(*last, hold, look);
+                    let is_known = last.is_some_and(|last| last.hold == hold);
+                    let mut hold = Watched::at(*last, hold, look);
+                    if is_known {
+                        hold = hold.faring(self.fare(*agent, now_ns), look.late_ns);
+                    }
                     *last = Some(hold);
                     let due_ns = hold.due_ns(*deadline_ns, self.hangs.tick_ns);
                     if due_ns <= now_ns {
@@ -266,6 +306,16 @@ impl Swarm {
             true => self.effects.push(Effect::AwaitRing),
             false => self.watch_on(),
         }
+    }
+
+    /// What an agent's process has had of the processors: its main thread, which handles its messages.
+    fn fare(&self, agent: usize, at_ns: u64) -> Fare {
+        let pid = self.agents[agent].live.as_ref().map_or(0, |live| live.child.pid);
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap_or_default();
+        let mut times = stat.split_ascii_whitespace().map(|ns| ns.parse().unwrap_or(0));
+        let [ran_ns, waited_ns] = [(); 2].map(|()| times.next().unwrap_or(0));
+        let ready = self.doing(agent) == Doing::Running;
+        Fare { at_ns, ran_ns, waited_ns, ready, ahead_ns: 0 }
     }
 
     fn all_sleep(&self) -> bool {

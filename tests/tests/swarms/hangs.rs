@@ -225,6 +225,39 @@ fn overloaded_machine_makes_nobody_hung_who_is_not_and_hides_nobody_who_is() {
     stage.assert_nothing_left();
 }
 
+/// Goal: who would work and is given no processor is not hung. Method: an agent has the least weight of all beside eight processes that spin, so that
+/// it waits for many deadlines between two slices, with a message in hand that takes it a twentieth of one.
+#[test]
+fn who_is_given_no_processor_over_its_deadline_is_not_hung() {
+    const COUNT: u64 = 4;
+    let stage = stage!("starved");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        [agent.tap]
+        command = ["BIN/numbers", "tap"]
+        publishes = ["numbers"]
+        [agent.works]
+        command = ["BIN/slow", "works", "100"]
+        subscribes = ["numbers"]
+        deadline = "100ms"
+        limits = { nice = 19 }
+        "#;
+    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    shoal.until_ready();
+    let load = Load::of(&stage, 8);
+    want(&stage, COUNT);
+    shoal.until_agent("works", "given all", |a| {
+        assert_eq!((a.generation, a.hangs), (1, 0), "{a:?}");
+        (a.received == COUNT).then_some(())
+    });
+    drop(load);
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
 /// Goal: a supervisor that was stopped, as with the whole machine, blames nobody for the time that passed; it goes on watching.
 /// Method: both it and an agent that holds a message are stopped for five deadlines, ten seconds, and continued; only then may the agent go on.
 /// Then it holds the next message for ever.

@@ -70,6 +70,38 @@ fn a_stamp_of_the_future_is_of_now() {
     assert_eq!(seen.due_ns(100 * MS, TICK), 1100 * MS + TICK);
 }
 
+#[test]
+fn time_without_a_processor_does_not_count_from_the_second_look_on() {
+    let (since_ns, deadline_ns) = (100 * MS, 100 * MS);
+    let fare = |at, ran, waited, ready| Fare {
+        at_ns: at * MS,
+        ran_ns: ran * MS,
+        waited_ns: waited * MS,
+        ready,
+        ahead_ns: 0,
+    };
+    let again = |seen: Watched, fare: Fare, late_ns| {
+        let look = Look { late_ns, ..look(fare.at_ns) };
+        let seen = Watched::at(Some(seen), hold(since_ns), look).faring(fare, late_ns);
+        (seen, (seen.due_ns(deadline_ns, TICK) - TICK) / MS)
+    };
+    let first = Watched::at(None, hold(since_ns), look(120 * MS));
+    // What it had waited before the second look is not known to be of this hold.
+    let (second, due) = again(first, fare(150, 30, 7000, true), 0);
+    assert_eq!(due, 200);
+    let (third, due) = again(second, fare(200, 30, 7000, true), 0);
+    assert_eq!(due, 250, "it waits, which the kernel has not counted yet");
+    assert_eq!(
+        again(third, fare(250, 40, 7060, true), 0).1,
+        260,
+        "nor is it counted twice when the kernel has"
+    );
+    assert_eq!(again(third, fare(250, 80, 7000, true), 0).1, 250, "it has run");
+    assert_eq!(again(third, fare(250, 30, 7000, false), 0).1, 250, "it sleeps");
+    // A supervisor that comes late has mostly waited for a processor as long: that is left out once.
+    assert_eq!(again(third, fare(240, 30, 7000, true), 30 * MS).1, 290);
+}
+
 proptest! {
     #[test]
     fn a_hang_is_found_within_one_and_a_quarter_deadlines_and_a_tick(
