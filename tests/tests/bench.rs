@@ -105,15 +105,17 @@ fn kills_are_real_and_beside_a_raw_one(run: &Value) {
     let takeovers = of(run, "takeover");
     let modes: Vec<_> = takeovers.iter().filter_map(|result| result["mode"].as_str()).collect();
     let of_each = |n: u32| {
-        ["watching N", "N", "next death seen N", "messages meanwhile N", "messages beside work N"]
-            .map(|mode| mode.replace('N', &n.to_string()))
+        let kinds =
+            ["watching N", "N", "next death seen N", "messages meanwhile N", "messages beside work N"];
+        let in_a_row = ["messages in a row meanwhile N", "messages in a row beside work N"];
+        kinds.into_iter().chain(in_a_row).map(|mode| mode.replace('N', &n.to_string())).collect::<Vec<_>>()
     };
     let crowded = ["watching 100 crowded", "100 crowded"].map(str::to_owned);
-    assert_eq!(modes, [&of_each(10)[..], &of_each(100), &crowded].concat());
+    assert_eq!(modes, [of_each(10), of_each(100), crowded.to_vec()].concat());
     let (messages, takeovers): (Vec<&Value>, Vec<&Value>) = takeovers
         .into_iter()
         .partition(|result| result["mode"].as_str().is_some_and(|mode| mode.starts_with("messages")));
-    assert_eq!(messages.len(), 4);
+    assert_eq!(messages.len(), 8);
     for taken in messages {
         // Some were under way each time, and some while nothing died.
         assert!(number(taken, "count") > 0.0 && number(taken, "floor") > 0.0, "{taken}");

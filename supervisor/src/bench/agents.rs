@@ -1,6 +1,6 @@
 //! The agents of `shoal bench`: processes of this same binary (`shoal agent bench NAME`), written with nothing but the SDK.
 
-use super::{AHEAD, PIECES, take_small_pages};
+use super::{AHEAD, IN_A_ROW, PIECES, take_small_pages};
 use crate::log::report;
 use shoal_agent::{Agent, Next, Result};
 use shoal_runtime::clock::now_ns;
@@ -16,8 +16,9 @@ const SEND_EVERY: Duration = Duration::from_micros(200);
 /// What the sink takes at once where it is in pieces: an allocator that asks for large pages does not for such.
 const PIECE_BYTES: usize = 64 << 10;
 
-/// How often a ping is sent.
+/// How often a ping is sent, but for those in a row; and every how manieth of those is noted.
 const PING_EVERY: Duration = Duration::from_millis(1);
+const IN_A_ROW_NOTED: u64 = 16;
 
 /// What is sent.
 #[shoal_agent::message]
@@ -50,7 +51,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
             Ok(bytes) => shoal_agent::run(|agent| sink(agent, bytes, pages)),
             Err(_) => usage(),
         },
-        [Some("ping"), Some(file)] => shoal_agent::run(|agent| ping(agent, file)),
+        [Some("ping"), Some(pace), Some(file)] => shoal_agent::run(|agent| ping(agent, pace, file)),
         [Some("pong")] => shoal_agent::run(pong),
         [Some("rogue")] => shoal_agent::run(rogue),
         [Some("hung")] => shoal_agent::run(hung),
@@ -127,20 +128,25 @@ fn hung(agent: &mut Agent) -> Result<()> {
     agent.serve()
 }
 
-/// Sends a beat each millisecond and hears it come back. In the end it writes, a line each, when it sent one, CLOCK_MONOTONIC ns, and how
-/// long that took.
-fn ping(agent: &mut Agent, file: &str) -> Result<()> {
+/// Sends a beat each millisecond, or as soon as the last one has come back. In the end it writes, a line each, when it sent one, CLOCK_MONOTONIC
+/// ns, and how long that took.
+fn ping(agent: &mut Agent, pace: &str, file: &str) -> Result<()> {
+    let in_a_row = pace == IN_A_ROW;
     let (out, back) = (agent.publish::<Beat>("pings")?, agent.subscribe::<Beat>("pongs")?);
     let mut took = String::new();
     for number in 0.. {
-        std::thread::sleep(PING_EVERY);
+        if !in_a_row {
+            std::thread::sleep(PING_EVERY);
+        }
         if agent.stopping() {
             break;
         }
         let sent_ns = now_ns();
         agent.send(&out, &Beat { number })?;
         let Next::Message(beat) = agent.receive(&back, None)? else { break };
-        writeln!(took, "{sent_ns} {}", now_ns() - sent_ns)?;
+        if !in_a_row || number.is_multiple_of(IN_A_ROW_NOTED) {
+            writeln!(took, "{sent_ns} {}", now_ns() - sent_ns)?;
+        }
         assert_eq!(beat.message().number.to_native(), number, "what was sent comes back");
         beat.commit()?;
     }

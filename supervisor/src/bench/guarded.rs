@@ -43,7 +43,7 @@ fn notes(bench: u32) -> PathBuf {
 const TALKERS: usize = 2;
 
 /// They.
-fn talk(binary: &str, bench: u32) -> String {
+fn talk(binary: &str, pace: &str, bench: u32) -> String {
     let (binary, notes) =
         (toml::Value::from(binary), toml::Value::from(notes(bench).to_string_lossy().as_ref()));
     format!(
@@ -55,7 +55,7 @@ fn talk(binary: &str, bench: u32) -> String {
         message = "Beat"
         capacity = "64 KiB"
         [agent.ping]
-        command = [{binary}, "agent", "bench", "ping", {notes}]
+        command = [{binary}, "agent", "bench", "ping", "{pace}", {notes}]
         publishes = ["pings"]
         subscribes = ["pongs"]
         stop_timeout = "10s"
@@ -70,11 +70,11 @@ fn talk(binary: &str, bench: u32) -> String {
     )
 }
 
-/// Is the process that runs a swarm of so many agents, with the word of `swarm.orphans`, for the process of this number: it is asked to end when
-/// that is gone.
-pub(super) fn be_swarm(agents: usize, orphans: &str, bench: u32) -> ExitCode {
+/// Is the process that runs a swarm of so many agents, two of which talk at a pace, with the word of `swarm.orphans`, for the process of this number:
+/// it is asked to end when that is gone.
+pub(super) fn be_swarm(agents: usize, pace: &str, orphans: &str, bench: u32) -> ExitCode {
     let made = own_binary()
-        .and_then(|binary| swarm_file(&name_for(bench), agents - TALKERS, 1, &talk(&binary, bench)));
+        .and_then(|binary| swarm_file(&name_for(bench), agents - TALKERS, 1, &talk(&binary, pace, bench)));
     match ends_with(bench).and(made) {
         Ok(mut file) => {
             file.orphans = Orphans::ALL.into_iter().find(|it| it.word() == orphans).unwrap_or_default();
@@ -123,15 +123,15 @@ pub(super) struct Swarm {
 }
 
 impl Swarm {
-    /// Starts it, of so many agents.
+    /// Starts it, of so many agents, two of which talk at a pace.
     ///
     /// # Errors
     /// No process is left.
-    pub(super) fn start(agents: usize, orphans: Orphans) -> io::Result<Swarm> {
+    pub(super) fn start(agents: usize, pace: &str, orphans: Orphans) -> io::Result<Swarm> {
         let bench = std::process::id();
         let interrupted = Interrupted::watch()?;
         let guard = Command::new(own_binary().map_err(io::Error::other)?)
-            .args([super::PEER[0], SWARM, &agents.to_string(), orphans.word(), &bench.to_string()])
+            .args([super::PEER[0], SWARM, &agents.to_string(), pace, orphans.word(), &bench.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

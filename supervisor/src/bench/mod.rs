@@ -50,6 +50,10 @@ const SMALL: &str = "small";
 const LARGE: &str = "large";
 /// And a sink that takes it in small pieces before it is an agent, as who loads something in `main`.
 const AHEAD: &str = "ahead";
+/// Of two agents that talk: that each message waits for a new millisecond.
+const EACH_MS: &str = "each-ms";
+/// The same: that each follows as soon as the last one has come back.
+const IN_A_ROW: &str = "in-a-row";
 /// And one that does so at work, as who has another allocator.
 const PIECES: &str = "pieces";
 /// What a process that never waits is told to be.
@@ -83,9 +87,9 @@ pub fn peer(what: &[String]) -> ExitCode {
                 return kept::be_swarm(what, parent);
             }
         }
-        [swarm, agents, orphans, parent] if swarm == guarded::SWARM => {
+        [swarm, agents, pace, orphans, parent] if swarm == guarded::SWARM => {
             if let (Ok(agents), Ok(parent)) = (agents.parse(), parent.parse()) {
-                return guarded::be_swarm(agents, orphans, parent);
+                return guarded::be_swarm(agents, pace, orphans, parent);
             }
         }
         _ => shoal_measure::peer::run_if_peer(),

@@ -1,6 +1,7 @@
 //! What is left when somebody dies whom agents need: keeper, guard, or, where the swarm file says so, their supervisor is killed by SIGKILL, and
 //! every process of the swarm is waited for; beside as many processes that only wait, killed one after the other.
 
+use super::EACH_MS;
 use super::guarded::{PATIENCE, Swarm, pidfd_of};
 use super::lives::outcome;
 use crate::config::{Orphans, own_binary};
@@ -69,7 +70,7 @@ fn measure(agents: usize, deaths: usize, who: Who) -> io::Result<Outcome> {
 /// Kills one of a swarm that so many agents need; how long until all of its processes were gone, ns.
 fn orphan(agents: usize, who: Who) -> io::Result<u64> {
     let orphans = if who == Who::Supervisor { Orphans::Kill } else { Orphans::Keep };
-    let mut swarm = Swarm::start(agents, orphans)?;
+    let mut swarm = Swarm::start(agents, EACH_MS, orphans)?;
     let report = swarm.ready()?;
     let guard = pidfd_of(swarm.guard.id())?;
     let keeper = pidfd_of(only_child(swarm.guard.id())?)?;

@@ -4,6 +4,7 @@
 use super::crowd::Crowd;
 use super::guarded::{Swarm, pidfd_of};
 use super::lives::{kills, outcome, raw_child};
+use super::{EACH_MS, IN_A_ROW};
 use crate::config::Orphans;
 use crate::control::{PsReport, SwarmInfo};
 use rustix::process::{Signal, pidfd_send_signal};
@@ -36,9 +37,13 @@ const TURN: Duration = Duration::from_micros(30);
 pub fn run(share: u64, bench: &mut Bench<'_>) -> Result<(), String> {
     let sizes = if share > 1 { 2 } else { SIZES.len() };
     for agents in SIZES.into_iter().take(sizes) {
-        let kills = kills(share) * if agents == SIZES[2] { OFTENER } else { 1 };
-        let measured = measure(agents, kills).map_err(|error| format!("{agents} agents: {error}"))?;
-        measured.into_iter().for_each(&mut *bench.each);
+        let oftener = if agents == SIZES[2] { OFTENER } else { 1 };
+        let measured = measure(agents, kills(share) * oftener);
+        let in_a_row = measure_in_a_row(agents, kills(share));
+        for measured in [measured, in_a_row] {
+            let measured = measured.map_err(|error| format!("{agents} agents: {error}"))?;
+            measured.into_iter().for_each(&mut *bench.each);
+        }
     }
     let _crowd = Crowd::gather().map_err(|error| format!("gathering a crowd: {error}"))?;
     let (agents, kills) = (CROWDED, kills(share));
@@ -75,7 +80,7 @@ struct TakeOver {
 
 fn measure(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
     let mut raw = raw_child().map_err(io::Error::other)?;
-    let mut swarm = Swarm::start(agents, Orphans::Keep)?;
+    let mut swarm = Swarm::start(agents, EACH_MS, Orphans::Keep)?;
     let seen = take_over_often(&mut swarm, &mut raw, kills, true)?;
     let mut deaths = Vec::new();
     while deaths.len() < kills {
@@ -86,14 +91,23 @@ fn measure(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
     let mut all = outcomes(&agents.to_string(), &seen);
     let seen_first = "has the verdict of one killed with its predecessor";
     all.push(one(format!("next death seen {agents}"), seen_first, &deaths, &seen.floor));
-    all.extend(messages_meanwhile(agents, &took, &seen));
+    all.extend(messages_meanwhile(agents, EACH_MS, &took, &seen));
     Ok(all)
+}
+
+/// The messages of two that never rest.
+fn measure_in_a_row(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
+    let mut raw = raw_child().map_err(io::Error::other)?;
+    let mut swarm = Swarm::start(agents, IN_A_ROW, Orphans::Keep)?;
+    let seen = take_over_often(&mut swarm, &mut raw, kills, true)?;
+    let took = swarm.end()?;
+    Ok(messages_meanwhile(agents, IN_A_ROW, &took, &seen).into())
 }
 
 /// The same beside a crowd, of the take-overs alone.
 fn measure_crowded(agents: usize, kills: usize) -> io::Result<Vec<Outcome>> {
     let mut raw = raw_child().map_err(io::Error::other)?;
-    let mut swarm = Swarm::start(agents, Orphans::Keep)?;
+    let mut swarm = Swarm::start(agents, EACH_MS, Orphans::Keep)?;
     let seen = take_over_often(&mut swarm, &mut raw, kills, false)?;
     swarm.end()?;
     Ok(outcomes(&format!("{agents} crowded"), &seen))
@@ -146,7 +160,11 @@ fn rest_after(kills: usize) {
 
 /// How long messages took that were under way during a take-over, and while some other process computed, beside those of spans that are as
 /// long and in which nothing dies.
-fn messages_meanwhile(agents: usize, took: &[(u64, u64)], seen: &Seen) -> [Outcome; 2] {
+fn messages_meanwhile(agents: usize, pace: &str, took: &[(u64, u64)], seen: &Seen) -> [Outcome; 2] {
+    let (name, message) = match pace == IN_A_ROW {
+        true => ("messages in a row", "there and back, as soon as the last one is back; trusted"),
+        false => ("messages", "there and back, one each millisecond, asleep in between; trusted"),
+    };
     let while_taken: Vec<Span> =
         seen.taken.iter().map(|t| (t.killed_ns, t.killed_ns + t.answered_ns)).collect();
     let within = |spans: &[Span]| -> Vec<u64> {
@@ -156,7 +174,7 @@ fn messages_meanwhile(agents: usize, took: &[(u64, u64)], seen: &Seen) -> [Outco
         took.iter().filter(|message| is_in(message)).map(|&(_, took_ns)| took_ns).collect()
     };
     let mut calm = within(&seen.calm);
-    [("messages meanwhile", &while_taken), ("messages beside work", &seen.busy)].map(|(mode, spans)| {
+    [("meanwhile", &while_taken), ("beside work", &seen.busy)].map(|(mode, spans)| {
         let mut meanwhile = within(spans);
         let mut at =
             |percent| [&mut meanwhile, &mut calm].map(|took| percentile(took, percent).map(|ns| ns as f64));
@@ -164,7 +182,7 @@ fn messages_meanwhile(agents: usize, took: &[(u64, u64)], seen: &Seen) -> [Outco
         let ratio = |[meanwhile, calm]: [Option<f64>; 2]| Some(meanwhile? / calm?);
         Outcome {
             case: "takeover".into(),
-            mode: format!("{mode} {agents}"),
+            mode: format!("{name} {mode} {agents}"),
             count: meanwhile.len() as u64,
             p50_ns: p50[0],
             p95_ns: p95[0],
@@ -173,7 +191,7 @@ fn messages_meanwhile(agents: usize, took: &[(u64, u64)], seen: &Seen) -> [Outco
             ratio_p50: ratio(p50),
             ratio_p99: ratio(p99),
             against: "the same while nothing dies".into(),
-            message: "there and back, one each millisecond, asleep in between; trusted".into(),
+            message: message.into(),
             ..Outcome::default()
         }
     })
