@@ -25,6 +25,7 @@ pub mod table;
 mod tree;
 mod words;
 
+use crate::ended::Ending;
 use crate::log::LastWords;
 use crate::spawn::Urgency;
 use libc::{c_int, pid_t};
@@ -35,7 +36,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 pub use guard::{End, guard};
 pub use link::Link;
 pub use tree::end_children;
-pub use words::{TOLD_MAX, Word, note_told, set_word, told, word};
+use words::note_ended;
+pub use words::{TOLD_MAX, Word, ended, note_told, set_word, told, word};
 
 /// When the keeper gives up.
 #[derive(Clone, Copy, Debug)]
@@ -74,7 +76,7 @@ pub struct Life {
 /// Exit status when supervisors die too often, or the keeper cannot go on.
 const GAVE_UP: u8 = 1;
 /// Exit status of a supervisor that panicked.
-const PANICKED: u8 = 101;
+pub const PANICKED: u8 = 101;
 
 /// What the guard and the keeper have in common before they part.
 pub struct Split {
@@ -220,16 +222,17 @@ fn keep(
         }
         match ended {
             // A panic is a death, too.
-            tree::Ended::Exited(status) if status != c_int::from(PANICKED) => {
+            Ending::Exited(status) if status != c_int::from(PANICKED) => {
                 tree::end_children();
                 exit(status as u8);
             }
-            tree::Ended::Signalled(libc::SIGKILL) => {
+            Ending::Signalled(libc::SIGKILL) => {
                 set_word(journal, Word::Kills, word(journal, Word::Kills) + 1)
             }
-            tree::Ended::Exited(_) | tree::Ended::Signalled(_) => {}
+            Ending::Exited(_) | Ending::Signalled(_) => {}
         }
         set_word(journal, Word::DiedAt, now_ns);
+        note_ended(journal, ended);
         former = Some(supervisor);
         short_lives = if now_ns - born_ns < SHORT_LIFE_NS { short_lives + 1 } else { 0 };
         if terms.end_with_supervisor {
@@ -281,7 +284,7 @@ fn become_supervisor() -> io::Result<()> {
 }
 
 /// Serves the supervisor until it is dead, and to be reaped: how it ended. `None` when the guard is dead.
-fn watch(split: &Split, supervisor: pid_t) -> Option<tree::Ended> {
+fn watch(split: &Split, supervisor: pid_t) -> Option<Ending> {
     let (requests, children) = (split.keepers.as_raw_fd(), split.children.as_raw_fd());
     let watched = |fd: RawFd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
     let mut fds = [watched(requests), watched(children), watched(split.guard.as_raw_fd())];

@@ -1,6 +1,7 @@
 //! The guard: the process that was started, which waits for the keeper, and ends what that left.
 
 use super::tree;
+use crate::ended::Ending;
 use libc::{c_int, pid_t};
 
 /// How it ended, as the guard sees it.
@@ -34,7 +35,7 @@ pub fn guard(keeper: pid_t, mut beside: impl FnMut() -> Option<std::time::Durati
     };
     tree::end_children();
     match ended {
-        tree::Ended::Exited(status) => End::Status(status as u8),
-        tree::Ended::Signalled(signal) => End::KeeperKilled(signal),
+        Ending::Exited(status) => End::Status(status as u8),
+        Ending::Signalled(signal) => End::KeeperKilled(signal),
     }
 }

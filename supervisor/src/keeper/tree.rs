@@ -1,18 +1,10 @@
 //! UNSAFE. Ends whole trees of processes: used by the keeper and the guard, so without the heap.
 
+use crate::ended::Ending;
 use libc::{c_int, pid_t};
 
-/// How a child ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
-    /// By itself.
-    Exited(c_int),
-    /// By a signal.
-    Signalled(c_int),
-}
-
 /// How a child ended, if it is dead, which stays to be reaped. Somebody who is no child counts as killed.
-pub fn ended(pid: pid_t) -> Option<Ended> {
+pub fn ended(pid: pid_t) -> Option<Ending> {
     let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
     loop {
         // SAFETY: plain numbers, of which all zeros is a value.
@@ -22,27 +14,27 @@ pub fn ended(pid: pid_t) -> Option<Ended> {
         if asked != 0 {
             match std::io::Error::last_os_error().kind() {
                 std::io::ErrorKind::Interrupted => continue,
-                _ => return Some(Ended::Signalled(libc::SIGKILL)),
+                _ => return Some(Ending::Signalled(libc::SIGKILL)),
             }
         }
         // SAFETY: `waitid` has filled the part of a child's end, or left all zeros.
         let (who, status) = unsafe { (seen.si_pid(), seen.si_status()) };
         return match seen.si_code {
             _ if who == 0 => None,
-            libc::CLD_EXITED => Some(Ended::Exited(status)),
-            _ => Some(Ended::Signalled(status)),
+            libc::CLD_EXITED => Some(Ending::Exited(status)),
+            _ => Some(Ending::Signalled(status)),
         };
     }
 }
 
 /// Reaps a child if it is dead. Somebody who is no child any more counts as killed.
-pub fn reap_if_dead(pid: pid_t) -> Option<Ended> {
+pub fn reap_if_dead(pid: pid_t) -> Option<Ending> {
     let mut status = 0;
     match wait(pid, &mut status, libc::WNOHANG) {
         0 => None,
-        -1 => Some(Ended::Signalled(libc::SIGKILL)),
-        _ if libc::WIFEXITED(status) => Some(Ended::Exited(libc::WEXITSTATUS(status))),
-        _ => Some(Ended::Signalled(libc::WTERMSIG(status))),
+        -1 => Some(Ending::Signalled(libc::SIGKILL)),
+        _ if libc::WIFEXITED(status) => Some(Ending::Exited(libc::WEXITSTATUS(status))),
+        _ => Some(Ending::Signalled(libc::WTERMSIG(status))),
     }
 }
 
@@ -121,7 +113,7 @@ mod tests {
 
     #[test]
     fn end_of_a_child_is_told_as_often_as_it_is_asked_for_until_it_is_reaped() {
-        for (script, end) in [("exit 3", Ended::Exited(3)), ("kill -9 $$", Ended::Signalled(9))] {
+        for (script, end) in [("exit 3", Ending::Exited(3)), ("kill -9 $$", Ending::Signalled(9))] {
             let mut child = std::process::Command::new("/bin/sh")
                 .args(["-c", &format!("read -r line; {script}")])
                 .stdin(std::process::Stdio::piped())
@@ -132,7 +124,7 @@ mod tests {
             drop(child.stdin.take());
             let told = std::iter::repeat_with(|| ended(pid)).find_map(|ended| ended);
             assert_eq!([told, ended(pid), reap_if_dead(pid)], [Some(end); 3]);
-            assert_eq!(ended(pid), Some(Ended::Signalled(libc::SIGKILL)), "it is no child any more");
+            assert_eq!(ended(pid), Some(Ending::Signalled(libc::SIGKILL)), "it is no child any more");
             assert!(child.wait().is_err(), "it was reaped");
         }
     }

@@ -1,5 +1,6 @@
 //! The words of the journal that keeper, guard and supervisors share.
 
+use crate::ended::Ending;
 use shoal_runtime::journal::Journal;
 
 /// Which of them.
@@ -27,8 +28,10 @@ pub enum Word {
     Over = 8,
     /// 1 once a record could not be written: what records name may be something else by now. The supervisor's.
     Unsure = 9,
+    /// How the last one ended, see [`note_ended`]; 0 before. The keeper's.
+    HowEnded = 10,
     /// Of how many things the supervisor was told since it last waited; they lie in the words behind. The supervisor's.
-    Told = 10,
+    Told = 11,
 }
 
 /// So many of them lie there.
@@ -42,6 +45,30 @@ pub fn word(journal: &Journal, which: Word) -> u64 {
 /// Writes a shared word.
 pub fn set_word(journal: &Journal, which: Word, value: u64) {
     journal.set_word(which as usize, value);
+}
+
+/// From here on a word of how a process ended is a signal's.
+const SIGNALS: u64 = 1 << 16;
+
+/// Writes how a supervisor ended.
+///
+/// # If we die here
+/// Nobody asks.
+pub fn note_ended(journal: &Journal, ended: Ending) {
+    let ended = match ended {
+        Ending::Exited(status) => u64::from(status.unsigned_abs()) % (SIGNALS - 1) + 1,
+        Ending::Signalled(signal) => SIGNALS + u64::from(signal.unsigned_abs()),
+    };
+    set_word(journal, Word::HowEnded, ended);
+}
+
+/// How the last supervisor ended; `None` before one has.
+pub fn ended(journal: &Journal) -> Option<Ending> {
+    match word(journal, Word::HowEnded) {
+        0 => None,
+        status @ 1..SIGNALS => Some(Ending::Exited(status as i32 - 1)),
+        signal => Some(Ending::Signalled((signal - SIGNALS) as i32)),
+    }
 }
 
 /// Writes of what the supervisor was told.
@@ -63,6 +90,16 @@ pub fn told(journal: &Journal) -> Option<Vec<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn how_a_supervisor_ended_is_what_its_successor_reads() {
+        let journal = Journal::create(64, &[], &[]).expect("memory");
+        assert_eq!(ended(&journal), None);
+        for how in [Ending::Exited(0), Ending::Exited(255), Ending::Signalled(9), Ending::Signalled(64)] {
+            note_ended(&journal, how);
+            assert_eq!(ended(&journal), Some(how));
+        }
+    }
 
     #[test]
     fn what_was_told_is_known_until_the_next_wait_and_more_than_there_is_room_for_is_known_to_be() {

@@ -169,7 +169,7 @@ fn panic_of_a_supervisor_is_an_object_when_asked_for() {
         let first = shoal.supervisor().expect("a supervisor");
         until("a supervisor that waits", || (traces::state(first) == Some('S')).then_some(()));
         assert!(traces::send(first, stage.mark(), PANICS));
-        shoal.until_said("takes over");
+        shoal.until_said("the supervisor panicked: number 2 takes over");
         shoal.until_ready();
         assert_ne!(shoal.supervisor().expect("a successor"), first);
         let done = shoal.stop();

@@ -3,6 +3,7 @@
 use super::{Of, Series, instant_of, word_of};
 use crate::agent::{Agent, Crash, Grave, Live, Post, Sealed, Totals};
 use crate::child::{Event, Next, State};
+use crate::ended::Ending;
 use crate::events::Kind;
 use crate::keeper::table::{self, Held};
 use crate::keeper::{self, Word};
@@ -106,8 +107,12 @@ impl Swarm {
         self.restore_swarm(&journal, record);
         self.give_way();
         let number = keeper::word(&journal, Word::Lives);
+        let how = match keeper::ended(&journal) {
+            Some(Ending::Exited(status)) if status == i32::from(keeper::PANICKED) => "panicked".to_owned(),
+            ended => ended.map_or_else(|| "died".to_owned(), |ended| ended.to_string()),
+        };
         let text =
-            format!("the supervisor died: number {number} takes over, the agents have gone on meanwhile");
+            format!("the supervisor {how}: number {number} takes over, the agents have gone on meanwhile");
         self.tell(Level::Warn, Kind::TakeOver, None, &text);
         self.give_way();
         for agent in 0..self.agents.len() {
