@@ -9,7 +9,7 @@
 //! are missing at a time: a lane holds at most [`CAPACITY_BYTES`] in frames of at least 128 bytes, of its living producer and of up to
 //! `history` dead ones, and the group is never more than a lane ahead of what it has not done. So only what has gaps is kept.
 
-use super::WORKERS_MAX;
+use super::{SOURCES, WORKERS_MAX};
 
 /// Bytes of each lane of the swarm.
 pub const CAPACITY_BYTES: u64 = 16 << 10;
@@ -21,8 +21,8 @@ const PART: u64 = 64;
 const PARTS_MAX: usize = 440;
 
 const LANE_MESSAGES: u64 = CAPACITY_BYTES / 128 * (HISTORY + 1);
-// A lane of results of each worker, and one of numbers, if what is missing is not scattered.
-const _: () = assert!(LANE_MESSAGES * (WORKERS_MAX as u64 + 1) <= PARTS_MAX as u64 * PART);
+// A lane of results of each worker, one of asides of each source, and one of numbers, if what is missing is not scattered.
+const _: () = assert!(LANE_MESSAGES * (WORKERS_MAX as u64 + SOURCES as u64 + 1) <= PARTS_MAX as u64 * PART);
 
 /// What a receiver has received: its state.
 #[shoal_agent::message]
@@ -67,6 +67,16 @@ impl Account {
     pub fn new(sources: u32) -> Account {
         let of = (0..sources).map(|_| OfSource::new()).collect();
         Account { of, corrupted: 0 }
+    }
+
+    /// The sink's: after the sources' results come their asides.
+    pub fn of_sink() -> Account {
+        Account::new(2 * SOURCES)
+    }
+
+    /// What of the sink's account is of the asides. What was not whole is not told twice.
+    pub fn asides(&self) -> Account {
+        Account { of: self.of[SOURCES as usize..].to_vec(), corrupted: 0 }
     }
 
     /// Notes a message: whose and its number, or that it was not whole.
@@ -214,10 +224,21 @@ mod tests {
 
     #[test]
     fn fullest_account_fits_a_state() {
-        let mut account = Account::new(super::super::SOURCES);
+        let mut account = Account::of_sink();
         account.note(Some((0, PARTS_MAX as u64 * PART - 1)));
         assert_eq!(account.of[0].parts.len(), PARTS_MAX);
         let bytes = rkyv::to_bytes::<rkyv::rancor::Error>(&account).expect("archived");
         assert!(bytes.len() + shoal_runtime::state::VALUE <= shoal_runtime::layout::STATE_BYTES as usize);
+    }
+
+    #[test]
+    fn asides_of_a_source_stand_behind_the_results_of_all() {
+        let mut account = Account::of_sink();
+        account.note(Some((SOURCES - 1, 0)));
+        account.note(Some((SOURCES, 0)));
+        account.note(None);
+        let came = |account: &Account| account.of.iter().map(OfSource::came).collect::<Vec<_>>();
+        assert_eq!((came(&account), came(&account.asides())), (vec![0, 1, 1, 0], vec![1, 0]));
+        assert_eq!(account.asides().corrupted, 0);
     }
 }
