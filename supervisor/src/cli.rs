@@ -232,7 +232,7 @@ pub struct ChaosOptions {
     /// Kill the supervisor at random, too
     #[arg(long)]
     pub kill_supervisor: bool,
-    /// Reload changed swarm files and upgrade agents at random, too
+    /// Reload changed swarm files and upgrade agents at random, too, also to commands that must be rolled back
     #[arg(long)]
     pub changes: bool,
     /// Print one JSON object

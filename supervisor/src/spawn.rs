@@ -7,10 +7,11 @@
 
 pub use crate::ended::{Ended, Ending, Usage};
 
-use crate::keeper::Link;
+use crate::keeper::{self, Link, Word};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec};
 use rustix::process::PidfdFlags;
+use shoal_runtime::journal::Journal;
 use shoal_runtime::wire::CONTROL_FD;
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;
@@ -87,6 +88,8 @@ pub struct Spawner {
     slots: Vec<OwnedFd>,
     /// The keeper, where there is one: children are made as its children.
     keeper: Option<Link>,
+    /// What tells with it how many supervisors there were, and which of them this is.
+    life: Option<(Arc<Journal>, u64)>,
 }
 
 /// Everything the child needs, prepared before it exists: it must not allocate.
@@ -98,6 +101,8 @@ struct Plan {
     cage: Arc<Cage>,
     /// It begins with its parent's table of descriptors itself and leaves it, with those below this number.
     leaves_from: Option<RawFd>,
+    /// Of whom it is made, as in the spawner.
+    life: Option<(Arc<Journal>, u64)>,
     step: Step,
     error: c_int,
 }
@@ -111,17 +116,18 @@ impl Spawner {
         let null = OwnedFd::from(std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?);
         let slot = |_| fcntl_dupfd_cloexec(&null, CONTROL_FD + SLOTS as RawFd + 1);
         let slots = (0..SLOTS).map(slot).collect::<rustix::io::Result<Vec<_>>>()?;
-        Ok(Spawner { stack: vec![0; STACK_BYTES / 16], null, slots, keeper: None })
+        Ok(Spawner { stack: vec![0; STACK_BYTES / 16], null, slots, keeper: None, life: None })
     }
 
-    /// From now on processes are made as children of a keeper, whose own child makes them.
-    pub fn keep(&mut self, link: Link) {
-        self.keeper = Some(link);
+    /// From now on processes are made as children of a keeper, whose own child, the first of them, makes them.
+    pub fn keep(&mut self, link: Link, journal: Arc<Journal>) {
+        (self.keeper, self.life) = (Some(link), Some((journal, 1)));
     }
 
     /// A supervisor begins: what its predecessor asked the keeper is void.
     pub fn begin_link(&mut self) {
         self.keeper.iter().for_each(Link::begin);
+        self.life.iter_mut().for_each(|(journal, number)| *number = keeper::word(journal, Word::Lives));
         // It may have died while a child was made.
         clear(&mut self.slots, &self.null);
     }
@@ -165,6 +171,7 @@ impl Spawner {
             parent: self.parent(),
             cage,
             leaves_from: leaves.then_some(low_end),
+            life: self.life.clone(),
             step: Step::Execute,
             error: 0,
         };
@@ -238,6 +245,12 @@ extern "C" fn child(plan: *mut c_void) -> c_int {
             let left = libc::syscall(libc::SYS_close_range, from, u32::MAX, libc::CLOSE_RANGE_UNSHARE);
             if left != 0 && libc::unshare(libc::CLONE_FILES) != 0 {
                 (*plan).error = *libc::__errno_location();
+                libc::_exit(127);
+            }
+            // Whoever made it may have died before: then what a successor gives its own child lies in the table by now. The keeper
+            // writes this word before there is a successor, so who finds it as it was has left the table in time.
+            let life = &(*plan).life;
+            if life.as_ref().is_some_and(|(journal, own)| keeper::word(journal, Word::Lives) != *own) {
                 libc::_exit(127);
             }
         }

@@ -1,28 +1,28 @@
 //! The account of a receiver: for each source which of its numbers have come. Pure.
 //!
 //! ```text
-//!   0 ─────── all came ─────── low ── window: one bit a number ── low + WINDOW
+//!   0 ── all came ── [ part: 64 bits ] ── all came ── [ part ] [ part ] ── end: nothing came from here on
 //! ```
 //!
-//! Where messages overtake each other on their way, the window must span all that can be under way at once. It is the
-//! group of workers that lets them: one is stopped while the others go on. What bounds it: a lane holds at most
-//! [`CAPACITY_BYTES`] in frames of at least 128 bytes, of its living producer and of up to `history` dead ones. The group is
-//! never more than a lane ahead of what it has not done; and the sink reads its lanes in turn, so while it reads a full one, as
-//! many come through each of the others.
+//! Where messages overtake each other on their way, a number may come as late as you like: a worker's results wait for as long as the
+//! sink has no link to them, and that is handed over by a supervisor, which may be dead; the other workers go on meanwhile. But few
+//! are missing at a time: a lane holds at most [`CAPACITY_BYTES`] in frames of at least 128 bytes, of its living producer and of up to
+//! `history` dead ones, and the group is never more than a lane ahead of what it has not done. So only what has gaps is kept.
 
-use super::WORKERS_MAX;
+use super::{SOURCES, WORKERS_MAX};
 
 /// Bytes of each lane of the swarm.
 pub const CAPACITY_BYTES: u64 = 16 << 10;
 /// Undrained dead incarnations of an agent, as in the swarm file.
 pub const HISTORY: u64 = 4;
-/// Numbers that the window of a source spans: more than the head of this file needs, since messages were seen to come some thousands of
-/// numbers late while supervisors were killed, for a reason that is not known yet.
-pub const WINDOW: u64 = 16384;
+/// How many numbers a part has.
+const PART: u64 = 64;
+/// Parts of all sources together, at most: what fits a state.
+const PARTS_MAX: usize = 440;
 
 const LANE_MESSAGES: u64 = CAPACITY_BYTES / 128 * (HISTORY + 1);
-// A lane of results of each worker, and one of numbers.
-const _: () = assert!(LANE_MESSAGES * (WORKERS_MAX as u64 + 1) <= WINDOW);
+// A lane of results of each worker, one of asides of each source, and one of numbers, if what is missing is not scattered.
+const _: () = assert!(LANE_MESSAGES * (WORKERS_MAX as u64 + SOURCES as u64 + 1) <= PARTS_MAX as u64 * PART);
 
 /// What a receiver has received: its state.
 #[shoal_agent::message]
@@ -38,18 +38,28 @@ pub struct Account {
 #[shoal_agent::message]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OfSource {
-    /// All numbers below have come.
-    pub low: u64,
-    /// Bit `n` modulo [`WINDOW`] says whether number `n` has come, for those from `low` on.
-    pub window: Vec<u64>,
-    /// The highest that has come, plus one.
+    /// So many parts there are; of those that are not listed every number has come.
+    pub end: u64,
+    /// Those with gaps, in order.
+    pub parts: Vec<Part>,
+    /// The highest number that has come, plus one.
     pub next: u64,
     /// Messages that had come before.
     pub duplicated: u64,
     /// First comings after a higher number.
     pub reordered: u64,
-    /// Messages too far ahead for the window: the account is not exact then.
+    /// Messages for which there were too many gaps: the account is not exact then.
     pub beyond: u64,
+}
+
+/// Some numbers of which not all have come.
+#[shoal_agent::message]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The how manieth it is.
+    pub place: u64,
+    /// A bit for each number that has come.
+    pub came: u64,
 }
 
 impl Account {
@@ -59,10 +69,21 @@ impl Account {
         Account { of, corrupted: 0 }
     }
 
+    /// The sink's: after the sources' results come their asides.
+    pub fn of_sink() -> Account {
+        Account::new(2 * SOURCES)
+    }
+
+    /// What of the sink's account is of the asides. What was not whole is not told twice.
+    pub fn asides(&self) -> Account {
+        Account { of: self.of[SOURCES as usize..].to_vec(), corrupted: 0 }
+    }
+
     /// Notes a message: whose and its number, or that it was not whole.
     pub fn note(&mut self, message: Option<(u32, u64)>) {
+        let parts: usize = self.of.iter().map(|of| of.parts.len()).sum();
         match message.and_then(|(source, sequence)| Some((self.of.get_mut(source as usize)?, sequence))) {
-            Some((of, sequence)) => of.note(sequence),
+            Some((of, sequence)) => of.note(sequence, PARTS_MAX - parts),
             None => self.corrupted += 1,
         }
     }
@@ -70,57 +91,50 @@ impl Account {
 
 impl OfSource {
     fn new() -> OfSource {
-        let window = vec![0; (WINDOW / 64) as usize];
-        OfSource { low: 0, window, next: 0, duplicated: 0, reordered: 0, beyond: 0 }
+        OfSource { end: 0, parts: Vec::new(), next: 0, duplicated: 0, reordered: 0, beyond: 0 }
     }
 
-    fn bit(&mut self, sequence: u64) -> (&mut u64, u64) {
-        let at = sequence % WINDOW;
-        (&mut self.window[(at / 64) as usize], 1 << (at % 64))
-    }
-
-    fn has(&mut self, sequence: u64) -> bool {
-        let (word, bit) = self.bit(sequence);
-        *word & bit != 0
-    }
-
-    fn note(&mut self, sequence: u64) {
-        if sequence < self.low {
+    /// Notes a number, where there is room for so many parts more.
+    fn note(&mut self, sequence: u64, room: usize) {
+        let (place, bit) = (sequence / PART, 1 << (sequence % PART));
+        if place >= self.end {
+            if place - self.end >= room as u64 {
+                self.beyond += 1;
+                return;
+            }
+            self.parts.extend((self.end..=place).map(|place| Part { place, came: 0 }));
+            self.end = place + 1;
+        }
+        let Ok(at) = self.parts.binary_search_by_key(&place, |part| part.place) else {
+            self.duplicated += 1;
+            return;
+        };
+        let came = &mut self.parts[at].came;
+        if *came & bit != 0 {
             self.duplicated += 1;
             return;
         }
-        if sequence - self.low >= WINDOW {
-            self.beyond += 1;
-            return;
+        *came |= bit;
+        if *came == u64::MAX {
+            self.parts.remove(at);
         }
-        let (word, bit) = self.bit(sequence);
-        if *word & bit != 0 {
-            self.duplicated += 1;
-            return;
-        }
-        *word |= bit;
         self.reordered += u64::from(sequence < self.next);
         self.next = self.next.max(sequence + 1);
-        while self.has(self.low) {
-            let (word, bit) = self.bit(self.low);
-            *word &= !bit;
-            self.low += 1;
-        }
     }
 
     /// How many different numbers have come.
     pub fn came(&self) -> u64 {
-        self.low + self.window.iter().map(|word| u64::from(word.count_ones())).sum::<u64>()
+        self.end * PART - self.parts.iter().map(|part| u64::from(part.came.count_zeros())).sum::<u64>()
     }
 
     /// How many of the first `sent` numbers have not come, and how many came that are not among these.
     pub fn compared_with(&self, sent: u64) -> (u64, u64) {
-        let above = (self.low.max(sent)..self.low + WINDOW).filter(|&n| {
-            let at = n % WINDOW;
-            self.window[(at / 64) as usize] & (1 << (at % 64)) != 0
-        });
-        let unsent = self.low.saturating_sub(sent) + above.count() as u64;
-        (sent + unsent - self.came(), unsent)
+        let missing = |part: &Part| {
+            let numbers = part.place * PART..(part.place + 1) * PART;
+            numbers.filter(|&n| n < sent && part.came & 1 << (n % PART) == 0).count() as u64
+        };
+        let lost = self.parts.iter().map(missing).sum::<u64>() + sent.saturating_sub(self.end * PART);
+        (lost, self.came() - (sent - lost))
     }
 }
 
@@ -129,6 +143,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+
+    /// Numbers below this have room for gaps everywhere.
+    const SCATTERED: u64 = PARTS_MAX as u64 * PART;
 
     /// The same with all numbers kept.
     fn oracle(sequences: &[u64], sent: u64) -> (u64, u64, u64, u64) {
@@ -146,7 +163,7 @@ mod tests {
 
     fn judged(sequences: &[u64], sent: u64) -> (u64, u64, u64, u64) {
         let mut of = OfSource::new();
-        sequences.iter().for_each(|&n| of.note(n));
+        sequences.iter().for_each(|&n| of.note(n, PARTS_MAX - of.parts.len()));
         assert_eq!(of.beyond, 0);
         let (lost, unsent) = of.compared_with(sent);
         (lost, of.duplicated, of.reordered, unsent)
@@ -154,33 +171,30 @@ mod tests {
 
     proptest! {
         #[test]
-        fn within_the_window_an_account_is_exact_whatever_comes(
-            sequences in prop::collection::vec(0..WINDOW, 0..300), sent in 0..2 * WINDOW,
+        fn account_is_exact_whatever_comes(
+            sequences in prop::collection::vec(0..SCATTERED, 0..300), sent in 0..2 * SCATTERED,
         ) {
             prop_assert_eq!(judged(&sequences, sent), oracle(&sequences, sent));
         }
 
         #[test]
-        fn window_moves_along_and_stays_exact(
-            count in 1u64..20_000, swaps in prop::collection::vec((any::<prop::sample::Index>(), 0usize..2000), 0..50),
+        fn account_of_many_stays_exact_however_late_some_come(
+            count in 1u64..50_000, swaps in prop::collection::vec((any::<prop::sample::Index>(), 0usize..50_000), 0..50),
             twice in prop::collection::vec(any::<prop::sample::Index>(), 0..20), left_out: Option<prop::sample::Index>,
         ) {
             let mut sequences: Vec<u64> = (0..count).collect();
             for (at, by) in swaps {
                 let at = at.index(sequences.len());
                 let other = (at + by).min(sequences.len() - 1);
-                // Each is moved by less than a window, but not again and again.
-                if sequences[at] == at as u64 && sequences[other] == other as u64 {
-                    sequences.swap(at, other);
-                }
+                let late = sequences.remove(at);
+                sequences.insert(other, late);
             }
             for at in twice {
                 let again = sequences[at.index(sequences.len())];
                 sequences.push(again);
             }
-            // One that never comes holds the window where it is: only among the last.
             if let Some(at) = left_out {
-                let lost = count - 1 - at.index(count.min(1000) as usize) as u64;
+                let lost = at.index(count as usize) as u64;
                 sequences.retain(|&n| n != lost);
             }
             prop_assert_eq!(judged(&sequences, count), oracle(&sequences, count));
@@ -188,10 +202,16 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_beyond_the_window_is_said_and_counts_as_lost() {
-        let mut of = OfSource::new();
-        of.note(WINDOW);
-        assert_eq!((of.beyond, of.compared_with(WINDOW + 1)), (1, (WINDOW + 1, 0)));
+    fn what_there_are_too_many_gaps_for_is_said_and_counts_as_lost() {
+        let mut account = Account::new(2);
+        account.note(Some((0, 0)));
+        let first_beyond = PARTS_MAX as u64 * PART;
+        account.note(Some((0, first_beyond)));
+        account.note(Some((1, first_beyond - PART)));
+        let of =
+            |source: usize| (account.of[source].beyond, account.of[source].compared_with(first_beyond + 1));
+        assert_eq!(of(0), (1, (first_beyond, 0)));
+        assert_eq!(of(1), (1, (first_beyond + 1, 0)), "the room is that of all together");
     }
 
     #[test]
@@ -203,9 +223,22 @@ mod tests {
     }
 
     #[test]
-    fn account_of_all_sources_fits_a_state() {
-        let account = Account::new(super::super::SOURCES);
+    fn fullest_account_fits_a_state() {
+        let mut account = Account::of_sink();
+        account.note(Some((0, PARTS_MAX as u64 * PART - 1)));
+        assert_eq!(account.of[0].parts.len(), PARTS_MAX);
         let bytes = rkyv::to_bytes::<rkyv::rancor::Error>(&account).expect("archived");
         assert!(bytes.len() + shoal_runtime::state::VALUE <= shoal_runtime::layout::STATE_BYTES as usize);
+    }
+
+    #[test]
+    fn asides_of_a_source_stand_behind_the_results_of_all() {
+        let mut account = Account::of_sink();
+        account.note(Some((SOURCES - 1, 0)));
+        account.note(Some((SOURCES, 0)));
+        account.note(None);
+        let came = |account: &Account| account.of.iter().map(OfSource::came).collect::<Vec<_>>();
+        assert_eq!((came(&account), came(&account.asides())), (vec![0, 1, 1, 0], vec![1, 0]));
+        assert_eq!(account.asides().corrupted, 0);
     }
 }

@@ -38,7 +38,7 @@ pub struct Balance {
     pub reordered: u64,
     /// Not whole, or never committed by its sender.
     pub corrupted: u64,
-    /// So far ahead of others that the account is not exact.
+    /// Came when there were too many gaps: the account is not exact.
     pub unaccounted: u64,
     /// Different messages received, by all receivers together.
     pub messages: u64,

@@ -4,7 +4,8 @@ use super::account::Account;
 use super::agents::{Passed, Sent};
 use super::balance::{Balance, Committed, Flow};
 use super::disturber::{Disturber, Goal, Progress};
-use super::file::{self, Shape};
+use super::done::Done;
+use super::file::{self, ASIDES, Shape};
 use super::plan::Plan;
 use super::supervisor_killer::SupervisorKiller;
 use super::{OTHERS, SOURCES, WORKERS, WORKERS_MAX};
@@ -17,6 +18,7 @@ use crate::run::{Setting, run_file, run_kept, told_on_stderr};
 use crate::run_dir::{self, RunDir};
 use crate::signals::Signals;
 use crate::swarm::Swarm;
+use crate::topology::Instance;
 use serde::Serialize;
 use shoal_measure::pairs::percentile;
 use std::hash::BuildHasher;
@@ -41,14 +43,8 @@ struct Report {
     kills: u64,
     /// Supervisors that were killed.
     supervisor_kills: u64,
-    stops: u64,
-    restarts: u64,
-    /// Changes of the number of workers.
-    scales: u64,
-    /// Reloads that were applied.
-    reloads: u64,
-    /// Upgrades that were done.
-    upgrades: u64,
+    #[serde(flatten)]
+    done: Done,
     agents: u64,
     seconds: f64,
     msgs_per_s: u64,
@@ -162,7 +158,7 @@ fn report(
     let enough = kills >= options.kills.max(1)
         && balance.messages >= options.messages.max(1)
         && (supervisor_kills > 0 || !options.kill_supervisor)
-        && (progress.reloads > 0 && progress.upgrades > 0 || !options.changes);
+        && (progress.done.has_every_change() || !options.changes);
     let us = |ns: Option<u64>| ns.map(|ns| ns / 1000);
     Report {
         seed,
@@ -171,11 +167,7 @@ fn report(
         accusations,
         kills,
         supervisor_kills,
-        stops: progress.stops,
-        restarts: progress.restarts,
-        scales: progress.scales,
-        reloads: progress.reloads,
-        upgrades: progress.upgrades,
+        done: progress.done,
         agents: swarm.topology.agents.iter().filter(|agent| agent.active).count() as u64,
         seconds: took.as_secs_f64(),
         msgs_per_s: (balance.messages as f64 / took.as_secs_f64()) as u64,
@@ -186,41 +178,57 @@ fn report(
         take_over_p50_us: us(percentile(&mut take_overs_ns, 50)),
         take_over_p99_us: us(percentile(&mut take_overs_ns, 99)),
         interrupted,
-        passed: balance.is_even() && rescues == 0 && accusations == 0 && enough && !interrupted,
+        passed: balance.is_even()
+            && [rescues, accusations, progress.done.not_rolled_back] == [0; 3]
+            && enough
+            && !interrupted,
     }
 }
 
 /// What every agent had committed when its last incarnation ended.
 fn committed(swarm: &Swarm) -> Committed {
-    let named = |name: &'static str| {
-        swarm.agents.iter().filter(move |agent| agent.name.split('.').next() == Some(name))
-    };
+    let is_named = |agent: &Agent, name| agent.name.split('.').next() == Some(name);
+    let named = |name: &'static str| swarm.agents.iter().filter(move |agent| is_named(agent, name));
     let account = |name| named(name).next().and_then(Agent::committed_state::<Account>);
-    let sent = |name| -> Vec<u64> {
-        let states = named(name).map(Agent::committed_state::<Sent>);
-        states.map(|sent| sent.map_or(0, |sent| sent.count)).collect()
+    let sent = |name, on: fn(Sent) -> u64| -> Vec<u64> {
+        named(name).map(|agent| agent.committed_state::<Sent>().map_or(0, on)).collect()
     };
-    let sources = ["source", "beat"].into_iter().flat_map(|name| {
-        let lanes = named(name).map(|a| a.last.lanes.iter().map(|place| place.sequence).collect());
-        sent(name).into_iter().zip(lanes)
-    });
+    let count = |name| sent(name, |sent| sent.count);
+    // A lane of asides begins anew whenever their channel comes.
+    let lanes = |(instance, agent): (&Instance, &Agent)| -> Vec<u64> {
+        let lanes = instance.lanes.iter().zip(&agent.last.lanes);
+        let always = lanes.filter(|(lane, _)| swarm.topology.channels[lane.channel].name != ASIDES);
+        always.map(|(_, place)| place.sequence).collect()
+    };
+    let of = |name: &'static str| {
+        let all = swarm.topology.agents.iter().zip(&swarm.agents);
+        all.filter(move |(_, agent)| is_named(agent, name)).map(lanes)
+    };
+    let sources = ["source", "beat"].into_iter().flat_map(|name| count(name).into_iter().zip(of(name)));
     let passed: Vec<Passed> = named("worker").filter_map(Agent::committed_state).collect();
-    let flow = |from, to, ordered| Flow { sent: sent(from), account: account(to), ordered };
+    let flow = |from, to, ordered| Flow { sent: count(from), account: account(to), ordered };
+    let asides = Flow {
+        sent: sent("source", |sent| sent.asides),
+        account: account("sink").map(|account| account.asides()),
+        ordered: true,
+    };
     Committed {
         sources: sources.collect(),
         flows: vec![
             flow("source", "counter", true),
             flow("source", "sink", false),
             flow("beat", "listener", true),
+            asides,
         ],
-        passed: (sent("source").iter().sum(), passed.iter().map(|p| p.count).sum()),
+        passed: (count("source").iter().sum(), passed.iter().map(|p| p.count).sum()),
         corrupted: passed.iter().map(|p| p.corrupted).sum(),
     }
 }
 
 impl Report {
     fn text(&self, options: &ChaosOptions) -> String {
-        let Report { seed, balance, rescues, accusations, kills, stops, restarts, scales, .. } = self;
+        let Report { seed, balance, rescues, accusations, kills, done, .. } = self;
+        let Done { stops, restarts, scales, reloads, channels, upgrades, roll_backs, not_rolled_back } = done;
         let Balance { lost, duplicated, reordered, corrupted, unaccounted, messages } = balance;
         let us = |us: Option<u64>| us.map_or("-".to_owned(), |us| format!("{us} µs"));
         let mut lines = vec![
@@ -239,7 +247,18 @@ impl Report {
             format!("rescues {rescues}, accusations {accusations}"),
         ];
         if options.changes {
-            lines.push(format!("{} reloads applied, {} upgrades done", self.reloads, self.upgrades));
+            lines.push(format!(
+                "{reloads} reloads applied, {channels} times a channel added or removed; {upgrades} upgrades done, {roll_backs} rolled back"
+            ));
+            if *not_rolled_back > 0 {
+                lines.push(format!(
+                    "{not_rolled_back} upgrades to commands that crash-loop did not roll back"
+                ));
+            }
+            if !done.has_every_change() {
+                let wanted = "a reload, a channel added or removed, an upgrade done and one rolled back";
+                lines.push(format!("not enough was done: {wanted} were wanted"));
+            }
         }
         if options.kill_supervisor {
             lines.push(format!(

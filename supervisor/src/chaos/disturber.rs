@@ -3,12 +3,13 @@
 //! In the calm nothing wakes anybody but the messages themselves: whoever sleeps then though work waits is found by the
 //! supervisor's looks for sleepers, which deaths and starts would hide.
 
+use super::done::{Done, Pending};
 use super::file::{self, NAMES, Shape};
 use super::plan::{Disturbance, Plan, What};
 use crate::child::{Event, State};
 use crate::event_loop::{Companion, Watch};
 use crate::spawn;
-use crate::swarm::{Outcome, Proof, Swarm, Upgraded, instant_of, ns_of};
+use crate::swarm::{Proof, Swarm, instant_of, ns_of};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -21,6 +22,8 @@ const CALM: Duration = Duration::from_secs(3);
 const CHANGE_MAX: Duration = Duration::from_secs(60);
 /// How long a replica that was upgraded must live: it is killed soon.
 const PROOF: Proof = Proof { time: Duration::from_millis(5), messages: None };
+/// The same of one that ends by itself: it never lives so long.
+const DOOMED: Proof = Proof { time: CHANGE_MAX, messages: None };
 /// How often it is looked whether enough was done, once the time is over.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// What is not reached after so many times the asked time, and a minute, is not waited for any more.
@@ -36,7 +39,7 @@ pub struct Goal {
     pub kills: u64,
     /// So many messages received at least.
     pub messages: u64,
-    /// A reload and an upgrade at least.
+    /// Every kind of change at least.
     pub changes: bool,
 }
 
@@ -52,16 +55,12 @@ pub struct Progress {
     phase: (u8, u64),
     /// Agent, generation, until when (CLOCK_MONOTONIC ns).
     stopped: Vec<(usize, u32, u64)>,
-    /// Agents that were stopped.
-    pub stops: u64,
-    /// Restarts that were ordered.
-    pub restarts: u64,
-    /// Changes of the number of workers that were begun.
-    pub scales: u64,
-    /// Reloads that were applied.
-    pub reloads: u64,
-    /// Upgrades of which every replica has proved itself.
-    pub upgrades: u64,
+    /// An upgrade that is under way: a successor sees its end.
+    pending: Option<Pending>,
+    /// Whether there was the channel that comes and goes.
+    asides: bool,
+    /// What was done.
+    pub done: Done,
 }
 
 impl Progress {
@@ -89,13 +88,6 @@ enum Phase {
     Over,
 }
 
-/// A change of the swarm that is under way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Pending {
-    Reload,
-    Upgrade,
-}
-
 /// Disturbs.
 pub struct Disturber {
     plan: Peekable<Plan>,
@@ -104,13 +96,11 @@ pub struct Disturber {
     look_next: Instant,
     /// Who is stopped: agent, generation, until when.
     stopped: Vec<(usize, u32, Instant)>,
-    stops: u64,
-    restarts: u64,
-    scales: u64,
-    reloads: u64,
-    upgrades: u64,
-    /// What was begun by this supervisor, and not seen to be done.
+    done: Done,
+    /// What was begun, and not seen to be over.
     pending: Option<Pending>,
+    /// Whether there was the channel that comes and goes.
+    asides: bool,
     /// So many disturbances of the plan were begun.
     taken: usize,
     /// Whether it was looked for what a predecessor has left.
@@ -128,12 +118,9 @@ impl Disturber {
             phase,
             look_next,
             stopped,
-            stops: 0,
-            restarts: 0,
-            scales: 0,
-            reloads: 0,
-            upgrades: 0,
+            done: Done::default(),
             pending: None,
+            asides: false,
             taken: 0,
             has_looked: false,
         }
@@ -149,9 +136,10 @@ impl Disturber {
         };
         let stopped =
             self.stopped.iter().map(|&(agent, generation, until)| (agent, generation, ns_of(until)));
-        let (taken, stopped) = (self.taken, stopped.collect());
-        let &Disturber { stops, restarts, scales, reloads, upgrades, .. } = self;
-        Progress { taken, phase, stopped, stops, restarts, scales, reloads, upgrades }
+        // What becomes of a reload is told to who began it only.
+        let pending = self.pending.filter(|pending| matches!(pending, Pending::Upgrade { .. }));
+        let &Disturber { taken, asides, done, .. } = self;
+        Progress { taken, phase, stopped: stopped.collect(), pending, asides, done }
     }
 
     /// Leaves it to a successor.
@@ -167,14 +155,13 @@ impl Disturber {
             return;
         }
         let Some(kept) = Progress::kept_in(swarm) else { return };
-        let Progress { taken, phase, stopped, stops, restarts, scales, reloads, upgrades } = kept;
+        let Progress { taken, phase, stopped, pending, asides, done } = kept;
         self.plan.by_ref().take(taken).for_each(drop);
         let at = instant_of(phase.1);
         self.phase =
             [Phase::Before, Phase::Storm(at), Phase::Calm(at), Phase::Over][usize::from(phase.0.min(3))];
         self.stopped = stopped.into_iter().map(|(a, g, until)| (a, g, instant_of(until))).collect();
-        (self.stops, self.restarts, self.scales, self.taken) = (stops, restarts, scales, taken);
-        (self.reloads, self.upgrades) = (reloads, upgrades);
+        (self.taken, self.pending, self.asides, self.done) = (taken, pending, asides, done);
     }
 
     fn disturb(&mut self, what: What, swarm: &mut Swarm, now: Instant) {
@@ -185,7 +172,7 @@ impl Disturber {
             What::Stop(agent, time) => {
                 if let Some(live) = &swarm.agents[agent].live {
                     self.stopped.push((agent, live.incarnation.generation, now + time));
-                    self.stops += 1;
+                    self.done.stops += 1;
                     // Before it is stopped: whoever is not known to be is let go on by nobody.
                     self.keep(swarm);
                     swarm.write_journal();
@@ -198,7 +185,7 @@ impl Disturber {
                 // Of one that is down it would be a start.
                 if swarm.agents[agent].state == State::Ready {
                     swarm.order(agent, Event::RestartAsked);
-                    self.restarts += 1;
+                    self.done.restarts += 1;
                 }
             }
             What::Scale(workers) => {
@@ -206,7 +193,7 @@ impl Disturber {
                 // Refused while the last one is under way.
                 let prepared = swarm.prepare_scale("worker", workers);
                 if prepared.and_then(|prepared| swarm.reload(prepared, CHANGE_MAX)).is_ok() {
-                    self.scales += 1;
+                    self.done.scales += 1;
                 }
             }
             What::Reload(shape) => {
@@ -216,30 +203,27 @@ impl Disturber {
                     self.pending = Some(Pending::Reload);
                 }
             }
-            What::Upgrade(agent) => {
+            What::Upgrade { agent, doomed } => {
                 self.note_change(swarm);
-                let config = swarm.file.agents.iter().position(|config| config.name == NAMES[agent]);
-                let command = config.map(|config| (config, swarm.file.agents[config].command.clone()));
-                if command.is_some_and(|(config, command)| swarm.upgrade(config, command, PROOF).is_ok()) {
-                    self.pending = Some(Pending::Upgrade);
+                if upgrade(swarm, NAMES[agent], doomed).is_ok() {
+                    self.pending = Some(Pending::Upgrade { doomed: doomed.is_some() });
                 }
             }
         }
     }
 
-    /// Counts a change that is done; what was undone is not counted.
+    /// Counts a change that is over.
     fn note_change(&mut self, swarm: &Swarm) {
-        let done = match self.pending {
-            Some(Pending::Reload) => swarm.reload_outcome().map(|o| matches!(o, Outcome::Applied { .. })),
-            Some(Pending::Upgrade) => swarm.upgrade_outcome().map(|o| matches!(o, Upgraded::Done(_))),
-            None => None,
-        };
-        let Some(done) = done else { return };
-        match self.pending.take() {
-            Some(Pending::Reload) => self.reloads += u64::from(done),
-            Some(Pending::Upgrade) => self.upgrades += u64::from(done),
-            None => {}
+        // By the file: so it counts also what a predecessor had changed, and died before it saw that.
+        let asides = Shape::has_asides(&swarm.file);
+        self.done.channels += u64::from(asides != self.asides);
+        self.asides = asides;
+        match (self.pending, swarm.reload_outcome(), swarm.upgrade_outcome()) {
+            (Some(Pending::Reload), Some(outcome), _) => self.done.reloaded(outcome),
+            (Some(Pending::Upgrade { doomed }), _, Some(outcome)) => self.done.upgraded(doomed, outcome),
+            _ => return,
         }
+        self.pending = None;
     }
 
     /// Lets go on who was stopped long enough; everybody, when `all`.
@@ -265,7 +249,7 @@ impl Disturber {
         }
         self.look_next = now + LOOK_EVERY;
         let received = || swarm.agents.iter().map(|agent| agent.totals().received).sum::<u64>();
-        let changed = !self.goal.changes || self.reloads > 0 && self.upgrades > 0;
+        let changed = !self.goal.changes || self.done.has_every_change();
         let reached = changed && swarm.kills_proven >= self.goal.kills && received() >= self.goal.messages;
         if reached || past > self.goal.time * TIMES_MAX + GRACE {
             self.go_on(swarm, now, true);
@@ -281,6 +265,14 @@ fn reload(swarm: &mut Swarm, shape: Shape) -> Result<bool, String> {
     let prepared = swarm.prepare(file)?;
     let changes = !prepared.plan.is_empty();
     swarm.reload(prepared, CHANGE_MAX).map(|()| changes)
+}
+
+/// Begins to replace the replicas of an agent of the file.
+fn upgrade(swarm: &mut Swarm, name: &str, doomed: Option<Duration>) -> Result<(), String> {
+    let config = swarm.file.agents.iter().position(|config| config.name == name);
+    let config = config.ok_or("no such agent")?;
+    let proof = if doomed.is_some() { DOOMED } else { PROOF };
+    swarm.upgrade(config, file::command(name, doomed)?, proof)
 }
 
 impl Companion for Disturber {

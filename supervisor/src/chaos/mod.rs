@@ -3,12 +3,13 @@
 //! ```text
 //!             ┌─ numbers ─► worker.1 ─┐
 //!  source.1 ──┤             worker.2  ├─ results ─► sink       each message once, in any order
-//!  source.2 ──┤             worker.3 ─┘
+//!  source.2 ──┤             worker.3 ─┘         ▲
+//!             ├─ asides ────────────────────────┘        each message once, in order; it comes and goes with reloads
 //!             └─ direct ──────────────────────────► counter    each message once, in order, many in a step
 //!  beat ──────── beats ───────────────────────────► listener   the same, one at a time: its reader always sleeps before
 //!
-//!  disturber (drawn from a seed): SIGKILL, SIGSTOP and SIGCONT, restarts, more and fewer workers; reloads and upgrades, when they are
-//!  asked for
+//!  disturber (drawn from a seed): SIGKILL, SIGSTOP and SIGCONT, restarts, more and fewer workers; reloads and upgrades, also such that
+//!  must roll back, when they are asked for
 //!  supervisor_killer (in the guard, when it is asked for): SIGKILL to the supervisor, and to its successors while they take over
 //! ```
 //!
@@ -17,13 +18,14 @@
 //! compared with what the receivers committed.
 //!
 //! Pure: what a message holds (`number`), the account of a receiver (`account`), the plan of disturbances (`plan`), the
-//! final account (`balance`). The rest runs: `agents`, `disturber`, `supervisor_killer`, `command`.
+//! final account (`balance`), what was done (`done`). The rest runs: `agents`, `disturber`, `supervisor_killer`, `command`.
 
 pub mod account;
 pub mod agents;
 pub mod balance;
 pub mod command;
 pub mod disturber;
+pub mod done;
 pub mod file;
 pub mod number;
 pub mod plan;

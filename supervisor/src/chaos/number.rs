@@ -82,7 +82,7 @@ mod tests {
 
     fn seen(stage: Stage, number: &Number) -> Option<(u32, u64)> {
         let bytes = rkyv::to_bytes::<rkyv::rancor::Error>(number).expect("archived");
-        assert!(bytes.len() > 48, "in one cache line: the window of the accounts would be too small");
+        assert!(bytes.len() > 48, "in one cache line: more could be missing than an account has room for");
         read(stage, 2, message::access::<Number>(&bytes).expect("an archive"))
     }
 

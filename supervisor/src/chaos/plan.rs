@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// Longest pause of an agent by SIGSTOP.
 const STOP_MAX: Duration = Duration::from_millis(200);
+/// Longest life of an agent that ends by itself, milliseconds.
+const DOOMED_MAX_MS: u64 = 10;
 
 /// One disturbance.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,8 +31,13 @@ pub enum What {
     Scale(u32),
     /// A changed swarm file, as by `shoal reload`.
     Reload(Shape),
-    /// The replicas of one agent of the file are replaced, as by `shoal upgrade`; by its index in [`NAMES`].
-    Upgrade(usize),
+    /// The replicas of one agent of the file are replaced, as by `shoal upgrade`.
+    Upgrade {
+        /// By its index in [`NAMES`].
+        agent: usize,
+        /// How long each life of the new command lasts: all must go back. `None`: it is sound.
+        doomed: Option<Duration>,
+    },
 }
 
 /// The plan: disturbances in the order of time, without end.
@@ -76,6 +83,22 @@ impl Plan {
         several
     }
 
+    fn shape(&mut self) -> Shape {
+        let mut drawn = || self.below(2) == 0;
+        Shape { narrow: drawn(), onlooker: drawn(), asides: drawn() }
+    }
+
+    /// A sound command half of the time; else one that ends before it is an agent, or soon.
+    fn upgrade(&mut self) -> What {
+        let agent = self.below(NAMES.len() as u64) as usize;
+        let doomed = match self.below(4) {
+            0 => Some(Duration::ZERO),
+            1 => Some(Duration::from_millis(1 + self.below(DOOMED_MAX_MS))),
+            _ => None,
+        };
+        What::Upgrade { agent, doomed }
+    }
+
     /// From nothing to [`STOP_MAX`], the shorter the likelier.
     fn stop_time(&mut self) -> Duration {
         let part = self.below(1000) as f64 / 1000.0;
@@ -95,10 +118,8 @@ impl Iterator for Plan {
             76..78 => What::Kill(self.group.clone()),
             78..92 => What::Stop(self.anyone(), self.stop_time()),
             92..96 => What::Restart(self.anyone()),
-            98 if self.changes => {
-                What::Reload(Shape { narrow: self.below(2) == 0, onlooker: self.below(2) == 0 })
-            }
-            99 if self.changes => What::Upgrade(self.below(NAMES.len() as u64) as usize),
+            98 if self.changes => What::Reload(self.shape()),
+            99 if self.changes => self.upgrade(),
             _ => What::Scale(1 + self.below(u64::from(self.workers_max)) as u32),
         };
         Some(Disturbance { at: self.at, what })
@@ -124,13 +145,26 @@ mod tests {
     }
 
     #[test]
-    fn with_changes_every_shape_and_every_agent_comes_and_all_else_too() {
+    fn with_changes_every_shape_and_every_upgrade_comes_and_all_else_too() {
         let plan = Plan::new(1, 7, vec![2, 3, 4], 3, 50).with_changes(true);
-        let drawn: Vec<_> = plan.take(4000).map(|d| d.what).collect();
-        for (narrow, onlooker) in [(false, false), (false, true), (true, false), (true, true)] {
-            assert!(drawn.contains(&What::Reload(Shape { narrow, onlooker })));
+        let drawn: Vec<_> = plan.take(20_000).map(|d| d.what).collect();
+        for bits in 0..8 {
+            let has = |bit: u32| bits & 1 << bit != 0;
+            let shape = Shape { narrow: has(0), onlooker: has(1), asides: has(2) };
+            assert!(drawn.contains(&What::Reload(shape)), "{shape:?}");
         }
-        assert!((0..NAMES.len()).all(|agent| drawn.contains(&What::Upgrade(agent))));
+        for agent in 0..NAMES.len() {
+            let of = |what: &What| match *what {
+                What::Upgrade { agent: of, doomed } if of == agent => Some(doomed),
+                _ => None,
+            };
+            let drawn: Vec<Option<Duration>> = drawn.iter().filter_map(of).collect();
+            assert!(drawn.contains(&None), "{agent} is replaced by a sound one");
+            assert!(drawn.contains(&Some(Duration::ZERO)), "{agent} by one that is no agent before it ends");
+            let mut late = drawn.iter().flatten().filter(|life| !life.is_zero()).peekable();
+            assert!(late.peek().is_some(), "{agent} by one that lives for a while");
+            assert!(late.all(|life| *life <= Duration::from_millis(DOOMED_MAX_MS)));
+        }
         assert!((1..=3).all(|workers| drawn.contains(&What::Scale(workers))));
         assert!(drawn.contains(&What::Kill(vec![2, 3, 4])) && drawn.contains(&What::Restart(6)));
     }
@@ -148,7 +182,7 @@ mod tests {
         }
         assert!((1..=3).all(|workers| drawn.contains(&What::Scale(workers))));
         assert!(drawn.contains(&What::Kill(vec![2, 3, 4])));
-        assert!(!drawn.iter().any(|what| matches!(what, What::Reload(_) | What::Upgrade(_))));
+        assert!(!drawn.iter().any(|what| matches!(what, What::Reload(_) | What::Upgrade { .. })));
         let kills = drawn.iter().filter(|what| matches!(what, What::Kill(_))).count();
         assert!((2800..3500).contains(&kills), "{kills}");
     }

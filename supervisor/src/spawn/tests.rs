@@ -59,6 +59,23 @@ fn output_of(command: &[&str]) -> (String, Ending) {
 }
 
 #[test]
+fn child_whose_maker_died_and_has_a_successor_executes_nothing() {
+    // Goal: who leaves the common table late takes nothing along that a successor gives its own child. Method: the word of how many
+    // supervisors there were moves before the child is there, as if it had not run until then.
+    let journal = Arc::new(Journal::create(64, &[], &[]).unwrap());
+    let mut spawner = Spawner::new().unwrap();
+    spawner.life = Some((journal.clone(), 1));
+    for (lives, status, said) in [(1, 0, "on\n"), (2, 127, "")] {
+        keeper::set_word(&journal, Word::Lives, lives);
+        let (order, output, _ours) = order(&["/bin/sh", "-c", "echo on"]);
+        let child = spawner.spawn(order).unwrap();
+        let mut text = String::new();
+        io::Read::read_to_string(&mut std::fs::File::from(output), &mut text).unwrap();
+        assert_eq!((reap(&child).unwrap().ending, text.as_str()), (Ending::Exited(status), said), "{lives}");
+    }
+}
+
+#[test]
 fn child_has_its_environment_its_descriptors_and_nothing_else() {
     let (text, ending) = output_of(&["/bin/sh", "-c", "echo $SHOAL_TEST; ls /proc/self/fd; exit 3"]);
     assert_eq!(ending, Ending::Exited(3));

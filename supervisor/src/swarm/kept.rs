@@ -126,7 +126,7 @@ impl Swarm {
         let sizes = room_for(self.file.history, self.agents.iter().map(|agent| &agent.shape));
         let words = words_for(self.agents.len());
         let journal = Arc::new(Journal::create(words, &sizes, &[SERIES_MAX, SERIES_MAX, SERIES_MAX])?);
-        self.cradle.spawner.keep(link);
+        self.cradle.spawner.keep(link, journal.clone());
         self.kept = Some(Kept {
             journal: journal.clone(),
             records: journal.clone(),

@@ -164,7 +164,10 @@ impl Swarm {
             return Some(over);
         }
         if faulty {
-            let how = record.last_ending.clone().unwrap_or_else(|| "did not become ready".to_owned());
+            // A life after that one may have been ended in order before this look.
+            let crash = record.last_crash.as_ref().filter(|crash| crash.generation > turn.generation);
+            let how = crash.map(|crash| crash.how.clone()).or_else(|| record.last_ending.clone());
+            let how = how.unwrap_or_else(|| "did not become ready".to_owned());
             let why = format!("agent {} {how} with the new command", record.name);
             self.notice(&format!("upgrade: {why}; all replicas go back to the former one"));
             upgrade.failed = Some(why);

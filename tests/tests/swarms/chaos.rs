@@ -30,7 +30,7 @@ fn chaos_on_a_sound_build_counts_nothing_wrong_and_says_what_it_did() {
     for key in WRONG {
         assert_eq!(count(&report, key), 0, "{key}: {report}\n{}", done.err);
     }
-    for key in ["supervisor_kills", "reloads", "upgrades"] {
+    for key in ["supervisor_kills", "reloads", "channels", "upgrades", "roll_backs"] {
         assert_eq!(count(&report, key), 0, "nobody asked for {key}");
     }
     assert!(count(&report, "kills") >= 100 && count(&report, "messages") >= 20_000, "{report}");
@@ -69,8 +69,9 @@ fn chaos_that_kills_its_supervisor_counts_nothing_wrong_either() {
     stage.assert_nothing_left();
 }
 
-/// Goal: the same holds while the swarm is changed, too, and while the supervisor dies over that. Method: the real command, which reloads
-/// swarm files with other lanes and another agent, and replaces the replicas of agents, among all else that it does.
+/// Goal: the same holds while the swarm is changed, too, and while the supervisor dies over that; also over a channel that comes and goes,
+/// and over replicas that crash-loop until they are rolled back. Method: the real command, which reloads swarm files with other lanes,
+/// channels and agents, and replaces the replicas of agents by sound ones and by such that end by themselves, among all else that it does.
 #[test]
 fn chaos_that_changes_its_swarm_counts_nothing_wrong_either() {
     let stage = stage!("chaos");
@@ -81,9 +82,10 @@ fn chaos_that_changes_its_swarm_counts_nothing_wrong_either() {
         for key in WRONG {
             assert_eq!(count(&report, key), 0, "{key}: {report}\n{}", done.err);
         }
-        for key in ["kills", "scales", "reloads", "upgrades"] {
+        for key in ["kills", "scales", "reloads", "channels", "upgrades", "roll_backs"] {
             assert!(count(&report, key) > 0, "{key}: {report}\n{}", done.err);
         }
+        assert_eq!(count(&report, "not_rolled_back"), 0, "{report}\n{}", done.err);
         assert_eq!((&report["passed"], done.status), (&Value::Bool(true), 0), "{report}\n{}", done.err);
         stage.assert_nothing_left();
     }
