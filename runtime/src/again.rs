@@ -14,6 +14,12 @@ pub fn is_passing(error: &io::Error) -> bool {
         || matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
+/// Whether the kernel takes no descriptors along, because the user has more under way on sockets than a process may have open (`unix(7)`). That
+/// passes when they are received, or whoever sent them ends: not at once.
+pub fn is_congested(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ETOOMANYREFS)
+}
+
 /// Makes a call that must leave nothing behind when it fails: up to four times while its error is a passing one.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! Packets of little-endian words on a `SOCK_SEQPACKET` pair; descriptors ride along. The supervisor's sends never block.
 
-use crate::again::insist;
+use crate::again::{self, insist};
 use crate::consumer::Given;
 use crate::incarnation::Incarnation;
 use crate::layout::{BoardShape, SegmentShape};
@@ -11,7 +11,9 @@ use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, sendmsg};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The descriptor number that a spawned agent finds its control socket at.
 pub const CONTROL_FD: RawFd = 3;
@@ -510,6 +512,12 @@ fn receive_whom(socket: impl AsFd, flags: MsgFlags) -> io::Result<Received<(Vec<
     Ok(Received::Packet((packet, sender), fds))
 }
 
+/// Whether descriptors may be sent at the moment; nothing is known to be in the way where it cannot be tried.
+pub fn may_hand_over() -> bool {
+    let tried = UnixDatagram::pair().and_then(|(one, other)| tell(&one, &ToAgent::Go, &[other.as_fd()]));
+    !tried.is_err_and(|error| again::is_congested(&error))
+}
+
 /// Sends to an agent without ever blocking.
 ///
 /// # Errors
@@ -543,14 +551,24 @@ pub fn ask(socket: impl AsFd, message: &FromAgent, number: u32, fds: &[BorrowedF
     hand(socket, &message.encode(number), fds)
 }
 
+/// How long, and how often, a descriptor that the kernel takes along no more waits for that to pass.
+const CONGESTED_PAUSE: Duration = Duration::from_millis(10);
+const CONGESTED_PAUSES_MAX: u32 = 500;
+
 /// Sends a packet of any bytes with descriptors, over a pair that speaks another language than this one.
 ///
 /// # Errors
-/// `BrokenPipe` when the other side is gone.
+/// `BrokenPipe` when the other side is gone; or no descriptor was taken along for five seconds.
 pub fn hand(socket: impl AsFd, packet: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut pauses = 0;
     loop {
         match send(&socket, packet, fds, MsgFlags::empty()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // Nobody tells when it is over.
+            Err(error) if again::is_congested(&error) && pauses < CONGESTED_PAUSES_MAX => {
+                pauses += 1;
+                std::thread::sleep(CONGESTED_PAUSE);
+            }
             result => return result,
         }
     }

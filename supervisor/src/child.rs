@@ -50,7 +50,8 @@ pub enum State {
     Unproven(Next),
     /// Dead; waits for its next start.
     Backoff,
-    /// Dead; the next start waits until readers have drained enough predecessors (`history`), or a zygote has forked.
+    /// Dead; the next start waits until readers have drained enough predecessors (`history`), a zygote has forked, or descriptors
+    /// can be handed over.
     Draining,
     /// Dead; its set restarts, and has not come to it yet.
     Aside,

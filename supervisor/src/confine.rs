@@ -199,6 +199,9 @@ fn prepare(
         }
     }
     bound(&mut cage, cgroups, &confinement.limits, name, foreign, &mut lacks);
+    if confinement.trust == Trust::Isolated && confinement.limits.open_files.is_none() {
+        cage.rlimits.extend(half_of_descriptors());
+    }
     cage.filters = seccomp::filters(confinement.profile)?;
     if confinement.profile != Profile::None && cage.filters.is_empty() {
         lacks.push("seccomp: there is no filter for this kind of processor".into());
@@ -268,6 +271,13 @@ fn bound(
 /// A bound of a process. Nobody but root raises a hard one: what the supervisor itself is bound by is tighter, and holds.
 fn limit(resource: Resource, amount: u64) -> (u32, u64) {
     (resource as u32, amount.min(hard_limit(resource).unwrap_or(u64::MAX)))
+}
+
+/// Half as many descriptors as the supervisor may have. The kernel counts those under way on sockets for all processes of a user together, and
+/// each may send more up to its own bound: who has a lower one never keeps the supervisor from handing some over.
+fn half_of_descriptors() -> Option<(u32, u64)> {
+    let resource = Resource::RLIMIT_NOFILE;
+    hard_limit(resource).map(|most| limit(resource, most / 2))
 }
 
 /// The bound of the process that stands in for a cgroup.

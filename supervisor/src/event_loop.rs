@@ -427,6 +427,7 @@ fn fire(
                 | Timer::Standby
                 | Timer::Zygote
                 | Timer::Reload
+                | Timer::HandOver
         );
         if outlives || swarm.agents[agent].state_serial == serial {
             swarm.on_timer(agent, timer);

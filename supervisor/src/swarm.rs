@@ -64,6 +64,8 @@ pub enum Timer {
     Zygote,
     /// Look how far a reload or an upgrade is.
     Reload,
+    /// Hand over the descriptors (of all agents) that the kernel did not take along.
+    HandOver,
 }
 
 /// What the event loop is to do for the swarm.
@@ -142,6 +144,7 @@ pub struct Swarm {
     trials: Trials,
     postman: Postman,
     sleepers: rescue::Sleepers,
+    congestion: congestion::Congestion,
     hangs: hangs::Hangs,
     /// Agents that were not started yet, because they come after others.
     waiting: Vec<usize>,
@@ -189,6 +192,7 @@ pub type Notices = Box<dyn FnMut(&str)>;
 
 mod act;
 mod births;
+mod congestion;
 mod crashes;
 mod deaths;
 mod end;
@@ -295,6 +299,7 @@ impl Swarm {
             trials: Trials::default(),
             postman,
             sleepers: rescue::Sleepers::default(),
+            congestion: congestion::Congestion::default(),
             hangs,
             waiting: Vec::new(),
             records,

@@ -2,7 +2,8 @@
 
 use crate::{Running, traces, until};
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::fs::chown;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -77,6 +78,7 @@ pub struct Stage {
     shoal: PathBuf,
     name: String,
     outputs: AtomicU32,
+    user: Option<u32>,
 }
 
 /// How a command ended, and what it said.
@@ -106,7 +108,19 @@ impl Stage {
         let folder = tempfile::Builder::new().prefix("shoal-test-").tempdir().expect("a temporary folder");
         fs::create_dir(folder.path().join("run")).expect("a runtime folder");
         let name = format!("{label}-{}-{number}", std::process::id());
-        Stage { folder, shoal: PathBuf::from(shoal), name, outputs: AtomicU32::new(0) }
+        Stage { folder, shoal: PathBuf::from(shoal), name, outputs: AtomicU32::new(0), user: None }
+    }
+
+    /// The same stage, given to another user: the command line, and all that it starts, runs as that one.
+    ///
+    /// # Panics
+    /// When it is not root who gives.
+    pub fn given_to(mut self, user: u32) -> Stage {
+        for folder in [self.path(""), self.path("run")] {
+            chown(folder, Some(user), Some(user)).expect("root gives away what it has");
+        }
+        self.user = Some(user);
+        self
     }
 
     /// The name of its swarm.
@@ -177,7 +191,9 @@ impl Stage {
             .env(traces::MARK, self.mark())
             .env_remove("SHOAL_SWARM")
             .env_remove("RUST_BACKTRACE")
-            .stdin(Stdio::null())
+            .stdin(Stdio::null());
+        self.user.iter().for_each(|user| _ = command.uid(*user).gid(*user));
+        command
     }
 
     /// Starts a command; its output goes to files.

@@ -168,11 +168,12 @@ impl Swarm {
                 self.go_on_reloading();
                 self.go_on_upgrading();
             }
+            Timer::HandOver => self.try_handing_over(),
             Timer::Drain => {
                 self.reclaim(agent);
                 if self.history_is_full(agent) {
                     self.arm(Instant::now() + DRAIN_RETRY, agent, Timer::Drain);
-                } else if !self.awaits_fork(agent) {
+                } else if !self.awaits_descriptors(agent) && !self.awaits_fork(agent) {
                     self.feed(agent, Event::HistoryFreed);
                 }
             }

@@ -1,10 +1,12 @@
 //! The start of an incarnation: spawned, sealed, introduced to its peers, told to begin. Or never ready.
 
+use super::congestion::Waits;
 use super::{Effect, Swarm};
 use crate::agent::{Live, Sealed};
 use crate::child::{Event, State};
 use crate::events::Kind;
 use crate::log::Level;
+use shoal_runtime::again::is_congested;
 use shoal_runtime::wire::{self, LINKS_PER_PACKET, ToAgent};
 use shoal_runtime::{Incarnation, segment};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -32,6 +34,11 @@ impl Swarm {
                 self.take_place(agent, live);
                 self.tell_of_life(agent);
                 self.effects.push(watch);
+            }
+            Err(error) if is_congested(&error) => {
+                // It waits as one that waits for its readers.
+                self.hand_over_later(Waits::Agent(agent));
+                self.feed(agent, Event::HistoryFull);
             }
             Err(error) => {
                 let config = &self.file.agents[self.topology.agents[agent].config];
@@ -228,6 +235,9 @@ impl Swarm {
         let packet = if ahead { ToAgent::Ahead(links) } else { ToAgent::Links(links) };
         // One packet is under way at most, so the socket is never full; a peer that is gone is heard of elsewhere.
         let (of, sent) = (live.incarnation, wire::tell(&live.control, &packet, &fds));
+        if sent.as_ref().is_err_and(is_congested) {
+            return self.hand_over_later(Waits::Agent(agent));
+        }
         let sent = self.was_told(of, sent);
         if let Some(live) = self.agents[agent].life_mut(generation) {
             live.post.pending.drain(..taken);

@@ -8,6 +8,7 @@
 //! begin, writes that itself, says so and begins; heard, it is named on the board: from then on it is an incarnation as any other. Standbys are taken oldest
 //! first, so that generations only grow; a new one is made when the agent is ready again. The death of a standby concerns nobody.
 
+use super::congestion::Waits;
 use super::hear::PACKETS_AT_ONCE;
 use super::{Effect, Ends, Swarm, Timer, live_of};
 use crate::agent::{Live, Remains};
@@ -17,6 +18,7 @@ use crate::hooks::Occasion;
 use crate::log::Level;
 use crate::spawn::{Ended, Ending};
 use crate::{birth, spawn};
+use shoal_runtime::again::is_congested;
 use shoal_runtime::board::Status;
 use shoal_runtime::layout::board::VERDICT_SLOTS;
 use shoal_runtime::standby::Inheritance;
@@ -88,6 +90,7 @@ impl Swarm {
                 // Its number is used: a successor, which ends it, must not give it to another.
                 self.write_agent(agent);
             }
+            Err(error) if is_congested(&error) => self.hand_over_later(Waits::Agent(agent)),
             Err(error) => {
                 let text = format!(
                     "{}: a standby of agent {} cannot be started: {error}",

@@ -8,6 +8,7 @@
 //! one is on its way; while a zygote pauses after it failed, and when it cannot be forked at all, agents are started by their command.
 //! Nobody who takes over knows of zygotes: what is not yet an agent's process is ended as a stray, and made anew.
 
+use super::congestion::Waits;
 use super::nursery::{End, Member, Nursery, Role, Watched, word};
 use super::standby::pause_after;
 use super::{Ends, Swarm, Timer};
@@ -19,6 +20,7 @@ use crate::log::Level;
 use crate::output::{Drained, Stream};
 use crate::spawn::{self, Child};
 use crate::swarm::Effect;
+use shoal_runtime::again::is_congested;
 use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
 use shoal_runtime::zygote::{NAME_ENV, ZYGOTE_ENV};
 use std::io;
@@ -235,6 +237,7 @@ impl Swarm {
                 self.add_member(config, Role::Egg, (None, control, pipes));
                 self.effects.push(Effect::Arm(Instant::now() + FORK_PATIENCE, config, Timer::Zygote, 0));
             }
+            Err(error) if is_congested(&error) => self.hand_over_later(Waits::Zygote(config)),
             Err(error) => self.end_zygote(config, &format!("cannot be ordered to fork: {error}")),
         }
     }

@@ -1,6 +1,13 @@
 //! Agents that do what they should not, and plain ones beside them: `misbehaving KIND`.
 
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sendmsg,
+    socketpair,
+};
 use shoal_agent::{Agent, Next, Result};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 /// The definition that most have.
@@ -56,6 +63,7 @@ fn body(agent: &mut Agent, kind: &str) -> Result<()> {
             }
         }
         "talks" => talk(agent),
+        "hoards" => hoard(agent),
         "publishes" => {
             agent.publish::<one::Task>("tasks")?;
             idle(agent)
@@ -119,6 +127,41 @@ fn talk(agent: &mut Agent) -> Result<()> {
     }
     println!("{name} ends");
     Ok(())
+}
+
+/// Has descriptors under way in sockets that nobody reads, as many as the kernel lets its user have: from when the file `hoard` is there, until it
+/// is there no more.
+fn hoard(agent: &mut Agent) -> Result<()> {
+    let null = std::fs::File::open("/dev/null")?;
+    let many = vec![null.as_fd(); 253];
+    let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+    let mut kept = Vec::new();
+    agent.ready()?;
+    let wanted = || shoal_tests::agents::path("hoard").exists();
+    while !agent.stopping() && !wanted() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    while !agent.stopping() {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::NONBLOCK, None)?;
+        let refused = loop {
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            control.push(SendAncillaryMessage::ScmRights(&many));
+            if let Err(error) = sendmsg(&ours, &[IoSlice::new(b"x")], &mut control, SendFlags::empty()) {
+                break error;
+            }
+        };
+        kept.push((ours, theirs));
+        if refused == rustix::io::Errno::TOOMANYREFS {
+            shoal_tests::agents::note("hoarded", kept.len())?;
+            break;
+        }
+    }
+    while !agent.stopping() && wanted() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    drop(kept);
+    idle(agent)
 }
 
 fn sleep_for_ever() -> ! {

@@ -8,6 +8,8 @@ use super::snapshot::Pass;
 use super::stage::{Heir, Order, Stage, WORKER, Worker, beginning, end_of, worker_shape};
 use super::story::Story;
 use super::tracer::{Stop, Word, kill_heir, phase};
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
 use shoal_runtime::Incarnation;
 use shoal_runtime::board::VerdictKind;
 use shoal_runtime::cursor::FRAME_ALIGN_BYTES;
@@ -18,6 +20,7 @@ use shoal_runtime::mark::Place;
 use shoal_runtime::segment::Proof;
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::OwnedFd;
 
 /// What happens at a boundary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -210,12 +213,13 @@ impl Stopped<'_> {
     /// Its readers fall asleep where it stands; it goes on to the end of its section.
     fn park(mut self) -> io::Result<Result<(), String>> {
         let story = self.stage.story;
-        let rung = |bell: &Doorbell| rustix::io::read(bell, &mut [0u8; 8]).is_ok();
+        let at_source = Ear::at(&self.stage.source.doorbell)?;
+        let mut ears = Vec::new();
         if let Err(what) = self.stage.take_all(true) {
             return Ok(Err(format!("a live reader: {what}")));
         }
         for sink in &self.stage.sinks {
-            rung(&sink.doorbell);
+            ears.push(Ear::at(&sink.doorbell)?);
             sink.park(true);
         }
         // They have said that they sleep; now they look once more.
@@ -258,14 +262,34 @@ impl Stopped<'_> {
         if let Err(what) = self.stage.take_all(true) {
             return Ok(Err(format!("a reader at the end: {what}")));
         }
-        for (lane, (sink, before)) in self.stage.sinks.iter().zip(&asleep_at).enumerate() {
-            if sink.at() != *before && !rung(&sink.doorbell) {
+        for (lane, ((sink, before), ear)) in self.stage.sinks.iter().zip(&asleep_at).zip(&ears).enumerate() {
+            if sink.at() != *before && !ear.has_heard() {
                 return Ok(Err(format!("the reader of lane {lane} sleeps with work waiting")));
             }
         }
-        if wanted.is_some_and(|wanted| cursor() >= wanted) && !rung(&self.stage.source.doorbell) {
+        if wanted.is_some_and(|wanted| cursor() >= wanted) && !at_source.has_heard() {
             return Ok(Err("the producer sleeps although the space that it waits for is there".into()));
         }
         Ok(Ok(()))
+    }
+}
+
+/// Hears whether a doorbell is rung from now on, as its owner would.
+struct Ear(OwnedFd);
+
+impl Ear {
+    fn at(bell: &Doorbell) -> io::Result<Ear> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
+        epoll::add(&epoll, bell, epoll::EventData::new_u64(0), edge)?;
+        let ear = Ear(epoll);
+        // What was rung before.
+        ear.has_heard();
+        Ok(ear)
+    }
+
+    fn has_heard(&self) -> bool {
+        let (mut events, now) = (Vec::with_capacity(1), Timespec { tv_sec: 0, tv_nsec: 0 });
+        epoll::wait(&self.0, spare_capacity(&mut events), Some(&now)).is_ok_and(|count| count > 0)
     }
 }

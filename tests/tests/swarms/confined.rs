@@ -364,7 +364,7 @@ const BOUNDS: [(&str, &[(&str, &str)]); 3] = [
     ("limits.cpu", &[("cpu.max", "50000 100000"), ("cpu.cfs_quota_us", "50000")]),
 ];
 /// Said by who has delegated control groups of version 2 with all controllers, and where: then nothing may be lacking.
-const DELEGATED: &str = "SHOAL_TEST_DELEGATED";
+pub const DELEGATED: &str = "SHOAL_TEST_DELEGATED";
 
 #[test]
 fn every_bound_that_needs_a_cgroup_is_in_the_one_that_its_agent_is_in() {

@@ -12,6 +12,7 @@ mod bugs;
 mod certify;
 mod chaos;
 mod confined;
+mod congestion;
 mod crashes;
 mod dead_letters;
 mod demo;

@@ -2,11 +2,13 @@
 //! agents with broods (in a group or session of their own, orphaned, with an empty environment), killed in the midst of making them,
 //! stopped, and left by whoever holds the swarm together.
 
+use crate::confined::DELEGATED;
 use rustix::process::Signal;
+use shoal::control::PsState;
 use shoal_tests::{Done, Running, Stage, clone, stage, traces, until};
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// How many descendants an agent makes.
@@ -58,15 +60,20 @@ fn until_reaped(shoal: &Running<'_>) {
 }
 
 fn swarm(stage: &Stage, lines: &str) -> PathBuf {
+    swarm_of(stage, lines, [MANY, FEW, FEW])
+}
+
+/// One whose agents have broods of so many.
+fn swarm_of(stage: &Stage, lines: &str, counts: [usize; 3]) -> PathBuf {
     let agent = |name: &str, count: usize, more: &str| {
         let file = stage.path(name);
         format!("[agent.{name}]\ncommand = [\"BIN/brood\", \"{count}\", \"{}\"]\n{more}\n", file.display())
     };
     let text = format!(
         "[swarm]\nname = \"NAME\"\n{lines}\n{}{}{}",
-        agent("a", MANY, "limits = { processes = 1000 }"),
-        agent("b", FEW, ""),
-        agent("c", FEW, "prefork = true")
+        agent("a", counts[0], "limits = { processes = 1000 }"),
+        agent("b", counts[1], ""),
+        agent("c", counts[2], "prefork = true")
     );
     stage.write("swarm.toml", &text)
 }
@@ -188,6 +195,24 @@ fn asked_by(stage: &Stage, line: &str) -> Option<Done> {
     Some(stage.finish(stage.shoal_after(&format!("exec {line}"), &[])))
 }
 
+fn only_child(pid: i32) -> i32 {
+    match traces::children(pid)[..] {
+        [child] => child,
+        ref several => panic!("one child of {pid}, not {several:?}"),
+    }
+}
+
+/// Kills a guard and its keeper, so that neither can do anything about the other's death.
+fn kill_at_one_instant(stage: &Stage, guard: i32) {
+    let both = [only_child(guard), guard];
+    assert!(both.into_iter().all(|pid| traces::send(pid, stage.mark(), Signal::STOP)));
+    assert!(both.into_iter().all(|pid| traces::send(pid, stage.mark(), Signal::KILL)));
+}
+
+/// A swarm that makes cgroups where it may, and ends by itself.
+const NEXT: &str = "[swarm]\nname = \"NAME\"\n[agent.a]\ncommand = [\"BIN/misbehaving\", \"subscribes-nothing\"]\n\
+                    restart = { policy = \"transient\" }\nlimits = { processes = 64 }\n";
+
 /// What a swarm is run by in a namespace of process numbers: its guard is the first process there.
 const NAMESPACE: [&str; 5] = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
 
@@ -205,12 +230,7 @@ fn everything_ends_in_a_namespace_of_process_numbers_though_guard_and_keeper_die
     let unshare = stage.start(stage.unshared(&plain, &NAMESPACE));
     until_complete(&stage, "a", 1, MANY);
     until_complete(&stage, "b", 1, FEW);
-    let only = |pid: i32| match traces::children(pid)[..] {
-        [child] => child,
-        ref several => panic!("one child of {pid}, not {several:?}"),
-    };
-    let guard = only(unshare.pid());
-    let keeper = only(guard);
+    let guard = only_child(unshare.pid());
     let owner = traces::owner(guard);
     let inside = asking(guard);
     if let Some(done) = asked_by(&stage, &inside) {
@@ -223,10 +243,7 @@ fn everything_ends_in_a_namespace_of_process_numbers_though_guard_and_keeper_die
         assert!(told && done.err.contains(&format!("`{inside}`")), "{done:?}");
         assert_eq!((done.status, done.out.as_str()), (1, ""));
     }
-    // Neither can do anything about the other's death.
-    let both = [keeper, guard];
-    assert!(both.into_iter().all(|pid| traces::send(pid, stage.mark(), Signal::STOP)));
-    assert!(both.into_iter().all(|pid| traces::send(pid, stage.mark(), Signal::KILL)));
+    kill_at_one_instant(&stage, guard);
     until_ended(&stage, "a", 1);
     until_ended(&stage, "b", 1);
     stage.until_no_process();
@@ -235,11 +252,120 @@ fn everything_ends_in_a_namespace_of_process_numbers_though_guard_and_keeper_die
     assert_ne!(stage.done(&["ps"]).status, 0);
     stage.assert_nothing_left();
     // So are its cgroups, by whoever looks for some and sees all processes.
-    let next = "[swarm]\nname = \"NAME\"\n[agent.a]\ncommand = [\"BIN/misbehaving\", \"subscribes-nothing\"]\n\
-                restart = { policy = \"transient\" }\nlimits = { processes = 64 }\n";
-    let done = stage.run(&stage.write("next.toml", next)).ended();
+    let done = stage.run(&stage.write("next.toml", NEXT)).ended();
     assert_eq!(done.status, 0, "{}", done.err);
     if traces::sees_everybody() {
         assert_eq!(traces::cgroups(&owner), Vec::<PathBuf>::new());
     }
+}
+
+/// Where control groups of version 2 are delegated to the tests (`scripts/vm`).
+fn delegated() -> Option<PathBuf> {
+    let delegated = std::env::var_os(DELEGATED).map(PathBuf::from);
+    if delegated.is_none() {
+        println!("no cgroups of version 2 are delegated here: nothing to see");
+    }
+    delegated
+}
+
+/// Each way to leave once: processors that are imitated take long for more.
+const EACH_WAY: [usize; 3] = [5; 3];
+
+/// Both broods that are looked at, when all have said their number.
+fn broods(stage: &Stage) -> BTreeSet<i32> {
+    let [a, b] = [("a", 0), ("b", 1)].map(|(agent, at)| until_complete(stage, agent, 1, EACH_WAY[at]));
+    a.union(&b).copied().collect()
+}
+
+fn living_broods(stage: &Stage) -> BTreeSet<i32> {
+    living(stage, "a", 1).union(&living(stage, "b", 1)).copied().collect()
+}
+
+#[test]
+fn everything_in_a_delegated_cgroup_ends_by_the_documented_word_though_guard_and_keeper_died_at_one_instant()
+{
+    // Goal: nobody of a swarm is outside of the cgroup that it was started in, whatever became of those who would end them. Method: guard and
+    // keeper are killed; what agents had made lives, in their own cgroups and beside them, until the word is written.
+    let Some(delegated) = delegated() else { return };
+    let stage = stage!("tree-delegated");
+    // As a service manager does.
+    fs::write(delegated.join("cgroup.subtree_control"), "+cpu +memory +pids").expect("handed down");
+    let service = delegated.join("tree");
+    let enter = |folder: PathBuf| format!("mkdir -p {0} && echo $$ >{0}/cgroup.procs", folder.display());
+    let file = swarm_of(&stage, "", EACH_WAY);
+    let args = ["run", file.to_str().expect("UTF-8")];
+    let mut shoal = stage.start(stage.shoal_after(&enter(service.clone()), &args));
+    let broods = broods(&stage);
+    let agents = shoal.until_ready().agents;
+    let owner = traces::owner(shoal.pid());
+    let its = traces::cgroups(&owner);
+    assert!(its.len() == 1 && its[0].starts_with(&service), "{its:?}");
+    kill_at_one_instant(&stage, shoal.pid());
+    assert_ne!(shoal.ended().status, 0);
+    let is_gone = |pid: u32| matches!(traces::state(pid as i32), None | Some('Z'));
+    until("the end of the agents", || agents.iter().filter_map(|a| a.pid).all(is_gone).then_some(()));
+    assert_eq!(living_broods(&stage), broods, "nobody is left who would end them");
+    let below = service.strip_prefix("/sys/fs/cgroup").expect("where they are mounted");
+    let word = documented("echo 1 ").replace("FOLDER", &below.display().to_string());
+    assert_eq!(stage.finish(stage.shoal_after(&format!("{word}\nexec true"), &[])).status, 0);
+    until_ended(&stage, "a", 1);
+    until_ended(&stage, "b", 1);
+    stage.until_no_process();
+    // The rest is put away by the next start there.
+    let file = stage.write("next.toml", NEXT);
+    let args = ["run", file.to_str().expect("UTF-8")];
+    let done = stage.finish(stage.shoal_after(&enter(service.join("supervisor")), &args));
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert_eq!(traces::cgroups(&owner), Vec::<PathBuf>::new());
+    stage.assert_nothing_left();
+    remove_cgroup(&service);
+}
+
+/// Removes a cgroup in which nobody is any more, with all below it.
+fn remove_cgroup(folder: &Path) {
+    let below = fs::read_dir(folder).expect("there").flatten().map(|entry| entry.path());
+    below.filter(|path| path.is_dir()).for_each(|path| remove_cgroup(&path));
+    fs::remove_dir(folder).expect("nobody is in it");
+}
+
+#[test]
+fn everything_in_a_delegated_cgroup_ends_and_starts_again_by_systemd_though_guard_and_keeper_died_at_one_instant()
+ {
+    // Goal: what the guide says of the unit. Method: a service manager of this test's own, which knows nothing but that unit.
+    let Some(delegated) = delegated() else { return };
+    if Command::new("systemd").arg("--version").output().is_err() {
+        return println!("there is no systemd here: nothing to see");
+    }
+    let stage = stage!("tree-service");
+    let unit = stage.done(&["unit", swarm_of(&stage, "", EACH_WAY).to_str().expect("UTF-8")]);
+    let (config, own) = (stage.path("config"), delegated.join("manager"));
+    for folder in [&config.join("systemd/user"), &stage.path("run/systemd"), &own] {
+        fs::create_dir_all(folder).expect("a folder");
+    }
+    fs::write(config.join("systemd/user/shoal.service"), unit.out).expect("written");
+    let manage = format!(
+        "echo $$ >{}/cgroup.procs && XDG_CONFIG_HOME={} exec systemd --user --unit=shoal.service",
+        own.display(),
+        config.display()
+    );
+    let mut manager = stage.start(stage.shoal_after(&manage, &[]));
+    let manager_pid = manager.pid();
+    let guard = || {
+        let program = |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).ok();
+        traces::children(manager_pid).into_iter().find(|pid| program(pid) == Some(stage.program()))
+    };
+    manager.until_ready();
+    let broods = broods(&stage);
+    let first = guard().expect("it runs");
+    let owner = traces::owner(first);
+    kill_at_one_instant(&stage, first);
+    until("the end of what its agents had made", || living_broods(&stage).is_disjoint(&broods).then_some(()));
+    manager.until("the next start", |report| {
+        let is_ready = report.agents.iter().all(|agent| agent.state == PsState::Ready);
+        (is_ready && guard()? != first).then_some(())
+    });
+    assert_eq!(traces::cgroups(&owner), Vec::<PathBuf>::new());
+    assert_eq!(manager.stop().status, 0);
+    stage.assert_nothing_left();
+    remove_cgroup(&own);
 }
