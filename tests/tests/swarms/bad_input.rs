@@ -2,6 +2,7 @@
 
 use shoal::control::{PsReport, PsState};
 use shoal_tests::{Done, Stage, stage, traces};
+use std::collections::BTreeSet;
 use std::process::Command;
 
 /// A swarm file without fault; its lines are numbered from 1.
@@ -87,7 +88,7 @@ fn deadline_of_an_agent_that_reads_nothing_is_warned_of() {
 fn faults_of_a_swarm_file_are_told_with_line_key_and_advice_before_anything_starts() {
     // What is changed, then line and column, the key, what is wrong, what to do.
     type Case<'c> = (&'c str, &'c str, [&'c str; 4]);
-    let cases: [Case<'_>; 17] = [
+    let cases: [Case<'_>; 19] = [
         ("[swarm]", "[swarm", [":1:", "", "not TOML", "correct the TOML here"]),
         (
             "capacity =",
@@ -133,6 +134,21 @@ fn faults_of_a_swarm_file_are_told_with_line_key_and_advice_before_anything_star
             "[agent.worker]\nreplicas = 0",
             [":10:12", "agent.worker.replicas", "out of range", "whole number"],
         ),
+        (
+            "[agent.worker]",
+            "[agent.worker]\nuser = \"no-such-user\"",
+            [":10:8", "agent.worker.user", "no user \"no-such-user\" in /etc/passwd", "or the user's number"],
+        ),
+        (
+            "[agent.worker]",
+            "[agent.worker]\nuser = \"0\"\nuser_group = \"no-such-group\"",
+            [
+                ":11:14",
+                "agent.worker.user_group",
+                "no group \"no-such-group\" in /etc/group",
+                "or the group's number",
+            ],
+        ),
     ];
     for (from, to, words) in cases {
         let stage = stage!("fault");
@@ -145,6 +161,21 @@ fn faults_of_a_swarm_file_are_told_with_line_key_and_advice_before_anything_star
         let checked = stage.done(&["check", file]);
         assert_refused(&stage, &checked, &words);
         assert_eq!(checked.err.trim_end(), done.err.trim_end(), "check says the same as run");
+    }
+}
+
+#[test]
+fn binary_has_nothing_that_asks_the_c_library_for_names() {
+    // Goal: no user, group or host is looked up by modules of the C library, which a binary with everything in it does not survive.
+    // Method: what the binary under test has of the C library, by name.
+    let stage = stage!("names");
+    let binary = std::fs::read(stage.program()).expect("the binary");
+    // As the tables of symbols have them: between zeros, perhaps with a version.
+    let symbols = binary.split(|byte| *byte == 0).filter_map(|text| text.split(|byte| *byte == b'@').next());
+    let symbols: BTreeSet<&[u8]> = symbols.filter(|name| (4..20).contains(&name.len())).collect();
+    assert!(symbols.contains(&b"pthread_create"[..]), "and it would be found");
+    for name in ["getpwnam_r", "getpwuid_r", "getgrnam_r", "getgrgid_r", "getaddrinfo"] {
+        assert!(!symbols.contains(name.as_bytes()), "{name}");
     }
 }
 
@@ -222,7 +253,7 @@ fn definitions_of_a_message_that_differ_are_refused_with_both_fingerprints() {
     }
     let is_fingerprint = |word: &&str| word.len() == 16 && word.chars().all(|c| c.is_ascii_hexdigit());
     let words = said.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_fingerprint);
-    let fingerprints: std::collections::BTreeSet<&str> = words.collect();
+    let fingerprints: BTreeSet<&str> = words.collect();
     assert_eq!(fingerprints.len(), 2, "both, and no other: {said}");
 }
 
