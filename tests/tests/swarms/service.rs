@@ -92,6 +92,45 @@ fn unit_of_a_swarm_file_is_one_that_systemd_takes() {
 }
 
 #[test]
+fn descriptors_of_a_unit_suffice_for_start_doctor_and_reloads_that_do_not_grow_the_swarm() {
+    // Goal: unit, start, doctor and reload reckon alike. Method: the limit that the unit gives; an unchanged file, one in which an agent has
+    // another name, and one agent more; then a lower limit.
+    let stage = stage!("unit-limit");
+    let file = swarm(&stage);
+    let unit = stage.done(&["unit", text(&file)]).out;
+    let limit: u64 =
+        unit.lines().find_map(|line| line.strip_prefix("LimitNOFILE=")?.parse().ok()).expect("a limit");
+    let doctor = |limit: u64| {
+        let done = stage.finish(stage.shoal_limited(&format!("-n {limit}"), &["doctor", text(&file)]));
+        done.out.contains(&format!("there are {limit}"))
+    };
+    assert!(!doctor(limit) && doctor(limit - 1));
+    let mut shoal = stage.start(stage.shoal_limited(&format!("-n {limit}"), &["run", text(&file)]));
+    shoal.until_ready();
+    for order in [&["reload", "--dry-run"][..], &["reload"], &["scale", "talker", "1"]] {
+        let done = stage.done(order);
+        assert_eq!((done.status, done.err.as_str()), (0, ""), "{order:?}");
+    }
+    let grown = stage.done(&["scale", "talker", "2"]);
+    let refused = format!("would need up to {} open descriptors instead of {limit}", limit + 12);
+    assert!(grown.status == 1 && grown.err.contains(&refused), "{grown:?}");
+    let renamed = std::fs::read_to_string(&file).expect("the file").replace("[agent.heir]", "[agent.child]");
+    std::fs::write(&file, renamed).expect("written");
+    for _ in 0..2 {
+        let done = stage.done(&["reload"]);
+        assert_eq!((done.status, done.err.as_str()), (0, ""));
+    }
+    assert!(shoal.until_ready().agents.iter().any(|agent| agent.name == "child"));
+    // A limit that somebody lowered since forbids nothing that needs no more than what runs.
+    let pid = shoal.supervisor().and_then(rustix::process::Pid::from_raw);
+    let lower = rustix::process::Rlimit { current: Some(limit - 9), maximum: Some(limit - 9) };
+    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, lower).expect("lowered");
+    assert_eq!(stage.done(&["reload"]).status, 0);
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
 fn template_of_a_unit_is_one_that_systemd_takes() {
     let stage = stage!("template");
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/shoal@.service");
