@@ -39,6 +39,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::control::Request;
 use crate::herald::Manner;
+use crate::run_dir::Place;
 
 /// The operation failed.
 pub const FAILED: u8 = 1;
@@ -285,6 +286,11 @@ impl Failure {
     fn bad_input(text: impl Into<String>) -> Failure {
         Failure { status: BAD_INPUT, text: text.into() }
     }
+}
+
+/// Where this user's swarms are.
+fn own_place() -> Result<Place, Failure> {
+    Place::of_user().map_err(|error| Failure::bad_input(error.to_string()))
 }
 
 /// Whether a command takes an option, by the name of its field.

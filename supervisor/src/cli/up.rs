@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{BAD_INPUT, Failure, duration, json, print};
+use super::{BAD_INPUT, Failure, duration, json, own_place, print};
 use crate::config::{self, SwarmFile};
 use crate::herald::{Manner, READY};
-use crate::run_dir::{Place, list_running_in};
+use crate::run_dir::list_running_in;
 
 /// What `shoal up` is asked for.
 #[derive(Debug, Args)]
@@ -58,7 +58,7 @@ pub(super) fn up(options: &UpOptions) -> ExitCode {
 }
 
 fn detached(file: &SwarmFile, options: &UpOptions) -> Result<(), Failure> {
-    let place = Place::of_user();
+    let place = own_place()?;
     let running = list_running_in(&place).map_err(|error| Failure::bad_input(error.to_string()))?;
     if let Some(same) = running.iter().find(|running| running.name == file.name) {
         let who = same.pid.map_or(String::new(), |pid| format!(" (process {pid})"));

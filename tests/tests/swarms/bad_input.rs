@@ -201,6 +201,51 @@ fn files_that_are_no_swarm_files_are_refused() {
 }
 
 #[test]
+fn runtime_folder_that_cannot_be_used_is_told_by_every_command_that_would_use_it() {
+    let stage = stage!("runtime");
+    let file = stage.write("swarm.toml", GOOD);
+    let file = file.to_str().expect("a UTF-8 path");
+    stage.write("plain.txt", "no folder");
+    for (folder, what) in [
+        ("relative".into(), "no absolute path"),
+        (stage.path("absent"), "No such file or directory"),
+        (stage.path("plain.txt"), "not a folder"),
+    ] {
+        let of = |args: &[&str]| {
+            let mut command = stage.shoal(args);
+            // And should one be taken nevertheless, nobody's swarm is meant.
+            command.env("XDG_RUNTIME_DIR", &folder).env("SHOAL_SWARM", stage.name());
+            stage.finish(command)
+        };
+        let folder = folder.to_str().expect("a UTF-8 path");
+        let orders: [&[&str]; 14] = [
+            &["run", file],
+            &["up", "-d", file],
+            &["ps"],
+            &["status"],
+            &["wait"],
+            &["down"],
+            &["kill", "all"],
+            &["logs", "lister"],
+            &["events"],
+            &["crashes"],
+            &["reload"],
+            &["dlq", "list"],
+            &["demo", "."],
+            &["chaos", "--for", "1s"],
+        ];
+        for order in orders {
+            let done = of(order);
+            assert_refused(&stage, &done, &["XDG_RUNTIME_DIR is ", folder, what, "unset it for /tmp/shoal-"]);
+        }
+        let doctor = of(&["doctor"]);
+        assert_eq!(doctor.status, 2, "{doctor:?}");
+        assert!(doctor.out.contains("XDG_RUNTIME_DIR is ") && doctor.out.contains(what), "{}", doctor.out);
+        assert_eq!(of(&["check", file]).status, 0, "it asks for none");
+    }
+}
+
+#[test]
 fn agent_that_exits_before_it_is_ready_ends_the_start_with_its_place_and_its_output() {
     for kind in ["exits", "panics"] {
         let stage = stage!("exits");

@@ -143,6 +143,53 @@ fn template_of_a_unit_is_one_that_systemd_takes() {
     }
 }
 
+/// Goal: what the template says of how root speaks with its swarm is so. Method: its line, with a swarm of another user.
+#[test]
+fn root_speaks_with_the_swarm_of_another_user_as_the_template_says() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/usr/bin/setpriv").exists() {
+        return; // only root becomes another user
+    }
+    let stage = stage!("others");
+    let template = include_str!("../../../scripts/shoal@.service");
+    let line =
+        template.lines().find_map(|line| line.strip_prefix("#   dir=/run/shoal-NAME; ")).expect("a line");
+    let folder = stage.path("theirs");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::os::unix::fs::chown(&folder, Some(12348), Some(54328)).expect("given away");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(stage.path("."), open).expect("to be entered");
+    let program = stage.program();
+    let of = |line: &str| {
+        let mut command = Command::new("/bin/sh");
+        let line = format!(
+            "dir={}; exec {}",
+            text(&folder),
+            line.replace(" shoal ", &format!(" {} ", text(&program)))
+        );
+        command.args(["-c", &line]).current_dir(stage.path(".")).env_remove("SHOAL_SWARM");
+        command.env(traces::MARK, stage.mark());
+        command
+    };
+    let run = "[swarm]\nname = \"NAME\"\n[agent.talker]\ncommand = [\"BIN/misbehaving\", \"talks\"]\n";
+    let file = stage.write("swarm.toml", run);
+    let as_user = |order: &str| of(&line.replace(" shoal status", &format!(" shoal {order}")));
+    let mut shoal = stage.start(as_user(&format!("run {}", text(&file))));
+    let answer = until("an answer to the line of the template", || {
+        assert_eq!(shoal.poll(), None, "{}", shoal.err());
+        let done = stage.finish(of(line));
+        (done.status == 0).then_some(done.out)
+    });
+    assert!(answer.contains(&format!("swarm `{}`: healthy", stage.name())), "{answer}");
+    let mut as_root = stage.shoal(&["status"]);
+    as_root.env("XDG_RUNTIME_DIR", &folder);
+    let done = stage.finish(as_root);
+    assert_eq!(done.status, 2, "{done:?}");
+    assert!(done.err.contains("setpriv --reuid=12348 --regid=54328 --clear-groups shoal"), "{}", done.err);
+    assert_eq!(stage.finish(as_user("down")).status, 0);
+    until("the end", || shoal.poll());
+    stage.assert_nothing_left();
+}
+
 #[test]
 fn completions_offer_the_commands_and_are_what_the_shell_takes() {
     let stage = stage!("completions");
