@@ -195,7 +195,7 @@ struct Order {
 pub struct DemoOptions {
     /// The tree to count; default: the current folder without `target` and `.git`
     pub dir: Option<PathBuf>,
-    /// Kill an agent this often: milliseconds, or with a unit (`50ms`, `1s`); 0 kills none
+    /// Kill an agent this often, such as `50ms` or `1s`; 0 kills none
     #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = duration::parse)]
     pub kill_every: Duration,
     /// Repeat passes until this many kills were proven
@@ -215,7 +215,7 @@ pub struct DemoOptions {
 /// What `shoal chaos` is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct ChaosOptions {
-    /// For how long: milliseconds, or with a unit (`25s`, `10m`)
+    /// For how long, such as `25s` or `10m`
     #[arg(long = "for", value_name = "DURATION", default_value = "25s", value_parser = duration::parse)]
     pub time: Duration,
     /// Go on after that until this many kills were proven

@@ -87,6 +87,7 @@ pub use confine::{
 pub use problem::{ConfigError, Problem};
 pub use records::Records;
 pub use shoal_runtime::layout::WhenFull;
+pub(crate) use value::duration;
 
 /// The smallest lane, bytes.
 pub const CAPACITY_BYTES_MIN: u64 = 4 << 10;

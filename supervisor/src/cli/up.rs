@@ -28,7 +28,7 @@ pub(super) struct UpOptions {
     /// Where the supervisor's own words go; default: NAME.log beside the swarm's runtime folder
     #[arg(long, value_name = "FILE", requires = "detach")]
     log: Option<PathBuf>,
-    /// Give up, and stop what was started, after this time: milliseconds, or with a unit (`30s`)
+    /// Give up, and stop what was started, after this time, such as `30s` or `2m`
     #[arg(long, value_name = "DURATION", requires = "detach", value_parser = duration::parse)]
     timeout: Option<Duration>,
     /// Print one JSON object; without -d one a line: of what agents print, and of all that the supervisor says
