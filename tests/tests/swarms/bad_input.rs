@@ -185,8 +185,14 @@ fn files_that_are_no_swarm_files_are_refused() {
     for verb in ["check", "run"] {
         let done = stage.done(&[verb, "absent.toml"]);
         assert_refused(&stage, &done, &["absent.toml", "no such swarm file", "check the path"]);
-        let done = stage.done(&[verb, "/"]);
-        assert_refused(&stage, &done, &["swarm file", "TOML"]);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, stage.path("pipe.toml"), kind, rustix::fs::Mode::RUSR, 0)
+            .expect("a pipe");
+        for odd in ["/", "pipe.toml", "/dev/zero", "/dev/stdin"] {
+            let done = stage.done(&[verb, odd]);
+            assert_refused(&stage, &done, &[odd, "not a regular file", "name a TOML file"]);
+        }
+        std::fs::remove_file(stage.path("pipe.toml")).expect("removed");
         std::fs::write(stage.path("latin.toml"), b"[swarm]\nname = \"\xfc\"\n").expect("a file");
         let done = stage.done(&[verb, "latin.toml"]);
         assert_refused(&stage, &done, &["latin.toml", "line 2", "not UTF-8"]);
