@@ -39,6 +39,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::control::Request;
 use crate::herald::Manner;
+use crate::run_dir::Place;
 
 /// The operation failed.
 pub const FAILED: u8 = 1;
@@ -194,7 +195,7 @@ struct Order {
 pub struct DemoOptions {
     /// The tree to count; default: the current folder without `target` and `.git`
     pub dir: Option<PathBuf>,
-    /// Kill an agent this often: milliseconds, or with a unit (`50ms`, `1s`); 0 kills none
+    /// Kill an agent this often, such as `50ms` or `1s`; 0 kills none
     #[arg(long, value_name = "DURATION", default_value = "50ms", value_parser = duration::parse)]
     pub kill_every: Duration,
     /// Repeat passes until this many kills were proven
@@ -214,7 +215,7 @@ pub struct DemoOptions {
 /// What `shoal chaos` is asked to do.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct ChaosOptions {
-    /// For how long: milliseconds, or with a unit (`25s`, `10m`)
+    /// For how long, such as `25s` or `10m`
     #[arg(long = "for", value_name = "DURATION", default_value = "25s", value_parser = duration::parse)]
     pub time: Duration,
     /// Go on after that until this many kills were proven
@@ -285,6 +286,11 @@ impl Failure {
     fn bad_input(text: impl Into<String>) -> Failure {
         Failure { status: BAD_INPUT, text: text.into() }
     }
+}
+
+/// Where this user's swarms are.
+fn own_place() -> Result<Place, Failure> {
+    Place::of_user().map_err(|error| Failure::bad_input(error.to_string()))
 }
 
 /// Whether a command takes an option, by the name of its field.

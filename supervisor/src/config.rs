@@ -70,10 +70,14 @@ mod value;
 mod walk;
 
 use std::collections::BTreeMap;
+use std::fs::OpenOptions;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+
+use rustix::fs::OFlags;
 
 pub use crate::dead_letters::Bounds;
 pub use crate::hooks::Occasion;
@@ -87,6 +91,7 @@ pub use confine::{
 pub use problem::{ConfigError, Problem};
 pub use records::Records;
 pub use shoal_runtime::layout::WhenFull;
+pub(crate) use value::duration;
 
 /// The smallest lane, bytes.
 pub const CAPACITY_BYTES_MIN: u64 = 4 << 10;
@@ -330,8 +335,17 @@ pub fn parse(path: &Path, text: &str) -> Result<SwarmFile, ConfigError> {
 /// The file's text; problems that no line can be blamed for are told here.
 fn read_text(path: &Path) -> Result<String, ConfigError> {
     let refuse = |what: String, help: &str| Err(ConfigError::of_file(path, what, help.to_owned()));
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
+    // A pipe without a writer would be waited for.
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    let file = match opened.and_then(|file| Ok((file.metadata()?.is_file(), file))) {
+        Ok((true, file)) => file,
+        Ok((false, _)) => {
+            return refuse(
+                "the swarm file is not a regular file".into(),
+                "name a TOML file, for example swarm.toml",
+            );
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             return refuse("no such swarm file".into(), "check the path, or write the file first");
         }

@@ -28,6 +28,11 @@ pub fn signal_name(signal: i32) -> Option<&'static str> {
     nix::sys::signal::Signal::try_from(signal).ok().map(nix::sys::signal::Signal::as_str)
 }
 
+/// Whether a process can be sent this signal: one with a name, or of those for real-time use, without the C library's own.
+pub fn is_signal(number: i32) -> bool {
+    signal_name(number).is_some() || (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(&number)
+}
+
 /// What a process and the children that it had waited for have used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {

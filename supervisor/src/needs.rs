@@ -4,7 +4,8 @@
 
 use crate::config::{Agent, Confinement, SwarmFile};
 use crate::control::CLIENTS_MAX;
-use crate::topology::Topology;
+use crate::postman;
+use crate::topology::{Group, Topology};
 
 /// Descriptors of a life: pidfd, control socket, segment and what peers are handed of it, doorbell, output, errors.
 const LIFE_DESCRIPTORS: u64 = 7;
@@ -64,18 +65,25 @@ impl Needs {
     }
 }
 
-/// How many descriptors the supervisor of a swarm may come to hold.
+/// How many descriptors the supervisor of a swarm may come to hold; `file` may be the one that runs, with what reloads removed.
 pub fn descriptors(file: &SwarmFile) -> u64 {
     let of_agent = |agent: &Agent| {
         let cage = if agent.confinement.as_ref() == &Confinement::default() { 0 } else { CAGE_DESCRIPTORS };
         let replica = (1 + standbys(agent)) * LIFE_DESCRIPTORS + REPLICA_DESCRIPTORS + cage;
         replicas(agent) * replica + nurslings(agent) * NURSLING_DESCRIPTORS + GROUP_DESCRIPTORS
     };
-    let agents: u64 = file.agents.iter().map(of_agent).sum();
-    // Who replays dead letters is in no file.
+    let runs = |agent: &&Agent| agent.replicas > 0 && agent.name != postman::NAME;
+    let agents: u64 = file.agents.iter().filter(runs).map(of_agent).sum();
+    // Who replays dead letters is in a file that runs, and in no other.
     let postman = LIFE_DESCRIPTORS + REPLICA_DESCRIPTORS;
     let hooks = if file.hooks.commands.is_empty() { 0 } else { u64::from(file.hooks.at_once) };
     agents + postman + hooks * HOOK_DESCRIPTORS + CLIENTS_MAX as u64 + OWN_DESCRIPTORS
+}
+
+/// How many descriptors are held besides for groups of which reloads have left nobody: they keep their claim tables.
+pub fn descriptors_of_empty_groups(topology: &Topology) -> u64 {
+    let is_empty = |group: &&Group| !group.members.iter().any(|&member| topology.agents[member].active);
+    topology.groups.iter().filter(is_empty).count() as u64 * GROUP_DESCRIPTORS
 }
 
 /// How many processes an agent of the file may have.
@@ -141,5 +149,29 @@ mod tests {
         let mut removed = file("prefork = true");
         removed.agents[0].replicas = 0;
         assert_eq!(Needs::of(Some(&removed)).processes, 5);
+    }
+
+    #[test]
+    fn file_that_runs_needs_no_more_descriptors_than_it_did_when_it_was_read() {
+        let read = file("");
+        let mut running = read.clone();
+        running.agents.push(postman::agent(Path::new("/nowhere")).unwrap());
+        assert_eq!(descriptors(&running), descriptors(&read));
+        // One whose agent a reload has replaced by another.
+        let removed = Agent { name: "former".into(), replicas: 0, ..read.agents[1].clone() };
+        running.agents.push(removed);
+        assert_eq!(descriptors(&running), descriptors(&read));
+        running.agents[1].replicas = 2;
+        assert_eq!(descriptors(&running), descriptors(&read) + LIFE_DESCRIPTORS + REPLICA_DESCRIPTORS);
+    }
+
+    #[test]
+    fn group_of_several_that_was_removed_keeps_its_claim_tables() {
+        let several = file("[agent.c]\ncommand = [\"x\"]\nsubscribes = [\"c\"]\nreplicas = 2");
+        let of = Topology::of(&several);
+        assert_eq!((of.groups.len(), descriptors_of_empty_groups(&of)), (1, 0));
+        let mut removed = several.clone();
+        removed.agents[1].replicas = 0;
+        assert_eq!(descriptors_of_empty_groups(&of.evolve(&removed)), GROUP_DESCRIPTORS);
     }
 }

@@ -7,6 +7,7 @@ use crate::control::{
     ALL, ClientId, Control, PsAgent, PsReport, PsSet, PsSetState, PsState, Request, Response, SwarmInfo,
     is_meant,
 };
+use crate::ended::is_signal;
 use crate::event_loop::{Companion, Watch};
 use crate::scenario::usage;
 use crate::swarm::pause::is_at_pause;
@@ -316,13 +317,9 @@ fn kill(swarm: &mut Swarm, name: &str, signal: Option<i32>) -> Response {
         Ok(agents) => agents,
         Err(response) => return response,
     };
-    let signal = match signal.map(|number| (number, rustix::process::Signal::from_named_raw(number))) {
-        Some((number, None)) => {
-            return Response::Error { text: format!("{number} is no signal of this system") };
-        }
-        Some((_, Some(signal))) => Some(signal),
-        None => None,
-    };
+    if let Some(number) = signal.filter(|number| !is_signal(*number)) {
+        return Response::Error { text: format!("{number} is no signal of this system") };
+    }
     let reached = agents.iter().copied().filter(|&agent| match signal {
         None => swarm.kill(agent),
         Some(signal) => swarm.signal(agent, signal),
@@ -333,7 +330,7 @@ fn kill(swarm: &mut Swarm, name: &str, signal: Option<i32>) -> Response {
     }
     let verb = match signal {
         None => "killed".to_owned(),
-        Some(signal) => format!("sent signal {}", signal.as_raw()),
+        Some(signal) => format!("sent signal {signal}"),
     };
     let text = format!("{name} {verb} ({} of {})", reached.len(), agents.len());
     Response::Ordered { text, agents: reached.iter().map(|&a| swarm.agents[a].name.clone()).collect() }

@@ -1,7 +1,7 @@
 //! The place of a running swarm: a folder of its name that only its user can enter, and the claim to that name.
 //!
 //! ```text
-//!   $XDG_RUNTIME_DIR/shoal/          or, without it, <temp dir>/shoal-<uid>/      0700, ours, no symlink
+//!   $XDG_RUNTIME_DIR/shoal/          or, without it, /tmp/shoal-<uid>/             0700, ours, no symlink
 //!     ├ <name>.log         what its supervisor says when it runs in the background; outlives the run
 //!     └ <name>/                                                                   0700
 //!         ├ lock       held by flock as long as the swarm runs; says "pid start_time"
@@ -29,6 +29,8 @@ use crate::dead_letters;
 
 /// How long a claimant waits for who holds the lock without being a supervisor: a sweep takes microseconds.
 const SWEEP_MAX: Duration = Duration::from_millis(500);
+/// The variable that names the folder of what a user runs (XDG Base Directory Specification).
+const VARIABLE: &str = "XDG_RUNTIME_DIR";
 /// The longest name of a swarm, bytes.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -39,9 +41,13 @@ pub struct Place {
 }
 
 impl Place {
-    /// This user's: in the runtime folder if there is one that belongs to this user, else in the temporary one.
-    pub fn of_user() -> Place {
-        Place::chosen(std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), &std::env::temp_dir())
+    /// This user's: in the runtime folder that the environment names, or in `/tmp`, whatever else is called temporary: all
+    /// commands of a user meet there.
+    ///
+    /// # Errors
+    /// `ClaimError::Variable` if the folder that is named is none of this user's: what is in another place is another swarm.
+    pub fn of_user() -> Result<Place, ClaimError> {
+        Place::chosen(std::env::var_os(VARIABLE).map(PathBuf::from))
     }
 
     /// Any other folder; tests have their own.
@@ -49,22 +55,18 @@ impl Place {
         Place { path: path.to_owned() }
     }
 
-    /// A relative runtime folder is to be ignored (XDG Base Directory Specification); one of another user is what
-    /// `su` and `sudo` leave in the environment.
-    fn chosen(runtime: Option<PathBuf>, temp: &Path) -> Place {
-        let uid = own_uid();
-        let usable = |dir: &PathBuf| {
-            dir.is_absolute()
-                && match insist(|| fs::metadata(dir)) {
-                    Ok(seen) => seen.is_dir() && seen.uid() == uid,
-                    // Another place would be a wrong one; what is made in this one tells the lack.
-                    Err(error) => is_passing(&error),
-                }
+    fn chosen(named: Option<PathBuf>) -> Result<Place, ClaimError> {
+        let Some(named) = named.filter(|named| !named.as_os_str().is_empty()) else {
+            return Ok(Place::in_tmp());
         };
-        match runtime.filter(usable) {
-            Some(dir) => Place { path: dir.join("shoal") },
-            None => Place { path: temp.join(format!("shoal-{uid}")) },
+        match unusable(&named) {
+            None => Ok(Place { path: named.join("shoal") }),
+            Some(what) => Err(ClaimError::Variable { path: named, what }),
         }
+    }
+
+    fn in_tmp() -> Place {
+        Place { path: format!("/tmp/shoal-{}", own_uid()).into() }
     }
 
     /// Where it is.
@@ -106,6 +108,13 @@ pub enum ClaimError {
         /// The process that claimed the name, if it says so: the guard.
         pid: Option<u32>,
     },
+    /// The environment names a folder for what this user runs that cannot be used.
+    Variable {
+        /// Which one.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The folder is not safe to use.
     Unsafe {
         /// Which one.
@@ -137,6 +146,12 @@ impl fmt::Display for ClaimError {
                     "the swarm `{name}` is already run {who}: stop that first, or give this one another name"
                 )
             }
+            ClaimError::Variable { path, what } => write!(
+                f,
+                "{VARIABLE} is {}, and {what}: set it to a folder of your own, or unset it for {}",
+                path.display(),
+                Place::in_tmp().path.display()
+            ),
             ClaimError::Unsafe { path, what } => write!(f, "{} is not safe to use: {what}", path.display()),
             ClaimError::System { doing, path, error } => write!(f, "{doing} {}: {error}", path.display()),
         }
@@ -162,7 +177,7 @@ impl RunDir {
     /// # Errors
     /// `ClaimError::Running` if the name is taken; else a bad name, an unsafe folder or the system's refusal.
     pub fn claim(name: &str) -> Result<RunDir, ClaimError> {
-        RunDir::claim_in(&Place::of_user(), name)
+        RunDir::claim_in(&Place::of_user()?, name)
     }
 
     /// As `claim`, in a place of one's own.
@@ -304,7 +319,7 @@ impl Drop for RunDir {
 /// # Errors
 /// An unsafe folder, or the system's refusal to list it.
 pub fn list_running() -> Result<Vec<Running>, ClaimError> {
-    list_running_in(&Place::of_user())
+    list_running_in(&Place::of_user()?)
 }
 
 /// As `list_running`, in a place of one's own.
@@ -554,13 +569,40 @@ fn check_dir(path: &Path) -> Result<(), ClaimError> {
         return unsafe_because("it is not a folder; remove it".into());
     }
     if seen.uid() != own_uid() {
-        return unsafe_because(format!("it belongs to user {}; set XDG_RUNTIME_DIR or TMPDIR", seen.uid()));
+        return unsafe_because(format!(
+            "it belongs to user {}; set {VARIABLE} to a folder of your own",
+            seen.uid()
+        ));
     }
     if seen.mode() & 0o077 != 0 {
         let mode = seen.mode() & 0o7777;
         return unsafe_because(format!("others may enter it (mode {mode:04o}); run `chmod 700` on it"));
     }
     Ok(())
+}
+
+/// Why a folder cannot be the one for what this user runs.
+fn unusable(folder: &Path) -> Option<String> {
+    if !folder.is_absolute() {
+        return Some("that is no absolute path".into());
+    }
+    match insist(|| fs::metadata(folder)) {
+        // What is made in it tells the lack.
+        Err(error) if is_passing(&error) => None,
+        Err(error) => Some(format!("it cannot be used: {error}")),
+        Ok(seen) if !seen.is_dir() => Some("that is not a folder".into()),
+        Ok(seen) if seen.uid() != own_uid() => Some(of_another(seen.uid(), seen.gid())),
+        Ok(_) => None,
+    }
+}
+
+/// Root, too, speaks with others' swarms as their user only: what lies in their folders may have been put there for it.
+fn of_another(uid: u32, gid: u32) -> String {
+    let so = match own_uid() {
+        0 => format!(" (its swarms hear `setpriv --reuid={uid} --regid={gid} --clear-groups shoal …`)"),
+        _ => String::new(),
+    };
+    format!("it belongs to user {uid}, not to user {}{so}", own_uid())
 }
 
 fn is_name(name: &str) -> bool {

@@ -10,7 +10,6 @@ use crate::child::{Event, State};
 use crate::event_loop::{Companion, Watch};
 use crate::spawn;
 use crate::swarm::{Proof, Swarm, instant_of, ns_of};
-use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::iter::Peekable;
@@ -178,7 +177,7 @@ impl Disturber {
                     swarm.write_journal();
                 }
                 if let Some(live) = &swarm.agents[agent].live {
-                    spawn::signal(&live.child, Signal::STOP);
+                    spawn::signal(&live.child, libc::SIGSTOP);
                 }
             }
             What::Restart(agent) => {
@@ -232,7 +231,7 @@ impl Disturber {
             let due = all || until <= now;
             let live = swarm.agents[agent].live.as_ref();
             if let Some(live) = live.filter(|live| due && live.incarnation.generation == generation) {
-                spawn::signal(&live.child, Signal::CONT);
+                spawn::signal(&live.child, libc::SIGCONT);
             }
             !due
         });

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use super::{Failure, NOT_RUNNING, Order, json, print};
+use super::{Failure, NOT_RUNNING, Order, json, own_place, print};
 use crate::control::status::StatusReport;
 use crate::control::{
     ALL, ANSWER_BYTES_MAX, PsReport, Request, Response, SwarmInfo, address_of, agent_of, is_meant,
@@ -30,7 +30,7 @@ pub(super) struct Client {
 impl Client {
     /// Connects to the swarm of this name, or to the only one that is running.
     pub(super) fn connect(swarm: Option<&str>) -> Result<Client, Failure> {
-        Client::connect_in(&Place::of_user(), swarm)
+        Client::connect_in(&own_place()?, swarm)
     }
 
     pub(super) fn connect_in(place: &Place, swarm: Option<&str>) -> Result<Client, Failure> {
@@ -269,8 +269,7 @@ impl Target {
     /// # Errors
     /// With the status [`NOT_RUNNING`]: there is none.
     pub(super) fn find(swarm: Option<&str>) -> Result<Target, Failure> {
-        let running =
-            list_running_in(&Place::of_user()).map_err(|error| Failure::failed(error.to_string()))?;
+        let running = list_running_in(&own_place()?).map_err(|error| Failure::failed(error.to_string()))?;
         let none = match swarm {
             Some(wanted) => !running.iter().any(|found| found.name == wanted),
             None => running.is_empty(),

@@ -10,7 +10,7 @@ use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 
 use super::client::{Client, nearest};
-use super::{Failure, print};
+use super::{Failure, own_place, print};
 use crate::control::{Request, Response};
 use crate::dead_letters::{self, Letter};
 use crate::run_dir::{self, Place, list_dead_letters_in, list_running_in};
@@ -64,7 +64,7 @@ struct LetterBox {
 
 /// Does what `shoal dlq` is asked for.
 pub(super) fn dlq(swarm: Option<&str>, command: &DlqCommand) -> Result<(), Failure> {
-    let letters = LetterBox::of(Place::of_user(), swarm)?;
+    let letters = LetterBox::of(own_place()?, swarm)?;
     match command {
         DlqCommand::List { json } => letters.list(*json),
         DlqCommand::Show { id, json } => letters.show(*id, *json),

@@ -44,7 +44,10 @@ pub(super) fn doctor(options: &DoctorOptions) -> ExitCode {
     };
     let mut findings = probe::kernel();
     findings.extend(limits::limits(file.as_ref()));
-    findings.extend(strays::strays(&Place::of_user(), options.sweep));
+    // Without a place the limits say so, and nothing lies in it.
+    if let Ok(place) = Place::of_user() {
+        findings.extend(strays::strays(&place, options.sweep));
+    }
     let worst = worst(&findings);
     let text = match options.json {
         true => match json(&Report { verdict: verdict(worst), findings: &findings }) {

@@ -18,7 +18,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(10);
 pub(super) struct DownOptions {
     /// The swarm; not needed while only one is running
     name: Option<String>,
-    /// Kill what has not ended after this time: milliseconds, or with a unit (`30s`, `2m`)
+    /// Kill what has not ended after this time, such as `30s` or `2m`
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
     /// Print one JSON object

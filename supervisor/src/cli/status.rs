@@ -80,7 +80,7 @@ fn measured(client: &mut Client, over: Duration) -> Result<StatusReport, Failure
 
 /// How many dead letters a swarm has: files, that are counted here.
 fn letters(swarm: &str) -> u64 {
-    let folders = list_dead_letters_in(&Place::of_user()).unwrap_or_default();
+    let folders = Place::of_user().and_then(|place| list_dead_letters_in(&place)).unwrap_or_default();
     let folder = folders.into_iter().find(|(name, _)| name == swarm);
     folder.and_then(|(_, folder)| dead_letters::list(&folder).ok()).map_or(0, |letters| letters.len() as u64)
 }

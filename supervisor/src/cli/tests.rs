@@ -27,13 +27,41 @@ fn demo_kills_every_50_ms_unless_told_otherwise() {
     let plain = demo_of(&[]);
     assert_eq!((plain.kill_every, plain.kills, plain.dir), (Duration::from_millis(50), None, None));
     assert_eq!(demo_of(&["--kill-every", "0"]).kill_every, Duration::ZERO);
-    assert_eq!(demo_of(&["--kill-every", "7"]).kill_every, Duration::from_millis(7));
-    assert_eq!(demo_of(&["--kill-every", "1.5s"]).kill_every, Duration::from_millis(1500));
+    assert_eq!(demo_of(&["--kill-every", "7ms"]).kill_every, Duration::from_millis(7));
     assert_eq!(demo_of(&["--kill-every", "200us"]).kill_every, Duration::from_micros(200));
     let all = demo_of(&["/x", "--kills", "100", "--workers", "3", "--json", "--allow-changes"]);
     assert_eq!((all.kills, all.workers), (Some(100), NonZeroU32::new(3)));
-    for bad in ["-1", "x", "", "1 day", "1e3", "nan", "inf", "99999999999999999999999h"] {
-        assert!(duration::parse(bad).is_err(), "{bad}");
+}
+
+#[test]
+fn durations_are_those_of_the_swarm_file_and_a_number_alone_is_none() {
+    assert_eq!(duration::parse("30s"), Ok(Duration::from_secs(30)));
+    assert_eq!(duration::parse("0"), Ok(Duration::ZERO));
+    for bad in
+        ["30", "25", "1.5s", "-1", "-1s", "x", "", "1 day", "1e3", "nan", "inf", "99999999999999999999999h"]
+    {
+        let refused = duration::parse(bad).expect_err(bad);
+        assert!(refused.contains("this is not a duration") && refused.contains("ms, s, m or h"), "{refused}");
+    }
+    // Wherever one is taken.
+    for args in [
+        &["up", "-d", "--timeout", "30", "x"][..],
+        &["down", "--timeout", "30"],
+        &["wait", "--timeout", "30"],
+        &["status", "--over", "30"],
+        &["reload", "--timeout", "30"],
+        &["scale", "x", "2", "--timeout", "30"],
+        &["upgrade", "x", "--prove", "30"],
+        &["demo", "--kill-every", "30"],
+        &["chaos", "--for", "30"],
+    ] {
+        let with = |last: &str| {
+            let args = args.iter().map(|arg| if *arg == "30" { last } else { arg });
+            Shoal::try_parse_from(std::iter::once("shoal").chain(args)).map(|_| ())
+        };
+        let refused = with("30").expect_err(args[0]).to_string();
+        assert!(refused.contains("this is not a duration"), "{refused}");
+        assert!(with("30s").is_ok(), "{args:?}");
     }
 }
 

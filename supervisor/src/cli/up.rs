@@ -12,10 +12,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{BAD_INPUT, Failure, duration, json, print};
+use super::{BAD_INPUT, Failure, duration, json, own_place, print};
 use crate::config::{self, SwarmFile};
 use crate::herald::{Manner, READY};
-use crate::run_dir::{Place, list_running_in};
+use crate::run_dir::list_running_in;
 
 /// What `shoal up` is asked for.
 #[derive(Debug, Args)]
@@ -28,7 +28,7 @@ pub(super) struct UpOptions {
     /// Where the supervisor's own words go; default: NAME.log beside the swarm's runtime folder
     #[arg(long, value_name = "FILE", requires = "detach")]
     log: Option<PathBuf>,
-    /// Give up, and stop what was started, after this time: milliseconds, or with a unit (`30s`)
+    /// Give up, and stop what was started, after this time, such as `30s` or `2m`
     #[arg(long, value_name = "DURATION", requires = "detach", value_parser = duration::parse)]
     timeout: Option<Duration>,
     /// Print one JSON object; without -d one a line: of what agents print, and of all that the supervisor says
@@ -58,7 +58,7 @@ pub(super) fn up(options: &UpOptions) -> ExitCode {
 }
 
 fn detached(file: &SwarmFile, options: &UpOptions) -> Result<(), Failure> {
-    let place = Place::of_user();
+    let place = own_place()?;
     let running = list_running_in(&place).map_err(|error| Failure::bad_input(error.to_string()))?;
     if let Some(same) = running.iter().find(|running| running.name == file.name) {
         let who = same.pid.map_or(String::new(), |pid| format!(" (process {pid})"));

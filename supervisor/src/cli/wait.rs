@@ -19,7 +19,7 @@ pub(super) struct WaitOptions {
     /// Until they have ended: stopped, done or given up
     #[arg(long)]
     ended: bool,
-    /// Give up after this time: milliseconds, or with a unit (`30s`, `2m`)
+    /// Give up after this time, such as `30s` or `2m`
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
     /// Print one JSON object

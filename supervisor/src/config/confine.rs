@@ -2,8 +2,9 @@
 //! filters.
 //!
 //! What lives here: the types. What does not: the walk over these keys (`confine/walk.rs`, of limits `confine/limits.rs`), what of them
-//! this machine must have (`confine/found.rs`), and what the kernel makes of them (`confine.rs` of the crate).
+//! this machine must have (`confine/found.rs`, users and groups `confine/accounts.rs`), and what the kernel makes of them (`confine.rs` of the crate).
 
+mod accounts;
 mod found;
 mod limits;
 mod walk;

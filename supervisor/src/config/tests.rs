@@ -316,6 +316,8 @@ fn bad_bounds_of_attempts_and_dead_letters_are_told() {
     told(&text, 20, "agent.worker.on_gone", &["did you mean `dead-letter`?", "`drop`", "`block`"]);
     let text = example_with("[agent.collector]", "[agent.dead-letters]");
     told(&text, 21, "agent.dead-letters", &["this name is taken", "choose another name"]);
+    let text = example_with("[agent.collector]", "[agent.all]");
+    told(&text, 21, "agent.all", &["this name is taken", "mean every agent"]);
     let line = EXAMPLE.lines().position(|line| line.starts_with("name =")).expect("a name") + 1;
     for (odd, key, says) in [
         ("{ count = 0 }", "swarm.dead_letters.count", "1 to 100000"),
@@ -515,14 +517,17 @@ fn a_file_that_cannot_be_read_is_told() {
     assert!(missing.contains("help: check the path"), "{missing}");
     let directory = report("sub");
     assert!(
-        directory.contains("cannot be read") && directory.contains("help: name a TOML file"),
+        directory.contains("not a regular file") && directory.contains("help: name a TOML file"),
         "{directory}"
     );
     std::fs::write(folder.path().join("latin"), b"[swarm]\nname = \"\xe9\"\n").expect("written");
     let latin = report("latin");
     assert!(latin.contains("line 2") && latin.contains("help: save it as UTF-8"), "{latin}");
-    let endless = read(Path::new("/dev/zero")).expect_err("refused").to_string();
-    assert!(endless.contains("larger than"), "{endless}");
+    let large = std::fs::File::create(folder.path().join("large")).expect("made");
+    large.set_len(FILE_BYTES_MAX + 1).expect("its length");
+    assert!(report("large").contains("larger than"), "{}", report("large"));
+    let device = read(Path::new("/dev/zero")).expect_err("refused").to_string();
+    assert!(device.contains("not a regular file"), "{device}");
 }
 
 #[test]

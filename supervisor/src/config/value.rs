@@ -32,8 +32,8 @@ pub(super) fn size_bytes(text: &str) -> Option<u64> {
 pub(super) const SIZE_HELP: &str =
     "write whole bytes, or a string with B, KiB, MiB, GiB, kB, MB or GB, for example \"64 KiB\"";
 
-/// A duration: `"250us"`, `"5ms"`, `"1s"`, `"2m"`, `"1h"`.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+/// A duration: `"250us"`, `"5ms"`, `"1s"`, `"2m"`, `"1h"`; `"0"` is nothing in every unit.
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = number_and_unit(text)?;
     let unit = match unit {
         "us" => Duration::from_micros(1),
@@ -41,6 +41,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
         "s" => Duration::from_secs(1),
         "m" => Duration::from_secs(60),
         "h" => Duration::from_secs(3600),
+        "" if number == 0 => Duration::ZERO,
         _ => return None,
     };
     unit.checked_mul(u32::try_from(number).ok()?)
@@ -92,6 +93,7 @@ mod tests {
             read,
             [250, 5_000, 1_000_000, 120_000_000, 3_600_000_000].map(|us| Some(Duration::from_micros(us)))
         );
+        assert_eq!(duration("0"), Some(Duration::ZERO));
         for text in ["", "5", "ms", "-1s", "1.5s", "1 day", "1S", "99999999999999999999s", "4294967296h"] {
             assert_eq!(duration(text), None, "{text:?}");
         }

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use toml::de::DeTable;
 
+use crate::control::ALL;
+use crate::postman;
+
 use super::Orphans;
 use super::alike;
 use super::confine::{self, Lookup};
@@ -138,11 +141,8 @@ impl Walker<'_> {
                 "add [agent.NAME] with command = [\"./program\"]",
             );
         }
-        for table in agents.iter().filter(|table| last_part(&table.key) == crate::postman::NAME) {
-            let help = "choose another name: the agent that replays dead letters has this one";
-            self.note(table.span.clone(), &table.key, "this name is taken", help);
-        }
         for table in &agents {
+            self.check_taken(table);
             let mut agent = self.agent(table);
             alike::share(&self.swarm.agents, &mut agent);
             self.swarm.agents.push(agent);
@@ -155,6 +155,16 @@ impl Walker<'_> {
         for (index, table) in channels.iter().enumerate() {
             self.check_use(table, self.uses[index]);
         }
+    }
+
+    /// Notes an agent's name that means something else.
+    fn check_taken(&mut self, table: &Table<'_>) {
+        let help = match last_part(&table.key).as_str() {
+            postman::NAME => "choose another name: the agent that replays dead letters has this one",
+            ALL => "choose another name: `shoal kill all` and other orders mean every agent by this one",
+            _ => return,
+        };
+        self.note(table.span.clone(), &table.key, "this name is taken", help);
     }
 
     /// Notes the first table that is one too many.

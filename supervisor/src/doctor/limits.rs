@@ -54,16 +54,18 @@ pub fn limits(file: Option<&SwarmFile>) -> Vec<Finding> {
         ),
     ];
     findings.push(shared_folder());
-    findings.push(match check_place(&Place::of_user()) {
-        Ok(path) => Finding::fine(GROUP, "runtime folder", path.display().to_string()),
-        Err(why) => Finding::lack(
-            GROUP,
-            "runtime folder",
-            Weight::Stops,
-            why,
-            "no swarm of this user can be run or spoken with",
-        ),
-    });
+    findings.push(
+        match Place::of_user().map_err(|error| error.to_string()).and_then(|place| check_place(&place)) {
+            Ok(path) => Finding::fine(GROUP, "runtime folder", path.display().to_string()),
+            Err(why) => Finding::lack(
+                GROUP,
+                "runtime folder",
+                Weight::Stops,
+                why,
+                "no swarm of this user can be run or spoken with",
+            ),
+        },
+    );
     findings
 }
 

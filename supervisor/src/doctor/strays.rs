@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn control_group_is_removed_unless_something_is_in_it_and_then_that_is_said() {
         let folder = tempfile::tempdir().expect("a folder");
-        let (place, group) = (Place::of_user(), folder.path().join("group"));
+        let (place, group) = (Place::at(folder.path()), folder.path().join("group"));
         fs::create_dir_all(group.join("below")).expect("made");
         let stray = Stray::Group(group.clone());
         assert!(stray.sweep(&place).expect_err("refused").contains("cgroup.procs"));

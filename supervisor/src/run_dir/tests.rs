@@ -256,13 +256,42 @@ fn name_that_leaves_the_folder_is_refused() {
 }
 
 #[test]
-fn runtime_folder_is_used_only_if_absolute_present_and_ours() {
+fn runtime_folder_is_the_one_that_is_named_or_one_in_tmp() {
     let dir = tempfile::tempdir().unwrap();
-    let temp = Path::new("/some/temp");
-    let fallback = temp.join(format!("shoal-{}", own_uid()));
-    assert_eq!(Place::chosen(Some(dir.path().into()), temp).path(), dir.path().join("shoal"));
-    for unusable in [None, Some("".into()), Some("relative".into()), Some(dir.path().join("absent"))] {
-        assert_eq!(Place::chosen(unusable, temp).path(), fallback);
+    assert_eq!(Place::chosen(Some(dir.path().into())).unwrap().path(), dir.path().join("shoal"));
+    let in_tmp = PathBuf::from(format!("/tmp/shoal-{}", own_uid()));
+    for unnamed in [None, Some("".into())] {
+        assert_eq!(Place::chosen(unnamed).unwrap().path(), in_tmp);
+    }
+}
+
+#[test]
+fn runtime_folder_that_is_named_and_cannot_be_used_is_told_and_no_other_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    let of_another = dir.path().join("theirs");
+    fs::create_dir(&of_another).unwrap();
+    let mut cases = vec![
+        (PathBuf::from("relative"), "no absolute path"),
+        (dir.path().join("absent"), "No such file"),
+        (file, "not a folder"),
+    ];
+    match own_uid() {
+        0 => {
+            std::os::unix::fs::chown(&of_another, Some(4242), Some(4243)).unwrap();
+            cases.push((
+                of_another,
+                "user 4242, not to user 0 (its swarms hear `setpriv --reuid=4242 --regid=4243 ",
+            ));
+        }
+        _ => cases.push(("/".into(), "belongs to user 0, not to user ")),
+    }
+    for (path, what) in cases {
+        let refused = Place::chosen(Some(path.clone())).unwrap_err().to_string();
+        for word in ["XDG_RUNTIME_DIR is ", path.to_str().unwrap(), what, "unset it for /tmp/shoal-"] {
+            assert!(refused.contains(word), "{word:?} is not in {refused}");
+        }
     }
 }
 

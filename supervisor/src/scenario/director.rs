@@ -6,7 +6,6 @@ use crate::child::State;
 use crate::event_loop::{Companion, Watch};
 use crate::spawn;
 use crate::swarm::Swarm;
-use rustix::process::Signal;
 use serde::Serialize;
 use shoal_runtime::desk;
 use std::io;
@@ -237,7 +236,7 @@ impl Director {
         {
             self.killed = generation;
             self.sample(1);
-            spawn::signal(&live.child, Signal::USR1);
+            spawn::signal(&live.child, libc::SIGUSR1);
         }
     }
 

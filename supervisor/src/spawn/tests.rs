@@ -122,7 +122,7 @@ fn adopted_process_is_who_made_the_pair_and_is_never_signalled() {
     assert_eq!(child.pid, std::process::id() as i32);
     // Either would end this test.
     kill_tree(&child);
-    signal(&child, Signal::TERM);
+    signal(&child, libc::SIGTERM);
     assert_eq!(reap(&child).unwrap().ending, Ending::Exited(0));
 }
 

@@ -5,7 +5,6 @@ use crate::child::{self, Action, Event, State};
 use crate::events::Kind;
 use crate::hooks::Occasion;
 use crate::spawn;
-use rustix::process::Signal;
 use shoal_runtime::{Incarnation, clock};
 use std::time::Instant;
 
@@ -23,10 +22,10 @@ impl Swarm {
         true
     }
 
-    /// Sends an agent's process a signal. What comes of it counts as the agent's own doing. False when it does not run.
-    pub fn signal(&mut self, agent: usize, signal: Signal) -> bool {
+    /// Sends an agent's process a signal, by its number. What comes of it counts as the agent's own doing. False when it does not run.
+    pub fn signal(&mut self, agent: usize, number: i32) -> bool {
         let Some(live) = &self.agents[agent].live else { return false };
-        spawn::signal(&live.child, signal);
+        spawn::signal(&live.child, number);
         true
     }
 
@@ -102,7 +101,7 @@ impl Swarm {
                 let grace = hangs::grace(config.deadline);
                 if let Some(live) = &self.agents[agent].live {
                     self.cradle.urgency.hurry(&live.child);
-                    spawn::signal(&live.child, Signal::ABORT);
+                    spawn::signal(&live.child, libc::SIGABRT);
                 }
                 self.arm(now + grace, agent, Timer::Stop);
             }

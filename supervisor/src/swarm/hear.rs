@@ -284,7 +284,7 @@ impl Swarm {
             live.doorbell.ring();
             if live.sealed.is_none() {
                 // It does not speak with us (yet): the shell's way.
-                spawn::signal(&live.child, rustix::process::Signal::TERM);
+                spawn::signal(&live.child, libc::SIGTERM);
             }
         }
     }

@@ -16,6 +16,7 @@ use super::{Ends, Swarm, Timer};
 use crate::birth;
 use crate::child::{Event, State};
 use crate::config::SwarmFile;
+use crate::needs;
 use crate::reload::{self, Plan, Stand, Work};
 use crate::topology::Topology;
 use nix::sys::resource::Resource;
@@ -93,14 +94,7 @@ impl Swarm {
         let board = birth::grown_board_shape(&self.board_shape, &topology).ok_or(
             "what the file adds is more than this swarm has room for on its board: end the swarm, and start it with the new file",
         )?;
-        let needed = crate::needs::descriptors(&file);
-        let limit = crate::confine::hard_limit(Resource::RLIMIT_NOFILE).unwrap_or(u64::MAX);
-        if needed > limit {
-            return Err(format!(
-                "this file's swarm needs up to {needed} open descriptors, the limit is {limit}: run fewer agents, or end the swarm and \
-                 raise the limit (`ulimit -Hn {needed}`)"
-            ));
-        }
+        self.check_descriptors(&file, &topology)?;
         // Where the board's words lie concerns nobody here.
         let told = |file: &SwarmFile, topology: &Topology| -> Vec<Manifest> {
             let manifest = |agent| birth::manifest(file, topology, &BoardShape::default(), agent);
@@ -111,6 +105,20 @@ impl Swarm {
         let after = Stand { file: &file, topology: &topology, manifests: &new };
         let (plan, work) = reload::plan(before, after, &self.kept());
         Ok(Prepared { plan, work, file, topology, board })
+    }
+
+    /// What needs no more than what runs is not refused, however low the limit.
+    fn check_descriptors(&self, file: &SwarmFile, topology: &Topology) -> Result<(), String> {
+        let of = |file, topology| needs::descriptors(file) + needs::descriptors_of_empty_groups(topology);
+        let (now, needed) = (of(&self.file, &self.topology), of(file, topology));
+        let limit = crate::confine::hard_limit(Resource::RLIMIT_NOFILE).unwrap_or(u64::MAX);
+        if needed <= limit.max(now) {
+            return Ok(());
+        }
+        Err(format!(
+            "the swarm would need up to {needed} open descriptors instead of {now}, the limit is {limit}: run fewer agents, or end the \
+             swarm and raise the limit (`ulimit -Hn {needed}`, or LimitNOFILE= of the unit)"
+        ))
     }
 
     /// Begins to apply a changed file; [`Swarm::reload_outcome`] tells what became of it.

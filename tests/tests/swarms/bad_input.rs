@@ -2,6 +2,7 @@
 
 use shoal::control::{PsReport, PsState};
 use shoal_tests::{Done, Stage, stage, traces};
+use std::collections::BTreeSet;
 use std::process::Command;
 
 /// A swarm file without fault; its lines are numbered from 1.
@@ -87,7 +88,7 @@ fn deadline_of_an_agent_that_reads_nothing_is_warned_of() {
 fn faults_of_a_swarm_file_are_told_with_line_key_and_advice_before_anything_starts() {
     // What is changed, then line and column, the key, what is wrong, what to do.
     type Case<'c> = (&'c str, &'c str, [&'c str; 4]);
-    let cases: [Case<'_>; 17] = [
+    let cases: [Case<'_>; 19] = [
         ("[swarm]", "[swarm", [":1:", "", "not TOML", "correct the TOML here"]),
         (
             "capacity =",
@@ -133,6 +134,21 @@ fn faults_of_a_swarm_file_are_told_with_line_key_and_advice_before_anything_star
             "[agent.worker]\nreplicas = 0",
             [":10:12", "agent.worker.replicas", "out of range", "whole number"],
         ),
+        (
+            "[agent.worker]",
+            "[agent.worker]\nuser = \"no-such-user\"",
+            [":10:8", "agent.worker.user", "no user \"no-such-user\" in /etc/passwd", "or the user's number"],
+        ),
+        (
+            "[agent.worker]",
+            "[agent.worker]\nuser = \"0\"\nuser_group = \"no-such-group\"",
+            [
+                ":11:14",
+                "agent.worker.user_group",
+                "no group \"no-such-group\" in /etc/group",
+                "or the group's number",
+            ],
+        ),
     ];
     for (from, to, words) in cases {
         let stage = stage!("fault");
@@ -149,13 +165,34 @@ fn faults_of_a_swarm_file_are_told_with_line_key_and_advice_before_anything_star
 }
 
 #[test]
+fn binary_has_nothing_that_asks_the_c_library_for_names() {
+    // Goal: no user, group or host is looked up by modules of the C library, which a binary with everything in it does not survive.
+    // Method: what the binary under test has of the C library, by name.
+    let stage = stage!("names");
+    let binary = std::fs::read(stage.program()).expect("the binary");
+    // As the tables of symbols have them: between zeros, perhaps with a version.
+    let symbols = binary.split(|byte| *byte == 0).filter_map(|text| text.split(|byte| *byte == b'@').next());
+    let symbols: BTreeSet<&[u8]> = symbols.filter(|name| (4..20).contains(&name.len())).collect();
+    assert!(symbols.contains(&b"pthread_create"[..]), "and it would be found");
+    for name in ["getpwnam_r", "getpwuid_r", "getgrnam_r", "getgrgid_r", "getaddrinfo"] {
+        assert!(!symbols.contains(name.as_bytes()), "{name}");
+    }
+}
+
+#[test]
 fn files_that_are_no_swarm_files_are_refused() {
     let stage = stage!("nofile");
     for verb in ["check", "run"] {
         let done = stage.done(&[verb, "absent.toml"]);
         assert_refused(&stage, &done, &["absent.toml", "no such swarm file", "check the path"]);
-        let done = stage.done(&[verb, "/"]);
-        assert_refused(&stage, &done, &["swarm file", "TOML"]);
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, stage.path("pipe.toml"), kind, rustix::fs::Mode::RUSR, 0)
+            .expect("a pipe");
+        for odd in ["/", "pipe.toml", "/dev/zero", "/dev/stdin"] {
+            let done = stage.done(&[verb, odd]);
+            assert_refused(&stage, &done, &[odd, "not a regular file", "name a TOML file"]);
+        }
+        std::fs::remove_file(stage.path("pipe.toml")).expect("removed");
         std::fs::write(stage.path("latin.toml"), b"[swarm]\nname = \"\xfc\"\n").expect("a file");
         let done = stage.done(&[verb, "latin.toml"]);
         assert_refused(&stage, &done, &["latin.toml", "line 2", "not UTF-8"]);
@@ -166,6 +203,51 @@ fn files_that_are_no_swarm_files_are_refused() {
             &done,
             &["empty.toml", "swarm.name", "the swarm has no agents", "[agent.NAME]"],
         );
+    }
+}
+
+#[test]
+fn runtime_folder_that_cannot_be_used_is_told_by_every_command_that_would_use_it() {
+    let stage = stage!("runtime");
+    let file = stage.write("swarm.toml", GOOD);
+    let file = file.to_str().expect("a UTF-8 path");
+    stage.write("plain.txt", "no folder");
+    for (folder, what) in [
+        ("relative".into(), "no absolute path"),
+        (stage.path("absent"), "No such file or directory"),
+        (stage.path("plain.txt"), "not a folder"),
+    ] {
+        let of = |args: &[&str]| {
+            let mut command = stage.shoal(args);
+            // And should one be taken nevertheless, nobody's swarm is meant.
+            command.env("XDG_RUNTIME_DIR", &folder).env("SHOAL_SWARM", stage.name());
+            stage.finish(command)
+        };
+        let folder = folder.to_str().expect("a UTF-8 path");
+        let orders: [&[&str]; 14] = [
+            &["run", file],
+            &["up", "-d", file],
+            &["ps"],
+            &["status"],
+            &["wait"],
+            &["down"],
+            &["kill", "all"],
+            &["logs", "lister"],
+            &["events"],
+            &["crashes"],
+            &["reload"],
+            &["dlq", "list"],
+            &["demo", "."],
+            &["chaos", "--for", "1s"],
+        ];
+        for order in orders {
+            let done = of(order);
+            assert_refused(&stage, &done, &["XDG_RUNTIME_DIR is ", folder, what, "unset it for /tmp/shoal-"]);
+        }
+        let doctor = of(&["doctor"]);
+        assert_eq!(doctor.status, 2, "{doctor:?}");
+        assert!(doctor.out.contains("XDG_RUNTIME_DIR is ") && doctor.out.contains(what), "{}", doctor.out);
+        assert_eq!(of(&["check", file]).status, 0, "it asks for none");
     }
 }
 
@@ -222,7 +304,7 @@ fn definitions_of_a_message_that_differ_are_refused_with_both_fingerprints() {
     }
     let is_fingerprint = |word: &&str| word.len() == 16 && word.chars().all(|c| c.is_ascii_hexdigit());
     let words = said.split(|c: char| !c.is_ascii_alphanumeric()).filter(is_fingerprint);
-    let fingerprints: std::collections::BTreeSet<&str> = words.collect();
+    let fingerprints: BTreeSet<&str> = words.collect();
     assert_eq!(fingerprints.len(), 2, "both, and no other: {said}");
 }
 

@@ -92,6 +92,45 @@ fn unit_of_a_swarm_file_is_one_that_systemd_takes() {
 }
 
 #[test]
+fn descriptors_of_a_unit_suffice_for_start_doctor_and_reloads_that_do_not_grow_the_swarm() {
+    // Goal: unit, start, doctor and reload reckon alike. Method: the limit that the unit gives; an unchanged file, one in which an agent has
+    // another name, and one agent more; then a lower limit.
+    let stage = stage!("unit-limit");
+    let file = swarm(&stage);
+    let unit = stage.done(&["unit", text(&file)]).out;
+    let limit: u64 =
+        unit.lines().find_map(|line| line.strip_prefix("LimitNOFILE=")?.parse().ok()).expect("a limit");
+    let doctor = |limit: u64| {
+        let done = stage.finish(stage.shoal_limited(&format!("-n {limit}"), &["doctor", text(&file)]));
+        done.out.contains(&format!("there are {limit}"))
+    };
+    assert!(!doctor(limit) && doctor(limit - 1));
+    let mut shoal = stage.start(stage.shoal_limited(&format!("-n {limit}"), &["run", text(&file)]));
+    shoal.until_ready();
+    for order in [&["reload", "--dry-run"][..], &["reload"], &["scale", "talker", "1"]] {
+        let done = stage.done(order);
+        assert_eq!((done.status, done.err.as_str()), (0, ""), "{order:?}");
+    }
+    let grown = stage.done(&["scale", "talker", "2"]);
+    let refused = format!("would need up to {} open descriptors instead of {limit}", limit + 12);
+    assert!(grown.status == 1 && grown.err.contains(&refused), "{grown:?}");
+    let renamed = std::fs::read_to_string(&file).expect("the file").replace("[agent.heir]", "[agent.child]");
+    std::fs::write(&file, renamed).expect("written");
+    for _ in 0..2 {
+        let done = stage.done(&["reload"]);
+        assert_eq!((done.status, done.err.as_str()), (0, ""));
+    }
+    assert!(shoal.until_ready().agents.iter().any(|agent| agent.name == "child"));
+    // A limit that somebody lowered since forbids nothing that needs no more than what runs.
+    let pid = shoal.supervisor().and_then(rustix::process::Pid::from_raw);
+    let lower = rustix::process::Rlimit { current: Some(limit - 9), maximum: Some(limit - 9) };
+    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, lower).expect("lowered");
+    assert_eq!(stage.done(&["reload"]).status, 0);
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
 fn template_of_a_unit_is_one_that_systemd_takes() {
     let stage = stage!("template");
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/shoal@.service");
@@ -102,6 +141,53 @@ fn template_of_a_unit_is_one_that_systemd_takes() {
     if let Some((good, said)) = analyze(&unit) {
         assert!(good && !said.contains("shoal@"), "{said}");
     }
+}
+
+/// Goal: what the template says of how root speaks with its swarm is so. Method: its line, with a swarm of another user.
+#[test]
+fn root_speaks_with_the_swarm_of_another_user_as_the_template_says() {
+    if !rustix::process::geteuid().is_root() || !Path::new("/usr/bin/setpriv").exists() {
+        return; // only root becomes another user
+    }
+    let stage = stage!("others");
+    let template = include_str!("../../../scripts/shoal@.service");
+    let line =
+        template.lines().find_map(|line| line.strip_prefix("#   dir=/run/shoal-NAME; ")).expect("a line");
+    let folder = stage.path("theirs");
+    std::fs::create_dir(&folder).expect("a folder");
+    std::os::unix::fs::chown(&folder, Some(12348), Some(54328)).expect("given away");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(stage.path("."), open).expect("to be entered");
+    let program = stage.program();
+    let of = |line: &str| {
+        let mut command = Command::new("/bin/sh");
+        let line = format!(
+            "dir={}; exec {}",
+            text(&folder),
+            line.replace(" shoal ", &format!(" {} ", text(&program)))
+        );
+        command.args(["-c", &line]).current_dir(stage.path(".")).env_remove("SHOAL_SWARM");
+        command.env(traces::MARK, stage.mark());
+        command
+    };
+    let run = "[swarm]\nname = \"NAME\"\n[agent.talker]\ncommand = [\"BIN/misbehaving\", \"talks\"]\n";
+    let file = stage.write("swarm.toml", run);
+    let as_user = |order: &str| of(&line.replace(" shoal status", &format!(" shoal {order}")));
+    let mut shoal = stage.start(as_user(&format!("run {}", text(&file))));
+    let answer = until("an answer to the line of the template", || {
+        assert_eq!(shoal.poll(), None, "{}", shoal.err());
+        let done = stage.finish(of(line));
+        (done.status == 0).then_some(done.out)
+    });
+    assert!(answer.contains(&format!("swarm `{}`: healthy", stage.name())), "{answer}");
+    let mut as_root = stage.shoal(&["status"]);
+    as_root.env("XDG_RUNTIME_DIR", &folder);
+    let done = stage.finish(as_root);
+    assert_eq!(done.status, 2, "{done:?}");
+    assert!(done.err.contains("setpriv --reuid=12348 --regid=54328 --clear-groups shoal"), "{}", done.err);
+    assert_eq!(stage.finish(as_user("down")).status, 0);
+    until("the end", || shoal.poll());
+    stage.assert_nothing_left();
 }
 
 #[test]

@@ -394,7 +394,7 @@ fn kill_sends_the_signal_that_is_asked_for() {
         (agent["pid"].as_i64(), agent["generation"].as_u64())
     };
     let (first, _) = pid("worker.1");
-    for (signal, said) in [("0", "no signal"), ("TREM", "no signal"), ("64", "no signal")] {
+    for (signal, said) in [("0", "no signal"), ("TREM", "no signal"), ("65", "no signal")] {
         let done = stage.done(&["kill", "--signal", signal, "worker.1"]);
         assert_eq!(done.status, 2, "{signal}");
         assert!(done.err.contains(said), "{}", done.err);
@@ -408,6 +408,11 @@ fn kill_sends_the_signal_that_is_asked_for() {
     assert_eq!((status, &report["agents"]), (0, &serde_json::json!(["worker.1"])));
     until("the worker continued", || (!state().contains(") T ")).then_some(()));
     assert_eq!(pid("worker.1"), (first, Some(1)), "it lives");
+    // One for real-time use ends who does not handle it, and that is its own doing.
+    let done = stage.done(&["kill", "--signal", "RTMIN+1", "worker.1"]);
+    assert_eq!((done.status, done.out.as_str()), (0, "worker.1 sent signal 35 (1 of 1)\n"), "{}", done.err);
+    let died = || stage.done(&["crashes", "worker.1"]).out;
+    until("the crash of the worker", || died().contains("was killed by signal 35").then_some(()));
     // SIGKILL by name is the whole tree's, as without a name.
     assert_eq!(stage.done(&["kill", "--signal", "sigkill", "all"]).out, "all killed (4 of 4)\n");
     until("all started again", || (pid("talker").1 >= Some(2)).then_some(()));

@@ -1,4 +1,4 @@
-//! What this machine must have of what a file names: users, groups, folders, secrets.
+//! What this machine must have of what a file names: folders, secrets.
 
 use super::SECRET_BYTES_MAX;
 use crate::config::keys::Span;
@@ -6,25 +6,6 @@ use std::path::PathBuf;
 
 pub(super) fn own_uid() -> u32 {
     rustix::process::geteuid().as_raw()
-}
-
-pub(super) fn found_user(name: &str) -> Option<(u32, u32)> {
-    let user = match name.parse::<u32>() {
-        Ok(uid) => match nix::unistd::User::from_uid(uid.into()).ok().flatten() {
-            Some(user) => user,
-            // A number needs no name.
-            None => return Some((uid, uid)),
-        },
-        Err(_) => nix::unistd::User::from_name(name).ok().flatten()?,
-    };
-    Some((user.uid.as_raw(), user.gid.as_raw()))
-}
-
-pub(super) fn found_group(name: &str) -> Option<u32> {
-    if let Ok(gid) = name.parse() {
-        return Some(gid);
-    }
-    nix::unistd::Group::from_name(name).ok().flatten().map(|group| group.gid.as_raw())
 }
 
 /// A path that has to be there when the file is read for a run or a check.

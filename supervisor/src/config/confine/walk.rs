@@ -1,7 +1,7 @@
 //! The walk over the keys that bound an agent, but for its limits (`limits.rs` beside this).
 
-use super::found::{Lookup, Wanted, found_group, found_user, own_uid};
-use super::{Confinement, Identity, Limits, Profile, Reach, SECRETS_MAX, Trust, quotas};
+use super::found::{Lookup, Wanted, own_uid};
+use super::{Confinement, Identity, Limits, Profile, Reach, SECRETS_MAX, Trust, accounts, quotas};
 use crate::config::Agent;
 use crate::config::keys::{Span, Table};
 use crate::config::walk::Walker;
@@ -111,10 +111,15 @@ impl Walker<'_> {
             }
             return None;
         };
-        let found = found_user(&user);
+        let found = accounts::user(&user);
         if found.is_none() {
-            let what = format!("no user {user:?} on this machine");
-            self.note(entry.span.clone(), &entry.key, what, "write a user's name, or its number");
+            let what = format!("no user {user:?} in /etc/passwd");
+            self.note(
+                entry.span.clone(),
+                &entry.key,
+                what,
+                "write a name that stands there, or the user's number",
+            );
         }
         if !rustix::process::geteuid().is_root() && found.is_some_and(|(uid, _)| uid != own_uid()) {
             let help = "run the supervisor as root, or leave it out";
@@ -122,11 +127,16 @@ impl Walker<'_> {
         }
         let (uid, mut gid) = found?;
         if let Some((name, entry)) = group {
-            match found_group(&name) {
+            match accounts::group(&name) {
                 Some(found) => gid = found,
                 None => {
-                    let what = format!("no group {name:?} on this machine");
-                    self.note(entry.span, &entry.key, what, "write a group's name, or its number");
+                    let what = format!("no group {name:?} in /etc/group");
+                    self.note(
+                        entry.span,
+                        &entry.key,
+                        what,
+                        "write a name that stands there, or the group's number",
+                    );
                 }
             }
         }
