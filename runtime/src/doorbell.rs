@@ -1,4 +1,7 @@
 //! What wakes a sleeping agent: an eventfd, fresh for every incarnation, watched edge-triggered and never read.
+//!
+//! Whoever may ring it may read it, too, and the kernel forgets an edge when nothing is left of it as the sleeper wakes. So it counts as a
+//! semaphore, of which a read takes one, and has more from the start than anybody ever takes.
 
 #[cfg(not(loom))]
 mod real {
@@ -6,6 +9,9 @@ mod real {
     use std::io;
     use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
     use std::sync::Arc;
+
+    /// What it counts from the start: to take it away, one by one, would take thousands of years, and to ring it full three times as long.
+    const STOCK: u64 = 1 << 62;
 
     /// One incarnation's doorbell.
     #[derive(Clone, Debug)]
@@ -19,7 +25,8 @@ mod real {
         /// # Errors
         /// No descriptors left.
         pub fn create() -> io::Result<Self> {
-            let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+            let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK | EventfdFlags::SEMAPHORE)?;
+            rustix::io::write(&fd, &STOCK.to_ne_bytes())?;
             Ok(Doorbell { fd: Arc::new(fd) })
         }
 
@@ -33,7 +40,7 @@ mod real {
         pub fn ring(&self) {
             let one = 1u64.to_ne_bytes();
             if rustix::io::write(&self.fd, &one).is_err() {
-                // Somebody filled it: a full counter takes no ring, and whoever sleeps on it would not be woken. Emptied, it does.
+                // Somebody filled it: a full counter takes no ring, and whoever sleeps on it would not be woken. Less one, it does.
                 let _ = rustix::io::read(&self.fd, &mut [0; 8]);
                 let _ = rustix::io::write(&self.fd, &one);
             }
@@ -51,21 +58,40 @@ mod real {
         use super::*;
         use rustix::event::epoll;
 
-        #[test]
-        fn ring_of_a_doorbell_that_somebody_filled_wakes_its_owner() {
+        /// A bell that is watched as its owner does, and what tells how often that would wake.
+        fn watched() -> (Doorbell, impl Fn() -> usize) {
             let bell = Doorbell::create().expect("a doorbell");
             let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).expect("an epoll");
             let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
             epoll::add(&epoll, &bell, epoll::EventData::new_u64(7), edge).expect("watched");
-            let woken = || {
+            let woken = move || {
                 let mut events = Vec::with_capacity(4);
                 let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
                 epoll::wait(&epoll, rustix::buffer::spare_capacity(&mut events), Some(&now)).expect("waited")
             };
-            rustix::io::write(&bell, &(u64::MAX - 1).to_ne_bytes()).expect("filled");
+            assert_eq!((woken(), woken()), (1, 0), "its first sleep ends at once");
+            (bell, woken)
+        }
+
+        #[test]
+        fn ring_of_a_doorbell_that_somebody_filled_wakes_its_owner() {
+            let (bell, woken) = watched();
+            let write = |amount: u64| rustix::io::write(&bell, &amount.to_ne_bytes());
+            (0..u64::BITS).rev().for_each(|bit| _ = write(1 << bit));
+            assert!(write(1).is_err(), "it is full");
             assert_eq!((woken(), woken()), (1, 0), "the filling itself is an edge, once");
             bell.ring();
             assert_eq!(woken(), 1);
+        }
+
+        #[test]
+        fn ring_that_somebody_reads_before_its_owner_wakes_wakes_it_all_the_same() {
+            let (bell, woken) = watched();
+            bell.ring();
+            for _ in 0..1000 {
+                let _ = rustix::io::read(&bell, &mut [0; 8]);
+            }
+            assert_eq!((woken(), woken()), (1, 0), "and no read wakes anybody");
         }
     }
 }

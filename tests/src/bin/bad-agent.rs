@@ -207,12 +207,26 @@ fn fill_bells(blocking: bool) {
     let mut filled = vec![0_u64; bells.len()];
     while began.elapsed() < Duration::from_millis(300) {
         for (bell, times) in bells.iter().zip(&mut filled) {
-            // Nobody reads it but who finds it full: what it counts already must go first.
+            let fits = |bit: &u32| rustix::io::write(bell, &(1u64 << *bit).to_ne_bytes()).is_ok();
+            // All but the last is there since the first time.
+            *times += (0..u64::BITS).rev().filter(fits).count() as u64;
             let _ = rustix::io::read(bell, &mut [0; 8]);
-            *times += u64::from(rustix::io::write(bell, &(u64::MAX - 1).to_ne_bytes()).is_ok());
         }
     }
     println!("filled doorbells, each so often: {filled:?}");
+}
+
+/// Reads every doorbell, without end, while it does what it should.
+fn empty_bells() {
+    let bells = bells();
+    println!("empties {} doorbells", bells.len());
+    std::thread::spawn(move || {
+        loop {
+            for bell in &bells {
+                let _ = rustix::io::read(bell, &mut [0; 8]);
+            }
+        }
+    });
 }
 
 /// Tries to put to sleep for ever whoever sleeps on a word of memory that others let it read.
@@ -305,6 +319,7 @@ fn turn(a: &mut Attachment, role: &str, value: u64) {
             attack::kill_self();
         }
         "descriptors" => return hand_descriptors(),
+        "empty" => return empty_bells(),
         _ => {}
     }
     let map = OwnMap::find().expect("a segment");

@@ -3,6 +3,7 @@
 //! Also at a boundary: a worker that only stands still, and one that died and left a child with its memory, are never
 //! given a verdict; and a reader (or a producer that wants space) that falls asleep there is rung, or has seen everything.
 
+use super::ear::Ear;
 use super::report::Report;
 use super::snapshot::Pass;
 use super::stage::{Heir, Order, Stage, WORKER, Worker, beginning, end_of, worker_shape};
@@ -210,12 +211,13 @@ impl Stopped<'_> {
     /// Its readers fall asleep where it stands; it goes on to the end of its section.
     fn park(mut self) -> io::Result<Result<(), String>> {
         let story = self.stage.story;
-        let rung = |bell: &Doorbell| rustix::io::read(bell, &mut [0u8; 8]).is_ok();
+        let at_source = Ear::at(&self.stage.source.doorbell)?;
+        let mut ears = Vec::new();
         if let Err(what) = self.stage.take_all(true) {
             return Ok(Err(format!("a live reader: {what}")));
         }
         for sink in &self.stage.sinks {
-            rung(&sink.doorbell);
+            ears.push(Ear::at(&sink.doorbell)?);
             sink.park(true);
         }
         // They have said that they sleep; now they look once more.
@@ -258,12 +260,12 @@ impl Stopped<'_> {
         if let Err(what) = self.stage.take_all(true) {
             return Ok(Err(format!("a reader at the end: {what}")));
         }
-        for (lane, (sink, before)) in self.stage.sinks.iter().zip(&asleep_at).enumerate() {
-            if sink.at() != *before && !rung(&sink.doorbell) {
+        for (lane, ((sink, before), ear)) in self.stage.sinks.iter().zip(&asleep_at).zip(&ears).enumerate() {
+            if sink.at() != *before && !ear.has_heard() {
                 return Ok(Err(format!("the reader of lane {lane} sleeps with work waiting")));
             }
         }
-        if wanted.is_some_and(|wanted| cursor() >= wanted) && !rung(&self.stage.source.doorbell) {
+        if wanted.is_some_and(|wanted| cursor() >= wanted) && !at_source.has_heard() {
             return Ok(Err("the producer sleeps although the space that it waits for is there".into()));
         }
         Ok(Ok(()))

@@ -219,6 +219,19 @@ fn agent_that_fills_its_peers_doorbells_leaves_nobody_asleep() {
     assert!(!told.stderr.contains("was woken"), "{}", told.all());
 }
 
+// Whoever waits for room is looked for by nobody: a ring that is lost would be the end of it.
+#[test]
+fn agent_that_reads_its_peers_doorbells_takes_no_ring_away() {
+    for lines in ["", "trust = \"isolated\"", HOSTILE] {
+        let told = play_with("empty", "block", lines);
+        assert_sink_is_exact(&told);
+        assert_ear_is_exact(&told);
+        assert_nobody_else_died(&told);
+        assert!(told.stdout.contains("empties 2 doorbells"), "{}", told.all());
+        assert!(!told.stderr.contains("was woken"), "{}", told.all());
+    }
+}
+
 #[test]
 fn accused_agent_that_is_trusted_less_than_its_accuser_is_killed_at_once() {
     let told = play_with("lie-back", "block", "trust = \"isolated\"");
