@@ -12,6 +12,7 @@
 //! [`succession`] (the second death, at every boundary of recovery), [`verdicts`] (the supervisor's own writing), and
 //! [`scribble`] (words that a dying agent wrote over). [`group`] has the same for the members of a group.
 
+pub mod ear;
 pub mod group;
 pub mod judge;
 pub mod kill;

@@ -3,6 +3,7 @@
 //! Also at a boundary: a worker that only stands still, and one that died and left a child with its memory, are never
 //! given a verdict; and a reader (or a producer that wants space) that falls asleep there is rung, or has seen everything.
 
+use super::ear::Ear;
 use super::report::Report;
 use super::snapshot::Pass;
 use super::stage::{Heir, Order, Stage, WORKER, Worker, beginning, end_of, worker_shape};

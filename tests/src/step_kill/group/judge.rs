@@ -1,6 +1,7 @@
 //! The judge of a group: given what a worker left, in its segment and in the claim table, what do its readers, its mate, its
 //! supervisor and its successor make of it? All of them are the real code, over copies.
 
+use super::super::ear::Ear;
 use super::super::sink::Sink;
 use super::super::stage::{Ended, SOURCE, WORKER, sink_shape};
 use super::super::tracer::Aside;
@@ -144,6 +145,7 @@ pub struct Aftermath<'a> {
     readers: Vec<Reader>,
     mate: Member<'a>,
     bell: Doorbell,
+    ear: Ear,
     holdings: Vec<Holding>,
     /// Messages that an acknowledgement alone settled before the worker died.
     settled: Vec<u64>,
@@ -182,9 +184,10 @@ impl<'a> Aftermath<'a> {
         let mate = Member::open(story, &own, &told, &judge.memory, board.view().clone(), links, None)
             .map_err(text)?;
         let bell = Doorbell::create().map_err(text)?;
+        let ear = Ear::at(&bell).map_err(text)?;
         let table = setting::table(&judge.memory);
         let (holdings, settled) = (Vec::new(), Vec::new());
-        let mut after = Aftermath { judge, left, board, table, readers, mate, bell, holdings, settled };
+        let mut after = Aftermath { judge, left, board, table, readers, mate, bell, ear, holdings, settled };
         for reader in &mut after.readers {
             reader.sink.meet(link.clone().unwrap_or_default())?;
         }
@@ -241,8 +244,7 @@ impl<'a> Aftermath<'a> {
             setting::settle(story, GENERATION, view, left.ordered, &self.table, &self.bell);
         }
         let freed = account::settled(&self.table, &self.holdings, consumed, &left.diary, left.ordered)?;
-        let rung = rustix::io::read(&self.bell, &mut [0u8; 8]).is_ok();
-        if left.eager && !rung && !freed.is_empty() {
+        if left.eager && !self.ear.has_heard() && !freed.is_empty() {
             return Err("the mate sleeps although messages are free again".into());
         }
         self.mate.park(false);

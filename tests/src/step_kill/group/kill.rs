@@ -3,6 +3,7 @@
 //! Also: a member that only stands still keeps what it claimed, and gets no verdict; when it goes on, it does so as if nothing
 //! had been. And a producer that waits for the frontier while a member stands still is rung when the member moves it.
 
+use super::super::ear::Ear;
 use super::super::kill::{Boundary, Fate, sampled};
 use super::super::report::Report;
 use super::super::stage::{Ended, Heir, Order, WORKER};
@@ -15,7 +16,6 @@ use super::stage::{Stage, Worker};
 use super::story::{Consumed, Event, GroupStory};
 use shoal_runtime::board::VerdictKind;
 use shoal_runtime::cursor::FRAME_ALIGN_BYTES;
-use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::segment::{self, Proof};
 use std::io;
 
@@ -109,10 +109,6 @@ fn at_boundary(story: &GroupStory, rip: u64, nth: usize, fate: Fate, turn: usize
     }
 }
 
-fn rung(bell: &Doorbell) -> bool {
-    rustix::io::read(bell, &mut [0u8; 8]).is_ok()
-}
-
 impl Stopped<'_> {
     fn proof(&self) -> io::Result<Proof> {
         segment::prove_dead(&self.worker.segment)
@@ -127,7 +123,7 @@ impl Stopped<'_> {
         if stage.mate.finds_something()? {
             return Err("the mate took all that there was, and then there was more".into());
         }
-        rung(&stage.mate_bell);
+        stage.mate_ear.has_heard();
         let owner = owner_of(self.worker.generation);
         let (diary, tail) = (stage.diary(), stage.source.tail());
         account::pins(stage.story, &stage.table, owner, &diary, tail, true)
@@ -186,7 +182,7 @@ impl Stopped<'_> {
         let ended = self.bury(ordered)?;
         let (diary, consumed) = (self.stage.diary(), account::consumed(&ended)?);
         let freed = account::settled(&self.stage.table, holdings, consumed, &diary, ordered)?;
-        if !freed.is_empty() && !rung(&self.stage.mate_bell) {
+        if !freed.is_empty() && !self.stage.mate_ear.has_heard() {
             return Err("the mate sleeps although messages are free again".into());
         }
         self.stage.mate.park(false);
@@ -260,13 +256,13 @@ impl Stopped<'_> {
 
     /// The source waits for space behind the message that the worker holds, and sleeps; the worker goes on.
     fn want(mut self) -> Result<(), Broken> {
+        let ear = Ear::at(&self.stage.source.doorbell)?;
         let base = self.stage.story.input.base;
         let frontier = |stage: &Stage<'_>| stage.table.frontier_place(base).position;
         let wanted = frontier(&self.stage) + FRAME_ALIGN_BYTES;
-        rung(&self.stage.source.doorbell);
         self.stage.source.want(wanted);
         self.run_to_the_end()?;
-        if frontier(&self.stage) >= wanted && !rung(&self.stage.source.doorbell) {
+        if frontier(&self.stage) >= wanted && !ear.has_heard() {
             return Err("the producer sleeps although the space that it waits for is there".into());
         }
         Ok(())

@@ -1,5 +1,6 @@
 //! One run's surroundings: source, mate, sinks, board and claim table over real memory, and the worker in a process of its own.
 
+use super::super::ear::Ear;
 use super::super::sink::Sink;
 use super::super::stage::{Ended, Heir, Order, SOURCE, Sealed, WORKER, sink_shape};
 use super::super::tracer::{self, Child, Control, Map, Stop, Word, fork_heir, phase};
@@ -49,6 +50,8 @@ pub struct Stage<'a> {
     pub mate: Member<'a>,
     /// What wakes it.
     pub mate_bell: Doorbell,
+    /// What hears whether it is rung.
+    pub mate_ear: Ear,
     /// The readers of the worker's lanes.
     pub readers: Vec<Reader>,
     sink_fds: Vec<OwnedFd>,
@@ -107,6 +110,7 @@ impl<'a> Stage<'a> {
             table,
             source,
             mate,
+            mate_ear: Ear::at(&mate_bell)?,
             mate_bell,
             readers,
             sink_fds,
