@@ -292,6 +292,9 @@ pub struct PsReport {
     /// Its sets of agents that are restarted together, in the order of the swarm file.
     #[serde(default)]
     pub sets: Vec<PsSet>,
+    /// What of a reload or an upgrade is under way, in words.
+    #[serde(default)]
+    pub under_way: Option<String>,
 }
 
 /// How a set of agents is.

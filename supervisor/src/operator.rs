@@ -393,7 +393,12 @@ fn report(swarm: &Swarm) -> PsReport {
             unapplied: swarm.unapplied(index).to_vec(),
         }
     });
-    PsReport { swarm: swarm.file.name.clone(), agents: agents.collect(), sets: sets(swarm) }
+    PsReport {
+        swarm: swarm.file.name.clone(),
+        agents: agents.collect(),
+        sets: sets(swarm),
+        under_way: swarm.change_under_way(),
+    }
 }
 
 fn set_of(swarm: &Swarm, agent: usize) -> Option<&config::Set> {

@@ -30,7 +30,8 @@ pub(super) fn table(report: &PsReport) -> String {
         cells.extend(sets.then(|| Cell::new(set(report, agent))));
         table.add_row(cells);
     }
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let mut lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.extend(report.under_way.iter().map(|what| format!("under way: {what}")));
     lines.join("\n")
 }
 

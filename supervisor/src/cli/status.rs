@@ -112,6 +112,9 @@ pub(super) fn text(report: &StatusReport, whole: bool) -> String {
     if report.dead_letters > 0 {
         let _ = writeln!(text, "  dead letters {} (`shoal dlq list`)", report.dead_letters);
     }
+    if let Some(what) = &report.under_way {
+        let _ = writeln!(text, "  under way    {what}");
+    }
     for lack in &report.lacks {
         let _ = writeln!(text, "  not applied  {lack}");
     }

@@ -83,7 +83,7 @@ fn report(names: &[&str]) -> PsReport {
         p99_ns: None,
         unapplied: Vec::new(),
     });
-    PsReport { swarm: "s".into(), agents: agents.collect(), sets: Vec::new() }
+    PsReport { swarm: "s".into(), agents: agents.collect(), sets: Vec::new(), under_way: None }
 }
 
 #[test]

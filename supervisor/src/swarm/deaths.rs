@@ -143,9 +143,8 @@ impl Swarm {
         if live.ordered && ending == Ending::Signalled(9) {
             self.kills_proven += 1;
         }
-        let expected =
-            matches!(self.agents[agent].state, State::Stopping(Next::Rest | Next::Start | Next::Aside))
-                || ending == Ending::Exited(0);
+        let (state, normal) = (self.agents[agent].state, ending == Ending::Exited(0));
+        let asked = live.ordered || matches!(state, State::Stopping(Next::Rest | Next::Start | Next::Aside));
         self.agents[agent].last_ending = Some(ending.to_string());
         let name = self.agents[agent].name.clone();
         if corrupt {
@@ -156,7 +155,7 @@ impl Swarm {
             );
             self.tell(Level::Error, Kind::Corrupt, Some(agent), &text);
         }
-        if !expected && !live.ordered {
+        if !asked && !normal {
             self.tell_hooks(agent, Occasion::Crash, &ending.to_string());
             let (generation, at) = (live.incarnation.generation, self.started.elapsed());
             self.agents[agent].last_crash = Some(Crash { generation, how: ending.to_string(), at });
@@ -164,7 +163,9 @@ impl Swarm {
                 Level::Warn,
                 &format!("agent {name} (generation {}) {ending}", live.incarnation.generation),
             );
-            self.agents[agent].faults += 1;
+        }
+        if !asked {
+            self.count_fault(agent, live, ending);
         }
         let before_ready = !self.agents[agent].was_ready && !live.child.adopted && !self.started_once();
         if before_ready && matches!(ending, Ending::Exited(_)) && self.ends == Ends::No && !live.ordered {
@@ -173,7 +174,20 @@ impl Swarm {
                 self.place_of(agent)
             ));
         }
-        self.feed(agent, Event::Exited { normal: ending == Ending::Exited(0), ordered: live.ordered });
+        self.feed(agent, Event::Exited { normal, ordered: live.ordered });
+    }
+
+    /// Nobody had asked for the end of an agent: a fault, unless it was ready and by its policy has done its work.
+    fn count_fault(&mut self, agent: usize, live: &Live, ending: Ending) {
+        let state = self.agents[agent].state;
+        let is_normal = ending == Ending::Exited(0) && state == State::Ready;
+        if is_normal && !self.policy_of(agent).restarts(true) {
+            return;
+        }
+        self.agents[agent].faults += 1;
+        let by = live.by.as_ref().map_or(String::new(), |by| format!(" ({by})"));
+        let early = if state == State::Starting { " before it was ready" } else { "" };
+        self.fails_upgrade(agent, &format!("{ending}{early}{by}"));
     }
 
     /// Reads what a dead process left in its pipes.

@@ -116,10 +116,11 @@ impl Swarm {
         self.act(agent, Action::Spawn, Event::BackoffOver);
     }
 
-    /// The policy by which an agent comes back: who stands in for it does until it is done.
+    /// The policy by which an agent comes back: who stands in for it does until it is done, one whose upgrade failed does in any case.
     pub(super) fn policy_of(&self, agent: usize) -> Policy {
         match self.agents[agent].stand_in {
             Some(_) => Policy::Transient,
+            None if self.goes_back(agent) => Policy::Permanent,
             None => self.file.agents[self.topology.agents[agent].config].restart.policy,
         }
     }

@@ -162,12 +162,22 @@ impl Swarm {
             return Err("another reload is under way: ask again when it is done".into());
         }
         if self.upgrade.is_some() {
-            return Err("an upgrade is under way: ask again when it is done".into());
+            return Err(
+                "an upgrade is under way (`shoal status` says how far it is): ask again when it is done"
+                    .into(),
+            );
         }
         if !self.started_once() {
             return Err("the swarm is just starting: ask again when every agent was ready".into());
         }
         Ok(())
+    }
+
+    /// What of a reload or an upgrade is under way, in words.
+    pub fn change_under_way(&self) -> Option<String> {
+        let reload =
+            || self.reload.as_ref().map(|_| "a reload: who is concerned is being stopped".to_owned());
+        self.upgrade_under_way().or_else(reload)
     }
 
     /// What became of the last reload; `None` while it is under way.

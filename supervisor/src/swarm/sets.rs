@@ -12,6 +12,8 @@ impl Swarm {
     /// An agent died and its policy wants it back: after a pause, with those that fall with it, or not at all.
     pub(super) fn spawn_after(&mut self, agent: usize, counted: bool) {
         let now = self.started.elapsed();
+        let goes_back = self.goes_back(agent);
+        let counted = counted && !goes_back;
         let decision = self.agents[agent].intensity.died(now, !counted);
         // A start that never was is undone as a whole; a swarm that ends begins nothing anew.
         let first = !self.agents[agent].was_ready || self.is_awaited(agent);
@@ -22,6 +24,9 @@ impl Swarm {
             decision => self.supervision.died(agent, decision, now),
         };
         let why = self.tell_course(agent, &course);
+        let why = why.or_else(|| {
+            goes_back.then(|| "it goes back to the command that it had before an upgrade".to_owned())
+        });
         self.note_decision(agent, counted, &course, why);
         match course {
             Course::Now => self.feed(agent, Event::BackoffOver),

@@ -239,6 +239,88 @@ fn replicas_are_replaced_one_by_one_and_go_back_from_a_command_that_fails() {
     finish(&stage, shoal, 10_500);
 }
 
+/// Agents that are idle, one of each policy, of which a single death is too many; they may take long to get ready.
+fn idlers() -> String {
+    let idler = |policy: &str| {
+        format!(
+            "[agent.{policy}]\ncommand = [\"BIN/misbehaving\", \"idle\"]\nready_timeout = \"600s\"\n\
+             restart = {{ policy = \"{policy}\", intensity = 0 }}\n"
+        )
+    };
+    ["permanent", "transient", "temporary"].map(idler).concat()
+}
+
+/// Goal: the first end before a replica has proved itself takes an upgrade back, whatever its status, the policy and the intensity; only who
+/// was ready and is done by its policy has nothing to prove. Method: commands that end before they are ready, at once and later, and
+/// one that ends well after; lives are counted: one of the new command, one of the former.
+#[test]
+fn first_end_before_the_proof_takes_an_upgrade_back_whatever_its_status() {
+    let stage = stage!("ends");
+    let mut shoal = stage.run(&write(&stage, &text("16 KiB", "", 0, &idlers())));
+    shoal.until_ready();
+    let bin = stage.program().with_file_name("misbehaving").display().to_string();
+    let commands: [&[&str]; 4] =
+        [&["/bin/true"], &["/bin/false"], &["/bin/sh", "-c", "sleep 0.2"], &[&bin, "subscribes-nothing"]];
+    for policy in ["permanent", "transient", "temporary"] {
+        for command in commands {
+            let (_, before) = lives(&shoal)[policy];
+            let done = stage.done(&[&["upgrade", policy, "--prove", "60s", "--command"], command].concat());
+            let (is_done, said) =
+                (command[0] == bin && policy != "permanent", format!("{}{}", done.out, done.err));
+            assert_eq!(done.status, i32::from(!is_done), "{policy} {command:?}: {said}");
+            let (_, now) = lives(&shoal)[policy];
+            if is_done {
+                assert_eq!(now, before + 1, "{policy} {command:?}: {said}");
+                continue;
+            }
+            assert!(done.err.contains("all replicas run the former command: agent"), "{said}");
+            let early = done.err.contains("before it was ready with the new command");
+            assert_eq!(early, command[0] != bin, "{said}");
+            assert_eq!(now, before + 2, "{policy} {command:?}: {said}");
+            assert!(arguments(&mut shoal, policy).ends_with("misbehaving idle "), "{policy} {command:?}");
+        }
+    }
+    finish(&stage, shoal, 100);
+}
+
+/// Goal: `ps` and `status` say that an upgrade is under way, which an order to kill does not end, and a kill by somebody else does. Method:
+/// a command that never gets ready; both kills.
+#[test]
+fn upgrade_that_is_under_way_is_shown_and_goes_on_after_an_order_to_kill() {
+    let stage = stage!("shown");
+    let mut shoal = stage.run(&write(&stage, &text("16 KiB", "", 0, &idlers())));
+    shoal.until_ready();
+    let shown = || change(&stage, &["ps", "--json"])["under_way"].clone();
+    assert_eq!(shown(), Value::Null);
+    let told = stage.start(stage.shoal(&["upgrade", "permanent", "--command", "/bin/sleep", "1000"]));
+    let until_new = |after: u64| {
+        until("a process of the new command", || {
+            let (pid, generation) = lives(&shoal)["permanent"];
+            let words = fs::read(format!("/proc/{}/cmdline", pid?)).ok()?;
+            (words.ends_with(b"sleep\x001000\0") && generation > after).then_some((pid?, generation))
+        })
+    };
+    let (_, first) = until_new(0);
+    let words = "an upgrade of permanent: permanent is to prove itself with the new command";
+    assert_eq!(shown(), words);
+    assert!(stage.done(&["ps"]).out.ends_with(&format!("\nunder way: {words}\n")));
+    let status = stage.done(&["status", "--over", "0"]);
+    assert_eq!(status.status, 1, "{}", status.out);
+    assert!(status.out.contains(&format!("\n  under way    {words}\n")), "{}", status.out);
+    let refused = stage.done(&["scale", "relay", "2"]);
+    assert!(refused.status == 1 && refused.err.contains("an upgrade is under way"), "{}", refused.err);
+    assert_eq!(stage.done(&["kill", "permanent"]).status, 0);
+    let (second, _) = until_new(first);
+    assert_eq!(shown(), words);
+    assert!(traces::kill(second as i32, stage.mark()), "somebody else kills it");
+    let told = told.ended();
+    assert_eq!(told.status, 1, "{}{}", told.out, told.err);
+    assert!(told.err.contains("was killed by SIGKILL before it was ready"), "{}", told.err);
+    assert!(arguments(&mut shoal, "permanent").ends_with("misbehaving idle "));
+    assert_eq!(shown(), Value::Null);
+    finish(&stage, shoal, 100);
+}
+
 /// Goal: whoever dies in the middle of a reload, each number is met once and the reload is applied. Method: SIGKILL of all agents in
 /// turn, from outside, while reloads resize lanes to and fro.
 #[test]
