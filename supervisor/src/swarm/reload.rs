@@ -134,7 +134,10 @@ impl Swarm {
             itself || self.waiting.contains(agent)
         };
         let ran: BTreeSet<usize> = affected.iter().copied().filter(runs).collect();
-        let up = ran.intersection(&prepared.work.relink).copied().collect();
+        let mut up: BTreeSet<usize> = ran.intersection(&prepared.work.relink).copied().collect();
+        // It is not what it was given up for any more.
+        let given_up = |agent: &&usize| self.agents[**agent].state == State::Failed;
+        up.extend(prepared.work.relink.iter().filter(given_up));
         self.waiting.retain(|agent| !affected.contains(agent));
         self.outcome = None;
         self.reload = Some(Reload {

@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::Value;
+use shoal::control::PsState;
 use shoal_tests::tapped::{arguments, change, finish, held, let_go, lives, text, until_met, want, write};
 use shoal_tests::{Book, stage, traces, until};
 use std::ffi::OsStr;
@@ -319,6 +320,43 @@ fn upgrade_that_is_under_way_is_shown_and_goes_on_after_an_order_to_kill() {
     assert!(arguments(&mut shoal, "permanent").ends_with("misbehaving idle "));
     assert_eq!(shown(), Value::Null);
     finish(&stage, shoal, 100);
+}
+
+/// Goal: a reload that changes an agent that was given up starts it, whether its command changes or its lanes, and who was stopped by an
+/// operator rests on. Method: a command that is no good, corrected, alone and with another size of a lane.
+#[test]
+fn reload_starts_whom_it_changes_also_who_had_been_given_up() {
+    let stage = stage!("again");
+    let file = |kind: &str, capacity: &str| {
+        let command =
+            if kind == "false" { "/bin/false".to_owned() } else { format!("BIN/misbehaving\", \"{kind}") };
+        let more = format!(
+            "[agent.reader]\ncommand = [\"{command}\"]\nsubscribes = [\"relayed\"]\non_gone = \"drop\"\n\
+             restart = {{ policy = \"transient\", intensity = 0 }}\n\
+             [agent.resting]\ncommand = [\"BIN/misbehaving\", \"idle\"]\nenv = {{ KIND = \"{kind}\" }}\n"
+        );
+        let text = text("16 KiB", "", 0, &more);
+        write(&stage, &text.replace("[channel.relayed]", &format!("[channel.relayed]\n{capacity}")))
+    };
+    let mut shoal = stage.run(&file("reads-relayed", ""));
+    shoal.until_ready();
+    assert_eq!(stage.done(&["stop", "resting"]).status, 0);
+    let (_, at_rest) = lives(&shoal)["resting"];
+    for capacity in ["", "capacity = \"8 KiB\""] {
+        file("false", "");
+        let bad = stage.done(&["reload"]);
+        assert_eq!(bad.status, 1, "{}{}", bad.out, bad.err);
+        assert!(bad.err.contains("reader could not be started: see `shoal logs reader`"), "{}", bad.err);
+        let (_, before) = lives(&shoal)["reader"];
+        file("reads-relayed", capacity);
+        let report = change(&stage, &["reload", "--json"]);
+        assert_eq!((&report["outcome"], &report["failed"]), (&"applied".into(), &Value::Array(vec![])));
+        shoal.until_agent("reader", "started again", |agent| {
+            (agent.state == PsState::Ready && agent.generation == before + 1).then_some(())
+        });
+        assert_eq!(lives(&shoal)["resting"], (None, at_rest));
+    }
+    finish(&stage, shoal, 500);
 }
 
 /// Goal: whoever dies in the middle of a reload, each number is met once and the reload is applied. Method: SIGKILL of all agents in

@@ -56,8 +56,8 @@ impl Swarm {
         let started: Vec<usize> = work.start.union(&up).copied().collect();
         self.waiting.extend(&started);
         self.called.clear();
-        let live = |&agent: &usize| Some((agent, self.agents[agent].live.as_ref()?.incarnation.generation));
-        self.again = work.again.iter().filter_map(live).collect();
+        let again = work.again.iter().filter(|agent| self.comes_again(**agent));
+        self.again = again.map(|&agent| (agent, self.agents[agent].generation)).collect();
         self.struck = work.stop.iter().copied().collect();
         // Whatever is done to the board and to agents follows this.
         self.publish_stand(next);
@@ -78,13 +78,18 @@ impl Swarm {
     pub(in crate::swarm) fn act_on_exchange(&mut self) {
         std::mem::take(&mut self.struck).into_iter().for_each(|agent| self.depart(agent));
         for (agent, generation) in std::mem::take(&mut self.again) {
-            let live = self.agents[agent].live.as_ref();
-            if live.is_some_and(|live| live.incarnation.generation == generation) {
+            if self.agents[agent].generation == generation && self.comes_again(agent) {
                 self.dismiss_spares(agent);
                 self.order(agent, Event::RestartAsked);
             }
         }
         self.review_gone();
+    }
+
+    /// Whether an agent that is changed is started for that: also if it waits for its next start, or was given up, which says nothing of what
+    /// it is now. Who was stopped or has done its work rests on.
+    pub(super) fn comes_again(&self, agent: usize) -> bool {
+        !matches!(self.agents[agent].state, State::Stopped | State::Ended)
     }
 
     /// Agents take over their new shapes, names and places; those that were not there are added.
