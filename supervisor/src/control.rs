@@ -46,11 +46,17 @@ pub enum Request {
     Start {
         /// As in `Stop`.
         name: String,
+        /// How long that is waited for; none for as long as it takes.
+        #[serde(default)]
+        timeout_ms: Option<u64>,
     },
     /// Stop and start these agents; answered when they are ready again.
     Restart {
         /// As in `Stop`.
         name: String,
+        /// As in `Start`.
+        #[serde(default)]
+        timeout_ms: Option<u64>,
     },
     /// Kill these agents' processes, to see them come back; or send them another signal.
     Kill {
@@ -98,13 +104,13 @@ pub enum Request {
         /// If that has not happened yet: answered when it has.
         wait: bool,
     },
-    /// Apply a changed swarm file; answered when it is applied and who was started for it is ready, or when it is undone.
+    /// Apply a changed swarm file; answered when it is applied and who was started for it is ready or has had its time, or when it is undone.
     Reload {
         /// The file, absolute; none for the one that the swarm runs.
         file: Option<PathBuf>,
         /// Only say what would be done.
         dry_run: bool,
-        /// How long agents may take to stop and to be read.
+        /// How long it may take: until agents are stopped and read, or it is undone; then until those that are started are ready.
         timeout_ms: u64,
     },
     /// Run another number of replicas of an agent; answered as `Reload`.
@@ -196,6 +202,9 @@ pub struct ChangeReport {
     pub unread: Vec<String>,
     /// Agents that were started for it and given up.
     pub failed: Vec<String>,
+    /// Agents that were started for it and are not ready in time.
+    #[serde(default)]
+    pub late: Vec<String>,
     /// Why nothing came of it.
     pub why: Option<String>,
 }
@@ -203,7 +212,8 @@ pub struct ChangeReport {
 impl ChangeReport {
     /// A report with nothing but its outcome.
     pub fn of(outcome: Outcome) -> ChangeReport {
-        ChangeReport { outcome, plan: None, unread: Vec::new(), failed: Vec::new(), why: None }
+        let (unread, failed, late) = (Vec::new(), Vec::new(), Vec::new());
+        ChangeReport { outcome, plan: None, unread, failed, late, why: None }
     }
 }
 

@@ -419,7 +419,7 @@ mod tests {
             Request::Status,
             Request::Wait { name: None, ended: true },
             Request::Stop { name: name() },
-            Request::Start { name: name() },
+            Request::Start { name: name(), timeout_ms: None },
             Request::Pause { name: name() },
             Request::Resume { name: name() },
             Request::Down,
@@ -433,7 +433,7 @@ mod tests {
         }
         let once = [
             Request::Kill { name: name(), signal: None },
-            Request::Restart { name: name() },
+            Request::Restart { name: name(), timeout_ms: None },
             Request::Replay { ids: None },
             Request::Reload { file: None, dry_run: false, timeout_ms },
             Request::Scale { name: name(), replicas: 2, dry_run: false, timeout_ms },

@@ -359,6 +359,52 @@ fn reload_starts_whom_it_changes_also_who_had_been_given_up() {
     finish(&stage, shoal, 500);
 }
 
+/// Goal: who does not get ready is not waited for beyond `--timeout`: a reload, a scale, a start and a restart say who is not, and what was ordered
+/// goes on. Method: a command that never gets ready and has long to, and a short time-out.
+#[test]
+fn timeout_bounds_the_wait_for_who_does_not_get_ready() {
+    let stage = stage!("late");
+    let mut shoal = stage.run(&write(&stage, &text("16 KiB", "", 0, &idlers())));
+    shoal.until_ready();
+    let idler = "[\"BIN/misbehaving\", \"idle\"]";
+    write(&stage, &text("16 KiB", "", 0, &idlers().replacen(idler, "[\"/bin/sleep\", \"1000\"]", 1)));
+    // Where the stops take longer it is undone, and may be asked again.
+    let applied = |args: &[&str]| {
+        let args = [args, &["--timeout", "500ms", "--json"]].concat();
+        until("a change that is not undone", || {
+            let done = stage.done(&args);
+            (!done.out.contains("\"undone\"")).then_some(done)
+        })
+    };
+    let late = applied(&["reload"]);
+    let report: Value = serde_json::from_str(&late.out).expect("a report");
+    assert_eq!((late.status, &report["outcome"]), (1, &"applied".into()), "{}{}", late.out, late.err);
+    assert_eq!(report["late"], serde_json::json!(["permanent"]));
+    assert!(
+        late.err.contains("permanent not ready in time") && late.err.contains("stays applied"),
+        "{}",
+        late.err
+    );
+    for order in ["start", "restart"] {
+        let late = stage.done(&[order, "permanent", "--timeout", "100ms"]);
+        let said = format!(") not {order}ed in time; that goes on: `shoal wait permanent` waits for it");
+        assert!(late.status == 1 && late.err.contains(&said), "{order}: {}{}", late.out, late.err);
+        assert!(late.err.contains("permanent ("), "whom, and what it does: {}", late.err);
+    }
+    let late = applied(&["scale", "permanent", "2"]);
+    assert!(
+        late.status == 1 && late.err.contains("permanent.2 not ready in time"),
+        "{}{}",
+        late.out,
+        late.err
+    );
+    let names: Vec<String> = lives(&shoal).into_keys().filter(|name| name.starts_with("permanent")).collect();
+    assert_eq!(names, ["permanent.1", "permanent.2"], "and it is applied");
+    write(&stage, &text("16 KiB", "", 0, &idlers()));
+    assert_eq!(change(&stage, &["reload", "--json"])["late"], serde_json::json!([]));
+    finish(&stage, shoal, 100);
+}
+
 /// Goal: whoever dies in the middle of a reload, each number is met once and the reload is applied. Method: SIGKILL of all agents in
 /// turn, from outside, while reloads resize lanes to and fro.
 #[test]
