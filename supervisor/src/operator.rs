@@ -429,6 +429,7 @@ fn report(swarm: &Swarm) -> PsReport {
         agents: agents.collect(),
         sets: sets(swarm),
         under_way: swarm.change_under_way(),
+        scaled_to_nothing: swarm.scaled_to_nothing(),
     }
 }
 

@@ -146,8 +146,13 @@ pub fn merge(old: &SwarmFile, new: SwarmFile) -> Result<SwarmFile, String> {
             }
         }
     }
-    let removed =
-        |agent: &Agent| Agent { replicas: 0, significant: false, after: Vec::new(), ..agent.clone() };
+    let removed = |agent: &Agent| Agent {
+        replicas: 0,
+        removed: true,
+        significant: false,
+        after: Vec::new(),
+        ..agent.clone()
+    };
     let taken = crate::postman::NAME;
     let mut agents: Vec<Agent> = old
         .agents
@@ -210,6 +215,7 @@ pub fn scaled(file: &SwarmFile, name: &str, replicas: u32) -> Result<SwarmFile, 
         ));
     }
     file.agents[at].replicas = replicas;
+    file.agents[at].removed &= replicas == 0;
     let total: u64 = file.agents.iter().map(|agent| u64::from(agent.replicas)).sum();
     if total > config::INSTANCES_MAX + 1 {
         return Err(format!(
@@ -250,6 +256,7 @@ fn essence(manifest: &Manifest) -> Manifest {
 fn told(agent: &Agent) -> Agent {
     Agent {
         replicas: 0,
+        removed: false,
         replicas_max: None,
         group: String::new(),
         subscribes: Vec::new(),

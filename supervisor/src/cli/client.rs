@@ -333,6 +333,12 @@ pub(super) fn check_name<'r>(name: &str, report: &'r PsReport) -> Result<Vec<&'r
     if !meant.is_empty() {
         return Ok(meant);
     }
+    if let Some(agent) = report.scaled_to_nothing.iter().find(|agent| **agent == agent_of(name)) {
+        return Err(Failure::bad_input(format!(
+            "`{agent}` of swarm `{}` is scaled to 0: `shoal scale {agent} 1` starts it",
+            report.swarm
+        )));
+    }
     let mut agents: Vec<&str> = instances.iter().map(|instance| agent_of(instance)).collect();
     agents.dedup();
     let known: Vec<&str> = agents.iter().chain(&instances).copied().collect();

@@ -88,6 +88,9 @@ pub struct StatusReport {
     /// What of a reload or an upgrade is under way, in words.
     #[serde(default)]
     pub under_way: Option<String>,
+    /// Agents of the swarm file that are scaled to nothing, and not among the others.
+    #[serde(default)]
+    pub scaled_to_nothing: Vec<String>,
     /// Its agents, as in `shoal ps`.
     pub agents: Vec<StatusAgent>,
 }

@@ -74,8 +74,14 @@ fn ps_report_is_written_exactly_as_promised() {
         p99_ns: Some(7),
         unapplied: Vec::new(),
     };
-    let report = PsReport { swarm: "s".into(), agents: vec![agent], sets: Vec::new(), under_way: None };
-    let expected = r#"{"swarm":"s","agents":[{"name":"worker.1","set":null,"pid":null,"generation":3,"state":"backoff","restarts":2,"rescues":0,"hangs":0,"standbys":[],"standbys_wanted":0,"zygote":null,"uptime_ms":0,"pss_kib":4,"sent":5,"received":6,"p50_ns":null,"p99_ns":7,"unapplied":[]}],"sets":[],"under_way":null}"#;
+    let report = PsReport {
+        swarm: "s".into(),
+        agents: vec![agent],
+        sets: Vec::new(),
+        under_way: None,
+        scaled_to_nothing: Vec::new(),
+    };
+    let expected = r#"{"swarm":"s","agents":[{"name":"worker.1","set":null,"pid":null,"generation":3,"state":"backoff","restarts":2,"rescues":0,"hangs":0,"standbys":[],"standbys_wanted":0,"zygote":null,"uptime_ms":0,"pss_kib":4,"sent":5,"received":6,"p50_ns":null,"p99_ns":7,"unapplied":[]}],"sets":[],"under_way":null,"scaled_to_nothing":[]}"#;
     assert_eq!(serde_json::to_string(&report).unwrap(), expected);
     let answer = serde_json::to_string(&Response::Ps(report.clone())).unwrap();
     assert_eq!(serde_json::from_str::<Response>(&answer).unwrap(), Response::Ps(report));

@@ -24,6 +24,7 @@ pub(super) fn status(swarm: &Swarm, info: &SwarmInfo) -> StatusReport {
         dead_letters: 0,
         lacks: swarm.lacks.clone(),
         under_way: swarm.change_under_way(),
+        scaled_to_nothing: swarm.scaled_to_nothing(),
         agents,
     }
 }

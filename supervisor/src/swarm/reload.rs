@@ -110,7 +110,32 @@ impl Swarm {
         let before = Stand { file: &self.file, topology: &self.topology, manifests: &old };
         let after = Stand { file: &file, topology: &topology, manifests: &new };
         let (plan, work) = reload::plan(before, after, &self.kept());
+        if !plan.stop.is_empty() && !self.is_run_by_somebody(&topology, &work) {
+            return Err(format!(
+                "without {} nobody would run, and the swarm would end: `shoal down` ends it, `shoal stop` lets an agent rest and the swarm go on",
+                plan.stop.join(", ")
+            ));
+        }
         Ok(Prepared { plan, work, file, topology, board })
+    }
+
+    /// Whether somebody is there after a change for whose sake the swarm goes on: who runs, is started, or was stopped by an operator.
+    fn is_run_by_somebody(&self, topology: &Topology, work: &Work) -> bool {
+        let is_over = |agent: usize| match self.agents.get(agent).map(|record| record.state) {
+            Some(State::Ended) => !work.start.contains(&agent),
+            Some(State::Failed) => {
+                ![&work.start, &work.relink, &work.again].iter().any(|s| s.contains(&agent))
+            }
+            _ => false,
+        };
+        let instances = topology.agents.iter().enumerate();
+        instances.into_iter().any(|(agent, i)| i.active && agent != self.postman.agent && !is_over(agent))
+    }
+
+    /// Agents of the file that are scaled to nothing.
+    pub fn scaled_to_nothing(&self) -> Vec<String> {
+        let agents = self.file.agents.iter().filter(|agent| agent.replicas == 0 && !agent.removed);
+        agents.map(|agent| agent.name.clone()).collect()
     }
 
     /// Begins to apply a changed file; [`Swarm::reload_outcome`] tells what became of it.

@@ -405,6 +405,58 @@ fn timeout_bounds_the_wait_for_who_does_not_get_ready() {
     finish(&stage, shoal, 100);
 }
 
+/// Goal: a change after which nobody would run is refused, also as a plan, and the swarm goes on; who is scaled to nothing is shown, and whoever
+/// asks for it is told what to do. Method: three agents, of which one has done its work; scales, and a file that names that one alone.
+#[test]
+fn change_after_which_nobody_would_run_is_refused_and_who_is_scaled_to_nothing_is_shown() {
+    let stage = stage!("nobody");
+    let agent = |name: &str, kind: &str| {
+        format!("[agent.{name}]\ncommand = [\"BIN/misbehaving\", \"{kind}\"]\nrestart = \"transient\"\n")
+    };
+    let head = "[swarm]\nname = \"NAME\"\n";
+    let all =
+        [head, &agent("ticker", "idle"), &agent("teller", "idle"), &agent("done", "subscribes-nothing")];
+    let mut shoal = stage.run(&write(&stage, &all.concat()));
+    shoal.until_agent("done", "done", |agent| {
+        (agent.generation > 0 && agent.state == PsState::Stopped).then_some(())
+    });
+    for name in ["ticker", "teller"] {
+        shoal.until_agent(name, "ready", |agent| (agent.state == PsState::Ready).then_some(()));
+    }
+    assert_eq!(change(&stage, &["scale", "teller", "0", "--json"])["outcome"], "applied");
+    let shown = "scaled to 0: teller (`shoal scale teller 1` starts it)";
+    assert!(
+        stage.done(&["ps"]).out.contains(shown)
+            && stage.done(&["status"]).out.contains("  scaled to 0  teller (")
+    );
+    for order in [["start", "teller"], ["logs", "teller"], ["status", "teller.1"], ["wait", "teller"]] {
+        let refused = stage.done(&order);
+        let said = "is scaled to 0: `shoal scale teller 1` starts it";
+        assert!(
+            refused.status == 2 && refused.err.contains(said),
+            "{order:?}: {}{}",
+            refused.out,
+            refused.err
+        );
+    }
+    let before = lives(&shoal);
+    write(&stage, &[head, &agent("done", "subscribes-nothing")].concat());
+    for refused in [&["scale", "ticker", "0"][..], &["scale", "ticker", "0", "--dry-run"], &["reload"]] {
+        let done = stage.done(refused);
+        assert_eq!(done.status, 1, "{refused:?}: {}{}", done.out, done.err);
+        assert!(done.err.contains("nobody would run") && done.err.contains("`shoal down`"), "{}", done.err);
+    }
+    assert_eq!(lives(&shoal), before);
+    assert_eq!(change(&stage, &["scale", "teller", "1", "--json"])["outcome"], "applied");
+    assert_eq!(change(&stage, &["ps", "--json"])["scaled_to_nothing"], serde_json::json!([]));
+    // Who is named no more is not said to be scaled.
+    write(&stage, &[head, &agent("ticker", "idle")].concat());
+    assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied");
+    assert_eq!(change(&stage, &["ps", "--json"])["scaled_to_nothing"], serde_json::json!([]));
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
 /// Goal: whoever dies in the middle of a reload, each number is met once and the reload is applied. Method: SIGKILL of all agents in
 /// turn, from outside, while reloads resize lanes to and fro.
 #[test]
