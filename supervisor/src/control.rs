@@ -450,5 +450,29 @@ pub fn agent_of(instance: &str) -> &str {
     }
 }
 
+/// The known word that a mistyped one probably means.
+pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    known
+        .iter()
+        .map(|k| (strsim::damerau_levenshtein(word, k), *k))
+        .filter(|(distance, k)| *distance <= (k.chars().count() / 2).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, k)| k)
+}
+
+/// The commands that show what these instances printed: one an agent, of one instance if that is the only one.
+pub fn logs_of(instances: &[String]) -> String {
+    let mut commands: Vec<String> = Vec::new();
+    for instance in instances {
+        let agent = agent_of(instance);
+        let several = instances.iter().filter(|other| agent_of(other) == agent).count() > 1;
+        let command = format!("`shoal logs {}`", if several { agent } else { instance });
+        if !commands.contains(&command) {
+            commands.push(command);
+        }
+    }
+    commands.join(", ")
+}
+
 #[cfg(test)]
 mod tests;

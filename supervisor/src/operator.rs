@@ -5,7 +5,7 @@ use crate::child::{Event, State};
 use crate::config::{self, Member};
 use crate::control::{
     ALL, ClientId, Control, PsAgent, PsReport, PsSet, PsSetState, PsState, Request, Response, SwarmInfo,
-    is_meant,
+    is_meant, logs_of,
 };
 use crate::event_loop::{Companion, Watch};
 use crate::scenario::usage;
@@ -236,15 +236,14 @@ impl Operator {
             if waiting.verb == PAUSED {
                 waiting.agents.iter().for_each(|&(agent, _)| swarm.ring_mates(agent));
             }
-            let names = |good: bool| -> String {
-                let names =
-                    all.iter().filter(|(_, o)| *o == Some(good)).map(|&(a, _)| swarm.agents[a].name.as_str());
-                names.collect::<Vec<_>>().join(", ")
+            let names = |good: bool| -> Vec<String> {
+                let names = all.iter().filter(|(_, o)| *o == Some(good));
+                names.map(|&(a, _)| swarm.agents[a].name.clone()).collect()
             };
             let failed = names(false);
             let response = if failed.is_empty() {
                 let agents = all.iter().map(|&(a, _)| swarm.agents[a].name.clone()).collect();
-                Response::Ordered { text: format!("{} {}", names(true), waiting.verb), agents }
+                Response::Ordered { text: format!("{} {}", names(true).join(", "), waiting.verb), agents }
             } else {
                 Response::Error { text: not_done(&failed, waiting.verb) }
             };
@@ -330,10 +329,11 @@ fn resume(swarm: &mut Swarm, name: &str) -> Response {
     }
 }
 
-fn not_done(failed: &str, verb: &str) -> String {
+fn not_done(failed: &[String], verb: &str) -> String {
+    let (names, logs) = (failed.join(", "), logs_of(failed));
     match verb {
-        "ready" => format!("{failed} will not get ready, being given up: see `shoal logs {failed}`"),
-        _ => format!("{failed} could not be {verb}: see `shoal logs {failed}`"),
+        "ready" => format!("{names} will not get ready, being given up: see {logs}"),
+        _ => format!("{names} could not be {verb}: see {logs}"),
     }
 }
 
@@ -381,11 +381,7 @@ fn meant(swarm: &Swarm, name: &str) -> Result<Vec<usize>, Response> {
     if name == ALL {
         return Ok((0..swarm.agents.len()).filter(|&agent| swarm.is_shown(agent)).collect());
     }
-    let near = swarm
-        .agents
-        .iter()
-        .max_by(|a, b| strsim::jaro_winkler(name, &a.name).total_cmp(&strsim::jaro_winkler(name, &b.name)));
-    let near = near.map_or(String::new(), |a| format!("; did you mean {}?", a.name));
+    let near = crate::reload::did_you_mean(&swarm.file, name);
     Err(Response::Error { text: format!("swarm {} has no agent {name:?}{near}", swarm.file.name) })
 }
 

@@ -224,7 +224,7 @@ fn check_prints_what_a_swarm_file_amounts_to() {
     std::fs::write(&file, text).unwrap();
     let (status, out, err) = stage.done(&["check", file.to_str().unwrap()]);
     assert_eq!((status, err.as_str()), (0, ""));
-    assert!(out.starts_with("swarm `s`: 3 processes, 1 lanes of 256 KiB\n"), "{out}");
+    assert!(out.starts_with("swarm `s`: 3 processes, 1 lane of 256 KiB\n"), "{out}");
     assert!(out.contains("  channel c: M, 256 KiB per lane, block; a -> b\n"), "{out}");
     std::fs::write(&file, text.replace("replicas", "replicsa")).unwrap();
     let (status, out, err) = stage.done(&["check", file.to_str().unwrap()]);

@@ -3,7 +3,7 @@
 use super::client::{Client, check_name};
 use super::{Failure, duration, print};
 use crate::config;
-use crate::control::{ChangeReport, Outcome, Request, Response};
+use crate::control::{ChangeReport, Outcome, Request, Response, logs_of};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -128,10 +128,13 @@ fn not_up(report: &ChangeReport) -> Option<String> {
     let ChangeReport { failed, late, .. } = report;
     let failed = failed
         .first()
-        .map(|first| format!("{} could not be started: see `shoal logs {first}`", failed.join(", ")));
-    let late = late.first().map(|first| {
+        .map(|_| format!("{} could not be started: see {}", failed.join(", "), logs_of(failed)));
+    let late = late.first().map(|_| {
         let all = late.join(", ");
-        format!("{all} not ready in time, and not given up: the change stays applied; see `shoal ps`, `shoal logs {first}`")
+        format!(
+            "{all} not ready in time, and not given up: the change stays applied; see `shoal ps`, {}",
+            logs_of(late)
+        )
     });
     let texts: Vec<String> = failed.into_iter().chain(late).collect();
     (!texts.is_empty()).then(|| texts.join("; "))

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Failure, NOT_RUNNING, Order, json, print};
 use crate::control::status::StatusReport;
 use crate::control::{
-    ALL, ANSWER_BYTES_MAX, PsReport, Request, Response, SwarmInfo, address_of, agent_of, is_meant,
+    ALL, ANSWER_BYTES_MAX, PsReport, Request, Response, SwarmInfo, address_of, agent_of, is_meant, nearest,
 };
 use crate::run_dir::{Place, Running, list_running_in};
 
@@ -349,16 +349,6 @@ pub(super) fn check_name<'r>(name: &str, report: &'r PsReport) -> Result<Vec<&'r
         "the swarm `{}` has no agent `{shown}`; {hint}agents: {list}",
         report.swarm
     )))
-}
-
-/// The known word that a mistyped one probably means.
-pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    known
-        .iter()
-        .map(|k| (strsim::damerau_levenshtein(word, k), *k))
-        .filter(|(distance, k)| *distance <= (k.chars().count() / 2).max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, k)| k)
 }
 
 #[cfg(test)]

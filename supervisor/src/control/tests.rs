@@ -318,3 +318,11 @@ fn path_too_long_for_an_address_works_all_the_same() {
     client.write_all(b"{\"ask\":\"ps\"}\n").unwrap();
     assert_eq!(turn(&mut control).len(), 1);
 }
+
+#[test]
+fn logs_of_several_replicas_are_those_of_their_agent_and_of_several_agents_a_command_each() {
+    let of = |names: &[&str]| logs_of(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    assert_eq!(of(&["dst.2"]), "`shoal logs dst.2`");
+    assert_eq!(of(&["dst.1", "dst.2"]), "`shoal logs dst`");
+    assert_eq!(of(&["dst.1", "a", "dst.2"]), "`shoal logs dst`, `shoal logs a`");
+}

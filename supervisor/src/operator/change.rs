@@ -135,10 +135,7 @@ fn new_command(
     let known =
         |agent: &config::Agent| agent.name == name && name != crate::postman::NAME && agent.replicas > 0;
     let config = agents.iter().position(known).ok_or_else(|| {
-        let near = agents.iter().map(|a| a.name.as_str());
-        let near =
-            near.max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
-        let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        let near = reload::did_you_mean(&swarm.file, name);
         format!("swarm {} has no agent {name:?} to upgrade{near}", swarm.file.name)
     })?;
     if let Some(mut command) = command {

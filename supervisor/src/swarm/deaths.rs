@@ -4,6 +4,7 @@ use super::{Ends, PROOF_PATIENCE, PROOF_RETRY, Swarm, Timer};
 use crate::agent::{Crash, Grave, Live, Remains};
 use crate::child::{Event, Next, State};
 use crate::config::Policy;
+use crate::counted::counted;
 use crate::death;
 use crate::events::Kind;
 use crate::hooks::Occasion;
@@ -216,25 +217,30 @@ impl Swarm {
         let how = self.agents[agent].last_ending.clone().unwrap_or_default();
         let config = &self.file.agents[self.topology.agents[agent].config];
         let name = &self.agents[agent].name;
+        // Who was adopted and leaves lives on, and whoever handed it over knows.
+        let never = !self.agents[agent].was_ready && !self.cradle.was_adopted(agent as u32);
+        let undoes_start = never || self.is_awaited(agent);
+        let ends = self.escalated.is_some() || self.is_ending() || undoes_start && !self.started_once();
+        let again = if ends { String::new() } else { format!("`shoal start {name}` tries again; ") };
         let text = match self.given_up_with(agent) {
-            Some(set) => format!(
-                "agent {name} is given up with its set {set} (`shoal start {name}` tries again; [set.{set}] sets the bounds)"
-            ),
+            Some(set) => {
+                format!("agent {name} is given up with its set {set} ({again}[set.{set}] sets the bounds)")
+            }
             None if config.restart.policy == Policy::Temporary && !self.is_one_too_many() => format!(
-                "agent {name} is given up: it {how}, and its policy is temporary (`shoal start {name}` tries again; `restart` of [agent.{}] sets the policy)",
+                "agent {name} is given up: it {how}, and its policy is temporary ({again}`restart` of [agent.{}] sets the policy)",
                 config.name
             ),
             None => format!(
-                "agent {name} is given up: more than {} deaths within {:?} of its life, the last: it {how} (`shoal start {name}` tries again; `restart` of [agent.{}] sets the bounds)",
-                config.restart.intensity, config.restart.period, config.name
+                "agent {name} is given up: more than {} within {:?} of its life, the last: it {how} ({again}`restart` of [agent.{}] sets the bounds)",
+                counted(config.restart.intensity, "death"),
+                config.restart.period,
+                config.name
             ),
         };
         self.tell(Level::Error, Kind::GiveUp, Some(agent), &text);
         self.tell_hooks(agent, Occasion::GiveUp, &text);
-        // Who was adopted and leaves lives on, and whoever handed it over knows.
-        let never = !self.agents[agent].was_ready && !self.cradle.was_adopted(agent as u32);
         self.go(agent);
-        if never || self.is_awaited(agent) {
+        if undoes_start {
             self.fail_start(format!("{}: {text}", self.place_of(agent)));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{Effect, Ends, Swarm, Timer};
 use crate::child::{Event, State};
+use crate::counted::counted;
 use crate::events::Kind;
 use crate::log::Level;
 use crate::restart::Decision;
@@ -83,15 +84,17 @@ impl Swarm {
         let how = self.agents[agent].last_ending.as_deref().unwrap_or("is gone");
         let (count, period) = (config.restart.intensity, config.restart.period);
         let mut text = format!(
-            "agent {} died more than {count} times within {period:?} of its life (the last: it {how})",
-            self.agents[agent].name
+            "agent {} died more than {} within {period:?} of its life (the last: it {how})",
+            self.agents[agent].name,
+            counted(count, "time")
         );
         for &set in given_up {
             let set = &self.supervision.sets.all()[set];
             let (count, period) = (set.restart.intensity, set.restart.period);
             text += &format!(
-                ", set {} would be restarted for that more than {count} times within {period:?}",
-                set.name
+                ", set {} would be restarted for that more than {} within {period:?}",
+                set.name,
+                counted(count, "time")
             );
         }
         text

@@ -131,9 +131,11 @@ fn bad_files_and_dry_runs_change_nothing() {
     let done = stage.done(&["reload"]);
     assert_eq!(done.status, 1, "{}{}", done.out, done.err);
     assert!(done.err.contains("give the new one another name"), "{}", done.err);
-    for (args, says) in
-        [(["scale", "rely", "2"], "did you mean `relay`"), (["scale", "relay", "1001"], "is not in 0..=1000")]
-    {
+    for (args, says) in [
+        (["scale", "rely", "2"], "did you mean `relay`"),
+        (["scale", "dead-letter", "2"], "no agent \"dead-letter\" to scale\n"),
+        (["scale", "relay", "1001"], "is not in 0..=1000"),
+    ] {
         let done = stage.done(&args);
         assert_eq!(done.status, 2, "{}{}", done.out, done.err);
         assert!(done.err.contains(says), "{}", done.err);

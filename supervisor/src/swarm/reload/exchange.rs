@@ -4,6 +4,7 @@ use super::{Outcome, Prepared, Reload};
 use crate::birth;
 use crate::child::{Event, State};
 use crate::config::{Channel, SwarmFile};
+use crate::counted::{counted, one_or};
 use crate::reload::Work;
 use crate::restart::Intensity;
 use crate::swarm::{Swarm, beginning, hangs, new_agent};
@@ -216,8 +217,10 @@ impl Swarm {
             let count = self.unread_of_channel(agent, channel, &mut told);
             if count > 0 {
                 let (name, of) = (&self.topology.channels[channel].name, &self.agents[agent].name);
+                let messages = counted(count, "message");
+                let (were, are) = (one_or(count, "was", "were"), one_or(count, "is", "are"));
                 texts.push(format!(
-                    "{count} messages of channel {name} were not read by {of}, which subscribes it no more, and are dropped"
+                    "{messages} of channel {name} {were} not read by {of}, which subscribes it no more, and {are} dropped"
                 ));
             }
         }
@@ -235,8 +238,10 @@ impl Swarm {
             }
             for (channel, count) in self.unread(agent).into_iter().filter(|(_, count)| *count > 0) {
                 let Channel { name, .. } = &self.topology.channels[channel];
+                let messages = counted(count, "message");
+                let (were, are) = (one_or(count, "was", "were"), one_or(count, "is", "are"));
                 texts.push(format!(
-                    "{count} messages of channel {name} were not read by {}, which is removed, and are {}",
+                    "{messages} of channel {name} {were} not read by {}, which is removed, and {are} {}",
                     self.agents[agent].name,
                     file.agents[after.agents[agent].config].on_gone.says()
                 ));
