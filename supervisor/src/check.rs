@@ -1,5 +1,6 @@
 //! `shoal check FILE`: what a swarm file says, without running it.
 
+use crate::counted::counted;
 use crate::log::report;
 use std::fmt::Write;
 use std::path::Path;
@@ -100,10 +101,10 @@ fn summary(file: &SwarmFile, topology: &Topology) -> String {
     let running = || topology.agents.iter().filter(|a| a.active);
     let bytes: u64 = running().flat_map(|a| &a.lanes).map(|lane| lane.capacity_bytes).sum();
     let lanes: usize = running().map(|a| a.lanes.len()).sum();
+    let lanes = counted(lanes as u64, "lane");
     let mut text = String::new();
-    let processes = running().count();
-    let _ =
-        writeln!(text, "swarm `{}`: {processes} processes, {lanes} lanes of {} KiB", file.name, bytes / 1024);
+    let processes = counted(running().count() as u64, "process");
+    let _ = writeln!(text, "swarm `{}`: {processes}, {lanes} of {} KiB", file.name, bytes / 1024);
     for (at, channel) in file.channels.iter().enumerate() {
         let (name, message, kib) = (&channel.name, &channel.message, channel.capacity_bytes / 1024);
         let full = channel.when_full.word();

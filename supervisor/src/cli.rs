@@ -106,9 +106,9 @@ enum Command {
     /// Stop an agent (all its replicas), or one replica such as worker.1, and wait until it stopped
     Stop(Order),
     /// Start a stopped agent or replica
-    Start(Order),
+    Start(TimedOrder),
     /// Stop an agent or replica and start it again
-    Restart(Order),
+    Restart(TimedOrder),
     /// Kill an agent or replica with SIGKILL, to see it come back; or send its process another signal
     Kill {
         #[command(flatten)]
@@ -188,6 +188,22 @@ struct Order {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+}
+
+/// An order that ends with agents that are ready.
+#[derive(Debug, Args)]
+struct TimedOrder {
+    #[command(flatten)]
+    order: Order,
+    /// How long that is waited for; it goes on when the time is over
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
+    timeout: Duration,
+}
+
+impl TimedOrder {
+    fn timeout_ms(&self) -> Option<u64> {
+        u64::try_from(self.timeout.as_millis()).ok()
+    }
 }
 
 /// What `shoal demo` is asked to do.
@@ -354,10 +370,16 @@ pub fn main() -> ExitCode {
         Command::Status(options) => status::status(swarm, &options),
         Command::Wait(options) => wait::wait(swarm, &options),
         Command::Stop(order) => client::order(swarm, &order, |name| Request::Stop { name }),
-        Command::Start(order) => client::order(swarm, &order, |name| Request::Start { name }),
+        Command::Start(timed) => {
+            let timeout_ms = timed.timeout_ms();
+            client::order(swarm, &timed.order, |name| Request::Start { name, timeout_ms })
+        }
         Command::Pause(order) => client::order(swarm, &order, |name| Request::Pause { name }),
         Command::Resume(order) => client::order(swarm, &order, |name| Request::Resume { name }),
-        Command::Restart(order) => client::order(swarm, &order, |name| Request::Restart { name }),
+        Command::Restart(timed) => {
+            let timeout_ms = timed.timeout_ms();
+            client::order(swarm, &timed.order, |name| Request::Restart { name, timeout_ms })
+        }
         Command::Kill { order, signal } => {
             let signal = Some(signal).filter(|number| *number != nix::libc::SIGKILL);
             client::order(swarm, &order, |name| Request::Kill { name, signal })

@@ -240,6 +240,8 @@ pub struct Agent {
     pub command: Vec<String>,
     /// How many processes share its work.
     pub replicas: u32,
+    /// Whether a changed file does not name it any more: then it has no replicas.
+    pub removed: bool,
     /// For how many of them there is a place from the start, if the file says so.
     pub replicas_max: Option<u32>,
     /// With whom it shares the messages of its channels: agents of one group, replicas or not, get each message once.

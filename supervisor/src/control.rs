@@ -46,11 +46,17 @@ pub enum Request {
     Start {
         /// As in `Stop`.
         name: String,
+        /// How long that is waited for; none for as long as it takes.
+        #[serde(default)]
+        timeout_ms: Option<u64>,
     },
     /// Stop and start these agents; answered when they are ready again.
     Restart {
         /// As in `Stop`.
         name: String,
+        /// As in `Start`.
+        #[serde(default)]
+        timeout_ms: Option<u64>,
     },
     /// Kill these agents' processes, to see them come back; or send them another signal.
     Kill {
@@ -98,13 +104,13 @@ pub enum Request {
         /// If that has not happened yet: answered when it has.
         wait: bool,
     },
-    /// Apply a changed swarm file; answered when it is applied and who was started for it is ready, or when it is undone.
+    /// Apply a changed swarm file; answered when it is applied and who was started for it is ready or has had its time, or when it is undone.
     Reload {
         /// The file, absolute; none for the one that the swarm runs.
         file: Option<PathBuf>,
         /// Only say what would be done.
         dry_run: bool,
-        /// How long agents may take to stop and to be read.
+        /// How long it may take: until agents are stopped and read, or it is undone; then until those that are started are ready.
         timeout_ms: u64,
     },
     /// Run another number of replicas of an agent; answered as `Reload`.
@@ -196,6 +202,9 @@ pub struct ChangeReport {
     pub unread: Vec<String>,
     /// Agents that were started for it and given up.
     pub failed: Vec<String>,
+    /// Agents that were started for it and are not ready in time.
+    #[serde(default)]
+    pub late: Vec<String>,
     /// Why nothing came of it.
     pub why: Option<String>,
 }
@@ -203,7 +212,8 @@ pub struct ChangeReport {
 impl ChangeReport {
     /// A report with nothing but its outcome.
     pub fn of(outcome: Outcome) -> ChangeReport {
-        ChangeReport { outcome, plan: None, unread: Vec::new(), failed: Vec::new(), why: None }
+        let (unread, failed, late) = (Vec::new(), Vec::new(), Vec::new());
+        ChangeReport { outcome, plan: None, unread, failed, late, why: None }
     }
 }
 
@@ -292,6 +302,12 @@ pub struct PsReport {
     /// Its sets of agents that are restarted together, in the order of the swarm file.
     #[serde(default)]
     pub sets: Vec<PsSet>,
+    /// What of a reload or an upgrade is under way, in words.
+    #[serde(default)]
+    pub under_way: Option<String>,
+    /// Agents of the swarm file that are scaled to nothing, and not among the others.
+    #[serde(default)]
+    pub scaled_to_nothing: Vec<String>,
 }
 
 /// How a set of agents is.
@@ -432,6 +448,30 @@ pub fn agent_of(instance: &str) -> &str {
         Some((agent, replica)) if replica.parse::<u32>().is_ok() => agent,
         _ => instance,
     }
+}
+
+/// The known word that a mistyped one probably means.
+pub fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+    known
+        .iter()
+        .map(|k| (strsim::damerau_levenshtein(word, k), *k))
+        .filter(|(distance, k)| *distance <= (k.chars().count() / 2).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, k)| k)
+}
+
+/// The commands that show what these instances printed: one an agent, of one instance if that is the only one.
+pub fn logs_of(instances: &[String]) -> String {
+    let mut commands: Vec<String> = Vec::new();
+    for instance in instances {
+        let agent = agent_of(instance);
+        let several = instances.iter().filter(|other| agent_of(other) == agent).count() > 1;
+        let command = format!("`shoal logs {}`", if several { agent } else { instance });
+        if !commands.contains(&command) {
+            commands.push(command);
+        }
+    }
+    commands.join(", ")
 }
 
 #[cfg(test)]

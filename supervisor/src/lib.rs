@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod confine;
 pub mod control;
+pub mod counted;
 pub mod courtesy;
 pub mod crash;
 pub mod dead_letters;

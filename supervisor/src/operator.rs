@@ -5,7 +5,7 @@ use crate::child::{Event, State};
 use crate::config::{self, Member};
 use crate::control::{
     ALL, ClientId, Control, PsAgent, PsReport, PsSet, PsSetState, PsState, Request, Response, SwarmInfo,
-    is_meant,
+    is_meant, logs_of,
 };
 use crate::ended::is_signal;
 use crate::event_loop::{Companion, Watch};
@@ -29,6 +29,8 @@ const TOKEN: u64 = 2;
 const PAUSED: &str = "paused";
 /// How often it is looked whether they hold a message still.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How often it is looked while anything is waited for with a time-out, however long that is.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(3600);
 
 /// Answers operators.
 pub struct Operator {
@@ -54,6 +56,16 @@ struct Waiting {
     /// Agents, each with the generation it had when it was asked about.
     agents: Vec<(usize, u32)>,
     over: fn(&Agent, u32) -> Option<bool>,
+    /// Until when, if not for ever, and whom the operator named.
+    until: Option<(Instant, String)>,
+}
+
+/// What an operator orders: in words, what happens to the agents, when that is done, and how long it is waited for.
+struct Order {
+    verb: &'static str,
+    event: Event,
+    over: fn(&Agent, u32) -> Option<bool>,
+    patience: Option<Duration>,
 }
 
 impl Operator {
@@ -126,13 +138,19 @@ impl Operator {
             }
             Request::Replay { ids } => return self.replay(client, ids.as_deref(), swarm),
             Request::Stop { name } => {
-                return self.ask(client, &name, "stopped", Event::StopAsked, stopped, swarm);
+                let order = Order { verb: "stopped", event: Event::StopAsked, over: stopped, patience: None };
+                return self.ask(client, &name, order, swarm);
             }
-            Request::Start { name } => {
-                return self.ask(client, &name, "started", Event::StartAsked, started, swarm);
+            Request::Start { name, timeout_ms } => {
+                let patience = timeout_ms.map(Duration::from_millis);
+                let order = Order { verb: "started", event: Event::StartAsked, over: started, patience };
+                return self.ask(client, &name, order, swarm);
             }
-            Request::Restart { name } => {
-                return self.ask(client, &name, "restarted", Event::RestartAsked, restarted, swarm);
+            Request::Restart { name, timeout_ms } => {
+                let patience = timeout_ms.map(Duration::from_millis);
+                let order =
+                    Order { verb: "restarted", event: Event::RestartAsked, over: restarted, patience };
+                return self.ask(client, &name, order, swarm);
             }
         };
         self.control.reply(client, &response);
@@ -148,20 +166,13 @@ impl Operator {
             Err(text) => self.control.reply(client, &Response::Error { text }),
             Ok(agent) => {
                 let agents = vec![(agent, swarm.agents[agent].generation.saturating_sub(1))];
-                self.waiting.push(Waiting { client, verb: "replayed", agents, over: replayed });
+                self.waiting.push(Waiting { client, verb: "replayed", agents, over: replayed, until: None });
             }
         }
     }
 
-    fn ask(
-        &mut self,
-        client: ClientId,
-        name: &str,
-        verb: &'static str,
-        event: Event,
-        over: fn(&Agent, u32) -> Option<bool>,
-        swarm: &mut Swarm,
-    ) {
+    fn ask(&mut self, client: ClientId, name: &str, order: Order, swarm: &mut Swarm) {
+        let Order { verb, event, over, patience } = order;
         if swarm.is_ending() && event != Event::StopAsked {
             self.control.reply(client, &Response::Error { text: "the swarm is stopping".into() });
             return;
@@ -179,7 +190,8 @@ impl Operator {
         }
         let agents: Vec<_> = agents.into_iter().map(|a| (a, swarm.agents[a].generation)).collect();
         agents.iter().for_each(|&(agent, _)| swarm.order(agent, event));
-        self.waiting.push(Waiting { client, verb, agents, over });
+        let until = patience.map(|patience| (Instant::now() + patience, name.to_owned()));
+        self.waiting.push(Waiting { client, verb, agents, over, until });
     }
 
     /// Answers when agents are ready, or have ended.
@@ -190,7 +202,7 @@ impl Operator {
                 let agents = agents.into_iter().map(|a| (a, 0)).collect();
                 let (verb, over): (_, fn(&Agent, u32) -> Option<bool>) =
                     if ended { ("ended", over) } else { ("ready", ready) };
-                self.waiting.push(Waiting { client, verb, agents, over });
+                self.waiting.push(Waiting { client, verb, agents, over, until: None });
             }
         }
     }
@@ -206,7 +218,7 @@ impl Operator {
             Ok(agents) => {
                 agents.iter().for_each(|&agent| _ = swarm.pause(agent, true));
                 let agents = agents.into_iter().map(|a| (a, 0)).collect();
-                self.waiting.push(Waiting { client, verb: PAUSED, agents, over: paused });
+                self.waiting.push(Waiting { client, verb: PAUSED, agents, over: paused, until: None });
             }
         }
     }
@@ -218,20 +230,21 @@ impl Operator {
             let all = waiting.agents.iter().map(|&(a, g)| (a, (waiting.over)(&swarm.agents[a], g)));
             let all: Vec<_> = all.collect();
             if all.iter().any(|(_, over)| over.is_none()) {
-                return true;
+                let late = waiting.late(swarm);
+                late.iter().for_each(|late| control.reply(waiting.client, late));
+                return late.is_none();
             }
             if waiting.verb == PAUSED {
                 waiting.agents.iter().for_each(|&(agent, _)| swarm.ring_mates(agent));
             }
-            let names = |good: bool| -> String {
-                let names =
-                    all.iter().filter(|(_, o)| *o == Some(good)).map(|&(a, _)| swarm.agents[a].name.as_str());
-                names.collect::<Vec<_>>().join(", ")
+            let names = |good: bool| -> Vec<String> {
+                let names = all.iter().filter(|(_, o)| *o == Some(good));
+                names.map(|&(a, _)| swarm.agents[a].name.clone()).collect()
             };
             let failed = names(false);
             let response = if failed.is_empty() {
                 let agents = all.iter().map(|&(a, _)| swarm.agents[a].name.clone()).collect();
-                Response::Ordered { text: format!("{} {}", names(true), waiting.verb), agents }
+                Response::Ordered { text: format!("{} {}", names(true).join(", "), waiting.verb), agents }
             } else {
                 Response::Error { text: not_done(&failed, waiting.verb) }
             };
@@ -248,6 +261,23 @@ impl Operator {
             restarts: swarm.agents.iter().map(|a| a.restarts).sum(),
             messages: swarm.agents.iter().map(|a| a.past.received).sum(),
         });
+    }
+}
+
+impl Waiting {
+    /// The answer when it has not come to pass in time.
+    fn late(&self, swarm: &Swarm) -> Option<Response> {
+        let (_, name) = self.until.as_ref().filter(|(until, _)| *until <= Instant::now())?;
+        let late = self.agents.iter().filter(|(agent, g)| (self.over)(&swarm.agents[*agent], *g).is_none());
+        let late = late.map(|&(agent, _)| {
+            format!("{} ({})", swarm.agents[agent].name, status::state(swarm, agent).word())
+        });
+        let late = late.collect::<Vec<_>>().join(", ");
+        let text = format!(
+            "{late} not {} in time; that goes on: `shoal wait {name}` waits for it, `shoal ps` shows how far it is",
+            self.verb
+        );
+        Some(Response::Error { text })
     }
 }
 
@@ -300,10 +330,11 @@ fn resume(swarm: &mut Swarm, name: &str) -> Response {
     }
 }
 
-fn not_done(failed: &str, verb: &str) -> String {
+fn not_done(failed: &[String], verb: &str) -> String {
+    let (names, logs) = (failed.join(", "), logs_of(failed));
     match verb {
-        "ready" => format!("{failed} will not get ready, being given up: see `shoal logs {failed}`"),
-        _ => format!("{failed} could not be {verb}: see `shoal logs {failed}`"),
+        "ready" => format!("{names} will not get ready, being given up: see {logs}"),
+        _ => format!("{names} could not be {verb}: see {logs}"),
     }
 }
 
@@ -347,11 +378,7 @@ fn meant(swarm: &Swarm, name: &str) -> Result<Vec<usize>, Response> {
     if name == ALL {
         return Ok((0..swarm.agents.len()).filter(|&agent| swarm.is_shown(agent)).collect());
     }
-    let near = swarm
-        .agents
-        .iter()
-        .max_by(|a, b| strsim::jaro_winkler(name, &a.name).total_cmp(&strsim::jaro_winkler(name, &b.name)));
-    let near = near.map_or(String::new(), |a| format!("; did you mean {}?", a.name));
+    let near = crate::reload::did_you_mean(&swarm.file, name);
     Err(Response::Error { text: format!("swarm {} has no agent {name:?}{near}", swarm.file.name) })
 }
 
@@ -390,7 +417,13 @@ fn report(swarm: &Swarm) -> PsReport {
             unapplied: swarm.unapplied(index).to_vec(),
         }
     });
-    PsReport { swarm: swarm.file.name.clone(), agents: agents.collect(), sets: sets(swarm) }
+    PsReport {
+        swarm: swarm.file.name.clone(),
+        agents: agents.collect(),
+        sets: sets(swarm),
+        under_way: swarm.change_under_way(),
+        scaled_to_nothing: swarm.scaled_to_nothing(),
+    }
 }
 
 fn set_of(swarm: &Swarm, agent: usize) -> Option<&config::Set> {
@@ -438,7 +471,12 @@ impl Companion for Operator {
     fn deadline(&self) -> Option<Instant> {
         let looks = self.waiting.iter().any(|waiting| waiting.verb == PAUSED);
         let look = looks.then(|| Instant::now() + LOOK_EVERY);
-        look.into_iter().chain(self.until_over.look_at()).min()
+        let late = self.waiting.iter().filter_map(|waiting| Some(waiting.until.as_ref()?.0));
+        let change = self.pending.as_ref().and_then(change::Pending::look_at);
+        look.into_iter().chain(self.until_over.look_at()).chain(late).chain(change).min().map(|at| {
+            // A kernel may refuse to wait for weeks.
+            at.min(Instant::now() + LOOK_AT_LEAST_EVERY)
+        })
     }
 
     fn is_done(&self) -> bool {

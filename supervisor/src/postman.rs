@@ -35,6 +35,7 @@ pub fn agent(folder: &Path) -> io::Result<config::Agent> {
         name: NAME.to_owned(),
         command: vec![binary, "agent".to_owned(), NAME.to_owned(), text(folder.to_owned())?],
         replicas: 1,
+        removed: false,
         replicas_max: None,
         group: NAME.to_owned(),
         prefetch: 1,

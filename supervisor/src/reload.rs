@@ -10,6 +10,8 @@
 //! it is started again, and says why.
 
 use crate::config::{self, Agent, Reference, SwarmFile};
+use crate::control::nearest;
+use crate::counted::counted;
 use crate::on_gone::OnGone;
 use crate::topology::{InputSpec, Topology};
 use serde::{Deserialize, Serialize};
@@ -146,8 +148,13 @@ pub fn merge(old: &SwarmFile, new: SwarmFile) -> Result<SwarmFile, String> {
             }
         }
     }
-    let removed =
-        |agent: &Agent| Agent { replicas: 0, significant: false, after: Vec::new(), ..agent.clone() };
+    let removed = |agent: &Agent| Agent {
+        replicas: 0,
+        removed: true,
+        significant: false,
+        after: Vec::new(),
+        ..agent.clone()
+    };
     let taken = crate::postman::NAME;
     let mut agents: Vec<Agent> = old
         .agents
@@ -196,11 +203,7 @@ pub fn scaled(file: &SwarmFile, name: &str, replicas: u32) -> Result<SwarmFile, 
     let mut file = file.clone();
     let at = file.agents.iter().position(|agent| agent.name == name && name != crate::postman::NAME);
     let Some(at) = at else {
-        let names: Vec<&str> = file.agents.iter().map(|agent| agent.name.as_str()).collect();
-        let near = names
-            .iter()
-            .max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
-        let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        let near = did_you_mean(&file, name);
         return Err(format!("swarm {} has no agent {name:?} to scale{near}", file.name));
     };
     if replicas > config::REPLICAS_MAX {
@@ -210,14 +213,23 @@ pub fn scaled(file: &SwarmFile, name: &str, replicas: u32) -> Result<SwarmFile, 
         ));
     }
     file.agents[at].replicas = replicas;
+    file.agents[at].removed &= replicas == 0;
     let total: u64 = file.agents.iter().map(|agent| u64::from(agent.replicas)).sum();
     if total > config::INSTANCES_MAX + 1 {
         return Err(format!(
-            "with {replicas} replicas of `{name}` the swarm has more than {} processes",
+            "with {} of `{name}` the swarm has more than {} processes",
+            counted(replicas, "replica"),
             config::INSTANCES_MAX
         ));
     }
     Ok(file)
+}
+
+/// A question for whoever named no agent of a file, if one has a name that is near.
+pub fn did_you_mean(file: &SwarmFile, name: &str) -> String {
+    let named = file.agents.iter().filter(|agent| agent.name != crate::postman::NAME && !agent.removed);
+    let names: Vec<&str> = named.map(|agent| agent.name.as_str()).collect();
+    nearest(name, &names).map_or(String::new(), |near| format!("; did you mean `{near}`?"))
 }
 
 /// What a manifest says that a living agent depends on, and that only its next life can be told otherwise.
@@ -250,6 +262,7 @@ fn essence(manifest: &Manifest) -> Manifest {
 fn told(agent: &Agent) -> Agent {
     Agent {
         replicas: 0,
+        removed: false,
         replicas_max: None,
         group: String::new(),
         subscribes: Vec::new(),

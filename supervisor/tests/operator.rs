@@ -108,7 +108,13 @@ fn report(names: &[&str]) -> PsReport {
         p99_ns: None,
         unapplied: Vec::new(),
     });
-    PsReport { swarm: "s".into(), agents: agents.collect(), sets: Vec::new() }
+    PsReport {
+        swarm: "s".into(),
+        agents: agents.collect(),
+        sets: Vec::new(),
+        under_way: None,
+        scaled_to_nothing: Vec::new(),
+    }
 }
 
 /// Answers as a supervisor with a lister and two workers would.
@@ -218,7 +224,7 @@ fn check_prints_what_a_swarm_file_amounts_to() {
     std::fs::write(&file, text).unwrap();
     let (status, out, err) = stage.done(&["check", file.to_str().unwrap()]);
     assert_eq!((status, err.as_str()), (0, ""));
-    assert!(out.starts_with("swarm `s`: 3 processes, 1 lanes of 256 KiB\n"), "{out}");
+    assert!(out.starts_with("swarm `s`: 3 processes, 1 lane of 256 KiB\n"), "{out}");
     assert!(out.contains("  channel c: M, 256 KiB per lane, block; a -> b\n"), "{out}");
     std::fs::write(&file, text.replace("replicas", "replicsa")).unwrap();
     let (status, out, err) = stage.done(&["check", file.to_str().unwrap()]);

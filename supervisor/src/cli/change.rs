@@ -3,7 +3,7 @@
 use super::client::{Client, check_name};
 use super::{Failure, duration, print};
 use crate::config;
-use crate::control::{ChangeReport, Outcome, Request, Response};
+use crate::control::{ChangeReport, Outcome, Request, Response, logs_of};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -34,7 +34,8 @@ struct ChangeOptions {
     /// Print the plan, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// How long agents may take to stop, and their readers to read what they sent, before all is undone
+    /// How long it may take: agents to stop and their readers to read what they sent, before all is undone; then those that are
+    /// started to get ready, which the exit status tells, and is not undone
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration::parse)]
     timeout: Duration,
     /// Print one JSON object
@@ -111,19 +112,32 @@ fn ask(client: &mut Client, request: &Request, json: bool) -> Result<(), Failure
     print(format!("{text}\n").as_bytes())?;
     let why = || report.why.clone().unwrap_or_default();
     match report.outcome {
-        Outcome::Planned | Outcome::Unchanged | Outcome::Applied if report.failed.is_empty() => Ok(()),
-        Outcome::Planned | Outcome::Unchanged | Outcome::Applied => {
-            let failed = report.failed.join(", ");
-            Err(Failure::failed(format!(
-                "{failed} could not be started: see `shoal logs {}`",
-                report.failed[0]
-            )))
-        }
+        Outcome::Planned | Outcome::Unchanged | Outcome::Applied => match not_up(&report) {
+            None => Ok(()),
+            Some(text) => Err(Failure::failed(text)),
+        },
         Outcome::Undone => Err(Failure::failed(format!("nothing is changed: {}", why()))),
         Outcome::RolledBack => {
             Err(Failure::failed(format!("all replicas run the former command: {}", why())))
         }
     }
+}
+
+/// Who was started for a change and is not ready, in words.
+fn not_up(report: &ChangeReport) -> Option<String> {
+    let ChangeReport { failed, late, .. } = report;
+    let failed = failed
+        .first()
+        .map(|_| format!("{} could not be started: see {}", failed.join(", "), logs_of(failed)));
+    let late = late.first().map(|_| {
+        let all = late.join(", ");
+        format!(
+            "{all} not ready in time, and not given up: the change stays applied; see `shoal ps`, {}",
+            logs_of(late)
+        )
+    });
+    let texts: Vec<String> = failed.into_iter().chain(late).collect();
+    (!texts.is_empty()).then(|| texts.join("; "))
 }
 
 /// The report for people.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::{Failure, NOT_RUNNING, Order, json, own_place, print};
 use crate::control::status::StatusReport;
 use crate::control::{
-    ALL, ANSWER_BYTES_MAX, PsReport, Request, Response, SwarmInfo, address_of, agent_of, is_meant,
+    ALL, ANSWER_BYTES_MAX, PsReport, Request, Response, SwarmInfo, address_of, agent_of, is_meant, nearest,
 };
 use crate::run_dir::{Place, Running, list_running_in};
 
@@ -332,6 +332,12 @@ pub(super) fn check_name<'r>(name: &str, report: &'r PsReport) -> Result<Vec<&'r
     if !meant.is_empty() {
         return Ok(meant);
     }
+    if let Some(agent) = report.scaled_to_nothing.iter().find(|agent| **agent == agent_of(name)) {
+        return Err(Failure::bad_input(format!(
+            "`{agent}` of swarm `{}` is scaled to 0: `shoal scale {agent} 1` starts it",
+            report.swarm
+        )));
+    }
     let mut agents: Vec<&str> = instances.iter().map(|instance| agent_of(instance)).collect();
     agents.dedup();
     let known: Vec<&str> = agents.iter().chain(&instances).copied().collect();
@@ -342,16 +348,6 @@ pub(super) fn check_name<'r>(name: &str, report: &'r PsReport) -> Result<Vec<&'r
         "the swarm `{}` has no agent `{shown}`; {hint}agents: {list}",
         report.swarm
     )))
-}
-
-/// The known word that a mistyped one probably means.
-pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
-    known
-        .iter()
-        .map(|k| (strsim::damerau_levenshtein(word, k), *k))
-        .filter(|(distance, k)| *distance <= (k.chars().count() / 2).max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, k)| k)
 }
 
 #[cfg(test)]
@@ -418,7 +414,7 @@ mod tests {
             Request::Status,
             Request::Wait { name: None, ended: true },
             Request::Stop { name: name() },
-            Request::Start { name: name() },
+            Request::Start { name: name(), timeout_ms: None },
             Request::Pause { name: name() },
             Request::Resume { name: name() },
             Request::Down,
@@ -432,7 +428,7 @@ mod tests {
         }
         let once = [
             Request::Kill { name: name(), signal: None },
-            Request::Restart { name: name() },
+            Request::Restart { name: name(), timeout_ms: None },
             Request::Replay { ids: None },
             Request::Reload { file: None, dry_run: false, timeout_ms },
             Request::Scale { name: name(), replicas: 2, dry_run: false, timeout_ms },

@@ -9,9 +9,9 @@ use clap::{Args, Subcommand};
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 
-use super::client::{Client, nearest};
+use super::client::Client;
 use super::{Failure, own_place, print};
-use crate::control::{Request, Response};
+use crate::control::{Request, Response, nearest};
 use crate::dead_letters::{self, Letter};
 use crate::run_dir::{self, Place, list_dead_letters_in, list_running_in};
 

@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::client::{Client, Target};
 use super::{Failure, duration, json, print};
 use crate::control::{DownReport, Request, Response};
+use crate::counted::{counted, one_or};
 
 /// How long the process may take to leave once it said that the swarm is over.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
@@ -68,8 +69,11 @@ fn told(report: &DownReport) -> String {
     }
     for left in &report.unread {
         text += &format!(
-            "  {} messages of channel {} were not read by {}\n",
-            left.count, left.channel, left.agent
+            "  {} of channel {} {} not read by {}\n",
+            counted(left.count, "message"),
+            left.channel,
+            one_or(left.count, "was", "were"),
+            left.agent
         );
     }
     text

@@ -10,10 +10,10 @@ use clap::{Args, Subcommand};
 use rustix::event::{PollFd, PollFlags, poll};
 use serde::Serialize;
 
-use super::client::{Client, check_name, nearest};
+use super::client::{Client, check_name};
 use super::{Failure, Printed, json, print};
 use crate::config;
-use crate::control::{Request, Response, is_meant};
+use crate::control::{Request, Response, is_meant, nearest};
 use crate::crash::{self, Crash, page};
 use crate::events::{self, Event};
 use crate::output::{FILES_MAX, shown};

@@ -30,7 +30,10 @@ pub(super) fn table(report: &PsReport) -> String {
         cells.extend(sets.then(|| Cell::new(set(report, agent))));
         table.add_row(cells);
     }
-    let lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let mut lines: Vec<String> = table.lines().map(|line| line.trim_end().to_owned()).collect();
+    let scaled = report.scaled_to_nothing.iter();
+    lines.extend(scaled.map(|name| format!("scaled to 0: {name} (`shoal scale {name} 1` starts it)")));
+    lines.extend(report.under_way.iter().map(|what| format!("under way: {what}")));
     lines.join("\n")
 }
 

@@ -112,6 +112,12 @@ pub(super) fn text(report: &StatusReport, whole: bool) -> String {
     if report.dead_letters > 0 {
         let _ = writeln!(text, "  dead letters {} (`shoal dlq list`)", report.dead_letters);
     }
+    for name in report.scaled_to_nothing.iter().filter(|_| whole) {
+        let _ = writeln!(text, "  scaled to 0  {name} (`shoal scale {name} 1` starts it)");
+    }
+    if let Some(what) = &report.under_way {
+        let _ = writeln!(text, "  under way    {what}");
+    }
     for lack in &report.lacks {
         let _ = writeln!(text, "  not applied  {lack}");
     }

@@ -111,7 +111,13 @@ fn report(names: &[&str]) -> PsReport {
         p99_ns: None,
         unapplied: Vec::new(),
     });
-    PsReport { swarm: "s".into(), agents: agents.collect(), sets: Vec::new() }
+    PsReport {
+        swarm: "s".into(),
+        agents: agents.collect(),
+        sets: Vec::new(),
+        under_way: None,
+        scaled_to_nothing: Vec::new(),
+    }
 }
 
 #[test]

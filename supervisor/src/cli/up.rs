@@ -1,6 +1,7 @@
 //! `shoal up`: in the foreground as `shoal run`; with `-d` in the background, as a process in a session of its own that
 //! says `ready` on its standard output. Until then, or its end, we wait: a start that fails is told here, and undone there.
 
+use crate::counted::counted;
 use crate::log::{BYTES_MAX, report};
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -77,7 +78,10 @@ fn detached(file: &SwarmFile, options: &UpOptions) -> Result<(), Failure> {
             let (name, pid, at) = (&file.name, daemon.id(), log.path.display().to_string());
             let text = match options.json {
                 true => json(&serde_json::json!({ "swarm": name, "pid": pid, "agents": agents, "log": at }))?,
-                false => format!("swarm `{name}` is up: {agents} agents ready, process {pid}, log {at}\n"),
+                false => format!(
+                    "swarm `{name}` is up: {} ready, process {pid}, log {at}\n",
+                    counted(agents, "agent")
+                ),
             };
             print(text.as_bytes()).map(|_| ())
         }

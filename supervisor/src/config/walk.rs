@@ -291,6 +291,7 @@ impl Walker<'_> {
             name: last_part(&table.key),
             command: self.command(table),
             replicas,
+            removed: false,
             replicas_max: self.count(table, "replicas_max", replicas, REPLICAS_MAX),
             group: self.group(table),
             prefetch: self.count(table, "prefetch", 1, PREFETCH_MAX).unwrap_or(1),

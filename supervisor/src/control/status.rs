@@ -85,6 +85,12 @@ pub struct StatusReport {
     pub dead_letters: u64,
     /// What the swarm file asks for and this machine does not give, in words.
     pub lacks: Vec<String>,
+    /// What of a reload or an upgrade is under way, in words.
+    #[serde(default)]
+    pub under_way: Option<String>,
+    /// Agents of the swarm file that are scaled to nothing, and not among the others.
+    #[serde(default)]
+    pub scaled_to_nothing: Vec<String>,
     /// Its agents, as in `shoal ps`.
     pub agents: Vec<StatusAgent>,
 }

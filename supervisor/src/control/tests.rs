@@ -74,8 +74,14 @@ fn ps_report_is_written_exactly_as_promised() {
         p99_ns: Some(7),
         unapplied: Vec::new(),
     };
-    let report = PsReport { swarm: "s".into(), agents: vec![agent], sets: Vec::new() };
-    let expected = r#"{"swarm":"s","agents":[{"name":"worker.1","set":null,"pid":null,"generation":3,"state":"backoff","restarts":2,"rescues":0,"hangs":0,"standbys":[],"standbys_wanted":0,"zygote":null,"uptime_ms":0,"pss_kib":4,"sent":5,"received":6,"p50_ns":null,"p99_ns":7,"unapplied":[]}],"sets":[]}"#;
+    let report = PsReport {
+        swarm: "s".into(),
+        agents: vec![agent],
+        sets: Vec::new(),
+        under_way: None,
+        scaled_to_nothing: Vec::new(),
+    };
+    let expected = r#"{"swarm":"s","agents":[{"name":"worker.1","set":null,"pid":null,"generation":3,"state":"backoff","restarts":2,"rescues":0,"hangs":0,"standbys":[],"standbys_wanted":0,"zygote":null,"uptime_ms":0,"pss_kib":4,"sent":5,"received":6,"p50_ns":null,"p99_ns":7,"unapplied":[]}],"sets":[],"under_way":null,"scaled_to_nothing":[]}"#;
     assert_eq!(serde_json::to_string(&report).unwrap(), expected);
     let answer = serde_json::to_string(&Response::Ps(report.clone())).unwrap();
     assert_eq!(serde_json::from_str::<Response>(&answer).unwrap(), Response::Ps(report));
@@ -311,4 +317,12 @@ fn path_too_long_for_an_address_works_all_the_same() {
     let mut client = connect(&address);
     client.write_all(b"{\"ask\":\"ps\"}\n").unwrap();
     assert_eq!(turn(&mut control).len(), 1);
+}
+
+#[test]
+fn logs_of_several_replicas_are_those_of_their_agent_and_of_several_agents_a_command_each() {
+    let of = |names: &[&str]| logs_of(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    assert_eq!(of(&["dst.2"]), "`shoal logs dst.2`");
+    assert_eq!(of(&["dst.1", "dst.2"]), "`shoal logs dst`");
+    assert_eq!(of(&["dst.1", "a", "dst.2"]), "`shoal logs dst`, `shoal logs a`");
 }

@@ -7,13 +7,22 @@ use crate::control::{ChangeReport, ClientId, Outcome, Response};
 use crate::reload::{self, Change, Plan};
 use crate::swarm::{self, Prepared, Proof, Swarm, Upgraded};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Who waits for the end of a change.
 pub(super) struct Pending {
     client: ClientId,
     /// What was planned; `None` for an upgrade.
     plan: Option<Plan>,
+    /// Until when agents that are started for it may take to get ready; `None` for an upgrade, which gives each its own time.
+    until: Option<Instant>,
+}
+
+impl Pending {
+    /// When it is to be looked at though nothing happened; what is to be undone is so a moment later.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        self.until.map(|until| until.max(Instant::now() + super::LOOK_EVERY))
+    }
 }
 
 /// Reads the file of a reload: the one that was named, else the swarm's own.
@@ -77,7 +86,10 @@ impl Operator {
                 let report = ChangeReport { plan: Some(plan), ..ChangeReport::of(Outcome::Planned) };
                 self.control.reply(client, &Response::Change(Box::new(report)));
             }
-            Ok(plan) => self.pending = Some(Pending { client, plan: Some(plan) }),
+            Ok(plan) => {
+                let until = Instant::now().checked_add(patience);
+                self.pending = Some(Pending { client, plan: Some(plan), until });
+            }
         }
     }
 
@@ -95,15 +107,15 @@ impl Operator {
         };
         match begun {
             Err(text) => self.control.reply(client, &Response::Error { text }),
-            Ok(()) => self.pending = Some(Pending { client, plan: None }),
+            Ok(()) => self.pending = Some(Pending { client, plan: None, until: None }),
         }
     }
 
     /// Answers who waits for a change that is over.
     pub(super) fn settle_change(&mut self, swarm: &Swarm) {
-        let Some(Pending { client, plan }) = &self.pending else { return };
+        let Some(Pending { client, plan, until }) = &self.pending else { return };
         let report = match plan {
-            Some(plan) => reloaded(plan, swarm),
+            Some(plan) => reloaded(plan, until.is_some_and(|until| until <= Instant::now()), swarm),
             None => swarm.upgrade_outcome().map(upgraded),
         };
         if let Some(report) = report {
@@ -123,10 +135,7 @@ fn new_command(
     let known =
         |agent: &config::Agent| agent.name == name && name != crate::postman::NAME && agent.replicas > 0;
     let config = agents.iter().position(known).ok_or_else(|| {
-        let near = agents.iter().map(|a| a.name.as_str());
-        let near =
-            near.max_by(|a, b| strsim::jaro_winkler(name, a).total_cmp(&strsim::jaro_winkler(name, b)));
-        let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        let near = reload::did_you_mean(&swarm.file, name);
         format!("swarm {} has no agent {name:?} to upgrade{near}", swarm.file.name)
     })?;
     if let Some(mut command) = command {
@@ -141,8 +150,8 @@ fn new_command(
     Ok((config, agent.command))
 }
 
-/// What became of a reload; `None` while it is under way.
-fn reloaded(plan: &Plan, swarm: &Swarm) -> Option<ChangeReport> {
+/// What became of a reload; `None` while it is under way, unless it is late: then who is not ready is told.
+fn reloaded(plan: &Plan, late: bool, swarm: &Swarm) -> Option<ChangeReport> {
     let report = |outcome| ChangeReport { plan: Some(plan.clone()), ..ChangeReport::of(outcome) };
     match swarm.reload_outcome()? {
         swarm::Outcome::Undone(why) => {
@@ -154,13 +163,16 @@ fn reloaded(plan: &Plan, swarm: &Swarm) -> Option<ChangeReport> {
                 let state = record(agent).state;
                 state == State::Ready || state.is_at_rest() && !swarm.is_waiting(*agent)
             };
-            if !started.iter().all(is_over) && !swarm.is_ending() {
+            if !started.iter().all(is_over) && !swarm.is_ending() && !late {
                 return None;
             }
-            let failed = started.iter().filter(|agent| record(agent).state == State::Failed);
-            let failed: Vec<String> = failed.map(|agent| record(agent).name.clone()).collect();
+            let names = |agents: &mut dyn Iterator<Item = &usize>| -> Vec<String> {
+                agents.map(|agent| record(agent).name.clone()).collect()
+            };
+            let failed = names(&mut started.iter().filter(|agent| record(agent).state == State::Failed));
+            let late = names(&mut started.iter().filter(|agent| late && !is_over(agent)));
             let outcome = if plan.is_empty() { Outcome::Unchanged } else { Outcome::Applied };
-            Some(ChangeReport { unread: unread.clone(), failed, ..report(outcome) })
+            Some(ChangeReport { unread: unread.clone(), failed, late, ..report(outcome) })
         }
     }
 }

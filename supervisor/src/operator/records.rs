@@ -59,7 +59,7 @@ impl Operator {
         let text = format!("{whom}: shoal {order}");
         swarm.tell(Level::Debug, Kind::Order, None, &text);
         // The others end nothing, or not by themselves.
-        let (Request::Stop { name } | Request::Restart { name } | Request::Kill { name, .. }) = request
+        let (Request::Stop { name } | Request::Restart { name, .. } | Request::Kill { name, .. }) = request
         else {
             return;
         };
@@ -73,8 +73,8 @@ impl Operator {
 fn words(request: &Request) -> Option<String> {
     Some(match request {
         Request::Stop { name } => format!("stop {name}"),
-        Request::Start { name } => format!("start {name}"),
-        Request::Restart { name } => format!("restart {name}"),
+        Request::Start { name, .. } => format!("start {name}"),
+        Request::Restart { name, .. } => format!("restart {name}"),
         Request::Kill { name, signal: None } => format!("kill {name}"),
         Request::Kill { name, signal: Some(number) } => format!("kill {name} --signal {number}"),
         Request::Pause { name } => format!("pause {name}"),

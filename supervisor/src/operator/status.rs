@@ -23,6 +23,8 @@ pub(super) fn status(swarm: &Swarm, info: &SwarmInfo) -> StatusReport {
         messages_per_s: None,
         dead_letters: 0,
         lacks: swarm.lacks.clone(),
+        under_way: swarm.change_under_way(),
+        scaled_to_nothing: swarm.scaled_to_nothing(),
         agents,
     }
 }

@@ -48,9 +48,11 @@ impl Swarm {
                     self.agents[agent].name,
                     config.command.first().map_or("", String::as_str)
                 );
+                let how = format!("cannot be started: {error}");
                 self.agents[agent].faults += 1;
-                self.agents[agent].last_ending = Some(format!("cannot be started: {error}"));
                 self.tell(Level::Error, Kind::NotStarted, Some(agent), &text);
+                self.fails_upgrade(agent, &how);
+                self.agents[agent].last_ending = Some(how);
                 self.feed(agent, Event::SpawnFailed);
             }
         }

@@ -272,7 +272,11 @@ impl Swarm {
             // With its set, perhaps, of which others are still to be ended.
             State::Failed | State::Aside if given_up => (
                 What::GivenUp,
-                format!("more than {} deaths within {:?} of its life", bounds.intensity, bounds.period),
+                format!(
+                    "more than {} within {:?} of its life",
+                    crate::counted::counted(bounds.intensity, "death"),
+                    bounds.period
+                ),
             ),
             State::Aside => (What::Together, "its set starts again together".to_owned()),
             State::Failed => (What::GivenUp, policy()),

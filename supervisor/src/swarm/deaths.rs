@@ -4,6 +4,7 @@ use super::{Ends, PROOF_PATIENCE, PROOF_RETRY, Swarm, Timer};
 use crate::agent::{Crash, Grave, Live, Remains};
 use crate::child::{Event, Next, State};
 use crate::config::Policy;
+use crate::counted::counted;
 use crate::death;
 use crate::events::Kind;
 use crate::hooks::Occasion;
@@ -143,9 +144,8 @@ impl Swarm {
         if live.ordered && ending == Ending::Signalled(9) {
             self.kills_proven += 1;
         }
-        let expected =
-            matches!(self.agents[agent].state, State::Stopping(Next::Rest | Next::Start | Next::Aside))
-                || ending == Ending::Exited(0);
+        let (state, normal) = (self.agents[agent].state, ending == Ending::Exited(0));
+        let asked = live.ordered || matches!(state, State::Stopping(Next::Rest | Next::Start | Next::Aside));
         self.agents[agent].last_ending = Some(ending.to_string());
         let name = self.agents[agent].name.clone();
         if corrupt {
@@ -156,7 +156,7 @@ impl Swarm {
             );
             self.tell(Level::Error, Kind::Corrupt, Some(agent), &text);
         }
-        if !expected && !live.ordered {
+        if !asked && !normal {
             self.tell_hooks(agent, Occasion::Crash, &ending.to_string());
             let (generation, at) = (live.incarnation.generation, self.started.elapsed());
             self.agents[agent].last_crash = Some(Crash { generation, how: ending.to_string(), at });
@@ -164,7 +164,9 @@ impl Swarm {
                 Level::Warn,
                 &format!("agent {name} (generation {}) {ending}", live.incarnation.generation),
             );
-            self.agents[agent].faults += 1;
+        }
+        if !asked {
+            self.count_fault(agent, live, ending);
         }
         let before_ready = !self.agents[agent].was_ready && !live.child.adopted && !self.started_once();
         if before_ready && matches!(ending, Ending::Exited(_)) && self.ends == Ends::No && !live.ordered {
@@ -173,7 +175,20 @@ impl Swarm {
                 self.place_of(agent)
             ));
         }
-        self.feed(agent, Event::Exited { normal: ending == Ending::Exited(0), ordered: live.ordered });
+        self.feed(agent, Event::Exited { normal, ordered: live.ordered });
+    }
+
+    /// Nobody had asked for the end of an agent: a fault, unless it was ready and by its policy has done its work.
+    fn count_fault(&mut self, agent: usize, live: &Live, ending: Ending) {
+        let state = self.agents[agent].state;
+        let is_normal = ending == Ending::Exited(0) && state == State::Ready;
+        if is_normal && !self.policy_of(agent).restarts(true) {
+            return;
+        }
+        self.agents[agent].faults += 1;
+        let by = live.by.as_ref().map_or(String::new(), |by| format!(" ({by})"));
+        let early = if state == State::Starting { " before it was ready" } else { "" };
+        self.fails_upgrade(agent, &format!("{ending}{early}{by}"));
     }
 
     /// Reads what a dead process left in its pipes.
@@ -202,25 +217,30 @@ impl Swarm {
         let how = self.agents[agent].last_ending.clone().unwrap_or_default();
         let config = &self.file.agents[self.topology.agents[agent].config];
         let name = &self.agents[agent].name;
+        // Who was adopted and leaves lives on, and whoever handed it over knows.
+        let never = !self.agents[agent].was_ready && !self.cradle.was_adopted(agent as u32);
+        let undoes_start = never || self.is_awaited(agent);
+        let ends = self.escalated.is_some() || self.is_ending() || undoes_start && !self.started_once();
+        let again = if ends { String::new() } else { format!("`shoal start {name}` tries again; ") };
         let text = match self.given_up_with(agent) {
-            Some(set) => format!(
-                "agent {name} is given up with its set {set} (`shoal start {name}` tries again; [set.{set}] sets the bounds)"
-            ),
+            Some(set) => {
+                format!("agent {name} is given up with its set {set} ({again}[set.{set}] sets the bounds)")
+            }
             None if config.restart.policy == Policy::Temporary && !self.is_one_too_many() => format!(
-                "agent {name} is given up: it {how}, and its policy is temporary (`shoal start {name}` tries again; `restart` of [agent.{}] sets the policy)",
+                "agent {name} is given up: it {how}, and its policy is temporary ({again}`restart` of [agent.{}] sets the policy)",
                 config.name
             ),
             None => format!(
-                "agent {name} is given up: more than {} deaths within {:?} of its life, the last: it {how} (`shoal start {name}` tries again; `restart` of [agent.{}] sets the bounds)",
-                config.restart.intensity, config.restart.period, config.name
+                "agent {name} is given up: more than {} within {:?} of its life, the last: it {how} ({again}`restart` of [agent.{}] sets the bounds)",
+                counted(config.restart.intensity, "death"),
+                config.restart.period,
+                config.name
             ),
         };
         self.tell(Level::Error, Kind::GiveUp, Some(agent), &text);
         self.tell_hooks(agent, Occasion::GiveUp, &text);
-        // Who was adopted and leaves lives on, and whoever handed it over knows.
-        let never = !self.agents[agent].was_ready && !self.cradle.was_adopted(agent as u32);
         self.go(agent);
-        if never || self.is_awaited(agent) {
+        if undoes_start {
             self.fail_start(format!("{}: {text}", self.place_of(agent)));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{Effect, Ends, Swarm, Timer};
 use crate::child::{Event, State};
+use crate::counted::{counted, one_or};
 use crate::events::{Kind, Of};
 use std::time::Instant;
 
@@ -88,7 +89,8 @@ impl Swarm {
         for (agent, record) in self.agents.iter().enumerate() {
             for (channel, count) in self.unread(agent).into_iter().filter(|(_, count)| *count > 0) {
                 let channel = &self.topology.channels[channel].name;
-                texts.push(format!("{count} messages of channel {channel} were not read by {}", record.name));
+                let (messages, were) = (counted(count, "message"), one_or(count, "was", "were"));
+                texts.push(format!("{messages} of channel {channel} {were} not read by {}", record.name));
             }
         }
         texts

@@ -7,6 +7,7 @@
 use super::Swarm;
 use crate::child::{Action, Event, State};
 use crate::config::{self, OnGone, Policy};
+use crate::counted::{counted, one_or};
 use crate::events::Kind;
 use crate::log::Level;
 use crate::on_gone::Course;
@@ -65,6 +66,7 @@ impl Swarm {
 
     fn leave(&mut self, agent: usize, stood_in: bool) {
         let unread: u64 = self.left_by(agent).iter().sum();
+        let (messages, are) = (counted(unread, "message"), one_or(unread, "is", "are"));
         let name = self.agents[agent].name.clone();
         let key =
             format!("`on_gone` of [agent.{}]", self.file.agents[self.topology.agents[agent].config].name);
@@ -73,7 +75,7 @@ impl Swarm {
                 self.strike(agent);
                 if unread > 0 {
                     let text = format!(
-                        "agent {name} is gone, and {unread} messages that it has not read are dropped ({key})"
+                        "agent {name} is gone, and {messages} that it has not read {are} dropped ({key})"
                     );
                     self.tell(Level::Warn, Kind::Gone, Some(agent), &text);
                 }
@@ -87,13 +89,13 @@ impl Swarm {
                     false => "the swarm file, or `shoal scale`, brings it back".to_owned(),
                 };
                 let text = format!(
-                    "agent {name} is gone, and its senders wait for it, with {unread} messages that it has not read, until {until}"
+                    "agent {name} is gone, and its senders wait for it, with {messages} that it has not read, until {until}"
                 );
                 self.tell(Level::Warn, Kind::Gone, Some(agent), &text);
             }
             Course::StandIn => {
                 let text = format!(
-                    "agent {name} is gone, and {unread} messages that it has not read are put with the dead letters ({key})"
+                    "agent {name} is gone, and {messages} that it has not read {are} put with the dead letters ({key})"
                 );
                 self.tell(Level::Warn, Kind::Gone, Some(agent), &text);
                 self.begin_standing_in(agent);
@@ -116,10 +118,11 @@ impl Swarm {
         self.act(agent, Action::Spawn, Event::BackoffOver);
     }
 
-    /// The policy by which an agent comes back: who stands in for it does until it is done.
+    /// The policy by which an agent comes back: who stands in for it does until it is done, one whose upgrade failed does in any case.
     pub(super) fn policy_of(&self, agent: usize) -> Policy {
         match self.agents[agent].stand_in {
             Some(_) => Policy::Transient,
+            None if self.goes_back(agent) => Policy::Permanent,
             None => self.file.agents[self.topology.agents[agent].config].restart.policy,
         }
     }

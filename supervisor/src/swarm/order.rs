@@ -2,6 +2,7 @@
 
 use super::{Ends, Swarm};
 use crate::child::{Event, State};
+use crate::counted::counted;
 use crate::events::{Kind, Of};
 use crate::log::Level;
 
@@ -12,7 +13,8 @@ impl Swarm {
         self.begun = true;
         let is_to_run = |agent: &usize| *agent != postman && self.topology.agents[*agent].active;
         self.waiting = (0..self.agents.len()).filter(is_to_run).collect();
-        let text = format!("{} agents, by {}", self.waiting.len(), self.file.path.display());
+        let text =
+            format!("{}, by {}", counted(self.waiting.len() as u64, "agent"), self.file.path.display());
         self.write_journal();
         self.records.events.note(Kind::SwarmStarted, Of::default(), &text);
         self.start_due();

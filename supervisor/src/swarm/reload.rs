@@ -104,6 +104,12 @@ impl Swarm {
         let before = Stand { file: &self.file, topology: &self.topology, manifests: &old };
         let after = Stand { file: &file, topology: &topology, manifests: &new };
         let (plan, work) = reload::plan(before, after, &self.kept());
+        if !plan.stop.is_empty() && !self.is_run_by_somebody(&topology, &work) {
+            return Err(format!(
+                "without {} nobody would run, and the swarm would end: `shoal down` ends it, `shoal stop` lets an agent rest and the swarm go on",
+                plan.stop.join(", ")
+            ));
+        }
         Ok(Prepared { plan, work, file, topology, board })
     }
 
@@ -119,6 +125,25 @@ impl Swarm {
             "the swarm would need up to {needed} open descriptors instead of {now}, the limit is {limit}: run fewer agents, or end the \
              swarm and raise the limit (`ulimit -Hn {needed}`, or LimitNOFILE= of the unit)"
         ))
+    }
+
+    /// Whether somebody is there after a change for whose sake the swarm goes on: who runs, is started, or was stopped by an operator.
+    fn is_run_by_somebody(&self, topology: &Topology, work: &Work) -> bool {
+        let is_over = |agent: usize| match self.agents.get(agent).map(|record| record.state) {
+            Some(State::Ended) => !work.start.contains(&agent),
+            Some(State::Failed) => {
+                ![&work.start, &work.relink, &work.again].iter().any(|s| s.contains(&agent))
+            }
+            _ => false,
+        };
+        let instances = topology.agents.iter().enumerate();
+        instances.into_iter().any(|(agent, i)| i.active && agent != self.postman.agent && !is_over(agent))
+    }
+
+    /// Agents of the file that are scaled to nothing.
+    pub fn scaled_to_nothing(&self) -> Vec<String> {
+        let agents = self.file.agents.iter().filter(|agent| agent.replicas == 0 && !agent.removed);
+        agents.map(|agent| agent.name.clone()).collect()
     }
 
     /// Begins to apply a changed file; [`Swarm::reload_outcome`] tells what became of it.
@@ -142,7 +167,10 @@ impl Swarm {
             itself || self.waiting.contains(agent)
         };
         let ran: BTreeSet<usize> = affected.iter().copied().filter(runs).collect();
-        let up = ran.intersection(&prepared.work.relink).copied().collect();
+        let mut up: BTreeSet<usize> = ran.intersection(&prepared.work.relink).copied().collect();
+        // It is not what it was given up for any more.
+        let given_up = |agent: &&usize| self.agents[**agent].state == State::Failed;
+        up.extend(prepared.work.relink.iter().filter(given_up));
         self.waiting.retain(|agent| !affected.contains(agent));
         self.outcome = None;
         self.reload = Some(Reload {
@@ -170,12 +198,22 @@ impl Swarm {
             return Err("another reload is under way: ask again when it is done".into());
         }
         if self.upgrade.is_some() {
-            return Err("an upgrade is under way: ask again when it is done".into());
+            return Err(
+                "an upgrade is under way (`shoal status` says how far it is): ask again when it is done"
+                    .into(),
+            );
         }
         if !self.started_once() {
             return Err("the swarm is just starting: ask again when every agent was ready".into());
         }
         Ok(())
+    }
+
+    /// What of a reload or an upgrade is under way, in words.
+    pub fn change_under_way(&self) -> Option<String> {
+        let reload =
+            || self.reload.as_ref().map(|_| "a reload: who is concerned is being stopped".to_owned());
+        self.upgrade_under_way().or_else(reload)
     }
 
     /// What became of the last reload; `None` while it is under way.

@@ -2,6 +2,7 @@
 
 use super::{Effect, Ends, Swarm, Timer};
 use crate::child::{Event, State};
+use crate::counted::counted;
 use crate::events::Kind;
 use crate::log::Level;
 use crate::restart::Decision;
@@ -12,6 +13,8 @@ impl Swarm {
     /// An agent died and its policy wants it back: after a pause, with those that fall with it, or not at all.
     pub(super) fn spawn_after(&mut self, agent: usize, counted: bool) {
         let now = self.started.elapsed();
+        let goes_back = self.goes_back(agent);
+        let counted = counted && !goes_back;
         let decision = self.agents[agent].intensity.died(now, !counted);
         // A start that never was is undone as a whole; a swarm that ends begins nothing anew.
         let first = !self.agents[agent].was_ready || self.is_awaited(agent);
@@ -22,6 +25,9 @@ impl Swarm {
             decision => self.supervision.died(agent, decision, now),
         };
         let why = self.tell_course(agent, &course);
+        let why = why.or_else(|| {
+            goes_back.then(|| "it goes back to the command that it had before an upgrade".to_owned())
+        });
         self.note_decision(agent, counted, &course, why);
         match course {
             Course::Now => self.feed(agent, Event::BackoffOver),
@@ -78,15 +84,17 @@ impl Swarm {
         let how = self.agents[agent].last_ending.as_deref().unwrap_or("is gone");
         let (count, period) = (config.restart.intensity, config.restart.period);
         let mut text = format!(
-            "agent {} died more than {count} times within {period:?} of its life (the last: it {how})",
-            self.agents[agent].name
+            "agent {} died more than {} within {period:?} of its life (the last: it {how})",
+            self.agents[agent].name,
+            counted(count, "time")
         );
         for &set in given_up {
             let set = &self.supervision.sets.all()[set];
             let (count, period) = (set.restart.intensity, set.restart.period);
             text += &format!(
-                ", set {} would be restarted for that more than {count} times within {period:?}",
-                set.name
+                ", set {} would be restarted for that more than {} within {period:?}",
+                set.name,
+                counted(count, "time")
             );
         }
         text

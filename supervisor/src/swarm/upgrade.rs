@@ -1,6 +1,6 @@
 //! The replicas of an agent are replaced one by one: each is stopped, drained of what it has in hand, and started with another command;
-//! it must become ready and prove itself. If one does not, all go back to the former command. It is journalled: a successor goes on
-//! with it.
+//! it must become ready and prove itself. If one does not, all go back to the former command: its first end that nobody ordered says so,
+//! and is not held against it, whatever its policy and its intensity. It is journalled: a successor goes on with it.
 
 use super::record::UpgradeRecord;
 use super::{Swarm, Timer};
@@ -36,7 +36,7 @@ pub(super) struct Upgrade {
 /// The replica whose turn it is.
 struct Turn {
     agent: usize,
-    /// The generation and the deaths of its own that it had before.
+    /// The generation and the deaths of its own that it had before; of one that has failed, with that.
     generation: u32,
     faults: u64,
     ready_since: Option<Instant>,
@@ -114,73 +114,109 @@ impl Swarm {
 
     /// Looks how far the upgrade is, and goes on with it.
     pub(super) fn go_on_upgrading(&mut self) {
-        let Some(mut upgrade) = self.upgrade.take() else { return };
+        if self.upgrade.is_none() {
+            return;
+        }
         if self.is_ending() {
+            self.upgrade = None;
             self.upgraded = Some(Upgraded::RolledBack("the swarm is stopping".into()));
             return;
         }
         loop {
-            match self.turn(&mut upgrade) {
+            match self.turn() {
                 Some(true) => {}
-                Some(false) => {
-                    self.upgrade = Some(upgrade);
-                    self.arm(Instant::now() + LOOK_EVERY, 0, Timer::Reload);
-                    return;
-                }
-                None => return self.end_upgrade(upgrade),
+                Some(false) => return self.arm(Instant::now() + LOOK_EVERY, 0, Timer::Reload),
+                None => return self.end_upgrade(),
             }
         }
     }
 
-    /// Goes on with the replica whose turn it is, or the next one. Whether there was something to do; `None` when all is done.
-    fn turn(&mut self, upgrade: &mut Upgrade) -> Option<bool> {
-        let Some(turn) = &mut upgrade.now else {
-            let agent = upgrade.todo.pop_front()?;
-            self.agents[agent].command = upgrade.failed.is_none().then(|| upgrade.command.clone());
-            // They were started with the other command.
-            self.dismiss_spares(agent);
-            let record = &self.agents[agent];
-            let (generation, faults) = (record.generation, record.faults);
-            if upgrade.failed.is_none() {
-                upgrade.done.push(agent);
-            }
-            // Who was given up was so with a command that may be no good.
-            let starts = !record.state.is_at_rest() || record.state == State::Failed;
-            if starts {
-                upgrade.now = Some(Turn { agent, generation, faults, ready_since: None, messages: 0 });
-                self.order(agent, Event::RestartAsked);
-            }
-            return Some(true);
+    /// What of it is under way, in words.
+    pub(super) fn upgrade_under_way(&self) -> Option<String> {
+        let Upgrade { config, todo, now, failed, .. } = self.upgrade.as_ref()?;
+        let whom = now.as_ref().map_or("the next one", |turn| &self.agents[turn.agent].name);
+        let what = match failed {
+            None => format!("{whom} is to prove itself with the new command"),
+            Some(_) => format!("back to the former command, {whom} now"),
         };
-        let record = &self.agents[turn.agent];
-        let faulty = record.faults > turn.faults || record.state == State::Failed;
-        let ready = record.generation > turn.generation && record.state == State::Ready;
-        if upgrade.failed.is_some() {
-            // Back with the former command: that it comes is all that is waited for.
-            let over = ready || record.state.is_at_rest();
-            if over {
-                upgrade.now = None;
-            }
-            return Some(over);
+        let more = if todo.is_empty() { String::new() } else { format!(", {} more to go", todo.len()) };
+        Some(format!("an upgrade of {}: {what}{more}", self.file.agents[*config].name))
+    }
+
+    /// An agent has ended, or could not be started, and nobody had ordered that. Whether it was to prove itself: then all go back, this one
+    /// with its next start.
+    pub(super) fn fails_upgrade(&mut self, agent: usize, how: &str) -> bool {
+        let Some(upgrade) = self.upgrade.as_mut().filter(|upgrade| upgrade.failed.is_none()) else {
+            return false;
+        };
+        let Some(turn) = upgrade.now.as_mut().filter(|turn| turn.agent == agent) else { return false };
+        let record = &mut self.agents[agent];
+        (turn.generation, turn.faults) = (record.generation, record.faults);
+        record.command = None;
+        let why = format!("agent {} {how} with the new command", record.name);
+        upgrade.done.retain(|&done| done != agent);
+        upgrade.todo = std::mem::take(&mut upgrade.done).into();
+        self.dismiss_spares(agent);
+        self.notice(&format!("upgrade: {why}; all replicas go back to the former one"));
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade.failed = Some(why);
         }
-        if faulty {
+        true
+    }
+
+    /// Whether an agent has failed with a new command, and its next life, with the former one, is still to come.
+    pub(super) fn goes_back(&self, agent: usize) -> bool {
+        let failed = self.upgrade.as_ref().filter(|upgrade| upgrade.failed.is_some());
+        let turn = failed.and_then(|upgrade| upgrade.now.as_ref());
+        let record = &self.agents[agent];
+        let now = (agent, record.generation, record.faults);
+        turn.is_some_and(|turn| now == (turn.agent, turn.generation, turn.faults))
+    }
+
+    /// The turn of the next replica begins. `None` when there is none left.
+    fn begin_turn(&mut self) -> Option<bool> {
+        let upgrade = self.upgrade.as_mut()?;
+        let agent = upgrade.todo.pop_front()?;
+        let record = &mut self.agents[agent];
+        record.command = upgrade.failed.is_none().then(|| upgrade.command.clone());
+        if upgrade.failed.is_none() {
+            upgrade.done.push(agent);
+        }
+        // Who was given up was so with a command that may be no good.
+        let starts = !record.state.is_at_rest() || record.state == State::Failed;
+        let (generation, faults) = (record.generation, record.faults);
+        upgrade.now = starts.then_some(Turn { agent, generation, faults, ready_since: None, messages: 0 });
+        // They were started with the other command.
+        self.dismiss_spares(agent);
+        if starts {
+            self.order(agent, Event::RestartAsked);
+        }
+        Some(true)
+    }
+
+    /// Goes on with the replica whose turn it is, or the next one. Whether there was something to do; `None` when all is done.
+    fn turn(&mut self) -> Option<bool> {
+        let upgrade = self.upgrade.as_mut()?;
+        let Some(turn) = &mut upgrade.now else { return self.begin_turn() };
+        let (agent, record) = (turn.agent, &self.agents[turn.agent]);
+        if upgrade.failed.is_none() && (record.faults > turn.faults || record.state == State::Failed) {
+            // It was given up with its set; or a predecessor of this supervisor has heard of its end, and was not heard of again.
             // A life after that one may have been ended in order before this look.
             let crash = record.last_crash.as_ref().filter(|crash| crash.generation > turn.generation);
             let how = crash.map(|crash| crash.how.clone()).or_else(|| record.last_ending.clone());
-            let how = how.unwrap_or_else(|| "did not become ready".to_owned());
-            let why = format!("agent {} {how} with the new command", record.name);
-            self.notice(&format!("upgrade: {why}; all replicas go back to the former one"));
-            upgrade.failed = Some(why);
-            upgrade.todo = std::mem::take(&mut upgrade.done).into();
+            let how = how.unwrap_or_else(|| "is given up".to_owned());
+            self.fails_upgrade(agent, &how);
+            self.order(agent, Event::RestartAsked);
+            return Some(true);
+        }
+        let ready = record.generation > turn.generation && record.state == State::Ready;
+        if record.state.is_at_rest() || upgrade.failed.is_some() && (ready || record.faults > turn.faults) {
+            // It has done its work, or an operator stopped it: there is nothing to prove. Or it is back with the former command: that it
+            // came is all that was waited for.
             upgrade.now = None;
             return Some(true);
         }
-        if record.state.is_at_rest() {
-            // It has done its work, or an operator stopped it: there is nothing to prove.
-            upgrade.now = None;
-            return Some(true);
-        }
-        if !ready {
+        if !ready || upgrade.failed.is_some() {
             turn.ready_since = None;
             return Some(false);
         }
@@ -194,14 +230,14 @@ impl Swarm {
         let proved = enough || since.elapsed() >= upgrade.proof.time;
         if proved {
             let name = record.name.clone();
-            self.notice(&format!("upgrade: agent {name} runs the new command"));
             upgrade.now = None;
+            self.notice(&format!("upgrade: agent {name} runs the new command"));
         }
         Some(proved)
     }
 
-    fn end_upgrade(&mut self, upgrade: Upgrade) {
-        let Upgrade { config, command, done, failed, .. } = upgrade;
+    fn end_upgrade(&mut self) {
+        let Some(Upgrade { config, command, done, failed, .. }) = self.upgrade.take() else { return };
         for instance in self.topology.instances(config) {
             self.agents[instance].command = None;
         }

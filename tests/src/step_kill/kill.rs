@@ -9,8 +9,6 @@ use super::snapshot::Pass;
 use super::stage::{Heir, Order, Stage, WORKER, Worker, beginning, end_of, worker_shape};
 use super::story::Story;
 use super::tracer::{Stop, Word, kill_heir, phase};
-use rustix::buffer::spare_capacity;
-use rustix::event::{Timespec, epoll};
 use shoal_runtime::Incarnation;
 use shoal_runtime::board::VerdictKind;
 use shoal_runtime::cursor::FRAME_ALIGN_BYTES;
@@ -21,7 +19,6 @@ use shoal_runtime::mark::Place;
 use shoal_runtime::segment::Proof;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::OwnedFd;
 
 /// What happens at a boundary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -272,25 +269,5 @@ impl Stopped<'_> {
             return Ok(Err("the producer sleeps although the space that it waits for is there".into()));
         }
         Ok(Ok(()))
-    }
-}
-
-/// Hears whether a doorbell is rung from now on, as its owner would.
-struct Ear(OwnedFd);
-
-impl Ear {
-    fn at(bell: &Doorbell) -> io::Result<Ear> {
-        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        epoll::add(&epoll, bell, epoll::EventData::new_u64(0), edge)?;
-        let ear = Ear(epoll);
-        // What was rung before.
-        ear.has_heard();
-        Ok(ear)
-    }
-
-    fn has_heard(&self) -> bool {
-        let (mut events, now) = (Vec::with_capacity(1), Timespec { tv_sec: 0, tv_nsec: 0 });
-        epoll::wait(&self.0, spare_capacity(&mut events), Some(&now)).is_ok_and(|count| count > 0)
     }
 }

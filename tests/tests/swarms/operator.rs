@@ -50,7 +50,10 @@ fn ps_json_has_exactly_the_documented_fields() {
     let keys = |value: &serde_json::Value| -> BTreeSet<String> {
         value.as_object().expect("an object").keys().cloned().collect()
     };
-    assert_eq!(keys(&report), BTreeSet::from(["agents", "sets", "swarm"].map(String::from)));
+    assert_eq!(
+        keys(&report),
+        BTreeSet::from(["agents", "scaled_to_nothing", "sets", "swarm", "under_way"].map(String::from))
+    );
     assert_eq!(report["swarm"], stage.name());
     let documented = [
         "name",

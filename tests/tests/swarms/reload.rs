@@ -2,6 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::Value;
+use shoal::control::PsState;
 use shoal_tests::tapped::{arguments, change, finish, held, let_go, lives, text, until_met, want, write};
 use shoal_tests::{Book, stage, traces, until};
 use std::ffi::OsStr;
@@ -130,9 +131,11 @@ fn bad_files_and_dry_runs_change_nothing() {
     let done = stage.done(&["reload"]);
     assert_eq!(done.status, 1, "{}{}", done.out, done.err);
     assert!(done.err.contains("give the new one another name"), "{}", done.err);
-    for (args, says) in
-        [(["scale", "rely", "2"], "did you mean `relay`"), (["scale", "relay", "1001"], "is not in 0..=1000")]
-    {
+    for (args, says) in [
+        (["scale", "rely", "2"], "did you mean `relay`"),
+        (["scale", "dead-letter", "2"], "no agent \"dead-letter\" to scale\n"),
+        (["scale", "relay", "1001"], "is not in 0..=1000"),
+    ] {
         let done = stage.done(&args);
         assert_eq!(done.status, 2, "{}{}", done.out, done.err);
         assert!(done.err.contains(says), "{}", done.err);
@@ -237,6 +240,223 @@ fn replicas_are_replaced_one_by_one_and_go_back_from_a_command_that_fails() {
     let now = lives(&shoal);
     assert!(["source", "sink"].iter().all(|name| before[*name] == now[*name]), "{now:?}");
     finish(&stage, shoal, 10_500);
+}
+
+/// Agents that are idle, one of each policy, of which a single death is too many; they may take long to get ready.
+fn idlers() -> String {
+    let idler = |policy: &str| {
+        format!(
+            "[agent.{policy}]\ncommand = [\"BIN/misbehaving\", \"idle\"]\nready_timeout = \"600s\"\n\
+             restart = {{ policy = \"{policy}\", intensity = 0 }}\n"
+        )
+    };
+    ["permanent", "transient", "temporary"].map(idler).concat()
+}
+
+/// Goal: the first end before a replica has proved itself takes an upgrade back, whatever its status, the policy and the intensity; only who
+/// was ready and is done by its policy has nothing to prove. Method: commands that end before they are ready, at once and later, and
+/// one that ends well after; lives are counted: one of the new command, one of the former.
+#[test]
+fn first_end_before_the_proof_takes_an_upgrade_back_whatever_its_status() {
+    let stage = stage!("ends");
+    let mut shoal = stage.run(&write(&stage, &text("16 KiB", "", 0, &idlers())));
+    shoal.until_ready();
+    let bin = stage.program().with_file_name("misbehaving").display().to_string();
+    let commands: [&[&str]; 4] =
+        [&["/bin/true"], &["/bin/false"], &["/bin/sh", "-c", "sleep 0.2"], &[&bin, "subscribes-nothing"]];
+    for policy in ["permanent", "transient", "temporary"] {
+        for command in commands {
+            let (_, before) = lives(&shoal)[policy];
+            let done = stage.done(&[&["upgrade", policy, "--prove", "60s", "--command"], command].concat());
+            let (is_done, said) =
+                (command[0] == bin && policy != "permanent", format!("{}{}", done.out, done.err));
+            assert_eq!(done.status, i32::from(!is_done), "{policy} {command:?}: {said}");
+            let (_, now) = lives(&shoal)[policy];
+            if is_done {
+                assert_eq!(now, before + 1, "{policy} {command:?}: {said}");
+                continue;
+            }
+            assert!(done.err.contains("all replicas run the former command: agent"), "{said}");
+            let early = done.err.contains("before it was ready with the new command");
+            assert_eq!(early, command[0] != bin, "{said}");
+            assert_eq!(now, before + 2, "{policy} {command:?}: {said}");
+            assert!(arguments(&mut shoal, policy).ends_with("misbehaving idle "), "{policy} {command:?}");
+        }
+    }
+    finish(&stage, shoal, 100);
+}
+
+/// Goal: `ps` and `status` say that an upgrade is under way, which an order to kill does not end, and a kill by somebody else does. Method:
+/// a command that never gets ready; both kills.
+#[test]
+fn upgrade_that_is_under_way_is_shown_and_goes_on_after_an_order_to_kill() {
+    let stage = stage!("shown");
+    let mut shoal = stage.run(&write(&stage, &text("16 KiB", "", 0, &idlers())));
+    shoal.until_ready();
+    let shown = || change(&stage, &["ps", "--json"])["under_way"].clone();
+    assert_eq!(shown(), Value::Null);
+    let told = stage.start(stage.shoal(&["upgrade", "permanent", "--command", "/bin/sleep", "1000"]));
+    let until_new = |after: u64| {
+        until("a process of the new command", || {
+            let (pid, generation) = lives(&shoal)["permanent"];
+            let words = fs::read(format!("/proc/{}/cmdline", pid?)).ok()?;
+            (words.ends_with(b"sleep\x001000\0") && generation > after).then_some((pid?, generation))
+        })
+    };
+    let (_, first) = until_new(0);
+    let words = "an upgrade of permanent: permanent is to prove itself with the new command";
+    assert_eq!(shown(), words);
+    assert!(stage.done(&["ps"]).out.ends_with(&format!("\nunder way: {words}\n")));
+    let status = stage.done(&["status", "--over", "0"]);
+    assert_eq!(status.status, 1, "{}", status.out);
+    assert!(status.out.contains(&format!("\n  under way    {words}\n")), "{}", status.out);
+    let refused = stage.done(&["scale", "relay", "2"]);
+    assert!(refused.status == 1 && refused.err.contains("an upgrade is under way"), "{}", refused.err);
+    assert_eq!(stage.done(&["kill", "permanent"]).status, 0);
+    let (second, _) = until_new(first);
+    assert_eq!(shown(), words);
+    assert!(traces::kill(second as i32, stage.mark()), "somebody else kills it");
+    let told = told.ended();
+    assert_eq!(told.status, 1, "{}{}", told.out, told.err);
+    assert!(told.err.contains("was killed by SIGKILL before it was ready"), "{}", told.err);
+    assert!(arguments(&mut shoal, "permanent").ends_with("misbehaving idle "));
+    assert_eq!(shown(), Value::Null);
+    finish(&stage, shoal, 100);
+}
+
+/// Goal: a reload that changes an agent that was given up starts it, whether its command changes or its lanes, and who was stopped by an
+/// operator rests on. Method: a command that is no good, corrected, alone and with another size of a lane.
+#[test]
+fn reload_starts_whom_it_changes_also_who_had_been_given_up() {
+    let stage = stage!("again");
+    let file = |kind: &str, capacity: &str| {
+        let command =
+            if kind == "false" { "/bin/false".to_owned() } else { format!("BIN/misbehaving\", \"{kind}") };
+        let more = format!(
+            "[agent.reader]\ncommand = [\"{command}\"]\nsubscribes = [\"relayed\"]\non_gone = \"drop\"\n\
+             restart = {{ policy = \"transient\", intensity = 0 }}\n\
+             [agent.resting]\ncommand = [\"BIN/misbehaving\", \"idle\"]\nenv = {{ KIND = \"{kind}\" }}\n"
+        );
+        let text = text("16 KiB", "", 0, &more);
+        write(&stage, &text.replace("[channel.relayed]", &format!("[channel.relayed]\n{capacity}")))
+    };
+    let mut shoal = stage.run(&file("reads-relayed", ""));
+    shoal.until_ready();
+    assert_eq!(stage.done(&["stop", "resting"]).status, 0);
+    let (_, at_rest) = lives(&shoal)["resting"];
+    for capacity in ["", "capacity = \"8 KiB\""] {
+        file("false", "");
+        let bad = stage.done(&["reload"]);
+        assert_eq!(bad.status, 1, "{}{}", bad.out, bad.err);
+        assert!(bad.err.contains("reader could not be started: see `shoal logs reader`"), "{}", bad.err);
+        let (_, before) = lives(&shoal)["reader"];
+        file("reads-relayed", capacity);
+        let report = change(&stage, &["reload", "--json"]);
+        assert_eq!((&report["outcome"], &report["failed"]), (&"applied".into(), &Value::Array(vec![])));
+        shoal.until_agent("reader", "started again", |agent| {
+            (agent.state == PsState::Ready && agent.generation == before + 1).then_some(())
+        });
+        assert_eq!(lives(&shoal)["resting"], (None, at_rest));
+    }
+    finish(&stage, shoal, 500);
+}
+
+/// Goal: who does not get ready is not waited for beyond `--timeout`: a reload, a scale, a start and a restart say who is not, and what was ordered
+/// goes on. Method: a command that never gets ready and has long to, and a short time-out.
+#[test]
+fn timeout_bounds_the_wait_for_who_does_not_get_ready() {
+    let stage = stage!("late");
+    let mut shoal = stage.run(&write(&stage, &text("16 KiB", "", 0, &idlers())));
+    shoal.until_ready();
+    let idler = "[\"BIN/misbehaving\", \"idle\"]";
+    write(&stage, &text("16 KiB", "", 0, &idlers().replacen(idler, "[\"/bin/sleep\", \"1000\"]", 1)));
+    // Where the stops take longer it is undone, and may be asked again.
+    let applied = |args: &[&str]| {
+        let args = [args, &["--timeout", "500ms", "--json"]].concat();
+        until("a change that is not undone", || {
+            let done = stage.done(&args);
+            (!done.out.contains("\"undone\"")).then_some(done)
+        })
+    };
+    let late = applied(&["reload"]);
+    let report: Value = serde_json::from_str(&late.out).expect("a report");
+    assert_eq!((late.status, &report["outcome"]), (1, &"applied".into()), "{}{}", late.out, late.err);
+    assert_eq!(report["late"], serde_json::json!(["permanent"]));
+    assert!(
+        late.err.contains("permanent not ready in time") && late.err.contains("stays applied"),
+        "{}",
+        late.err
+    );
+    for order in ["start", "restart"] {
+        let late = stage.done(&[order, "permanent", "--timeout", "100ms"]);
+        let said = format!(") not {order}ed in time; that goes on: `shoal wait permanent` waits for it");
+        assert!(late.status == 1 && late.err.contains(&said), "{order}: {}{}", late.out, late.err);
+        assert!(late.err.contains("permanent ("), "whom, and what it does: {}", late.err);
+    }
+    let late = applied(&["scale", "permanent", "2"]);
+    assert!(
+        late.status == 1 && late.err.contains("permanent.2 not ready in time"),
+        "{}{}",
+        late.out,
+        late.err
+    );
+    let names: Vec<String> = lives(&shoal).into_keys().filter(|name| name.starts_with("permanent")).collect();
+    assert_eq!(names, ["permanent.1", "permanent.2"], "and it is applied");
+    write(&stage, &text("16 KiB", "", 0, &idlers()));
+    assert_eq!(change(&stage, &["reload", "--json"])["late"], serde_json::json!([]));
+    finish(&stage, shoal, 100);
+}
+
+/// Goal: a change after which nobody would run is refused, also as a plan, and the swarm goes on; who is scaled to nothing is shown, and whoever
+/// asks for it is told what to do. Method: three agents, of which one has done its work; scales, and a file that names that one alone.
+#[test]
+fn change_after_which_nobody_would_run_is_refused_and_who_is_scaled_to_nothing_is_shown() {
+    let stage = stage!("nobody");
+    let agent = |name: &str, kind: &str| {
+        format!("[agent.{name}]\ncommand = [\"BIN/misbehaving\", \"{kind}\"]\nrestart = \"transient\"\n")
+    };
+    let head = "[swarm]\nname = \"NAME\"\n";
+    let all =
+        [head, &agent("ticker", "idle"), &agent("teller", "idle"), &agent("done", "subscribes-nothing")];
+    let mut shoal = stage.run(&write(&stage, &all.concat()));
+    shoal.until_agent("done", "done", |agent| {
+        (agent.generation > 0 && agent.state == PsState::Stopped).then_some(())
+    });
+    for name in ["ticker", "teller"] {
+        shoal.until_agent(name, "ready", |agent| (agent.state == PsState::Ready).then_some(()));
+    }
+    assert_eq!(change(&stage, &["scale", "teller", "0", "--json"])["outcome"], "applied");
+    let shown = "scaled to 0: teller (`shoal scale teller 1` starts it)";
+    assert!(
+        stage.done(&["ps"]).out.contains(shown)
+            && stage.done(&["status"]).out.contains("  scaled to 0  teller (")
+    );
+    for order in [["start", "teller"], ["logs", "teller"], ["status", "teller.1"], ["wait", "teller"]] {
+        let refused = stage.done(&order);
+        let said = "is scaled to 0: `shoal scale teller 1` starts it";
+        assert!(
+            refused.status == 2 && refused.err.contains(said),
+            "{order:?}: {}{}",
+            refused.out,
+            refused.err
+        );
+    }
+    let before = lives(&shoal);
+    write(&stage, &[head, &agent("done", "subscribes-nothing")].concat());
+    for refused in [&["scale", "ticker", "0"][..], &["scale", "ticker", "0", "--dry-run"], &["reload"]] {
+        let done = stage.done(refused);
+        assert_eq!(done.status, 1, "{refused:?}: {}{}", done.out, done.err);
+        assert!(done.err.contains("nobody would run") && done.err.contains("`shoal down`"), "{}", done.err);
+    }
+    assert_eq!(lives(&shoal), before);
+    assert_eq!(change(&stage, &["scale", "teller", "1", "--json"])["outcome"], "applied");
+    assert_eq!(change(&stage, &["ps", "--json"])["scaled_to_nothing"], serde_json::json!([]));
+    // Who is named no more is not said to be scaled.
+    write(&stage, &[head, &agent("ticker", "idle")].concat());
+    assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied");
+    assert_eq!(change(&stage, &["ps", "--json"])["scaled_to_nothing"], serde_json::json!([]));
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
 }
 
 /// Goal: whoever dies in the middle of a reload, each number is met once and the reload is applied. Method: SIGKILL of all agents in

@@ -208,13 +208,18 @@ fn too_many_deaths_are_told_from_set_to_set_until_the_swarm_ends_with_status_1()
     let last = done.err.lines().last().unwrap_or_default();
     for part in [
         "the swarm ended",
-        "agent bad died more than 1 times",
+        "agent bad died more than 1 time within",
         "exited with status 1",
         "set inner",
         "set outer",
     ] {
         assert!(last.contains(part), "{part:?} in {last:?}");
     }
+    let gave_up = done.err.lines().find(|line| line.contains("agent bad is given up")).unwrap_or_default();
+    assert!(
+        gave_up.contains("sets the bounds") && !gave_up.contains("shoal start"),
+        "nothing is left to start: {gave_up}"
+    );
     let lines = order(&stage);
     let count = |what: &str| lines.iter().filter(|line| *line == what).count();
     // 1 restart of the inner set in each of the outer's 2 lives, and who was asked to end did.

@@ -4,6 +4,7 @@ use super::{Outcome, Prepared, Reload};
 use crate::birth;
 use crate::child::{Event, State};
 use crate::config::{Channel, SwarmFile};
+use crate::counted::{counted, one_or};
 use crate::reload::Work;
 use crate::restart::Intensity;
 use crate::swarm::{Swarm, beginning, hangs, new_agent};
@@ -56,8 +57,8 @@ impl Swarm {
         let started: Vec<usize> = work.start.union(&up).copied().collect();
         self.waiting.extend(&started);
         self.called.clear();
-        let live = |&agent: &usize| Some((agent, self.agents[agent].live.as_ref()?.incarnation.generation));
-        self.again = work.again.iter().filter_map(live).collect();
+        let again = work.again.iter().filter(|agent| self.comes_again(**agent));
+        self.again = again.map(|&agent| (agent, self.agents[agent].generation)).collect();
         self.struck = work.stop.iter().copied().collect();
         // Whatever is done to the board and to agents follows this.
         self.publish_stand(next);
@@ -78,13 +79,18 @@ impl Swarm {
     pub(in crate::swarm) fn act_on_exchange(&mut self) {
         std::mem::take(&mut self.struck).into_iter().for_each(|agent| self.depart(agent));
         for (agent, generation) in std::mem::take(&mut self.again) {
-            let live = self.agents[agent].live.as_ref();
-            if live.is_some_and(|live| live.incarnation.generation == generation) {
+            if self.agents[agent].generation == generation && self.comes_again(agent) {
                 self.dismiss_spares(agent);
                 self.order(agent, Event::RestartAsked);
             }
         }
         self.review_gone();
+    }
+
+    /// Whether an agent that is changed is started for that: also if it waits for its next start, or was given up, which says nothing of what
+    /// it is now. Who was stopped or has done its work rests on.
+    pub(super) fn comes_again(&self, agent: usize) -> bool {
+        !matches!(self.agents[agent].state, State::Stopped | State::Ended)
     }
 
     /// Agents take over their new shapes, names and places; those that were not there are added.
@@ -211,8 +217,10 @@ impl Swarm {
             let count = self.unread_of_channel(agent, channel, &mut told);
             if count > 0 {
                 let (name, of) = (&self.topology.channels[channel].name, &self.agents[agent].name);
+                let messages = counted(count, "message");
+                let (were, are) = (one_or(count, "was", "were"), one_or(count, "is", "are"));
                 texts.push(format!(
-                    "{count} messages of channel {name} were not read by {of}, which subscribes it no more, and are dropped"
+                    "{messages} of channel {name} {were} not read by {of}, which subscribes it no more, and {are} dropped"
                 ));
             }
         }
@@ -230,8 +238,10 @@ impl Swarm {
             }
             for (channel, count) in self.unread(agent).into_iter().filter(|(_, count)| *count > 0) {
                 let Channel { name, .. } = &self.topology.channels[channel];
+                let messages = counted(count, "message");
+                let (were, are) = (one_or(count, "was", "were"), one_or(count, "is", "are"));
                 texts.push(format!(
-                    "{count} messages of channel {name} were not read by {}, which is removed, and are {}",
+                    "{messages} of channel {name} {were} not read by {}, which is removed, and {are} {}",
                     self.agents[agent].name,
                     file.agents[after.agents[agent].config].on_gone.says()
                 ));
