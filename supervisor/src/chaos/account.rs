@@ -76,14 +76,14 @@ impl Account {
 
     /// What of the sink's account is of the asides. What was not whole is not told twice.
     pub fn asides(&self) -> Account {
-        Account { of: self.of[SOURCES as usize..].to_vec(), corrupted: 0 }
+        Account { of: self.of.get(SOURCES as usize..).unwrap_or_default().to_vec(), corrupted: 0 }
     }
 
     /// Notes a message: whose and its number, or that it was not whole.
     pub fn note(&mut self, message: Option<(u32, u64)>) {
         let parts: usize = self.of.iter().map(|of| of.parts.len()).sum();
         match message.and_then(|(source, sequence)| Some((self.of.get_mut(source as usize)?, sequence))) {
-            Some((of, sequence)) => of.note(sequence, PARTS_MAX - parts),
+            Some((of, sequence)) => of.note(sequence, PARTS_MAX.saturating_sub(parts)),
             None => self.corrupted += 1,
         }
     }
@@ -124,7 +124,8 @@ impl OfSource {
 
     /// How many different numbers have come.
     pub fn came(&self) -> u64 {
-        self.end * PART - self.parts.iter().map(|part| u64::from(part.came.count_zeros())).sum::<u64>()
+        let missing = self.parts.iter().map(|part| u64::from(part.came.count_zeros())).sum();
+        self.end.saturating_mul(PART).saturating_sub(missing)
     }
 
     /// How many of the first `sent` numbers have not come, and how many came that are not among these.
@@ -134,7 +135,7 @@ impl OfSource {
             numbers.filter(|&n| n < sent && part.came & 1 << (n % PART) == 0).count() as u64
         };
         let lost = self.parts.iter().map(missing).sum::<u64>() + sent.saturating_sub(self.end * PART);
-        (lost, self.came() - (sent - lost))
+        (lost, self.came().saturating_sub(sent.saturating_sub(lost)))
     }
 }
 

@@ -63,7 +63,12 @@ impl Balance {
             return;
         };
         self.corrupted += account.corrupted;
-        for (of, &sent) in account.of.iter().zip(&flow.sent) {
+        for (source, &sent) in flow.sent.iter().enumerate() {
+            // A state that is not the one that was kept may know nothing of a source.
+            let Some(of) = account.of.get(source) else {
+                self.lost += sent;
+                continue;
+            };
             let (lost, unsent) = of.compared_with(sent);
             self.lost += lost;
             self.corrupted += unsent;

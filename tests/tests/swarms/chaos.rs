@@ -113,7 +113,7 @@ fn chaos_refuses_what_it_cannot_do_and_says_what_it_can() {
     for (args, said) in [
         (&["--for", "0s"][..], "more than nothing and at most 24h"),
         (&["--for", "25h"], "more than nothing and at most 24h"),
-        (&["--for", "soon"], "is no duration"),
+        (&["--for", "soon"], "this is not a duration"),
         (&["--rate", "0"], "1..=1000"),
         (&["--seed", "x"], "invalid digit"),
         (&["--kills", "-1"], "unexpected argument"),
