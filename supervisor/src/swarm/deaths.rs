@@ -148,6 +148,11 @@ impl Swarm {
                 || ending == Ending::Exited(0);
         self.agents[agent].last_ending = Some(ending.to_string());
         let name = self.agents[agent].name.clone();
+        let before_ready = !self.agents[agent].was_ready && !live.child.adopted && !self.started_once();
+        if before_ready {
+            // A failed start says what it printed.
+            self.drain_output(agent, &live.pipes);
+        }
         if corrupt {
             let text = format!(
                 "agent {name} wrote over its own memory before it died (generation {}): what it committed last is lost, its \
@@ -166,12 +171,12 @@ impl Swarm {
             );
             self.agents[agent].faults += 1;
         }
-        let before_ready = !self.agents[agent].was_ready && !live.child.adopted && !self.started_once();
         if before_ready && matches!(ending, Ending::Exited(_)) && self.ends == Ends::No && !live.ordered {
-            self.fail_start(format!(
-                "{}: agent {name} {ending} before it was ready: run its command by hand to see why, and see its output above",
-                self.place_of(agent)
-            ));
+            let place = self.place_of(agent);
+            let why = format!(
+                "{place}: agent {name} {ending} before it was ready: run its command by hand to see why"
+            );
+            self.fail_start_of(agent, &why);
         }
         self.feed(agent, Event::Exited { normal: ending == Ending::Exited(0), ordered: live.ordered });
     }
@@ -221,7 +226,7 @@ impl Swarm {
         let never = !self.agents[agent].was_ready && !self.cradle.was_adopted(agent as u32);
         self.go(agent);
         if never || self.is_awaited(agent) {
-            self.fail_start(format!("{}: {text}", self.place_of(agent)));
+            self.fail_start_of(agent, &format!("{}: {text}", self.place_of(agent)));
         }
     }
 }

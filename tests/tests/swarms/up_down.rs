@@ -243,6 +243,47 @@ fn start_that_fails_is_told_with_its_reason_and_undone() {
     }
 }
 
+/// Goal: what an agent printed before it failed a start is told by whoever tells of that, in words and as objects, and of one that printed
+/// nothing that is said. Method: agents that exit, that a signal kills, and that are never ready, their last line not ended; one without words.
+#[test]
+fn start_that_fails_repeats_what_its_agent_printed_last() {
+    let stage = stage!("failed-words");
+    let log = stage.path("up.log");
+    let ways: [(&str, &[&str]); 4] = [
+        ("in the foreground", &["run"]),
+        ("as objects", &["up", "--json"]),
+        ("in the background", &["up", "-d", "--log", path(&log)]),
+        ("in the background, as an object", &["up", "-d", "--json", "--log", path(&log)]),
+    ];
+    let words = "it printed last:\n  bad | first\n  bad | CONFIG-MISSING";
+    for (script, told) in [
+        ("echo first; printf CONFIG-MISSING >&2; exit 7", words),
+        ("echo first; printf CONFIG-MISSING >&2; kill -ABRT $$", words),
+        ("echo first; printf CONFIG-MISSING >&2; exec sleep 1000", words),
+        ("exit 7", "it printed nothing"),
+    ] {
+        let text = format!(
+            "[swarm]\nname = \"NAME\"\n[agent.bad]\ncommand = [\"/bin/sh\", \"-c\", '{script}']\nready_timeout = \"1s\"\n\
+             restart = {{ intensity = 0 }}\n"
+        );
+        let file = stage.write("bad.toml", &text);
+        for (how, args) in ways {
+            let done = stage.done(&[args, &[path(&file)]].concat());
+            let said = if how == "as objects" {
+                let [_, err] = objects(&done);
+                err.iter().filter_map(|o| o["text"].as_str()).collect::<Vec<_>>().join("\n")
+            } else {
+                done.err
+            };
+            assert_eq!(done.status, 2, "{how}: {said}");
+            let why = said.split_once("the swarm did not start: ").map(|(_, why)| why);
+            assert!(why.is_some_and(|why| why.contains(told)), "{how}, {script}: {said}");
+            assert!(!said.contains("above"), "{how}: {said}");
+            stage.assert_nothing_left();
+        }
+    }
+}
+
 #[test]
 fn start_that_takes_too_long_is_stopped() {
     let stage = stage!("late");
