@@ -59,7 +59,15 @@ impl Manner {
 
     /// How it is told why a swarm ends.
     pub fn last_words(self, swarm: &str) -> LastWords<'_> {
-        LastWords { for_program: (self == Manner::Json).then_some(swarm) }
+        LastWords {
+            for_program: (self == Manner::Json).then_some(swarm),
+            in_background: self == Manner::Daemon,
+        }
+    }
+
+    /// What the operator is told in words.
+    pub fn for_people(self, text: &str) -> String {
+        log::for_people(text, self == Manner::Daemon)
     }
 
     /// Leaves the terminal's session, if this is a daemon. Refused only to who leads a group already: then there is nothing to

@@ -284,6 +284,27 @@ fn start_that_fails_repeats_what_its_agent_printed_last() {
     }
 }
 
+/// Goal: the log of a swarm in the background says when, over several runs, and who waits is told nothing twice. Method: a run of which an
+/// agent dies, and a start that fails; each text begins with a time, and times never go back.
+#[test]
+fn log_of_the_background_says_when() {
+    let stage = stage!("dated");
+    let log = stage.path("up.log");
+    assert_eq!(up(&stage, &swarm(&stage)).status, 0);
+    kill_until(&stage, &log, "a death in the log", |said| said.contains("talker"));
+    down(&stage);
+    let good = std::fs::read_to_string(swarm(&stage)).expect("read");
+    let done = up(&stage, &stage.write("broken.toml", &good.replace("\"talks\"", "\"exits\"")));
+    assert_eq!(done.err.matches("did not start").count(), 1, "{}", done.err);
+    let said = std::fs::read_to_string(&log).expect("the log");
+    let texts: Vec<&str> = said.lines().filter(|line| !line.starts_with("  ")).collect();
+    let times: Vec<&str> = texts.iter().filter_map(|line| Some(line.split_once(" shoal: ")?.0)).collect();
+    assert!(times.len() == texts.len() && times.is_sorted(), "{said}");
+    let is_time = |time: &&str| time.len() == 24 && time.starts_with("20") && time.ends_with('Z');
+    assert!(times.iter().all(is_time) && times.len() >= 2, "{said}");
+    stage.assert_nothing_left();
+}
+
 #[test]
 fn start_that_takes_too_long_is_stopped() {
     let stage = stage!("late");
