@@ -11,7 +11,7 @@ use crate::swarm::Swarm;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-/// What `up -d` is told when all agents are ready.
+/// What `up -d` is told when all agents are ready; anything else is why they will not be.
 pub const READY: &str = "ready\n";
 
 /// By this name a successor is left whether it was said that all is ready.

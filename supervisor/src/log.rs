@@ -173,7 +173,8 @@ pub fn record(level: Level, swarm: &str, text: &str) -> String {
 pub struct LastWords<'a> {
     /// The swarm, where a program reads them: as records of its log.
     pub for_program: Option<&'a str>,
-    /// Standard error is a log in a file.
+    /// Standard error is a log in a file, and who started the swarm may wait at the other end of standard output: he is told, too, as
+    /// the file may be what is lacking.
     pub in_background: bool,
 }
 
@@ -185,7 +186,13 @@ impl LastWords<'_> {
     pub fn say(self, why: &str) {
         match self.for_program {
             Some(swarm) => say(&record(Level::Error, swarm, why)),
-            None => say(&for_people(why, self.in_background)),
+            None => {
+                say(&for_people(why, self.in_background));
+                if self.in_background {
+                    tell_who_waits(for_people(why, false).as_bytes());
+                    tell_who_waits(b"\n");
+                }
+            }
         }
     }
 
@@ -202,6 +209,21 @@ impl LastWords<'_> {
         let _ = line.write_all(b"\n");
         let said = line.position() as usize;
         let _ = insist(|| io::stderr().write_all(&line.get_ref()[..said]));
+        if self.in_background {
+            tell_who_waits(b"shoal: ");
+            tell_who_waits(why.as_bytes());
+            tell_who_waits(b"\n");
+        }
+    }
+}
+
+/// Says something to who waits until the swarm is up; when it is, standard output is the log, and nobody waits.
+fn tell_who_waits(bytes: &[u8]) {
+    let (out, log) = (rustix::stdio::stdout(), rustix::stdio::stderr());
+    let of = |fd| rustix::fs::fstat(fd).map(|seen| (seen.st_dev, seen.st_ino));
+    if of(out) != of(log) {
+        // Who waits no longer has closed his end.
+        let _ = insist(|| rustix::io::write(out, bytes).map_err(io::Error::from));
     }
 }
 

@@ -284,6 +284,23 @@ fn start_that_fails_repeats_what_its_agent_printed_last() {
     }
 }
 
+/// Goal: who waits for a start learns why it failed though nothing can be written to any file. Method: no file may grow, so neither the log
+/// nor the lock of the runtime folder can be written, as on a disk that is full; what `up` says goes into a pipe.
+#[test]
+fn start_that_fails_for_want_of_room_is_told_with_its_reason() {
+    let stage = stage!("no-room");
+    let (file, log) = (swarm(&stage), stage.path("up.log"));
+    let mut up = stage.shoal_limited("-f 0", &["up", "-d", "--log", path(&log), path(&file)]);
+    let done = up.output().expect("a shell");
+    let err = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(2), &b""[..]), "{err}");
+    assert_eq!(std::fs::read_to_string(&log).expect("the log"), "");
+    let reason = err.lines().nth(1).unwrap_or_default();
+    assert!(reason.starts_with("shoal: writing ") && reason.contains("/lock: File too large"), "{err}");
+    assert_eq!(err.lines().count(), 2, "{err}");
+    stage.until_no_process();
+}
+
 /// Goal: the log of a swarm in the background says when, over several runs, and who waits is told nothing twice. Method: a run of which an
 /// agent dies, and a start that fails; each text begins with a time, and times never go back.
 #[test]
