@@ -11,7 +11,7 @@ use crate::swarm::Swarm;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-/// What `up -d` is told when all agents are ready.
+/// What `up -d` is told when all agents are ready; anything else is why they will not be.
 pub const READY: &str = "ready\n";
 
 /// By this name a successor is left whether it was said that all is ready.
@@ -59,7 +59,15 @@ impl Manner {
 
     /// How it is told why a swarm ends.
     pub fn last_words(self, swarm: &str) -> LastWords<'_> {
-        LastWords { for_program: (self == Manner::Json).then_some(swarm) }
+        LastWords {
+            for_program: (self == Manner::Json).then_some(swarm),
+            in_background: self == Manner::Daemon,
+        }
+    }
+
+    /// What the operator is told in words.
+    pub fn for_people(self, text: &str) -> String {
+        log::for_people(text, self == Manner::Daemon)
     }
 
     /// Leaves the terminal's session, if this is a daemon. Refused only to who leads a group already: then there is nothing to

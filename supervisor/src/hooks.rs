@@ -199,18 +199,23 @@ impl Hooks {
                 run.ended()
             };
             let Some(how) = over else { return true };
-            self.changed = true;
-            swarm.end_guest(run.pid());
-            let Happening { occasion, agent, .. } = &run.of;
-            if let Some((_, log)) = self.logs.iter_mut().find(|(known, _)| known == occasion) {
-                run.lines().for_each(|line| log.note(&format!("{agent}: {line}")));
-            }
-            if !how.is_empty() {
-                swarm.notice(&format!("hook {} for agent {agent} {how}", occasion.word()));
-            }
+            self.take_leave(swarm, run, &how);
             false
         });
         self.running = running;
+    }
+
+    /// One has ended: keeps what it said, and tells how it ended, if that was not well.
+    fn take_leave(&mut self, swarm: &mut Swarm, run: &Run, how: &str) {
+        self.changed = true;
+        swarm.end_guest(run.pid());
+        let Happening { occasion, agent, .. } = &run.of;
+        if let Some((_, log)) = self.logs.iter_mut().find(|(known, _)| known == occasion) {
+            run.lines().for_each(|line| log.note(&format!("{agent}: {line}")));
+        }
+        if !how.is_empty() {
+            swarm.notice(&format!("hook {} for agent {agent} {how}", occasion.word()));
+        }
     }
 
     /// Begins what waits, as far as there is room.
@@ -260,10 +265,12 @@ impl Hooks {
     fn kill_all(&mut self, swarm: &mut Swarm) {
         for mut run in std::mem::take(&mut self.running) {
             run.kill();
-            swarm.end_guest(run.pid());
-            self.changed = true;
+            self.take_leave(swarm, &run, "was killed with the swarm");
         }
-        while swarm.happenings.take().is_some() {}
+        let unrun = std::iter::from_fn(|| swarm.happenings.take()).count();
+        if unrun > 0 {
+            swarm.notice(&format!("{unrun} hooks were not run: the swarm was killed"));
+        }
         self.idle = true;
     }
 }

@@ -4,6 +4,8 @@
 //!   Swarm::notice, Swarm::remark ─► Log ─┬─► standard error         shoal: text      or one JSON object a line
 //!                                        └─► <logs>/shoal.supervisor.log   time level text      or the same JSON
 //! ```
+//! In the background standard error is a file, which outlives the run: each text there begins with the time.
+//!
 //! What happens to agents is told as events besides ([`crate::events`]); those that nobody needs to be told of come here with
 //! the level `debug`.
 
@@ -78,7 +80,16 @@ pub fn say_bounded(line: &str) {
     });
     let begun = insist(|| rustix::fs::ftruncate(log, 0).map_err(io::Error::from));
     if let (Err(error), Ok(())) = (kept, begun) {
-        say(&format!("shoal: what this log held could not be put aside as .1, and is lost: {error}"));
+        let text = format!("what this log held could not be put aside as .1, and is lost: {error}");
+        say(&for_people(&text, true));
+    }
+}
+
+/// A text for people, as it is said on a terminal; where it is kept, with the time.
+pub fn for_people(text: &str, kept: bool) -> String {
+    match kept {
+        true => format!("{} shoal: {text}", Utc(SystemTime::now())),
+        false => format!("shoal: {text}"),
     }
 }
 
@@ -162,6 +173,9 @@ pub fn record(level: Level, swarm: &str, text: &str) -> String {
 pub struct LastWords<'a> {
     /// The swarm, where a program reads them: as records of its log.
     pub for_program: Option<&'a str>,
+    /// Standard error is a log in a file, and who started the swarm may wait at the other end of standard output: he is told, too, as
+    /// the file may be what is lacking.
+    pub in_background: bool,
 }
 
 /// The longest line that is said without heap, bytes.
@@ -172,7 +186,13 @@ impl LastWords<'_> {
     pub fn say(self, why: &str) {
         match self.for_program {
             Some(swarm) => say(&record(Level::Error, swarm, why)),
-            None => say(&format!("shoal: {why}")),
+            None => {
+                say(&for_people(why, self.in_background));
+                if self.in_background {
+                    tell_who_waits(for_people(why, false).as_bytes());
+                    tell_who_waits(b"\n");
+                }
+            }
         }
     }
 
@@ -183,11 +203,27 @@ impl LastWords<'_> {
         let _ = match self.for_program {
             Some(swarm) => serde_json::to_writer(&mut line, &Record::now(Level::Error, swarm, why))
                 .map_err(io::Error::from),
+            None if self.in_background => write!(line, "{} shoal: {why}", Utc(SystemTime::now())),
             None => write!(line, "shoal: {why}"),
         };
         let _ = line.write_all(b"\n");
         let said = line.position() as usize;
         let _ = insist(|| io::stderr().write_all(&line.get_ref()[..said]));
+        if self.in_background {
+            tell_who_waits(b"shoal: ");
+            tell_who_waits(why.as_bytes());
+            tell_who_waits(b"\n");
+        }
+    }
+}
+
+/// Says something to who waits until the swarm is up; when it is, standard output is the log, and nobody waits.
+fn tell_who_waits(bytes: &[u8]) {
+    let (out, log) = (rustix::stdio::stdout(), rustix::stdio::stderr());
+    let of = |fd| rustix::fs::fstat(fd).map(|seen| (seen.st_dev, seen.st_ino));
+    if of(out) != of(log) {
+        // Who waits no longer has closed his end.
+        let _ = insist(|| rustix::io::write(out, bytes).map_err(io::Error::from));
     }
 }
 

@@ -69,14 +69,14 @@ fn begin(mut file: SwarmFile, manner: Manner, words: LastWords<'_>) -> Result<u8
         file.records.log_format = Format::Json;
         let swarm = file.name.clone();
         panic::set_hook(Box::new(move |panic| {
-            LastWords { for_program: Some(&swarm) }.say(&panic.to_string());
+            LastWords { for_program: Some(&swarm), ..LastWords::default() }.say(&panic.to_string());
         }));
     }
     let mut signals = Signals::that_reload()?;
     let (echo, say) = (manner.echo(&file.name), manner.voice());
     let mut herald = Herald::new(manner);
     let notices: Notices = match file.records.log_format {
-        Format::Text => Box::new(move |text| say(&format!("shoal: {text}"))),
+        Format::Text => Box::new(move |text| say(&manner.for_people(text))),
         Format::Json => Box::new(say),
     };
     let setting = Setting { echo, notices, companions: vec![&mut signals, &mut herald], adopted: Vec::new() };

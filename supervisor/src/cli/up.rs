@@ -1,17 +1,18 @@
 //! `shoal up`: in the foreground as `shoal run`; with `-d` in the background, as a process in a session of its own that
-//! says `ready` on its standard output. Until then, or its end, we wait: a start that fails is told here, and undone there.
+//! says `ready` on its standard output, or why it ends. Until then, or its end, we wait: a start that fails is told here, and undone there.
 
 use crate::counted::counted;
 use crate::log::{BYTES_MAX, report};
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use shoal_runtime::again::insist;
 
 use super::{BAD_INPUT, Failure, duration, json, own_place, print};
 use crate::config::{self, SwarmFile};
@@ -72,21 +73,19 @@ fn detached(file: &SwarmFile, options: &UpOptions) -> Result<(), Failure> {
     };
     let mut log = Log::open(&log)?;
     let mut daemon = spawn(&options.file, &log)?;
-    match until_ready(&mut daemon, options.timeout)? {
-        true => {
-            let agents: u32 = file.agents.iter().map(|agent| agent.replicas).sum();
-            let (name, pid, at) = (&file.name, daemon.id(), log.path.display().to_string());
-            let text = match options.json {
-                true => json(&serde_json::json!({ "swarm": name, "pid": pid, "agents": agents, "log": at }))?,
-                false => format!(
-                    "swarm `{name}` is up: {} ready, process {pid}, log {at}\n",
-                    counted(agents, "agent")
-                ),
-            };
-            print(text.as_bytes()).map(|_| ())
-        }
-        false => Err(failed(&mut daemon, &mut log, file, options.timeout)),
+    let start = until_ready(&mut daemon, options.timeout)?;
+    if start.came != Came::Ready {
+        return Err(failed(&mut daemon, &mut log, file, &start));
     }
+    let agents: u32 = file.agents.iter().map(|agent| agent.replicas).sum();
+    let (name, pid, at) = (&file.name, daemon.id(), log.path.display().to_string());
+    let text = match options.json {
+        true => json(&serde_json::json!({ "swarm": name, "pid": pid, "agents": agents, "log": at }))?,
+        false => {
+            format!("swarm `{name}` is up: {} ready, process {pid}, log {at}\n", counted(agents, "agent"))
+        }
+    };
+    print(text.as_bytes()).map(|_| ())
 }
 
 /// The supervisor's log.
@@ -140,49 +139,78 @@ fn spawn(file: &Path, log: &Log) -> Result<Child, Failure> {
         .map_err(|error| Failure::bad_input(format!("starting the supervisor: {error}")))
 }
 
-/// Waits for the word that all agents are ready; false when the supervisor ended instead, or was not in time.
-fn until_ready(daemon: &mut Child, max: Option<Duration>) -> Result<bool, Failure> {
-    let Some(words) = daemon.stdout.take() else { return Ok(false) };
+/// What came of a start.
+struct Start {
+    came: Came,
+    /// Why it failed, by the supervisor's own words.
+    said: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Came {
+    /// All agents are ready.
+    Ready,
+    /// The supervisor ended instead, or is about to.
+    Ended,
+    /// They were not in this time.
+    Late(Duration),
+}
+
+/// Waits for the word that all agents are ready.
+fn until_ready(daemon: &mut Child, max: Option<Duration>) -> Result<Start, Failure> {
+    let mut heard = Vec::new();
+    let came = match &mut daemon.stdout {
+        Some(words) => hear(words, max, &mut heard),
+        None => Ok(Came::Ended),
+    };
+    let came = came.map_err(|error| Failure::failed(format!("waiting for the supervisor: {error}")))?;
+    Ok(Start { came, said: String::from_utf8_lossy(&heard).into_owned() })
+}
+
+fn hear(words: &mut ChildStdout, max: Option<Duration>, heard: &mut Vec<u8>) -> io::Result<Came> {
     let end = max.map(|max| Instant::now() + max);
     loop {
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let left =
             left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
-        match poll(&mut [PollFd::new(&words, PollFlags::IN)], left.as_ref()) {
-            Ok(0) => return Ok(false),
-            Ok(_) => break,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(Failure::failed(format!("waiting for the supervisor: {error}"))),
+        match poll(&mut [PollFd::new(words, PollFlags::IN)], left.as_ref()) {
+            Ok(0) => return Ok(Came::Late(max.unwrap_or_default())),
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let mut bytes = [0; 4096];
+        let got = insist(|| words.read(&mut bytes))?;
+        heard.extend_from_slice(&bytes[..got]);
+        if got == 0 {
+            return Ok(Came::Ended);
+        }
+        if heard == READY.as_bytes() {
+            return Ok(Came::Ready);
         }
     }
-    let mut word = String::new();
-    Ok(BufReader::new(words).read_line(&mut word).is_ok() && word == READY)
 }
 
 /// Why the start failed; nothing of it is left.
-fn failed(daemon: &mut Child, log: &mut Log, file: &SwarmFile, max: Option<Duration>) -> Failure {
-    let late = matches!(daemon.try_wait(), Ok(None)) && max.is_some();
-    if late {
+fn failed(daemon: &mut Child, log: &mut Log, file: &SwarmFile, start: &Start) -> Failure {
+    if matches!(start.came, Came::Late(_)) {
         // Not reaped yet, so the number is still its own.
         if let Some(pid) = rustix::process::Pid::from_raw(daemon.id() as i32) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
     }
-    let ended = daemon.wait();
-    let words = log.words();
-    let words = words.trim_end();
-    let why = match ended {
-        _ if late => {
-            format!("the agents were not all ready within {:?}; it was stopped", max.unwrap_or_default())
+    let why = match (start.came, daemon.wait()) {
+        (Came::Late(max), _) => format!("the agents were not all ready within {max:?}; it was stopped"),
+        (_, Ok(status)) if status.code() == Some(i32::from(BAD_INPUT)) => {
+            "its start failed and was undone".into()
         }
-        Ok(status) if status.code() == Some(i32::from(BAD_INPUT)) => "its start failed and was undone".into(),
-        Ok(status) => format!("its supervisor ended before all agents were ready: {status}"),
-        Err(error) => format!("its supervisor cannot be waited for: {error}"),
+        (_, Ok(status)) => format!("its supervisor ended before all agents were ready: {status}"),
+        (_, Err(error)) => format!("its supervisor cannot be waited for: {error}"),
     };
-    let said = if words.is_empty() { String::new() } else { format!("\n{words}") };
-    Failure::bad_input(format!(
-        "the swarm `{}` is not up: {why}; log {}{said}",
-        file.name,
-        log.path.display()
-    ))
+    let mut text = format!("the swarm `{}` is not up: {why}; log {}", file.name, log.path.display());
+    let words = log.words();
+    // The log's disk may have been full.
+    let unwritten = start.said.lines().filter(|line| !words.contains(line));
+    words.trim_end().lines().chain(unwritten).for_each(|line| text += &format!("\n{line}"));
+    Failure::bad_input(text)
 }

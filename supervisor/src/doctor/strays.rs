@@ -1,10 +1,11 @@
 //! What former runs left: runtime folders, beacons and control groups whose supervisor is gone, agents that outlived theirs. A swarm that
-//! runs, its log, and dead letters are no strays.
+//! runs, its log, and dead letters are no strays; one that runs on without its folder, where no command finds it, is said with them.
 
 use super::{Finding, Weight};
 use crate::confine;
 use crate::run_dir::{self, Place};
 use shoal_runtime::beacon;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -23,6 +24,8 @@ enum Stray {
     Group(PathBuf),
     /// The process of an agent.
     Agent(u32, String),
+    /// The process that was started for a swarm whose folder was removed meanwhile, and where that was.
+    Homeless(u32, String),
 }
 
 impl Stray {
@@ -32,10 +35,11 @@ impl Stray {
             Stray::Beacon(name, path) => format!("beacon of `{name}`, {}", path.display()),
             Stray::Group(path) => format!("control group {}", path.display()),
             Stray::Agent(pid, name) => format!("agent {name}, process {pid}"),
+            Stray::Homeless(pid, folder) => format!("swarm of {folder}, process {pid}"),
         }
     }
 
-    /// Removes it. Agents are left alone: what they do is not ours to judge.
+    /// Removes it. Processes are left alone: what they do is not ours to judge.
     fn sweep(&self, place: &Place) -> Result<bool, String> {
         match self {
             Stray::Folder(name, _) => run_dir::sweep_in(place, name).map_err(|error| error.to_string()),
@@ -51,7 +55,7 @@ impl Stray {
                     Err(format!("{error}: `cgroup.procs` there names the processes that are in it"))
                 }
             },
-            Stray::Agent(..) => Ok(false),
+            Stray::Agent(..) | Stray::Homeless(..) => Ok(false),
         }
     }
 
@@ -87,6 +91,13 @@ pub fn strays(place: &Place, sweep: bool) -> Vec<Finding> {
                 "it runs without a supervisor",
                 format!("see what it does, then `kill {pid}`"),
             ),
+            (Ok(false), Stray::Homeless(pid, _)) => Finding::lack(
+                GROUP,
+                stray.what(),
+                Weight::Limits,
+                "it runs, but its folder was removed: no command finds it",
+                format!("`kill {pid}` ends it in order; then start it again"),
+            ),
             (Ok(false), _) => Finding::lack(
                 GROUP,
                 stray.what(),
@@ -108,6 +119,7 @@ fn find(place: &Place) -> Result<Vec<Stray>, String> {
     found.extend(beacons(Path::new("/dev/shm")));
     found.extend(confine::abandoned_cgroups().into_iter().map(Stray::Group));
     found.extend(agents());
+    found.extend(homeless());
     Ok(found)
 }
 
@@ -125,11 +137,42 @@ fn beacons(folder: &Path) -> Vec<Stray> {
     dead.map(|(name, path)| Stray::Beacon(name, path)).collect()
 }
 
+/// The numbers of all processes.
+fn processes() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// This user's swarms that hold the lock of a folder that is gone, by the process that was started: keeper and supervisor hold it, too. One
+/// without a keeper is about to leave.
+fn homeless() -> Vec<Stray> {
+    let holders: BTreeMap<u32, (u32, String)> =
+        processes().filter_map(|pid| Some((pid, lost_home(pid)?))).collect();
+    let has_child = |pid: &u32| holders.values().any(|(parent, _)| parent == pid);
+    let first = holders.iter().filter(|(pid, (parent, _))| has_child(pid) && !holders.contains_key(parent));
+    first.map(|(pid, (_, folder))| Stray::Homeless(*pid, folder.clone())).collect()
+}
+
+/// The parent of a process of ours that holds a lock though its folder was removed, and that folder. What others hold cannot be read.
+fn lost_home(pid: u32) -> Option<(u32, String)> {
+    let (name, parent, _) = stat(pid)?;
+    if !name.starts_with("shoal") {
+        return None;
+    }
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let mut links = open.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let folder = links.find_map(|link| home_of_lost_lock(link.to_str()?).map(str::to_owned))?;
+    Some((parent, folder))
+}
+
+/// The folder of a lock, by how the kernel names an open file that is removed.
+fn home_of_lost_lock(link: &str) -> Option<&str> {
+    link.strip_suffix("/lock (deleted)").filter(|folder| folder.starts_with('/'))
+}
+
 /// This user's processes that were started as agents and have been adopted.
 fn agents() -> Vec<Stray> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let strays = pids.filter_map(|pid| {
+    let strays = processes().filter_map(|pid| {
         let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
         let agent = variable(&environment, "SHOAL_AGENT")?;
         let swarm = variable(&environment, "SHOAL_SWARM")?;
@@ -210,6 +253,14 @@ mod tests {
         assert_eq!((stray.sweep(&place), group.exists()), (Ok(true), false));
         assert_eq!(stray.sweep(&place), Ok(true), "somebody else has removed it");
         assert_eq!(stray.what(), format!("control group {}", group.display()));
+    }
+
+    #[test]
+    fn lost_lock_names_its_folder() {
+        assert_eq!(home_of_lost_lock("/run/user/1/shoal/a/lock (deleted)"), Some("/run/user/1/shoal/a"));
+        for link in ["/run/user/1/shoal/a/lock", "/memfd:lock (deleted)", "socket:[1]"] {
+            assert_eq!(home_of_lost_lock(link), None, "{link}");
+        }
     }
 
     #[test]

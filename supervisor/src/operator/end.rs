@@ -62,7 +62,8 @@ impl Operator {
             let kept = swarm.kept_for(KEPT).and_then(|kept| serde_json::from_slice(kept).ok());
             self.until_over.expected = kept.unwrap_or_default();
         }
-        if !swarm.is_over() {
+        // Who asks again while hooks run has them ended, too.
+        if !swarm.is_over() || swarm.awaits_hooks() {
             return;
         }
         self.until_over.until.get_or_insert_with(|| Instant::now() + PATIENCE);

@@ -11,6 +11,9 @@ use shoal_runtime::wire::{self, LINKS_PER_PACKET, ToAgent};
 use shoal_runtime::{Incarnation, segment};
 use std::os::fd::{AsFd, BorrowedFd};
 
+/// How many of an agent's lines a failed start repeats.
+const LAST_LINES_MAX: usize = 10;
+
 impl Swarm {
     pub(super) fn spawn(&mut self, agent: usize) {
         self.reclaim(agent);
@@ -99,8 +102,27 @@ impl Swarm {
         );
         self.tell(Level::Warn, Kind::NotReady, Some(agent), &text);
         if !self.agents[agent].was_ready {
-            self.fail_start(text);
+            self.fail_start_of(agent, &text);
         }
+    }
+
+    /// The start fails for an agent: with what it printed last, for of a start that was undone nothing else is left.
+    pub(super) fn fail_start_of(&mut self, agent: usize, why: &str) {
+        if self.failed_start.is_some() || self.started_once() {
+            return;
+        }
+        let record = &mut self.agents[agent];
+        record.capture.flush();
+        let lines: Vec<&str> = record.capture.recent().collect();
+        let last = &lines[lines.len().saturating_sub(LAST_LINES_MAX)..];
+        let printed = match last {
+            [] => "; it printed nothing".to_owned(),
+            last => {
+                "; it printed last:".to_owned()
+                    + &last.iter().map(|line| format!("\n  {} | {line}", record.name)).collect::<String>()
+            }
+        };
+        self.fail_start(format!("{why}{printed}"));
     }
 
     pub(super) fn fail_start(&mut self, why: String) {

@@ -148,6 +148,11 @@ impl Swarm {
         let asked = live.ordered || matches!(state, State::Stopping(Next::Rest | Next::Start | Next::Aside));
         self.agents[agent].last_ending = Some(ending.to_string());
         let name = self.agents[agent].name.clone();
+        let before_ready = !self.agents[agent].was_ready && !live.child.adopted && !self.started_once();
+        if before_ready {
+            // A failed start says what it printed.
+            self.drain_output(agent, &live.pipes);
+        }
         if corrupt {
             let text = format!(
                 "agent {name} wrote over its own memory before it died (generation {}): what it committed last is lost, its \
@@ -168,12 +173,12 @@ impl Swarm {
         if !asked {
             self.count_fault(agent, live, ending);
         }
-        let before_ready = !self.agents[agent].was_ready && !live.child.adopted && !self.started_once();
         if before_ready && matches!(ending, Ending::Exited(_)) && self.ends == Ends::No && !live.ordered {
-            self.fail_start(format!(
-                "{}: agent {name} {ending} before it was ready: run its command by hand to see why, and see its output above",
-                self.place_of(agent)
-            ));
+            let place = self.place_of(agent);
+            let why = format!(
+                "{place}: agent {name} {ending} before it was ready: run its command by hand to see why"
+            );
+            self.fail_start_of(agent, &why);
         }
         self.feed(agent, Event::Exited { normal, ordered: live.ordered });
     }
@@ -241,7 +246,7 @@ impl Swarm {
         self.tell_hooks(agent, Occasion::GiveUp, &text);
         self.go(agent);
         if undoes_start {
-            self.fail_start(format!("{}: {text}", self.place_of(agent)));
+            self.fail_start_of(agent, &format!("{}: {text}", self.place_of(agent)));
         }
     }
 }

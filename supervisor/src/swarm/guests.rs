@@ -18,6 +18,11 @@ impl Swarm {
         });
     }
 
+    /// Whether a hook runs, or waits to be run.
+    pub fn awaits_hooks(&self) -> bool {
+        !self.guests.is_empty() || !self.happenings.is_empty()
+    }
+
     /// A child of this process that is no agent's: it is no stray.
     pub fn add_guest(&mut self, pid: i32) {
         self.guests.push(pid);

@@ -220,3 +220,27 @@ fn what_a_killed_supervisor_left_is_found_and_swept() {
     assert_eq!(strays(&report(&stage.done(&["doctor", "--json"]))), Vec::<String>::new());
     stage.assert_nothing_left();
 }
+
+/// Goal: a swarm whose folder was removed under it is found, once, and what is advised ends it. Method: a second one of its name runs
+/// beside it, and is not found.
+#[test]
+fn swarm_that_runs_without_its_folder_is_found_and_ends_as_is_advised() {
+    let stage = stage!("doctor-homeless");
+    let file = swarm(&stage);
+    let mut lost = stage.run(file.as_ref());
+    lost.until_ready();
+    fs::remove_dir_all(stage.run_folder()).expect("removed");
+    let mut second = stage.run(file.as_ref());
+    second.until_ready();
+    let doctor = || report(&stage.done(&["doctor", "--json", "--sweep"]));
+    let seen = doctor();
+    let what = format!("swarm of {}, process {}", stage.run_folder().display(), lost.pid());
+    assert_eq!(strays(&stage, &seen), [what.as_str()]);
+    let stray = finding(&seen, &what);
+    assert_eq!(stray["weight"], "limits", "{stray}");
+    let advised = format!("`kill {}` ends it in order", lost.pid());
+    assert!(stray["advice"].as_str().is_some_and(|advice| advice.starts_with(&advised)), "{stray}");
+    assert_eq!(lost.stop().status, 0);
+    assert_eq!(strays(&stage, &doctor()), Vec::<String>::new());
+    assert_eq!(second.stop().status, 0);
+}

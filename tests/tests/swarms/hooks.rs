@@ -220,3 +220,55 @@ fn hooks_that_ran_or_waited_are_run_by_the_next_supervisor() {
     assert_eq!(told(&stage), ["1 begins", "1 begins", "1 ends", "2 begins", "2 ends"]);
     stage.assert_nothing_left();
 }
+
+/// Goal: the time that `down` is given bounds hooks, too, those that run and those that wait; without one they are waited for. Method: a
+/// hook that never ends by itself, for two agents that are stopped one after the other, so that one waits and the other runs; then hooks that
+/// end when they are let go.
+#[test]
+fn down_waits_for_hooks_and_no_longer_than_it_is_to() {
+    let stage = stage!("hooks-down");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [hooks]
+        stopped = ["/bin/sh", "-c", "echo waits; echo begins >> told; while [ ! -e go ]; do sleep 0.01; done; echo ends >> told"]
+        timeout = "10m"
+        at_once = 1
+        [agent.a]
+        command = ["BIN/stages", "slow"]
+        replicas = 2
+        "#;
+    let file = stage.write("swarm.toml", &format!("{text}\n"));
+    let ready = || {
+        (1..=2).for_each(|replica| fs::write(stage.path(&format!("let-a.{replica}")), "").expect("a file"));
+        let mut shoal = stage.run(&file);
+        shoal.until_ready();
+        shoal
+    };
+    let down = |args: &[&str]| stage.start(stage.shoal(&[&["down", "--json"], args].concat()));
+    let report = |out: &str| serde_json::from_str::<serde_json::Value>(out).expect("an object");
+
+    let shoal = ready();
+    for agent in ["a.1", "a.2"] {
+        assert_eq!(stage.done(&["stop", agent]).status, 0);
+        until_told(&stage, "begins");
+    }
+    let done = down(&["--timeout", "50ms"]).ended();
+    assert_eq!((done.status, report(&done.out)["killed"].as_bool()), (1, Some(true)), "{}", done.err);
+    let err = shoal.ended().err;
+    assert!(err.contains("hook stopped for agent a.1 was killed with the swarm"), "{err}");
+    assert!(err.contains("1 hooks were not run: the swarm was killed"), "{err}");
+    assert_eq!(told(&stage), ["begins"]);
+    stage.assert_nothing_left();
+
+    let shoal = ready();
+    let mut down = down(&[]);
+    until("a hook", || (told(&stage).len() == 2).then_some(()));
+    assert_eq!(down.poll(), None, "it waits for the hooks");
+    fs::write(stage.path("go"), "").expect("a file of the stage");
+    let done = down.ended();
+    assert_eq!((done.status, report(&done.out)["killed"].as_bool()), (0, Some(false)), "{}", done.err);
+    assert_eq!(shoal.ended().status, 0);
+    assert_eq!(told(&stage), ["begins", "begins", "ends", "begins", "ends"]);
+    stage.assert_nothing_left();
+}

@@ -243,6 +243,85 @@ fn start_that_fails_is_told_with_its_reason_and_undone() {
     }
 }
 
+/// Goal: what an agent printed before it failed a start is told by whoever tells of that, in words and as objects, and of one that printed
+/// nothing that is said. Method: agents that exit, that a signal kills, and that are never ready, their last line not ended; one without words.
+#[test]
+fn start_that_fails_repeats_what_its_agent_printed_last() {
+    let stage = stage!("failed-words");
+    let log = stage.path("up.log");
+    let ways: [(&str, &[&str]); 4] = [
+        ("in the foreground", &["run"]),
+        ("as objects", &["up", "--json"]),
+        ("in the background", &["up", "-d", "--log", path(&log)]),
+        ("in the background, as an object", &["up", "-d", "--json", "--log", path(&log)]),
+    ];
+    let words = "it printed last:\n  bad | first\n  bad | CONFIG-MISSING";
+    for (script, told) in [
+        ("echo first; printf CONFIG-MISSING >&2; exit 7", words),
+        ("echo first; printf CONFIG-MISSING >&2; kill -ABRT $$", words),
+        ("echo first; printf CONFIG-MISSING >&2; exec sleep 1000", words),
+        ("exit 7", "it printed nothing"),
+    ] {
+        let text = format!(
+            "[swarm]\nname = \"NAME\"\n[agent.bad]\ncommand = [\"/bin/sh\", \"-c\", '{script}']\nready_timeout = \"1s\"\n\
+             restart = {{ intensity = 0 }}\n"
+        );
+        let file = stage.write("bad.toml", &text);
+        for (how, args) in ways {
+            let done = stage.done(&[args, &[path(&file)]].concat());
+            let said = if how == "as objects" {
+                let [_, err] = objects(&done);
+                err.iter().filter_map(|o| o["text"].as_str()).collect::<Vec<_>>().join("\n")
+            } else {
+                done.err
+            };
+            assert_eq!(done.status, 2, "{how}: {said}");
+            let why = said.split_once("the swarm did not start: ").map(|(_, why)| why);
+            assert!(why.is_some_and(|why| why.contains(told)), "{how}, {script}: {said}");
+            assert!(!said.contains("above"), "{how}: {said}");
+            stage.assert_nothing_left();
+        }
+    }
+}
+
+/// Goal: who waits for a start learns why it failed though nothing can be written to any file. Method: no file may grow, so neither the log
+/// nor the lock of the runtime folder can be written, as on a disk that is full; what `up` says goes into a pipe.
+#[test]
+fn start_that_fails_for_want_of_room_is_told_with_its_reason() {
+    let stage = stage!("no-room");
+    let (file, log) = (swarm(&stage), stage.path("up.log"));
+    let mut up = stage.shoal_limited("-f 0", &["up", "-d", "--log", path(&log), path(&file)]);
+    let done = up.output().expect("a shell");
+    let err = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert_eq!((done.status.code(), done.stdout.as_slice()), (Some(2), &b""[..]), "{err}");
+    assert_eq!(std::fs::read_to_string(&log).expect("the log"), "");
+    let reason = err.lines().nth(1).unwrap_or_default();
+    assert!(reason.starts_with("shoal: writing ") && reason.contains("/lock: File too large"), "{err}");
+    assert_eq!(err.lines().count(), 2, "{err}");
+    stage.until_no_process();
+}
+
+/// Goal: the log of a swarm in the background says when, over several runs, and who waits is told nothing twice. Method: a run of which an
+/// agent dies, and a start that fails; each text begins with a time, and times never go back.
+#[test]
+fn log_of_the_background_says_when() {
+    let stage = stage!("dated");
+    let log = stage.path("up.log");
+    assert_eq!(up(&stage, &swarm(&stage)).status, 0);
+    kill_until(&stage, &log, "a death in the log", |said| said.contains("talker"));
+    down(&stage);
+    let good = std::fs::read_to_string(swarm(&stage)).expect("read");
+    let done = up(&stage, &stage.write("broken.toml", &good.replace("\"talks\"", "\"exits\"")));
+    assert_eq!(done.err.matches("did not start").count(), 1, "{}", done.err);
+    let said = std::fs::read_to_string(&log).expect("the log");
+    let texts: Vec<&str> = said.lines().filter(|line| !line.starts_with("  ")).collect();
+    let times: Vec<&str> = texts.iter().filter_map(|line| Some(line.split_once(" shoal: ")?.0)).collect();
+    assert!(times.len() == texts.len() && times.is_sorted(), "{said}");
+    let is_time = |time: &&str| time.len() == 24 && time.starts_with("20") && time.ends_with('Z');
+    assert!(times.iter().all(is_time) && times.len() >= 2, "{said}");
+    stage.assert_nothing_left();
+}
+
 #[test]
 fn start_that_takes_too_long_is_stopped() {
     let stage = stage!("late");
