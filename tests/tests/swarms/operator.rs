@@ -226,7 +226,24 @@ fn only_the_owner_can_open_the_control_socket() {
     assert_eq!(shoal.stop().status, 0);
 }
 
-/// Goal: an operator is not left waiting by a supervisor that is stopped. Method: SIGSTOP, then `ps`.
+#[test]
+fn logs_of_an_agent_hold_what_it_said_under_another_name_before_it_was_scaled() {
+    let stage = stage!("renamed");
+    let mut shoal = stage.run(&swarm(&stage));
+    shoal.until_ready();
+    assert_eq!(stage.done(&["scale", "talker", "2"]).status, 0);
+    until("all that was said", || {
+        let done = stage.done(&["logs", "talker"]);
+        let is_said = |said: &&str| done.out.lines().any(|line| line.starts_with(*said));
+        ["talker | ", "talker.1 | ", "talker.2 | "].iter().all(is_said).then_some(())
+    });
+    let done = stage.done(&["logs", "talker.2"]);
+    assert!(done.out.contains("talker.2 begins") && !done.out.contains(" | "), "{}", done.out);
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+/// Goal: an operator is not left waiting by a supervisor that is stopped. Method: SIGSTOP, then orders, all at once.
 #[test]
 fn stopped_supervisor_is_told_as_such() {
     let stage = stage!("asleep");
