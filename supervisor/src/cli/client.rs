@@ -84,8 +84,11 @@ impl Client {
         }
     }
 
-    /// Asks and waits for the answer, as long as it takes if there is no limit.
+    /// Asks and waits for the answer, as long as it takes if there is no limit, once it is seen that somebody listens.
     pub(super) fn ask(&mut self, request: &Request, max: Option<Duration>) -> Result<Response, Failure> {
+        if max.is_none() {
+            self.swarm_info()?;
+        }
         self.ask_within(request, max)?.ok_or_else(|| {
             let Running { name, pid, .. } = &self.swarm;
             let pid = pid.map_or(String::new(), |pid| format!(", below process {pid},"));

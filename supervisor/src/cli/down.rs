@@ -31,6 +31,10 @@ pub(super) fn down(swarm: Option<&str>, options: &DownOptions) -> Result<(), Fai
     let target = Target::find(options.name.as_deref().or(swarm))?;
     let gone = Gone::of(&target);
     let mut client = target.connect()?;
+    if options.timeout.is_none() {
+        // Whether anybody listens is seen first.
+        client.swarm_info()?;
+    }
     let report = match client.ask_within(&Request::Down, options.timeout)? {
         Some(answer) => ended(&client, answer)?,
         None => {

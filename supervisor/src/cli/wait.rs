@@ -50,6 +50,10 @@ pub(super) fn wait(swarm: Option<&str>, options: &WaitOptions) -> Result<(), Fai
         };
     }
     let request = Request::Wait { name: options.name.clone(), ended: options.ended };
+    if options.timeout.is_none() {
+        // Whether anybody listens is seen first.
+        client.swarm_info()?;
+    }
     match client.ask_within(&request, options.timeout)? {
         None => Err(late()),
         Some(Response::Ordered { text, agents }) => said(options, &text, &agents),

@@ -251,9 +251,21 @@ fn stopped_supervisor_is_told_as_such() {
     shoal.until_ready();
     let supervisor = Pid::from_raw(shoal.supervisor().expect("a supervisor")).expect("a number");
     kill_process(supervisor, Signal::STOP).expect("stopped");
-    let done = stage.done(&["ps"]);
-    assert_eq!(done.status, 1);
-    assert!(done.err.contains("does not answer: is it stopped?"), "{}", done.err);
+    let asked = [
+        &["ps"][..],
+        &["kill", "talker"],
+        &["pause", "talker"],
+        &["stop", "talker"],
+        &["scale", "talker", "2", "--timeout", "2s"],
+        &["wait"],
+        &["down"],
+    ];
+    let asked = asked.map(|args| (args, stage.start(stage.shoal(args))));
+    for (args, asking) in asked {
+        let done = asking.ended();
+        assert_eq!(done.status, 1, "{args:?}");
+        assert!(done.err.contains("does not answer: is it stopped?"), "{args:?}: {}", done.err);
+    }
     kill_process(supervisor, Signal::CONT).expect("continued");
     assert_eq!(shoal.stop().status, 0);
 }
