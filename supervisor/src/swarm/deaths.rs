@@ -138,14 +138,29 @@ impl Swarm {
         self.end_strays_later();
     }
 
+    fn was_asked_to_stop(&self, agent: usize) -> bool {
+        let (State::Stopping(next) | State::Unproven(next)) = self.agents[agent].state else { return false };
+        matches!(next, Next::Rest | Next::Start | Next::Aside)
+    }
+
+    /// Whether an end is one that nobody wonders about: not that of a permanent agent that ends by itself, nor of who was killed, by
+    /// order or not.
+    pub(super) fn is_normal_end(&self, agent: usize, live: &Live, ending: Ending) -> bool {
+        let config = &self.file.agents[self.topology.agents[agent].config];
+        // What became of who was adopted is not known.
+        let is_wanted = live.ordered
+            || live.child.adopted
+            || self.was_asked_to_stop(agent)
+            || config.restart.policy != Policy::Permanent;
+        ending == Ending::Exited(0) && is_wanted
+    }
+
     /// What the death means for the agent's life.
     pub(super) fn conclude(&mut self, agent: usize, live: &Live, ending: Ending, corrupt: bool) {
         if live.ordered && ending == Ending::Signalled(9) {
             self.kills_proven += 1;
         }
-        let expected =
-            matches!(self.agents[agent].state, State::Stopping(Next::Rest | Next::Start | Next::Aside))
-                || ending == Ending::Exited(0);
+        let expected = self.was_asked_to_stop(agent) || self.is_normal_end(agent, live, ending);
         self.agents[agent].last_ending = Some(ending.to_string());
         let name = self.agents[agent].name.clone();
         if corrupt {
