@@ -114,14 +114,14 @@ fn ask(client: &mut Client, request: &Request, json: bool) -> Result<(), Failure
         Outcome::Planned | Outcome::Unchanged | Outcome::Applied if report.failed.is_empty() => Ok(()),
         Outcome::Planned | Outcome::Unchanged | Outcome::Applied => {
             let failed = report.failed.join(", ");
-            Err(Failure::failed(format!(
+            Err(Failure::printed(format!(
                 "{failed} could not be started: see `shoal logs {}`",
                 report.failed[0]
             )))
         }
-        Outcome::Undone => Err(Failure::failed(format!("nothing is changed: {}", why()))),
+        Outcome::Undone => Err(Failure::printed(format!("nothing is changed: {}", why()))),
         Outcome::RolledBack => {
-            Err(Failure::failed(format!("all replicas run the former command: {}", why())))
+            Err(Failure::printed(format!("all replicas run the former command: {}", why())))
         }
     }
 }

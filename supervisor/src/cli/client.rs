@@ -280,7 +280,7 @@ impl Target {
         };
         match choose(running, swarm) {
             Ok(swarm) => Ok(Target { swarm }),
-            Err(Failure { text, .. }) if none => Err(Failure { status: NOT_RUNNING, text }),
+            Err(failure) if none => Err(Failure { status: NOT_RUNNING, ..failure }),
             Err(failure) => Err(failure),
         }
     }

@@ -17,7 +17,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 pub(super) struct DownOptions {
     /// The swarm; not needed while only one is running
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// Kill what has not ended after this time: milliseconds, or with a unit (`30s`, `2m`)
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
@@ -53,7 +53,7 @@ pub(super) fn down(swarm: Option<&str>, options: &DownOptions) -> Result<(), Fai
     match report.killed {
         false => Ok(()),
         true => {
-            Err(Failure::failed(format!("the swarm `{}` did not end in time and was killed", report.swarm)))
+            Err(Failure::printed(format!("the swarm `{}` did not end in time and was killed", report.swarm)))
         }
     }
 }

@@ -38,7 +38,8 @@ pub(super) fn wait(swarm: Option<&str>, options: &WaitOptions) -> Result<(), Fai
     let target = match Target::find(swarm) {
         // It has ended.
         Err(failure) if whole && failure.status == NOT_RUNNING => {
-            return said(options, "no swarm is running", &[]);
+            let which = swarm.map_or(String::new(), |name| format!(" `{name}`"));
+            return said(options, &format!("no swarm{which} is running"), &[]);
         }
         target => target?,
     };

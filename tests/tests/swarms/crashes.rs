@@ -361,6 +361,7 @@ fn a_supervisor_whose_disk_is_full_says_so_once_and_goes_on() {
     shoal.until_said("crash reports cannot be written to");
     let reports = crashes(&stage, &["sink"]);
     assert_eq!(reports.len(), 12, "written or not, all are told");
+    assert_eq!(stage.done(&["crashes", "-n", "0"]).out, "", "none of those that there are");
     assert_eq!(stage.done(&["restart", "sink"]).status, 0, "it still does what it is told");
     let done = shoal.stop();
     assert_eq!(done.status, 0, "{}", done.err);

@@ -165,10 +165,28 @@ fn several_swarms_are_told_apart_by_name() {
     assert!(done.err.contains(&list) && done.err.contains("--swarm"), "{}", done.err);
     let done = stage.done(&["stop", "a"]);
     assert_eq!(done.status, 2, "an order is not guessed: {}", done.err);
-    assert_eq!(one.stop().status, 0);
+    let [first, second] = ["one", "two"].map(|which| format!("{}-{which}", stage.name()));
+    for given in [&["down", &second][..], &["check", "two.toml"], &["events", "--file", "two.toml"]] {
+        let done = stage.done(&[&["--swarm", &first], given].concat());
+        assert_eq!(done.status, 2, "{given:?}: {}", done.err);
+        assert!(done.err.contains(&format!("`--swarm {first}` is not `{second}`")), "{}", done.err);
+    }
+    let done = stage.done(&["--swarm", "nosuch", "wait", "--ended"]);
+    assert_eq!((done.status, done.out.as_str()), (0, "no swarm `nosuch` is running\n"), "{}", done.err);
+    let by_environment = |swarm: &str, args: &[&str]| {
+        let mut command = stage.shoal(args);
+        command.env("SHOAL_SWARM", swarm);
+        stage.finish(command)
+    };
+    let done = by_environment("", &["ps"]);
+    assert!(done.err.contains(&format!("several swarms are running, name one with `--swarm NAME`: {list}")));
+    assert_eq!(by_environment(&first, &["ps"]).status, 0);
+    assert_eq!(by_environment(&first, &["check", "two.toml"]).status, 0);
+    assert_eq!(by_environment(&first, &["down", &second]).status, 0, "what is named goes before");
+    assert_eq!(two.ended().status, 0);
     let done = stage.done(&["ps"]);
     assert_eq!(done.status, 0, "one is left: {}", done.err);
-    assert_eq!(two.stop().status, 0);
+    assert_eq!(one.stop().status, 0);
     stage.assert_nothing_left();
 }
 
