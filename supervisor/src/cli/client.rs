@@ -77,6 +77,11 @@ impl Client {
         }
     }
 
+    /// Sees that somebody listens, whatever the answer is.
+    pub(super) fn be_heard(&mut self) -> Result<(), Failure> {
+        self.ask(&Request::Info, Some(ANSWER_MAX)).map(drop)
+    }
+
     pub(super) fn swarm_info(&mut self) -> Result<SwarmInfo, Failure> {
         match self.ask(&Request::Info, Some(ANSWER_MAX))? {
             Response::Info(info) => Ok(info),
@@ -87,7 +92,7 @@ impl Client {
     /// Asks and waits for the answer, as long as it takes if there is no limit, once it is seen that somebody listens.
     pub(super) fn ask(&mut self, request: &Request, max: Option<Duration>) -> Result<Response, Failure> {
         if max.is_none() {
-            self.swarm_info()?;
+            self.be_heard()?;
         }
         self.ask_within(request, max)?.ok_or_else(|| {
             let Running { name, pid, .. } = &self.swarm;

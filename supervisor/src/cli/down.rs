@@ -32,8 +32,7 @@ pub(super) fn down(swarm: Option<&str>, options: &DownOptions) -> Result<(), Fai
     let gone = Gone::of(&target);
     let mut client = target.connect()?;
     if options.timeout.is_none() {
-        // Whether anybody listens is seen first.
-        client.swarm_info()?;
+        client.be_heard()?;
     }
     let report = match client.ask_within(&Request::Down, options.timeout)? {
         Some(answer) => ended(&client, answer)?,

@@ -52,8 +52,7 @@ pub(super) fn wait(swarm: Option<&str>, options: &WaitOptions) -> Result<(), Fai
     }
     let request = Request::Wait { name: options.name.clone(), ended: options.ended };
     if options.timeout.is_none() {
-        // Whether anybody listens is seen first.
-        client.swarm_info()?;
+        client.be_heard()?;
     }
     match client.ask_within(&request, options.timeout)? {
         None => Err(late()),
