@@ -117,6 +117,14 @@ pub struct InputEntry {
     pub copied: bool,
 }
 
+/// The version of what an incarnation is told, which comes first in its bytes. It goes up with every change of [`Manifest`] or of what is
+/// in it, whatever becomes of the layout of shared memory: bytes of another build may look like ours.
+pub const MANIFEST_VERSION: u32 = 1;
+/// By what the bytes of a manifest begin; then the version.
+const MANIFEST_MAGIC: [u8; 12] = *b"shoal told\0\0";
+/// Magic and version; as long as the rest is aligned.
+const MANIFEST_HEAD_BYTES: usize = 16;
+
 /// Everything an incarnation is told before it maps anything.
 #[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct Manifest {
@@ -190,18 +198,34 @@ impl Manifest {
     /// # Errors
     /// More memory than there is.
     pub fn to_bytes(&self) -> io::Result<rkyv::util::AlignedVec> {
-        rkyv::to_bytes::<rkyv::rancor::BoxedError>(self).map_err(io::Error::other)
+        let mut bytes = rkyv::util::AlignedVec::new();
+        bytes.extend_from_slice(&MANIFEST_MAGIC);
+        bytes.extend_from_slice(&MANIFEST_VERSION.to_le_bytes());
+        rkyv::api::high::to_bytes_in::<_, rkyv::rancor::BoxedError>(self, bytes).map_err(io::Error::other)
     }
 
     /// From bytes, validated.
     ///
     /// # Errors
-    /// When the bytes are no manifest.
+    /// When the bytes are no manifest, or one of another version.
     pub fn from_bytes(bytes: &[u8]) -> io::Result<Self> {
-        rkyv::from_bytes::<Self, rkyv::rancor::BoxedError>(bytes).map_err(|e| {
+        let (head, told) = bytes.split_at_checked(MANIFEST_HEAD_BYTES).unwrap_or_default();
+        match head.strip_prefix(&MANIFEST_MAGIC).and_then(|version| version.try_into().ok()) {
+            Some(version) if u32::from_le_bytes(version) == MANIFEST_VERSION => {}
+            version => return Err(of_another_build(version.map(u32::from_le_bytes))),
+        }
+        rkyv::from_bytes::<Self, rkyv::rancor::BoxedError>(told).map_err(|e| {
             io::Error::other(format!("what the supervisor handed over is no manifest of this build: {e}"))
         })
     }
+}
+
+fn of_another_build(version: Option<u32>) -> io::Error {
+    let theirs = version.map_or("without a version".to_owned(), |version| format!("of version {version}"));
+    io::Error::other(format!(
+        "the supervisor is of another build of Shoal than this agent: its manifest is {theirs}, the agent reads version \
+         {MANIFEST_VERSION}; build both with the same Shoal"
+    ))
 }
 
 /// From the supervisor to an agent. Descriptors in brackets.

@@ -6,8 +6,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::cli::{BAD_INPUT, FAILED, print};
-use crate::config::{self, SwarmFile};
+use crate::cli::{BAD_INPUT, FAILED, print, print_error};
+use crate::config::{self, ConfigError, SwarmFile};
 use crate::topology::Topology;
 
 /// Checks a swarm file and prints what it amounts to, or everything that is wrong with it.
@@ -23,18 +23,24 @@ pub fn check(file: &Path, json: bool) -> ExitCode {
             };
             match print(text.as_bytes()) {
                 Ok(_) => ExitCode::SUCCESS,
-                Err(_) => ExitCode::from(FAILED),
+                Err(failure) => {
+                    report!("shoal: {failure}");
+                    ExitCode::from(FAILED)
+                }
             }
         }
-        Err(error) => {
-            report!("{error}");
-            if json {
-                // Whether anybody reads it does not change what the file is.
-                let _ = print(format!("{}\n", serde_json::json!({ "error": error.to_string() })).as_bytes());
-            }
-            ExitCode::from(BAD_INPUT)
-        }
+        Err(error) => refused(&error, json),
     }
+}
+
+/// Says what is wrong with a swarm file, with `json` also as an object; the status that it means.
+pub fn refused(error: &ConfigError, json: bool) -> ExitCode {
+    let text = error.to_string();
+    report!("{}", text.trim_end());
+    if json {
+        print_error(&text);
+    }
+    ExitCode::from(BAD_INPUT)
 }
 
 /// The summary as JSON.

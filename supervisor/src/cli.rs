@@ -20,6 +20,7 @@ mod down;
 mod duration;
 mod follow;
 mod logs;
+mod named;
 mod papers;
 mod past;
 mod ps;
@@ -35,7 +36,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::control::Request;
 use crate::herald::Manner;
@@ -286,6 +287,8 @@ pub struct BenchOptions {
 pub(crate) struct Failure {
     status: u8,
     text: String,
+    /// What was printed tells it already.
+    is_printed: bool,
 }
 
 impl std::fmt::Display for Failure {
@@ -296,11 +299,29 @@ impl std::fmt::Display for Failure {
 
 impl Failure {
     fn failed(text: impl Into<String>) -> Failure {
-        Failure { status: FAILED, text: text.into() }
+        Failure { status: FAILED, text: text.into(), is_printed: false }
     }
 
     fn bad_input(text: impl Into<String>) -> Failure {
-        Failure { status: BAD_INPUT, text: text.into() }
+        Failure { status: BAD_INPUT, text: text.into(), is_printed: false }
+    }
+
+    /// That of a command that has printed what was asked for, which tells it, too.
+    fn printed(text: impl Into<String>) -> Failure {
+        Failure { is_printed: true, ..Failure::failed(text) }
+    }
+
+    /// Says it, with `json` also as an object on standard output; the status that it means.
+    fn tell(self, json: bool) -> ExitCode {
+        let Failure { status, text, is_printed } = self;
+        if !text.is_empty() {
+            // Nowhere to say it if standard error is gone; the status tells.
+            let _ = writeln!(io::stderr(), "shoal: {text}");
+        }
+        if json && !is_printed {
+            print_error(&text);
+        }
+        ExitCode::from(status)
     }
 }
 
@@ -311,7 +332,7 @@ fn own_place() -> Result<Place, Failure> {
 
 /// Whether a command takes an option, by the name of its field.
 pub(crate) fn takes(command: &str, option: &str) -> bool {
-    let whole = <Shoal as clap::CommandFactory>::command();
+    let whole = Shoal::command();
     let found = whole.find_subcommand(command);
     found.is_some_and(|command| command.get_arguments().any(|arg| arg.get_id() == option))
 }
@@ -340,20 +361,57 @@ pub fn main() -> ExitCode {
     {
         return agent(args);
     }
-    let Shoal { swarm, command } = Shoal::parse();
-    let swarm = swarm.as_deref();
-    let done = match command {
-        Command::Run { file, daemon, json } => return crate::run::run(&file, Manner::of(daemon, json)),
-        Command::Check { file, json } => return crate::check::check(&file, json),
-        Command::Demo(options) => return crate::demo::command::demo(&options),
-        Command::DemoSupervisor => return crate::demo::backstage::main(),
-        Command::Chaos(options) => return crate::chaos::command::chaos(&options),
-        Command::Certify(options) => return crate::certify::command::certify(&options),
-        Command::Bench(options) => return crate::bench::command::bench(&options),
-        Command::BenchPeer { what } => return crate::bench::peer(&what),
-        Command::Agent { args } => return agent(&args),
+    let (Shoal { swarm, command }, matches) = match parsed() {
+        Ok(parsed) => parsed,
+        Err(status) => return status,
+    };
+    let json = wants_json(&matches);
+    match named::meant(swarm, &matches, &command) {
+        Ok(swarm) => perform(command, swarm.as_deref()),
+        Err(failure) => Err(failure),
+    }
+    .unwrap_or_else(|failure| failure.tell(json))
+}
+
+/// What the command line says.
+///
+/// # Errors
+/// The status, where that was help, or is no command line of ours: what there is to say is said.
+fn parsed() -> Result<(Shoal, ArgMatches), ExitCode> {
+    let parsed = Shoal::command().try_get_matches().and_then(|m| Ok((Shoal::from_arg_matches(&m)?, m)));
+    parsed.map_err(|said| {
+        let status = u8::try_from(said.exit_code()).unwrap_or(BAD_INPUT);
+        match said.print().and_then(|()| io::stdout().flush()) {
+            Err(error) if status == 0 && error.kind() != io::ErrorKind::BrokenPipe => {
+                unwritten(&error).tell(false)
+            }
+            _ => ExitCode::from(status),
+        }
+    })
+}
+
+/// Whether an object is to be printed. (A command whose `--json` takes a file sees to that itself.)
+fn wants_json(matches: &ArgMatches) -> bool {
+    let mut last = matches;
+    while let Some((_, of_command)) = last.subcommand() {
+        last = of_command;
+    }
+    matches!(last.try_get_one("json"), Ok(Some(true)))
+}
+
+fn perform(command: Command, swarm: Option<&str>) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Run { file, daemon, json } => return Ok(crate::run::run(&file, Manner::of(daemon, json))),
+        Command::Check { file, json } => return Ok(crate::check::check(&file, json)),
+        Command::Demo(options) => return Ok(crate::demo::command::demo(&options)),
+        Command::DemoSupervisor => return Ok(crate::demo::backstage::main()),
+        Command::Chaos(options) => return Ok(crate::chaos::command::chaos(&options)),
+        Command::Certify(options) => return Ok(crate::certify::command::certify(&options)),
+        Command::Bench(options) => return Ok(crate::bench::command::bench(&options)),
+        Command::BenchPeer { what } => return Ok(crate::bench::peer(&what)),
+        Command::Agent { args } => return Ok(agent(&args)),
         Command::Doctor(options) => return doctor::doctor(&options),
-        Command::DoctorProbe { what } => return crate::doctor::probe::child_main(&what),
+        Command::DoctorProbe { what } => return Ok(crate::doctor::probe::child_main(&what)),
         Command::Completions { shell } => papers::completions(shell),
         Command::Man { dir } => papers::man(dir.as_deref()),
         Command::Unit { file } => papers::unit(&file),
@@ -384,17 +442,8 @@ pub fn main() -> ExitCode {
             let signal = Some(signal).filter(|number| *number != nix::libc::SIGKILL);
             client::order(swarm, &order, |name| Request::Kill { name, signal })
         }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { status, text }) => {
-            if !text.is_empty() {
-                // Nowhere to say it if standard error is gone; the status tells.
-                let _ = writeln!(io::stderr(), "shoal: {text}");
-            }
-            ExitCode::from(status)
-        }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints to standard output. That nobody reads it any more (`shoal ps | head -1`) is no failure.
@@ -406,8 +455,18 @@ pub(crate) fn print(text: &[u8]) -> Result<Printed, Failure> {
     match out.write_all(text).and_then(|()| out.flush()) {
         Ok(()) => Ok(Printed::Whole),
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Printed::NobodyReads),
-        Err(error) => Err(Failure::failed(format!("writing to standard output: {error}"))),
+        Err(error) => Err(unwritten(&error)),
     }
+}
+
+fn unwritten(error: &io::Error) -> Failure {
+    Failure::failed(format!("writing to standard output: {error}"))
+}
+
+/// Prints why a command failed for who asked for objects.
+pub(crate) fn print_error(text: &str) {
+    // Whether anybody reads it does not change what failed.
+    let _ = print(format!("{}\n", serde_json::json!({ "error": text.trim_end() })).as_bytes());
 }
 
 /// One line of JSON.

@@ -151,7 +151,7 @@ impl Capture {
         self.log.as_ref().map_or((0, None), |log| log.faults())
     }
 
-    /// Why the log file cannot be written, once for each time that it begins to fail.
+    /// Why the log file cannot be written, once for each time that it begins to fail after it went well for a while.
     pub fn take_log_fault(&mut self) -> Option<String> {
         self.log.as_mut()?.take_fault()
     }

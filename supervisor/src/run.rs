@@ -1,5 +1,6 @@
 //! `shoal run FILE`: a swarm in the foreground.
 
+use crate::check::refused;
 use crate::cli::print;
 use crate::config::{self, Orphans, SwarmFile};
 use crate::confine;
@@ -41,10 +42,7 @@ pub fn run(file: &Path, manner: Manner) -> ExitCode {
     manner.begin();
     match config::read(file) {
         Ok(file) => run_read(file, manner),
-        Err(error) => {
-            log::say(error.to_string().trim_end());
-            ExitCode::from(BAD_INPUT)
-        }
+        Err(error) => refused(&error, manner == Manner::Json),
     }
 }
 

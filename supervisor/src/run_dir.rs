@@ -140,10 +140,10 @@ impl fmt::Display for ClaimError {
                 write!(f, "{name:?} is no name of a swarm: 1 to {NAME_BYTES_MAX} of A-Z a-z 0-9 _ -")
             }
             ClaimError::Running { name, pid } => {
-                let who = pid.map_or("by another process".to_owned(), |pid| format!("by process {pid}"));
+                let who = pid.map_or(String::new(), |pid| format!(" (process {pid})"));
                 write!(
                     f,
-                    "the swarm `{name}` is already run {who}: stop that first, or give this one another name"
+                    "the swarm `{name}` is running already{who}: see `shoal status`; end it first, or give this one another name"
                 )
             }
             ClaimError::Variable { path, what } => write!(

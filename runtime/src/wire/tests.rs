@@ -99,3 +99,40 @@ fn last_words_of_who_left_something_unread_are_heard() {
     drop_one(&here).expect("taken");
     assert!(matches!(overhear(&here), Ok(Received::Closed)));
 }
+
+#[test]
+fn manifest_of_another_version_or_of_none_is_refused_with_both_versions() {
+    let told = |bytes: &[u8]| {
+        let mut aligned = rkyv::util::AlignedVec::<16>::new();
+        aligned.extend_from_slice(bytes);
+        Manifest::from_bytes(&aligned).expect_err("another's").to_string()
+    };
+    let next = (MANIFEST_VERSION + 1).to_le_bytes();
+    let of_next = told(&[&MANIFEST_MAGIC[..], &next, &[0; 512]].concat());
+    let ours = format!("the agent reads version {MANIFEST_VERSION};");
+    assert!(of_next.contains(&format!("is of version {}, {ours}", MANIFEST_VERSION + 1)), "{of_next}");
+    for of_none in [told(&[0; 512]), told(b"")] {
+        assert!(of_none.contains(&format!("is without a version, {ours}")), "{of_none}");
+    }
+    let damaged = told(&[&MANIFEST_MAGIC[..], &MANIFEST_VERSION.to_le_bytes(), &[255; 512]].concat());
+    assert!(damaged.contains("no manifest of this build"), "{damaged}");
+}
+
+#[test]
+fn version_of_the_manifest_goes_up_with_its_size() {
+    let parts = [
+        size_of::<ArchivedManifest>(),
+        size_of::<ArchivedChannelEntry>(),
+        size_of::<ArchivedNeighbourEntry>(),
+        size_of::<ArchivedClaimsEntry>(),
+        size_of::<ArchivedTableEntry>(),
+        size_of::<ArchivedReaderEntry>(),
+        size_of::<ArchivedLaneEntry>(),
+        size_of::<ArchivedInputEntry>(),
+    ];
+    assert_eq!(
+        (MANIFEST_VERSION, parts),
+        (1, [184, 24, 20, 16, 24, 24, 24, 64]),
+        "count the version up, and note both here"
+    );
+}

@@ -1,7 +1,7 @@
 //! `shoal bench`: runs the cases, shows what comes as it comes, writes what was asked for.
 
 use super::{CASES, PEER, hangs, html, lives, orphans, removals, scale, table, takeover};
-use crate::cli::{BAD_INPUT, BenchOptions, FAILED, Failure, print};
+use crate::cli::{BAD_INPUT, BenchOptions, FAILED, Failure, print, print_error};
 use crate::config;
 use crate::log::report;
 use crate::run::raise_descriptor_limit;
@@ -22,6 +22,9 @@ pub fn bench(options: &BenchOptions) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err((status, text)) => {
             report!("shoal bench: {text}");
+            if options.json.as_deref() == Some(Path::new("-")) {
+                print_error(&text);
+            }
             ExitCode::from(status)
         }
     }

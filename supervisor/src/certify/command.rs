@@ -4,7 +4,7 @@ use super::metrics::{self, ALL, Size};
 use super::page;
 use super::probe::Probes;
 use super::report::Report;
-use crate::cli::{BAD_INPUT, FAILED, print, takes};
+use crate::cli::{BAD_INPUT, FAILED, print, print_error, takes};
 use crate::log::report;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -38,6 +38,9 @@ pub fn certify(options: &CertifyOptions) -> ExitCode {
         Ok(false) => ExitCode::from(FAILED),
         Err((status, text)) => {
             report!("shoal certify: {text}");
+            if options.json {
+                print_error(&text);
+            }
             ExitCode::from(status)
         }
     }

@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::supervisor_killer::SupervisorKiller;
 use super::{OTHERS, SOURCES, WORKERS, WORKERS_MAX};
 use crate::agent::Agent;
-use crate::cli::{ChaosOptions, print};
+use crate::cli::{ChaosOptions, print, print_error};
 use crate::keeper::Terms;
 use crate::log::report;
 use crate::output::Echo;
@@ -63,7 +63,7 @@ struct Report {
 
 /// Runs chaos and prints its report.
 pub fn chaos(options: &ChaosOptions) -> ExitCode {
-    ExitCode::from(run(options).unwrap_or_else(|error| status_of(Err(error))))
+    ExitCode::from(run(options).unwrap_or_else(|error| status_of(Err(error), options.json)))
 }
 
 fn run(options: &ChaosOptions) -> Result<u8, String> {
@@ -98,7 +98,8 @@ fn run(options: &ChaosOptions) -> Result<u8, String> {
         // The last of the supervisors reports.
         let conclude = |ran: Result<&mut Swarm, String>| {
             let progress = ran.as_ref().ok().and_then(|swarm| Progress::kept_in(swarm)).unwrap_or_default();
-            status_of(ran.and_then(|swarm| tell(options, seed, began.elapsed(), swarm, &progress)))
+            let told = ran.and_then(|swarm| tell(options, seed, began.elapsed(), swarm, &progress));
+            status_of(told, options.json)
         };
         let mut killer = SupervisorKiller::new(seed);
         return run_kept(file, &folder, setting, Terms::default(), conclude, |journal| killer.turn(journal));
@@ -123,16 +124,22 @@ fn tell(
         true => serde_json::to_string(&report).map_err(|e| e.to_string())?,
         false => report.text(options),
     };
-    print(format!("{text}\n").as_bytes()).map_err(|failure| failure.to_string())?;
+    if let Err(failure) = print(format!("{text}\n").as_bytes()) {
+        report!("shoal chaos: {failure}");
+        return Ok(false);
+    }
     Ok(report.passed)
 }
 
-fn status_of(told: Result<bool, String>) -> u8 {
+fn status_of(told: Result<bool, String>, json: bool) -> u8 {
     match told {
         Ok(true) => 0,
         Ok(false) => crate::cli::FAILED,
         Err(error) => {
             report!("shoal chaos: {error}");
+            if json {
+                print_error(&error);
+            }
             crate::cli::BAD_INPUT
         }
     }

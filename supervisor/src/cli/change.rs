@@ -114,11 +114,11 @@ fn ask(client: &mut Client, request: &Request, json: bool) -> Result<(), Failure
     match report.outcome {
         Outcome::Planned | Outcome::Unchanged | Outcome::Applied => match not_up(&report) {
             None => Ok(()),
-            Some(text) => Err(Failure::failed(text)),
+            Some(text) => Err(Failure::printed(text)),
         },
-        Outcome::Undone => Err(Failure::failed(format!("nothing is changed: {}", why()))),
+        Outcome::Undone => Err(Failure::printed(format!("nothing is changed: {}", why()))),
         Outcome::RolledBack => {
-            Err(Failure::failed(format!("all replicas run the former command: {}", why())))
+            Err(Failure::printed(format!("all replicas run the former command: {}", why())))
         }
     }
 }

@@ -77,6 +77,11 @@ impl Client {
         }
     }
 
+    /// Sees that somebody listens, whatever the answer is.
+    pub(super) fn be_heard(&mut self) -> Result<(), Failure> {
+        self.ask(&Request::Info, Some(ANSWER_MAX)).map(drop)
+    }
+
     pub(super) fn swarm_info(&mut self) -> Result<SwarmInfo, Failure> {
         match self.ask(&Request::Info, Some(ANSWER_MAX))? {
             Response::Info(info) => Ok(info),
@@ -84,8 +89,11 @@ impl Client {
         }
     }
 
-    /// Asks and waits for the answer, as long as it takes if there is no limit.
+    /// Asks and waits for the answer, as long as it takes if there is no limit, once it is seen that somebody listens.
     pub(super) fn ask(&mut self, request: &Request, max: Option<Duration>) -> Result<Response, Failure> {
+        if max.is_none() {
+            self.be_heard()?;
+        }
         self.ask_within(request, max)?.ok_or_else(|| {
             let Running { name, pid, .. } = &self.swarm;
             let pid = pid.map_or(String::new(), |pid| format!(", below process {pid},"));
@@ -276,7 +284,7 @@ impl Target {
         };
         match choose(running, swarm) {
             Ok(swarm) => Ok(Target { swarm }),
-            Err(Failure { text, .. }) if none => Err(Failure { status: NOT_RUNNING, text }),
+            Err(failure) if none => Err(Failure { status: NOT_RUNNING, ..failure }),
             Err(failure) => Err(failure),
         }
     }

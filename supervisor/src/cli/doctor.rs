@@ -1,14 +1,14 @@
 //! `shoal doctor`: prints what the doctor found. Exit status 0: all is fine; 1: something limits; 2: swarms, or the one of
 //! this file, cannot run here.
 
-use crate::log::report;
+use crate::check::refused;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde::Serialize;
 
-use super::{BAD_INPUT, FAILED, json, print};
+use super::{BAD_INPUT, FAILED, Failure, json, print};
 use crate::config;
 use crate::doctor::{Finding, Weight, limits, probe, strays, worst};
 use crate::run_dir::Place;
@@ -17,7 +17,7 @@ use crate::run_dir::Place;
 #[derive(Debug, Args)]
 pub(super) struct DoctorOptions {
     /// A swarm file: whether the limits suffice for it
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
     /// Remove what former runs left
     #[arg(long)]
     sweep: bool,
@@ -34,13 +34,10 @@ struct Report<'a> {
 }
 
 /// Looks at everything and prints it.
-pub(super) fn doctor(options: &DoctorOptions) -> ExitCode {
+pub(super) fn doctor(options: &DoctorOptions) -> Result<ExitCode, Failure> {
     let file = match options.file.as_deref().map(config::read).transpose() {
         Ok(file) => file,
-        Err(error) => {
-            report!("{error}");
-            return ExitCode::from(BAD_INPUT);
-        }
+        Err(error) => return Ok(refused(&error, options.json)),
     };
     let mut findings = probe::kernel();
     findings.extend(limits::limits(file.as_ref()));
@@ -50,17 +47,15 @@ pub(super) fn doctor(options: &DoctorOptions) -> ExitCode {
     }
     let worst = worst(&findings);
     let text = match options.json {
-        true => match json(&Report { verdict: verdict(worst), findings: &findings }) {
-            Ok(text) => text,
-            Err(_) => return ExitCode::from(FAILED),
-        },
+        true => json(&Report { verdict: verdict(worst), findings: &findings })?,
         false => text(&findings, worst),
     };
-    match (print(text.as_bytes()), worst) {
-        (Err(_), _) | (_, Weight::Limits) => ExitCode::from(FAILED),
-        (_, Weight::Stops) => ExitCode::from(BAD_INPUT),
-        (_, Weight::Fine | Weight::Note) => ExitCode::SUCCESS,
-    }
+    print(text.as_bytes())?;
+    Ok(match worst {
+        Weight::Limits => ExitCode::from(FAILED),
+        Weight::Stops => ExitCode::from(BAD_INPUT),
+        Weight::Fine | Weight::Note => ExitCode::SUCCESS,
+    })
 }
 
 fn verdict(worst: Weight) -> &'static str {

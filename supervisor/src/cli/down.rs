@@ -18,7 +18,7 @@ const LEAVE_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 pub(super) struct DownOptions {
     /// The swarm; not needed while only one is running
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// Kill what has not ended after this time, such as `30s` or `2m`
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     timeout: Option<Duration>,
@@ -32,6 +32,9 @@ pub(super) fn down(swarm: Option<&str>, options: &DownOptions) -> Result<(), Fai
     let target = Target::find(options.name.as_deref().or(swarm))?;
     let gone = Gone::of(&target);
     let mut client = target.connect()?;
+    if options.timeout.is_none() {
+        client.be_heard()?;
+    }
     let report = match client.ask_within(&Request::Down, options.timeout)? {
         Some(answer) => ended(&client, answer)?,
         None => {
@@ -50,7 +53,7 @@ pub(super) fn down(swarm: Option<&str>, options: &DownOptions) -> Result<(), Fai
     match report.killed {
         false => Ok(()),
         true => {
-            Err(Failure::failed(format!("the swarm `{}` did not end in time and was killed", report.swarm)))
+            Err(Failure::printed(format!("the swarm `{}` did not end in time and was killed", report.swarm)))
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `shoal logs`: the files are read directly, the supervisor only tells where they are.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal};
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -11,7 +12,8 @@ use rustix::fs::inotify;
 use super::client::{Client, check_name};
 use super::follow::Follower;
 use super::{Failure, Printed, print};
-use crate::output::{object, shown};
+use crate::control::is_meant;
+use crate::output::{LogFile, object, shown};
 
 /// What `shoal logs` is asked for.
 #[derive(Debug, Args)]
@@ -34,7 +36,9 @@ pub(super) fn logs(swarm: Option<&str>, options: &LogsOptions) -> Result<(), Fai
     let mut client = Client::connect(swarm)?;
     let dir = client.swarm_info()?.logs;
     let report = client.ps()?;
-    let instances = check_name(&options.name, &report)?;
+    let mut instances = check_name(&options.name, &report)?;
+    let former = former(&dir, &options.name, &instances);
+    instances.extend(former.iter().map(String::as_str));
     // Watched before anything is read: what comes in between is not missed.
     let watch = options.follow.then(|| watch(&dir)).transpose()?;
     let mut tail = Tail::new(&dir, &instances, form(options.json));
@@ -49,6 +53,14 @@ pub(super) fn logs(swarm: Option<&str>, options: &LogsOptions) -> Result<(), Fai
         Some(watch) => follow(client, &mut tail, &watch),
         None => Ok(()),
     }
+}
+
+/// Who of this name has a log and is no more: an agent has other replicas, and one alone another name, once it was scaled.
+fn former(dir: &Path, name: &str, instances: &[&str]) -> Vec<String> {
+    let files = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+    let logged = files.filter_map(|file| Some(LogFile::agent_of(file.to_str()?)?.to_owned()));
+    let former = logged.filter(|of| is_meant(name, of) && !instances.contains(&of.as_str()));
+    former.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// How lines are printed.

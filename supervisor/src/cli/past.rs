@@ -28,6 +28,16 @@ pub(super) struct CrashesOptions {
     list: ListOptions,
 }
 
+impl CrashesOptions {
+    /// The swarm file whose swarm is asked about, if one is given.
+    pub(super) fn file(&self) -> Option<&Path> {
+        match &self.show {
+            Some(Show::Show { file, .. }) => file.as_deref(),
+            None => self.list.file.as_deref(),
+        }
+    }
+}
+
 /// One crash report.
 #[derive(Debug, Subcommand)]
 enum Show {
@@ -76,7 +86,7 @@ pub(super) struct EventsOptions {
     json: bool,
     /// Read what the swarm of this swarm file left, whether it runs or not
     #[arg(long, value_name = "SWARM FILE")]
-    file: Option<PathBuf>,
+    pub(super) file: Option<PathBuf>,
 }
 
 /// Where the past of a swarm is kept.
@@ -195,9 +205,11 @@ pub(super) fn crashes(swarm: Option<&str>, options: &CrashesOptions) -> Result<(
     let mut past = Past::of(swarm, file.as_deref(), name.as_deref())?;
     let mut crashes = past.crashes()?;
     crashes.retain(|crash| name.as_ref().is_none_or(|name| is_meant(name, &crash.agent)));
+    let are_none = crashes.is_empty();
     crashes.drain(..crashes.len().saturating_sub(last.unwrap_or(usize::MAX)));
     let text = match (as_json, crashes.as_slice()) {
         (true, crashes) => json(&Listed { swarm: &past.swarm, crashes })?,
+        (false, []) if !are_none => String::new(),
         (false, []) => format!("of the swarm `{}` there are no crash reports\n", past.swarm),
         (false, crashes) => page::table(crashes),
     };

@@ -8,7 +8,7 @@ use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table};
 
 use super::client::{Client, Target, check_name};
-use super::{FAILED, Failure, duration, json, print, ps};
+use super::{Failure, duration, json, print, ps};
 use crate::control::status::{Health, StatusAgent, StatusReport};
 use crate::control::{PsState, is_meant};
 use crate::dead_letters;
@@ -40,9 +40,7 @@ pub(super) fn status(swarm: Option<&str>, options: &StatusOptions) -> Result<(),
     match report.health {
         Health::Healthy => Ok(()),
         // The report says it.
-        Health::Starting | Health::Degraded | Health::Stopping => {
-            Err(Failure { status: FAILED, text: String::new() })
-        }
+        Health::Starting | Health::Degraded | Health::Stopping => Err(Failure::printed("")),
     }
 }
 

@@ -1,10 +1,11 @@
 //! `shoal up`: in the foreground as `shoal run`; with `-d` in the background, as a process in a session of its own that
 //! says `ready` on its standard output, or why it ends. Until then, or its end, we wait: a start that fails is told here, and undone there.
 
+use crate::check::refused;
 use crate::counted::counted;
-use crate::log::{BYTES_MAX, report};
+use crate::log::BYTES_MAX;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
@@ -17,13 +18,13 @@ use shoal_runtime::again::insist;
 use super::{BAD_INPUT, Failure, duration, json, own_place, print};
 use crate::config::{self, SwarmFile};
 use crate::herald::{Manner, READY};
-use crate::run_dir::list_running_in;
+use crate::run_dir::{ClaimError, list_running_in};
 
 /// What `shoal up` is asked for.
 #[derive(Debug, Args)]
 pub(super) struct UpOptions {
     /// The swarm file
-    file: PathBuf,
+    pub(super) file: PathBuf,
     /// In the background: returns when all agents are ready, or says why they are not
     #[arg(short, long)]
     detach: bool,
@@ -39,23 +40,13 @@ pub(super) struct UpOptions {
 }
 
 /// Starts a swarm.
-pub(super) fn up(options: &UpOptions) -> ExitCode {
+pub(super) fn up(options: &UpOptions) -> Result<ExitCode, Failure> {
     if !options.detach {
-        return crate::run::run(&options.file, Manner::of(false, options.json));
+        return Ok(crate::run::run(&options.file, Manner::of(false, options.json)));
     }
-    let file = match config::read(&options.file) {
-        Ok(file) => file,
-        Err(error) => {
-            report!("{}", error.to_string().trim_end());
-            return ExitCode::from(BAD_INPUT);
-        }
-    };
-    match detached(&file, options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { status, text }) => {
-            let _ = writeln!(std::io::stderr(), "shoal: {text}");
-            ExitCode::from(status)
-        }
+    match config::read(&options.file) {
+        Ok(file) => detached(&file, options).map(|()| ExitCode::SUCCESS),
+        Err(error) => Ok(refused(&error, options.json)),
     }
 }
 
@@ -63,9 +54,8 @@ fn detached(file: &SwarmFile, options: &UpOptions) -> Result<(), Failure> {
     let place = own_place()?;
     let running = list_running_in(&place).map_err(|error| Failure::bad_input(error.to_string()))?;
     if let Some(same) = running.iter().find(|running| running.name == file.name) {
-        let who = same.pid.map_or(String::new(), |pid| format!(" (process {pid})"));
-        let text = format!("the swarm `{}` is running already{who}: see `shoal status`", file.name);
-        return Err(Failure::bad_input(text));
+        let running = ClaimError::Running { name: file.name.clone(), pid: same.pid };
+        return Err(Failure::bad_input(running.to_string()));
     }
     let log = match &options.log {
         Some(log) => log.clone(),

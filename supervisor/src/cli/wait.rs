@@ -38,7 +38,8 @@ pub(super) fn wait(swarm: Option<&str>, options: &WaitOptions) -> Result<(), Fai
     let target = match Target::find(swarm) {
         // It has ended.
         Err(failure) if whole && failure.status == NOT_RUNNING => {
-            return said(options, "no swarm is running", &[]);
+            let which = swarm.map_or(String::new(), |name| format!(" `{name}`"));
+            return said(options, &format!("no swarm{which} is running"), &[]);
         }
         target => target?,
     };
@@ -50,6 +51,9 @@ pub(super) fn wait(swarm: Option<&str>, options: &WaitOptions) -> Result<(), Fai
         };
     }
     let request = Request::Wait { name: options.name.clone(), ended: options.ended };
+    if options.timeout.is_none() {
+        client.be_heard()?;
+    }
     match client.ask_within(&request, options.timeout)? {
         None => Err(late()),
         Some(Response::Ordered { text, agents }) => said(options, &text, &agents),

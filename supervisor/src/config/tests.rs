@@ -148,6 +148,15 @@ fn a_file_that_is_not_toml_is_pointed_at() {
     let error = bad(&example_with("[agent.collector]", "[agent.worker]"));
     assert_eq!(error.problems[0].line, 21, "{error}");
     assert!(error.to_string().contains("duplicate"), "{error}");
+    let twice = "[agent.a]\ncommand = [\"/bin/true\"]\nreplicas = 2\n";
+    let error =
+        bad(&example_with("[swarm]", &format!("{twice}{twice}[swarm]\nname = \"x\"\nname = \"y\"\n")));
+    let lines: Vec<usize> = error.problems.iter().map(|problem| problem.line).collect();
+    let first = lines[0];
+    assert!(
+        lines.starts_with(&[first, first + 5]),
+        "of a table that is there twice only that is told: {error}"
+    );
 }
 
 #[test]

@@ -85,8 +85,16 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
     if errors.is_empty() {
         walker.root(&Table::of("", 0..0, root.get_ref()));
     }
+    let mut doubled = None;
     for error in errors {
         let span = error.span().unwrap_or(0..0);
+        if error.message() == "duplicate key" {
+            // A table that is there twice, so what is in it may be, too.
+            if doubled.is_some_and(|header| is_inside(text, header, span.start)) {
+                continue;
+            }
+            doubled = Some(span.start).filter(|at| is_header(text, *at));
+        }
         let what = format!("this is not TOML: {}", error.message().replace('\n', "; "));
         walker.note(span, "", what, "correct the TOML here (see toml.io)");
     }
@@ -97,6 +105,18 @@ pub(super) fn walk(path: &Path, text: &str) -> Walked {
         hook_spans: walker.hook_spans,
         lookups: walker.lookups,
     }
+}
+
+/// Whether a place lies in the header of a table.
+fn is_header(text: &str, at: usize) -> bool {
+    let line = text.get(..at).and_then(|before| before.rsplit('\n').next());
+    line.is_some_and(|line| line.trim_start().starts_with('['))
+}
+
+/// Whether a place lies in the table whose header is at another.
+fn is_inside(text: &str, header: usize, at: usize) -> bool {
+    let is_begun = |line: &str| line.trim_start().starts_with('[');
+    text.get(header..at).is_some_and(|between| !between.lines().skip(1).any(is_begun))
 }
 
 /// What the walk has found so far.

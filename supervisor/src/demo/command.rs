@@ -5,7 +5,7 @@ use super::backstage::{Done, Pass};
 use super::stage::Stage;
 use super::{Asked, Comparison, Figures, FileResult, Report, Seen, Walk};
 use super::{compare, sequential, walk};
-use crate::cli::{DemoOptions, print};
+use crate::cli::{BAD_INPUT, DemoOptions, FAILED, print, print_error};
 use crate::log::report;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -21,7 +21,10 @@ pub fn demo(options: &DemoOptions) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             report!("shoal demo: {error}");
-            ExitCode::from(2)
+            if options.json {
+                print_error(&error);
+            }
+            ExitCode::from(BAD_INPUT)
         }
     }
 }
@@ -37,7 +40,10 @@ fn run(options: &DemoOptions) -> Result<u8, String> {
         true => serde_json::to_string(&report).map_err(|e| e.to_string())?,
         false => report.table(),
     };
-    print(format!("{text}\n").as_bytes()).map_err(|failure| failure.to_string())?;
+    if let Err(failure) = print(format!("{text}\n").as_bytes()) {
+        report!("shoal demo: {failure}");
+        return Ok(FAILED);
+    }
     let asked = Asked { kills: !options.kill_every.is_zero(), allow_changes: options.allow_changes };
     Ok(report.exit_status(asked))
 }

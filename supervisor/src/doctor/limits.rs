@@ -9,7 +9,7 @@ use nix::sys::resource::Resource;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const GROUP: &str = "limits";
+const GROUP: &str = "bounds";
 /// Whether what there is suffices; `None`: there is no limit.
 pub fn suffices(what: &str, need: u64, have: Option<u64>, unit: &str, advice: &str) -> Finding {
     match have {

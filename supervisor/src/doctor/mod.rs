@@ -40,7 +40,7 @@ impl Weight {
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// Which group it is shown in: `kernel`, `limits`, `strays`.
+    /// Which group it is shown in: `kernel`, `bounds`, `strays`.
     pub group: &'static str,
     /// What was looked at.
     pub what: String,

@@ -9,6 +9,8 @@ use rustix::fs::OFlags;
 
 use super::{FILE_BYTES_MAX, FILES_MAX};
 
+/// After how much that was written without a fault another one is news, bytes: on a full disk what is short still finds room at times.
+const SOUND_BYTES: usize = 64 << 10;
 /// What is held on to of the room for what is not written yet, bytes.
 const UNWRITTEN_KEPT_BYTES: usize = 1 << 10;
 
@@ -22,9 +24,10 @@ pub struct LogFile {
     unwritten_count: u64,
     lost_count: u64,
     last_error: Option<io::Error>,
-    /// The last try failed; and whether anybody was told.
+    /// The last try failed; whether anybody was told of that, and how much was written since.
     failing: bool,
     told: bool,
+    sound_bytes: usize,
 }
 
 impl LogFile {
@@ -45,6 +48,7 @@ impl LogFile {
             last_error: None,
             failing: false,
             told: false,
+            sound_bytes: 0,
         }
     }
 
@@ -56,11 +60,17 @@ impl LogFile {
         }
     }
 
+    /// Whose log a file of this name is, if it is one.
+    pub fn agent_of(file: &str) -> Option<&str> {
+        let aged = || file.rsplit_once('.').filter(|(_, age)| age.parse::<usize>().is_ok());
+        file.strip_suffix(".log").or_else(|| aged()?.0.strip_suffix(".log"))
+    }
+
     pub(super) fn faults(&self) -> (u64, Option<&io::Error>) {
         (self.lost_count, self.last_error.as_ref())
     }
 
-    /// Why nothing can be written, once for each time that it begins to fail.
+    /// Why nothing can be written, once for each time that it begins to fail after it went well for a while.
     pub fn take_fault(&mut self) -> Option<String> {
         if !self.failing || std::mem::replace(&mut self.told, true) {
             return None;
@@ -95,11 +105,13 @@ impl LogFile {
         match written {
             Ok(()) => {
                 self.written_bytes += self.unwritten.len() as u64;
-                (self.failing, self.told) = (false, false);
+                self.failing = false;
+                self.sound_bytes = self.sound_bytes.saturating_add(self.unwritten.len());
+                self.told &= self.sound_bytes < SOUND_BYTES;
             }
             Err(error) => {
                 self.lost_count += self.unwritten_count;
-                self.failing = true;
+                (self.failing, self.sound_bytes) = (true, 0);
                 if let Some(file) = self.file.take() {
                     self.last_error = Some(error);
                     // What fitted is half a record: it would run into the next one.
@@ -153,4 +165,49 @@ fn open(path: &Path) -> io::Result<(File, u64)> {
         return Err(io::Error::other(format!("{} is not a plain file", path.display())));
     }
     Ok((file, seen.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Appends a record of so many bytes, on a disk that is full or is not; whether that is told.
+    fn told(log: &mut LogFile, full: bool, bytes: usize) -> bool {
+        if full {
+            log.file = Some(OpenOptions::new().write(true).open("/dev/full").unwrap());
+        }
+        log.append(&vec![b'x'; bytes]);
+        log.write_out();
+        log.take_fault().is_some()
+    }
+
+    #[test]
+    fn disk_that_stays_full_is_told_once_though_short_lines_find_room_and_again_after_it_had_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = LogFile::new(folder.path(), "a");
+        assert!(!told(&mut log, false, 10));
+        assert!(told(&mut log, true, 1000));
+        for _ in 0..3 {
+            assert!(!told(&mut log, false, 10));
+            assert!(!told(&mut log, true, 1000));
+        }
+        assert_eq!(log.faults().0, 4);
+        for _ in 0..SOUND_BYTES / 1000 + 1 {
+            assert!(!told(&mut log, false, 1000));
+        }
+        assert!(told(&mut log, true, 1000));
+    }
+
+    #[test]
+    fn file_is_known_as_a_log_of_its_agent() {
+        for (file, agent) in [
+            ("a.log", Some("a")),
+            ("a.2.log", Some("a.2")),
+            ("a.2.log.3", Some("a.2")),
+            ("a.log.old", None),
+            ("events.jsonl.1", None),
+        ] {
+            assert_eq!(LogFile::agent_of(file), agent, "{file}");
+        }
+    }
 }

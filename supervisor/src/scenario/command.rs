@@ -3,7 +3,7 @@
 use super::outcome::Outcome;
 use super::play;
 use super::swarms::{ALL, Named};
-use crate::cli::{BAD_INPUT, BenchOptions, FAILED, print};
+use crate::cli::{BAD_INPUT, BenchOptions, FAILED, print, print_error};
 use crate::log::report;
 use serde::Serialize;
 use shoal_measure::outcome::Machine;
@@ -25,6 +25,9 @@ pub fn scenario(options: &BenchOptions) -> ExitCode {
         Ok(false) => ExitCode::from(FAILED),
         Err((status, text)) => {
             report!("shoal bench scenario: {text}");
+            if options.json.as_deref() == Some(Path::new("-")) {
+                print_error(&text);
+            }
             ExitCode::from(status)
         }
     }

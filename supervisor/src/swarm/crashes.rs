@@ -5,8 +5,7 @@
 
 use super::{Ends, Swarm};
 use crate::agent::Live;
-use crate::child::{Next, State};
-use crate::config::Policy;
+use crate::child::State;
 use crate::crash::core_file::Whose;
 use crate::crash::{Core, Counts, Crash, Decision, Filed, InHand, Seen, What};
 use crate::ended::{Ended, signal_name};
@@ -93,13 +92,7 @@ impl Swarm {
         desk: Option<&DeskView>,
         ending: Ending,
     ) -> Option<Scene> {
-        let config = &self.file.agents[self.topology.agents[agent].config];
-        let record = &self.agents[agent];
-        // A permanent agent that ends by itself is not expected to; nor is one that was killed, ordered or not.
-        let expected = live.ordered
-            || matches!(record.state, State::Stopping(Next::Rest | Next::Start))
-            || config.restart.policy != Policy::Permanent;
-        if live.child.adopted || ending == Ending::Exited(0) && expected {
+        if live.child.adopted || self.is_normal_end(agent, live, ending) {
             return None;
         }
         self.decided = None;

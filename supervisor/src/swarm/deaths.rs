@@ -139,13 +139,29 @@ impl Swarm {
         self.end_strays_later();
     }
 
+    fn was_asked_to_stop(&self, agent: usize) -> bool {
+        let (State::Stopping(next) | State::Unproven(next)) = self.agents[agent].state else { return false };
+        matches!(next, Next::Rest | Next::Start | Next::Aside)
+    }
+
+    /// Whether an end is one that nobody wonders about: not that of a permanent agent that ends by itself, nor of who was killed, by
+    /// order or not.
+    pub(super) fn is_normal_end(&self, agent: usize, live: &Live, ending: Ending) -> bool {
+        let config = &self.file.agents[self.topology.agents[agent].config];
+        // What became of who was adopted is not known.
+        let is_wanted = live.ordered
+            || live.child.adopted
+            || self.was_asked_to_stop(agent)
+            || config.restart.policy != Policy::Permanent;
+        ending == Ending::Exited(0) && is_wanted
+    }
+
     /// What the death means for the agent's life.
     pub(super) fn conclude(&mut self, agent: usize, live: &Live, ending: Ending, corrupt: bool) {
         if live.ordered && ending == Ending::Signalled(9) {
             self.kills_proven += 1;
         }
-        let (state, normal) = (self.agents[agent].state, ending == Ending::Exited(0));
-        let asked = live.ordered || matches!(state, State::Stopping(Next::Rest | Next::Start | Next::Aside));
+        let asked = live.ordered || self.was_asked_to_stop(agent);
         self.agents[agent].last_ending = Some(ending.to_string());
         let name = self.agents[agent].name.clone();
         let before_ready = !self.agents[agent].was_ready && !live.child.adopted && !self.started_once();
@@ -161,7 +177,7 @@ impl Swarm {
             );
             self.tell(Level::Error, Kind::Corrupt, Some(agent), &text);
         }
-        if !asked && !normal {
+        if !asked && !self.is_normal_end(agent, live, ending) {
             self.tell_hooks(agent, Occasion::Crash, &ending.to_string());
             let (generation, at) = (live.incarnation.generation, self.started.elapsed());
             self.agents[agent].last_crash = Some(Crash { generation, how: ending.to_string(), at });
@@ -180,7 +196,7 @@ impl Swarm {
             );
             self.fail_start_of(agent, &why);
         }
-        self.feed(agent, Event::Exited { normal, ordered: live.ordered });
+        self.feed(agent, Event::Exited { normal: ending == Ending::Exited(0), ordered: live.ordered });
     }
 
     /// Nobody had asked for the end of an agent: a fault, unless it was ready and by its policy has done its work.

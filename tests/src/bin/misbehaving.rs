@@ -116,7 +116,8 @@ fn talk(agent: &mut Agent) -> Result<()> {
     println!("{name} begins");
     agent.ready()?;
     let mut said = String::new();
-    while !agent.stopping() {
+    let leave = shoal_tests::agents::path("leave");
+    while !agent.stopping() && !leave.exists() {
         let say = std::fs::read_to_string(shoal_tests::agents::path("say")).unwrap_or_default();
         if say.ends_with('\n') && say != said {
             print!("{name} says {say}");

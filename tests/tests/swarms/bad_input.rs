@@ -381,9 +381,9 @@ fn second_supervisor_of_the_same_name_is_refused_and_the_first_goes_on() {
     let before = shoal.until_ready();
     let done = stage.done(&["run", file.to_str().expect("a UTF-8 path")]);
     assert_eq!(done.status, 2, "{done:?}");
-    let holder = format!("already run by process {}", shoal.pid());
+    let holder = format!("is running already (process {}): see `shoal status`", shoal.pid());
     assert!(done.err.contains(&holder), "{}", done.err);
-    assert!(done.err.contains("stop that first, or give this one another name"), "{}", done.err);
+    assert!(done.err.contains("end it first, or give this one another name"), "{}", done.err);
     let after = shoal.until_ready();
     let pids = |report: &PsReport| report.agents.iter().map(|a| a.pid).collect::<Vec<_>>();
     assert_eq!(pids(&before), pids(&after));

@@ -249,6 +249,41 @@ fn a_temporary_agent_is_given_up_for_its_policy_and_not_for_too_many_deaths() {
     stage.assert_nothing_left();
 }
 
+/// Goal: the end of an agent that is wanted always, and that nobody asked for, is a crash also with status 0: reported, shown by `status`,
+/// and told to the hook; that of one that may end is none. Method: both end when they are told to by a file.
+#[test]
+fn a_permanent_agent_that_ends_with_status_0_has_crashed_and_status_shows_it() {
+    let stage = stage!("ends-well");
+    let hook =
+        "[hooks]\ncrash = [\"/bin/sh\", \"-c\", \"echo \\\"$SHOAL_AGENT $SHOAL_REASON\\\" >> hooked\"]";
+    let text = format!(
+        "[swarm]\nname = \"NAME\"\n[agent.may]\ncommand = [\"BIN/misbehaving\", \"talks\"]\n\
+         restart = {{ policy = \"transient\" }}\n[agent.must]\ncommand = [\"BIN/misbehaving\", \"talks\"]\n{hook}\n"
+    );
+    let mut shoal = stage.run(&stage.write("swarm.toml", &text));
+    shoal.until_ready();
+    stage.write("leave", "");
+    shoal.until_agent("may", "at rest", |a| (a.state == PsState::Stopped).then_some(()));
+    shoal.until_agent("must", "back", |a| (a.generation > 1).then_some(()));
+    std::fs::remove_file(stage.path("leave")).expect("removed");
+    let status = until("the crash", || {
+        let status: Value =
+            serde_json::from_str(&stage.done(&["status", "--over", "0", "--json"]).out).ok()?;
+        let must = status["agents"].as_array()?.iter().find(|agent| agent["name"] == "must")?;
+        (!must["last_crash"].is_null()).then(|| status.clone())
+    });
+    let of = |name| status["agents"].as_array().expect("a list").iter().find(|agent| agent["name"] == name);
+    assert_eq!(of("must").expect("it")["last_crash"]["how"], "exited with status 0");
+    assert_eq!(of("may").expect("it")["last_crash"], Value::Null);
+    assert!(crashes(&stage, &[]).iter().all(|report| report["agent"] == "must" && report["status"] == 0));
+    let hooked = until("the hook's word", || {
+        fs::read_to_string(stage.path("hooked")).ok().filter(|said| said.ends_with('\n'))
+    });
+    assert!(hooked.lines().all(|line| line == "must exited with status 0"), "{hooked}");
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
 /// Goal: the report of a hang says that the deadline ended it, and which message was held.
 #[test]
 fn a_hung_agents_report_names_its_deadline_and_the_message_it_held() {
@@ -326,6 +361,7 @@ fn a_supervisor_whose_disk_is_full_says_so_once_and_goes_on() {
     shoal.until_said("crash reports cannot be written to");
     let reports = crashes(&stage, &["sink"]);
     assert_eq!(reports.len(), 12, "written or not, all are told");
+    assert_eq!(stage.done(&["crashes", "-n", "0"]).out, "", "none of those that there are");
     assert_eq!(stage.done(&["restart", "sink"]).status, 0, "it still does what it is told");
     let done = shoal.stop();
     assert_eq!(done.status, 0, "{}", done.err);

@@ -47,7 +47,7 @@ fn what_these_tests_use_is_found_to_work_and_its_exit_status_is_the_worst_findin
     assert_eq!((done.status, report["verdict"].as_str().unwrap_or_default()), expected);
     let said = stage.done(&["doctor"]);
     assert_eq!(said.status, done.status);
-    assert!(said.out.starts_with("kernel\n") && said.out.contains("\nlimits\n"), "{}", said.out);
+    assert!(said.out.starts_with("kernel\n") && said.out.contains("\nbounds\n"), "{}", said.out);
     // What was tried left nothing.
     stage.assert_nothing_left();
 }

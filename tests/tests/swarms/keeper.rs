@@ -52,11 +52,7 @@ fn agents_go_on_under_the_next_supervisor() {
     for (before, after) in before.agents.iter().zip(&after.agents) {
         assert_eq!((before.pid, before.generation), (after.pid, after.generation), "{}", after.name);
     }
-    assert!(
-        shoal.err().contains("the supervisor was killed by SIGKILL: number "),
-        "{}",
-        shoal.err()
-    );
+    assert!(shoal.err().contains("the supervisor was killed by SIGKILL: number "), "{}", shoal.err());
     let done = shoal.stop();
     assert_eq!(done.status, 0, "{}", done.err);
     assert_exactly_once(&stage);

@@ -168,10 +168,28 @@ fn several_swarms_are_told_apart_by_name() {
     assert!(done.err.contains(&list) && done.err.contains("--swarm"), "{}", done.err);
     let done = stage.done(&["stop", "a"]);
     assert_eq!(done.status, 2, "an order is not guessed: {}", done.err);
-    assert_eq!(one.stop().status, 0);
+    let [first, second] = ["one", "two"].map(|which| format!("{}-{which}", stage.name()));
+    for given in [&["down", &second][..], &["check", "two.toml"], &["events", "--file", "two.toml"]] {
+        let done = stage.done(&[&["--swarm", &first], given].concat());
+        assert_eq!(done.status, 2, "{given:?}: {}", done.err);
+        assert!(done.err.contains(&format!("`--swarm {first}` is not `{second}`")), "{}", done.err);
+    }
+    let done = stage.done(&["--swarm", "nosuch", "wait", "--ended"]);
+    assert_eq!((done.status, done.out.as_str()), (0, "no swarm `nosuch` is running\n"), "{}", done.err);
+    let by_environment = |swarm: &str, args: &[&str]| {
+        let mut command = stage.shoal(args);
+        command.env("SHOAL_SWARM", swarm);
+        stage.finish(command)
+    };
+    let done = by_environment("", &["ps"]);
+    assert!(done.err.contains(&format!("several swarms are running, name one with `--swarm NAME`: {list}")));
+    assert_eq!(by_environment(&first, &["ps"]).status, 0);
+    assert_eq!(by_environment(&first, &["check", "two.toml"]).status, 0);
+    assert_eq!(by_environment(&first, &["down", &second]).status, 0, "what is named goes before");
+    assert_eq!(two.ended().status, 0);
     let done = stage.done(&["ps"]);
     assert_eq!(done.status, 0, "one is left: {}", done.err);
-    assert_eq!(two.stop().status, 0);
+    assert_eq!(one.stop().status, 0);
     stage.assert_nothing_left();
 }
 
@@ -229,7 +247,24 @@ fn only_the_owner_can_open_the_control_socket() {
     assert_eq!(shoal.stop().status, 0);
 }
 
-/// Goal: an operator is not left waiting by a supervisor that is stopped. Method: SIGSTOP, then `ps`.
+#[test]
+fn logs_of_an_agent_hold_what_it_said_under_another_name_before_it_was_scaled() {
+    let stage = stage!("renamed");
+    let mut shoal = stage.run(&swarm(&stage));
+    shoal.until_ready();
+    assert_eq!(stage.done(&["scale", "talker", "2"]).status, 0);
+    until("all that was said", || {
+        let done = stage.done(&["logs", "talker"]);
+        let is_said = |said: &&str| done.out.lines().any(|line| line.starts_with(*said));
+        ["talker | ", "talker.1 | ", "talker.2 | "].iter().all(is_said).then_some(())
+    });
+    let done = stage.done(&["logs", "talker.2"]);
+    assert!(done.out.contains("talker.2 begins") && !done.out.contains(" | "), "{}", done.out);
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+/// Goal: an operator is not left waiting by a supervisor that is stopped. Method: SIGSTOP, then orders, all at once.
 #[test]
 fn stopped_supervisor_is_told_as_such() {
     let stage = stage!("asleep");
@@ -237,9 +272,21 @@ fn stopped_supervisor_is_told_as_such() {
     shoal.until_ready();
     let supervisor = Pid::from_raw(shoal.supervisor().expect("a supervisor")).expect("a number");
     kill_process(supervisor, Signal::STOP).expect("stopped");
-    let done = stage.done(&["ps"]);
-    assert_eq!(done.status, 1);
-    assert!(done.err.contains("does not answer: is it stopped?"), "{}", done.err);
+    let asked = [
+        &["ps"][..],
+        &["kill", "talker"],
+        &["pause", "talker"],
+        &["stop", "talker"],
+        &["scale", "talker", "2", "--timeout", "2s"],
+        &["wait"],
+        &["down"],
+    ];
+    let asked = asked.map(|args| (args, stage.start(stage.shoal(args))));
+    for (args, asking) in asked {
+        let done = asking.ended();
+        assert_eq!(done.status, 1, "{args:?}");
+        assert!(done.err.contains("does not answer: is it stopped?"), "{args:?}: {}", done.err);
+    }
     kill_process(supervisor, Signal::CONT).expect("continued");
     assert_eq!(shoal.stop().status, 0);
 }

@@ -60,7 +60,11 @@ impl Seen {
         }
         let done = stage.done(&args);
         assert_eq!(done.status, status, "{args:?}: {}{}", done.out, done.err);
-        if !row.json.is_empty() && self.prints_objects(row, &args, &done.out) && status == 0 {
+        if !row.json.is_empty() {
+            let is_usage = done.err.contains("try '--help'");
+            assert_eq!(self.prints_objects(row, &args, &done.out), !is_usage, "{args:?}: {}", done.out);
+        }
+        if !row.json.is_empty() && status == 0 {
             self.printed.borrow_mut().extend(row.commands.iter().filter(|name| **name == command));
         }
         self.note(command, status);
@@ -73,6 +77,7 @@ impl Seen {
             other => panic!("{args:?} prints no object: {other:?}: {line}"),
         };
         let objects: Vec<_> = out.lines().map(object).collect();
+        assert!(row.json.contains("a line") || objects.len() <= 1, "{args:?} prints several: {out}");
         let failed = |last: &serde_json::Map<_, _>| last.contains_key("error");
         if let Some(last) = objects.last().filter(|last| !failed(last)) {
             row.names()
@@ -188,6 +193,20 @@ fn without_a_swarm(stage: &Stage, of: &dyn Fn(&[&str], i32)) {
     std::fs::write(tree.join("one"), "one two\n").expect("a file");
     let tree = tree.to_str().expect("a UTF-8 path");
     of(&["demo", tree, "--kill-every", "0"], 0);
+    for args in [
+        &["--help"][..],
+        &["check", &good],
+        &["completions", "bash"],
+        &["demo", tree, "--kill-every", "0"],
+        &["chaos", "--for", "1ms", "--json"],
+    ] {
+        let mut unwritten = stage.shoal(args);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("a full disk");
+        let ended = unwritten.stdout(full).stderr(std::process::Stdio::piped()).output().expect("it runs");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{args:?}: {said}");
+        assert!(said.contains("writing to standard output: "), "{args:?}: {said}");
+    }
     of(&["demo", tree, "--kill-every", "1h"], 1);
 }
 

@@ -211,7 +211,7 @@ fn last_words_in_the_foreground_are_objects_when_asked_for() {
     let file = of("orphans = \"kill\"", "\"BIN/misbehaving\", \"idle\"");
     let mut shoal = stage.start(up(&file));
     shoal.until_ready();
-    ends(stage.finish(up(&file)), 2, "is already run");
+    ends(stage.finish(up(&file)), 2, "is running already (process ");
     until("a supervisor to kill", || shoal.kill_supervisor().then_some(()));
     ends(shoal.ended(), 1, "the supervisor died, and `orphans = \"kill\"`: everything is ended");
     let mut shoal = stage.start(up(&file));
