@@ -25,6 +25,7 @@ use shoal_runtime::cursor::first_position;
 use shoal_runtime::layout::{BoardShape, SegmentShape};
 use shoal_runtime::mark::Place;
 use shoal_runtime::segment::{self};
+use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -157,6 +158,8 @@ pub struct Swarm {
     kept: Option<kept::Kept>,
     /// The start was made, here or by a predecessor.
     begun: bool,
+    /// All have been started, see [`Swarm::started_once`].
+    started_once: Cell<bool>,
     /// What is let go of after the next writing.
     remains: Vec<Remains>,
     /// What waits while an incarnation is on its way.
@@ -298,6 +301,7 @@ impl Swarm {
             dead_letters,
             trials: Trials::default(),
             postman,
+            started_once: Cell::default(),
             sleepers: rescue::Sleepers::default(),
             congestion: congestion::Congestion::default(),
             hangs,

@@ -77,11 +77,16 @@ impl Swarm {
 
     /// Whether every agent was ready once, or need not be, having ended or, adopted, left: from then on a failing agent does not end the swarm.
     pub fn started_once(&self) -> bool {
+        if self.started_once.get() {
+            return true;
+        }
         let has_left =
             |agent: usize| self.agents[agent].live.is_none() && self.cradle.was_adopted(agent as u32);
         let is_done =
             |(agent, a): (usize, &super::Agent)| a.was_ready || a.state == State::Ended || has_left(agent);
-        self.reloads > 0 || self.agents.iter().enumerate().all(is_done)
+        // It stays so, and is asked in each turn: after a long rest a look at all costs more than the turn.
+        self.started_once.set(self.reloads > 0 || self.agents.iter().enumerate().all(is_done));
+        self.started_once.get()
     }
 
     /// `file:line` of an agent.
