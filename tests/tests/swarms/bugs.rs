@@ -51,7 +51,8 @@ fn chaos_finds_who_was_not_rung() {
 #[test]
 fn chaos_finds_a_state_that_is_not_the_committed_one() {
     let (report, _) = chaos_with("StateSlotKept");
-    assert!(chaos::count(&report, "duplicated") > 0, "{report}");
+    // An older state takes messages twice; the slot that was never written knows of none.
+    assert!(chaos::count(&report, "duplicated") + chaos::count(&report, "lost") > 0, "{report}");
 }
 
 #[test]
