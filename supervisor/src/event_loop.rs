@@ -161,6 +161,20 @@ struct Due {
     unasked: Range<usize>,
 }
 
+impl Due {
+    /// When the next timer is due; those that nobody waits for any more are forgotten, so that a start's time-outs do not wake whoever has long
+    /// been ready.
+    fn next_timer(&mut self, swarm: &Swarm) -> Option<Instant> {
+        while let Some(&Reverse((at, agent, timer, serial))) = self.timers.peek() {
+            if swarm.awaits(agent, timer, serial) {
+                return Some(at);
+            }
+            self.timers.pop();
+        }
+        None
+    }
+}
+
 /// A timer: when, whose, what for, and in which state it was armed.
 type Armed = (Instant, usize, Timer, u64);
 
@@ -197,10 +211,12 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
             return Ok(());
         }
         let quiet = swarm.catch_up_pause().map(|pause| Instant::now() + pause);
-        let timer = due.timers.peek().map(|Reverse((at, ..))| *at);
+        let timer = due.next_timer(swarm);
         let deadlines = companions.iter().filter_map(|c| c.deadline());
         let unchecked = (swarm.is_unchecked() || !due.unasked.is_empty()).then(Instant::now);
-        let deadline = deadlines.chain(timer).chain(due.again).chain(quiet).chain(unchecked).min();
+        let thrifty = if swarm.started_once() { thrift.at() } else { None };
+        let deadline =
+            deadlines.chain(timer).chain(due.again).chain(quiet).chain(unchecked).chain(thrifty).min();
         let mut events = Vec::with_capacity(256);
         swarm.note_told([].into_iter());
         wait(watch, &mut events, deadline)?;
@@ -416,20 +432,7 @@ fn fire(
             break;
         }
         timers.pop();
-        // The proof, the stages of a shutdown, the pauses of sets and the looks at all agents outlive an agent's states.
-        let outlives = matches!(
-            timer,
-            Timer::Proof
-                | Timer::Stage
-                | Timer::Rescue
-                | Timer::Hang
-                | Timer::Set
-                | Timer::Standby
-                | Timer::Zygote
-                | Timer::Reload
-                | Timer::HandOver
-        );
-        if outlives || swarm.agents[agent].state_serial == serial {
+        if swarm.awaits(agent, timer, serial) {
             swarm.on_timer(agent, timer);
         }
     }

@@ -69,6 +69,13 @@ pub enum Timer {
     HandOver,
 }
 
+impl Timer {
+    /// Whether it is void when its agent's state has changed; all others outlive an agent's states.
+    fn is_of_a_state(self) -> bool {
+        matches!(self, Timer::Ready | Timer::Stop | Timer::Backoff | Timer::Drain)
+    }
+}
+
 /// What the event loop is to do for the swarm.
 pub enum Effect {
     /// Watch the descriptors of a new incarnation.

@@ -43,6 +43,11 @@ impl Thrift {
         self.done = Some(now);
     }
 
+    /// When something is to be given back, if nothing else is to be done until then.
+    pub fn at(&self) -> Option<Instant> {
+        self.done.map(|done| done + QUIET)
+    }
+
     /// What is to be given back by who has nothing to do now.
     pub fn due(&mut self, now: Instant) -> Option<Give> {
         if self.programs == 0 {
@@ -93,7 +98,9 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut thrift = Thrift::new(false);
         assert_eq!([10, 20, 1000].map(|ms| thrift.due(at(ms))), [Some(Give::All), None, None]);
+        assert_eq!(thrift.at(), Some(at(2010)));
         assert_eq!([2010, 2020, 9000].map(|ms| thrift.due(at(ms))), [Some(Give::All), None, None]);
+        assert_eq!(thrift.at(), None, "there is nothing to wake for");
         thrift.note(at(9500));
         thrift.note(at(10_000));
         assert_eq!(Thrift::new(true).due(start), Some(Give::Program));

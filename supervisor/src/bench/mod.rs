@@ -82,6 +82,14 @@ pub fn peer(what: &[String]) -> ExitCode {
                 }
             }
         }
+        [observer, rest_ms, parent] if observer == scale::OBSERVER => {
+            if let (Ok(rest_ms), Ok(parent)) = (rest_ms.parse(), parent.parse())
+                && kept::ends_with(parent).is_ok()
+            {
+                scale::be_observer(rest_ms, parent);
+                return ExitCode::SUCCESS;
+            }
+        }
         [swarm, what, parent] if swarm == kept::SWARM => {
             if let Ok(parent) = parent.parse() {
                 return kept::be_swarm(what, parent);

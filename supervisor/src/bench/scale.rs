@@ -17,9 +17,10 @@ use shoal_measure::cases::Bench;
 use shoal_measure::outcome::Outcome;
 use shoal_measure::pairs::percentile;
 use shoal_runtime::clock::now_ns;
-use std::fmt::Write;
-use std::io;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How many agents, how often they are started and stopped, and how long they do nothing in the first of these runs.
@@ -33,6 +34,11 @@ const LANES: (usize, [usize; 2]) = (10, [1, 33]);
 const LANE_KIB: u64 = 64;
 /// What is left to settle after all are ready: what was needed for the start is given back after two quiet seconds.
 const SETTLE: Duration = Duration::from_secs(3);
+/// The same before an observer counts, and how long it has in the end to say what it counted.
+const LEAD: Duration = Duration::from_secs(1);
+
+/// What the process is told to be that observes the supervisor.
+pub(super) const OBSERVER: &str = "observer";
 
 /// What a swarm is to be.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
@@ -132,7 +138,8 @@ const NAME: &str = "bench-scale-";
 /// In words: what is lacking.
 pub(super) fn watch(plan: Plan) -> Result<u8, String> {
     let file = swarm_file(&format!("{NAME}{}", std::process::id()), plan.agents, plan.lanes, "")?;
-    let watcher = Watcher { phase: Phase::Starting(Instant::now()), rest: plan.rest, seen: None };
+    let watcher =
+        Watcher { phase: Phase::Starting(Instant::now()), rest: plan.rest, observer: None, seen: None };
     kept::run(file, watcher, told_on_stderr(), |watcher, _| {
         watcher.seen.take().ok_or_else(|| "interrupted before all was seen".into())
     })
@@ -183,14 +190,16 @@ enum Phase {
     Starting(Instant),
     /// All are ready, after so many ns; when it is to be looked at.
     Settling(u64, Instant),
-    /// CPU time was noted; until when nothing happens.
-    Resting(u64, [u64; 2], Instant),
+    /// The agents' CPU time was noted; until when nothing happens.
+    Resting(u64, u64, Instant),
     Over,
 }
 
 struct Watcher {
     phase: Phase,
     rest: Duration,
+    /// Counts the supervisor's CPU time meanwhile.
+    observer: Option<Child>,
     seen: Option<Seen>,
 }
 
@@ -198,18 +207,19 @@ impl Watcher {
     fn look(&mut self, swarm: &mut Swarm) -> io::Result<()> {
         match self.phase {
             Phase::Settling(ready_ns, until) if until <= Instant::now() => {
-                // To ask about a thousand agents costs more than they use: the own time is taken behind that, and in the end before it.
                 let agents_ns = agents_ns(swarm);
-                self.phase = Phase::Resting(ready_ns, [own_ns(), agents_ns], Instant::now() + self.rest);
+                // Who counted its own time would count the turn of the loop in which it does.
+                self.observer = Some(observe(self.rest)?);
+                self.phase = Phase::Resting(ready_ns, agents_ns, Instant::now() + LEAD + self.rest + LEAD);
             }
-            Phase::Resting(ready_ns, before, until) if until <= Instant::now() => {
-                let [supervisor_ns, agents_ns] = [own_ns(), agents_ns(swarm)];
+            Phase::Resting(ready_ns, before_ns, until) if until <= Instant::now() => {
+                let agents_ns = agents_ns(swarm);
                 let seen = Seen {
                     ready_ns,
                     supervisor_bytes: memory(std::process::id(), "Rss:")?,
                     all_kib: pids(swarm).filter_map(usage::own_kib).sum::<u64>() + usage::memfds_kib(),
-                    supervisor_ns: supervisor_ns.saturating_sub(before[0]),
-                    agents_ns: agents_ns.saturating_sub(before[1]),
+                    supervisor_ns: observed(self.observer.take())?,
+                    agents_ns: agents_ns.saturating_sub(before_ns),
                     descriptors: usage::descriptors() as u64,
                     ..Seen::default()
                 };
@@ -231,9 +241,32 @@ fn pids(swarm: &Swarm) -> impl Iterator<Item = u32> {
     swarm.agents.iter().filter_map(|agent| agent.live.as_ref()).map(|live| live.child.pid as u32)
 }
 
-/// CPU time of the supervisor, ns.
-fn own_ns() -> u64 {
-    usage::cpu_ns(std::process::id()).unwrap_or_default()
+/// Starts who counts the CPU time of this process, but for a moment first.
+fn observe(rest: Duration) -> io::Result<Child> {
+    let this = std::process::id().to_string();
+    Command::new(config::own_binary().map_err(io::Error::other)?)
+        .args([super::PEER[0], OBSERVER, &rest.as_millis().to_string(), &this])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+}
+
+/// Is that one: says how much CPU time a process used in so many milliseconds, ns.
+pub(super) fn be_observer(rest_ms: u64, of: u32) {
+    let count = || usage::cpu_ns(of);
+    std::thread::sleep(LEAD);
+    let before = count();
+    std::thread::sleep(Duration::from_millis(rest_ms));
+    if let (Some(before), Some(after)) = (before, count()) {
+        let _ = writeln!(io::stdout(), "{}", after - before);
+    }
+}
+
+/// What it counted.
+fn observed(observer: Option<Child>) -> io::Result<u64> {
+    let said = observer.map(Child::wait_with_output).transpose()?;
+    let said = said.and_then(|said| String::from_utf8_lossy(&said.stdout).trim().parse().ok());
+    said.ok_or_else(|| io::Error::other("who was to count the supervisor's CPU time did not say it"))
 }
 
 /// CPU time of all agents, ns.

@@ -141,7 +141,12 @@ impl Swarm {
         self.effects.push(Effect::Arm(at, agent, timer, serial));
     }
 
-    /// A timer that was armed, and whose state has not changed since.
+    /// Whether a timer that was armed in a state (by its serial number) still means something.
+    pub fn awaits(&self, agent: usize, timer: Timer, serial: u64) -> bool {
+        !timer.is_of_a_state() || self.agents[agent].state_serial == serial
+    }
+
+    /// A timer that was armed, and is awaited.
     pub fn on_timer(&mut self, agent: usize, timer: Timer) {
         if timer == Timer::Zygote {
             return self.tend(agent);

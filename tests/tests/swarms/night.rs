@@ -49,7 +49,8 @@ fn supervisor_of_agents_that_all_sleep_has_no_timer_until_one_of_them_is_rung() 
         )
     };
     let agents = [
-        idle("a", "b", ""),
+        // Whoever is ready waits for no time-out of its start.
+        idle("a", "b", "ready_timeout = \"1h\""),
         idle("b", "a", "deadline = \"100ms\""),
         idle("c", "d", "trust = \"isolated\""),
         idle("d", "c", "trust = \"hostile\""),
