@@ -324,6 +324,46 @@ fn upgrade_that_is_under_way_is_shown_and_goes_on_after_an_order_to_kill() {
     finish(&stage, shoal, 100);
 }
 
+/// Goal: who waits for an upgrade waits no longer than `--timeout` says, is told who is not done, and it goes on. Method: a command that gets
+/// ready when it may, for two replicas; then one that is done in time.
+#[test]
+fn upgrade_that_is_not_done_in_time_names_who_is_not_and_goes_on() {
+    let stage = stage!("late-upgrade");
+    let idlers =
+        "[agent.a]\ncommand = [\"BIN/misbehaving\", \"idle\"]\nready_timeout = \"600s\"\nreplicas = 2\n";
+    let mut shoal = stage.run(&write(&stage, &text("16 KiB", "", 0, idlers)));
+    shoal.until_ready();
+    let [idle, slow] =
+        ["misbehaving", "stages"].map(|name| stage.program().with_file_name(name).display().to_string());
+    let upgrade = |more: &[&str]| stage.done(&[&["upgrade", "a", "--prove", "1ms"], more].concat());
+
+    let done = upgrade(&["--timeout", "50ms", "--json", "--command", &slow, "slow"]);
+    assert_eq!(done.status, 1, "{}{}", done.out, done.err);
+    let report: Value = serde_json::from_str(&done.out).expect("an object");
+    assert_eq!(
+        (&report["outcome"], &report["late"]),
+        (&"under-way".into(), &serde_json::json!(["a.1", "a.2"]))
+    );
+    assert!(
+        done.err.contains("a.1, a.2 not done in time; that goes on: an upgrade of a: a.1"),
+        "{}",
+        done.err
+    );
+    let refused = upgrade(&["--timeout", "50ms"]);
+    assert!(refused.status == 1 && refused.err.contains("an upgrade is under way"), "{}", refused.err);
+    for name in ["a.1", "a.2"] {
+        fs::write(stage.path(&format!("let-{name}")), "").expect("a file of the stage");
+    }
+    shoal.until("the end of the upgrade", |report| report.under_way.is_none().then_some(()));
+    for name in ["a.1", "a.2"] {
+        assert!(arguments(&mut shoal, name).ends_with("stages slow "), "{name}");
+    }
+
+    let done = upgrade(&["--timeout", "10m", "--command", &idle, "idle"]);
+    assert_eq!(done.status, 0, "{}{}", done.out, done.err);
+    finish(&stage, shoal, 100);
+}
+
 /// Goal: a reload that changes an agent that was given up starts it, whether its command changes or its lanes, and who was stopped by an
 /// operator rests on. Method: a command that is no good, corrected, alone and with another size of a lane.
 #[test]
