@@ -124,7 +124,8 @@ pub enum Request {
         /// As in `Reload`.
         timeout_ms: u64,
     },
-    /// Replace the replicas of an agent one by one; answered when all run the new command, or the former one again.
+    /// Replace the replicas of an agent one by one; answered when all run the new command, or the former one again, or when that has had
+    /// its time.
     Upgrade {
         /// An agent.
         name: String,
@@ -134,6 +135,9 @@ pub enum Request {
         prove_ms: u64,
         /// Or how many messages it must have met.
         prove_messages: Option<u64>,
+        /// How long all of it is waited for; none for as long as it takes.
+        #[serde(default)]
+        timeout_ms: Option<u64>,
     },
     /// Stop the whole swarm.
     Shutdown,
@@ -202,10 +206,10 @@ pub struct ChangeReport {
     pub unread: Vec<String>,
     /// Agents that were started for it and given up.
     pub failed: Vec<String>,
-    /// Agents that were started for it and are not ready in time.
+    /// Agents that were started for it and are not ready in time; of an upgrade those whose turn is not over.
     #[serde(default)]
     pub late: Vec<String>,
-    /// Why nothing came of it.
+    /// Why nothing came of it; of an upgrade that is under way how far it is.
     pub why: Option<String>,
 }
 
@@ -231,6 +235,8 @@ pub enum Outcome {
     Undone,
     /// The new command did not prove itself; all run the former one.
     RolledBack,
+    /// An upgrade is not done in time, and goes on.
+    UnderWay,
 }
 
 impl Outcome {
@@ -242,6 +248,7 @@ impl Outcome {
             Outcome::Applied => "applied",
             Outcome::Undone => "undone",
             Outcome::RolledBack => "rolled back",
+            Outcome::UnderWay => "under way",
         }
     }
 }

@@ -5,7 +5,7 @@
 //!                                              each in a group of its own, killed at its time-out
 //! ```
 //! Nothing waits for a hook: the swarm notes what happened and goes on. What is queued or runs when the swarm is over is still
-//! let to its end, each for its time-out; a swarm that is killed takes its hooks along. What is queued or runs when the supervisor dies is
+//! let to its end, each for its time-out; a swarm that somebody has killed takes its hooks along. What is queued or runs when the supervisor dies is
 //! run by its successor, from the beginning.
 //!
 //! A hook is executed by this very binary (`wear`), which first asks the kernel for its own death with the supervisor's: so a hook ends
@@ -293,7 +293,7 @@ impl Companion for Hooks {
     fn passed(&mut self, swarm: &mut Swarm) {
         self.look_back(swarm);
         // A start that is undone is no wish to hear no more.
-        if swarm.is_killed() && swarm.failed_start.is_none() {
+        if swarm.is_cut_short() {
             self.kill_all(swarm);
         } else {
             self.begin(swarm);

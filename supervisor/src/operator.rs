@@ -132,9 +132,10 @@ impl Operator {
                 let how = (dry_run, Duration::from_millis(timeout_ms));
                 return self.scale(client, (&name, replicas), how, swarm);
             }
-            Request::Upgrade { name, command, prove_ms, prove_messages } => {
+            Request::Upgrade { name, command, prove_ms, prove_messages, timeout_ms } => {
                 let proof = Proof { time: Duration::from_millis(prove_ms), messages: prove_messages };
-                return self.upgrade(client, &name, command, proof, swarm);
+                let patience = timeout_ms.map(Duration::from_millis);
+                return self.upgrade(client, (&name, command), (proof, patience), swarm);
             }
             Request::Replay { ids } => return self.replay(client, ids.as_deref(), swarm),
             Request::Stop { name } => {

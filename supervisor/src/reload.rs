@@ -30,6 +30,9 @@ pub struct Plan {
     pub left: Vec<Change>,
     /// Agents that are started again, and why.
     pub restart: Vec<Change>,
+    /// Agents that rest, stopped by an operator or done with their work: they are told with their next start, whoever orders that.
+    #[serde(default)]
+    pub next_start: Vec<Change>,
     /// Agents that are started.
     pub start: Vec<String>,
     /// Agents of which only settings change that nobody has to be started again for.
@@ -55,6 +58,7 @@ impl Plan {
         self.channels.is_empty()
             && self.stop.is_empty()
             && self.restart.is_empty()
+            && self.next_start.is_empty()
             && self.start.is_empty()
             && self.settings.is_empty()
     }
@@ -70,6 +74,7 @@ impl Plan {
             None => format!("stop {name}"),
         }));
         lines.extend(self.restart.iter().map(|c| change("restart", c)));
+        lines.extend(self.next_start.iter().map(|c| change("next start of", c)));
         lines.extend(self.start.iter().map(|name| format!("start {name}")));
         lines.extend(self.settings.iter().map(|c| change("settings of", c)));
         lines.extend(self.remarks.iter().map(|remark| format!("not applied: {remark}")));
@@ -431,8 +436,14 @@ fn left(after: Stand<'_>, agent: usize) -> Option<&'static str> {
     is_left.then(|| after.file.agents[instance.config].on_gone.says())
 }
 
-/// What is to be done, by names and by indices. Who is `kept` is gone, and comes back to where it was.
-pub fn plan(before: Stand<'_>, after: Stand<'_>, kept: &BTreeSet<usize>) -> (Plan, Work) {
+/// What is to be done, by names and by indices. Who is `kept` is gone, and comes back to where it was; who is `resting` has no process, and
+/// is given none.
+pub fn plan(
+    before: Stand<'_>,
+    after: Stand<'_>,
+    kept: &BTreeSet<usize>,
+    resting: &BTreeSet<usize>,
+) -> (Plan, Work) {
     let (mut plan, mut work) = (Plan::default(), Work::default());
     let mut why: BTreeMap<usize, Vec<String>> = BTreeMap::new();
     let runs = |topology: &Topology, agent: usize| topology.agents.get(agent).is_some_and(|a| a.active);
@@ -488,13 +499,13 @@ pub fn plan(before: Stand<'_>, after: Stand<'_>, kept: &BTreeSet<usize>) -> (Pla
     plan.left = work.stop.iter().filter_map(left).collect();
     plan.start = work.start.iter().map(|&agent| name(after.topology, agent)).collect();
     let postman = |agent: usize| after.topology.agents[agent].name == crate::postman::NAME;
-    plan.restart = why
-        .into_iter()
-        .filter(|(agent, _)| !postman(*agent))
-        .map(|(agent, why)| Change { name: name(before.topology, agent), why })
-        .collect();
+    for (agent, why) in why.into_iter().filter(|(agent, _)| !postman(*agent)) {
+        let told = if resting.contains(&agent) { &mut plan.next_start } else { &mut plan.restart };
+        told.push(Change { name: name(before.topology, agent), why });
+    }
+    let runs_on = |agent: usize| runs(before.topology, agent) && runs(after.topology, agent);
     let running = (0..after.topology.agents.len())
-        .filter(|&agent| runs(before.topology, agent) && runs(after.topology, agent) && !postman(agent));
+        .filter(|agent| runs_on(*agent) && !postman(*agent) && !resting.contains(agent));
     plan.kept = (running.count() - plan.restart.len()) as u64;
     plan.channels = channels(before, after);
     if before.file.sets != after.file.sets {

@@ -10,7 +10,7 @@ use crate::event_loop::{self, Companion, Watch};
 use crate::herald::{Herald, Manner};
 use crate::hooks::Hooks;
 use crate::keeper::{self, End, Life, Split, Terms, Word, table};
-use crate::log::{self, Format, LastWords};
+use crate::log::{self, Format, LastWords, Level};
 use crate::needs;
 use crate::operator::Operator;
 use crate::output::{Capture, Echo};
@@ -22,6 +22,7 @@ use crate::swarm::{Notices, Swarm};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shoal_runtime::beacon::{self, Beacon};
 use shoal_runtime::journal::Journal;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::os::fd::OwnedFd;
 use std::panic;
 use std::path::{Path, PathBuf};
@@ -65,11 +66,8 @@ fn begin(mut file: SwarmFile, manner: Manner, words: LastWords<'_>) -> Result<u8
     heed_environment(&mut file)?;
     if manner == Manner::Json {
         file.records.log_format = Format::Json;
-        let swarm = file.name.clone();
-        panic::set_hook(Box::new(move |panic| {
-            LastWords { for_program: Some(&swarm), ..LastWords::default() }.say(&panic.to_string());
-        }));
     }
+    tell_panics(manner, &file.name);
     let mut signals = Signals::that_reload()?;
     let (echo, say) = (manner.echo(&file.name), manner.voice());
     let mut herald = Herald::new(manner);
@@ -82,6 +80,27 @@ fn begin(mut file: SwarmFile, manner: Manner, words: LastWords<'_>) -> Result<u8
     let folder = claimed.map_err(|e| e.to_string())?;
     let terms = Terms { end_with_supervisor: file.orphans == Orphans::Kill, words, ..Terms::default() };
     run_kept(file, &folder, setting, terms, |ended| status_of(ended, words), |_| None)
+}
+
+/// From here on a panic is told as all else is: as a record for a program, with the time where it is kept. On a terminal it is as ever. Who
+/// waits until the swarm is up is not told, for a successor goes on with the start.
+fn tell_panics(manner: Manner, swarm: &str) {
+    if manner == Manner::Foreground {
+        return;
+    }
+    let swarm = swarm.to_owned();
+    panic::set_hook(Box::new(move |panic| {
+        let mut text = panic.to_string();
+        let trace = Backtrace::capture();
+        if trace.status() == BacktraceStatus::Captured {
+            text += &format!("\n{trace}");
+        }
+        log::say(&match manner {
+            Manner::Json => log::record(Level::Error, &swarm, &text),
+            // The lines of one text but its first are set in.
+            _ => log::for_people(&text.trim_end().replace('\n', "\n  "), true),
+        });
+    }));
 }
 
 /// What the environment says of the log goes before the swarm file.

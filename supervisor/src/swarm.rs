@@ -95,13 +95,15 @@ pub enum Effect {
 }
 
 /// Why the swarm is ending.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Ends {
     /// It is not.
     No,
     /// In stages, sources first; this one now.
     Stage(usize),
-    /// At once.
+    /// Its start is undone: agents end at once, hooks by themselves.
+    Undone,
+    /// At once, hooks included.
     Killed,
 }
 
@@ -384,6 +386,11 @@ impl Swarm {
 
     /// Whether the swarm is, or was, ended by SIGKILL.
     pub fn is_killed(&self) -> bool {
+        self.ends >= Ends::Undone
+    }
+
+    /// Whether somebody wants nothing to go on any more, hooks neither.
+    pub fn is_cut_short(&self) -> bool {
         self.ends == Ends::Killed
     }
 

@@ -54,6 +54,9 @@ pub struct UpgradeOptions {
     /// It has proved itself, too, when it has received and sent so many messages
     #[arg(long, value_name = "N")]
     prove_messages: Option<u64>,
+    /// How long all of it is waited for; it goes on when the time is over. Default: as long as it takes
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    timeout: Option<Duration>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -89,11 +92,12 @@ pub(super) fn scale(swarm: Option<&str>, options: &ScaleOptions) -> Result<(), F
 
 /// Replaces replicas one by one.
 pub(super) fn upgrade(swarm: Option<&str>, options: &UpgradeOptions) -> Result<(), Failure> {
-    let UpgradeOptions { name, prove, prove_messages, json, command } = options;
+    let UpgradeOptions { name, prove, prove_messages, timeout, json, command } = options;
     let mut client = Client::connect(swarm)?;
     check_name(name, &client.ps()?)?;
-    let (command, prove_ms, prove_messages) = (command.clone(), millis(*prove), *prove_messages);
-    ask(&mut client, &Request::Upgrade { name: name.clone(), command, prove_ms, prove_messages }, *json)
+    let (name, command) = (name.clone(), command.clone());
+    let (prove_ms, prove_messages, timeout_ms) = (millis(*prove), *prove_messages, timeout.map(millis));
+    ask(&mut client, &Request::Upgrade { name, command, prove_ms, prove_messages, timeout_ms }, *json)
 }
 
 fn millis(time: Duration) -> u64 {
@@ -120,6 +124,11 @@ fn ask(client: &mut Client, request: &Request, json: bool) -> Result<(), Failure
         Outcome::RolledBack => {
             Err(Failure::printed(format!("all replicas run the former command: {}", why())))
         }
+        Outcome::UnderWay => Err(Failure::printed(format!(
+            "{} not done in time; that goes on: {}; `shoal status` shows how far it is",
+            report.late.join(", "),
+            why()
+        ))),
     }
 }
 

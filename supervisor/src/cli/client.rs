@@ -440,7 +440,13 @@ mod tests {
             Request::Replay { ids: None },
             Request::Reload { file: None, dry_run: false, timeout_ms },
             Request::Scale { name: name(), replicas: 2, dry_run: false, timeout_ms },
-            Request::Upgrade { name: name(), command: None, prove_ms: 1, prove_messages: None },
+            Request::Upgrade {
+                name: name(),
+                command: None,
+                prove_ms: 1,
+                prove_messages: None,
+                timeout_ms: None,
+            },
         ];
         for request in &once {
             assert_eq!(asked(request, 1, 0), (false, 1), "{request:?}");

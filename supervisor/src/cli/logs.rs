@@ -20,7 +20,7 @@ use crate::output::{LogFile, object, shown};
 pub(super) struct LogsOptions {
     /// An agent (all its replicas), or one replica such as worker.1
     name: String,
-    /// Go on with what it prints from now on, until the swarm ends
+    /// Go on with what it prints from now on, replicas that come later too, until the swarm ends
     #[arg(short, long)]
     follow: bool,
     /// Only the last N lines of what is kept
@@ -36,12 +36,11 @@ pub(super) fn logs(swarm: Option<&str>, options: &LogsOptions) -> Result<(), Fai
     let mut client = Client::connect(swarm)?;
     let dir = client.swarm_info()?.logs;
     let report = client.ps()?;
-    let mut instances = check_name(&options.name, &report)?;
-    let former = former(&dir, &options.name, &instances);
-    instances.extend(former.iter().map(String::as_str));
+    let instances = check_name(&options.name, &report)?;
     // Watched before anything is read: what comes in between is not missed.
     let watch = options.follow.then(|| watch(&dir)).transpose()?;
-    let mut tail = Tail::new(&dir, &instances, form(options.json));
+    let mut tail = Tail::new(&dir, &options.name, &instances, form(options.json));
+    tail.take_in();
     let mut records = tail.read()?;
     if let Some(count) = options.lines {
         records.drain(..records.len().saturating_sub(count));
@@ -53,14 +52,6 @@ pub(super) fn logs(swarm: Option<&str>, options: &LogsOptions) -> Result<(), Fai
         Some(watch) => follow(client, &mut tail, &watch),
         None => Ok(()),
     }
-}
-
-/// Who of this name has a log and is no more: an agent has other replicas, and one alone another name, once it was scaled.
-fn former(dir: &Path, name: &str, instances: &[&str]) -> Vec<String> {
-    let files = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
-    let logged = files.filter_map(|file| Some(LogFile::agent_of(file.to_str()?)?.to_owned()));
-    let former = logged.filter(|of| is_meant(name, of) && !instances.contains(&of.as_str()));
-    former.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// How lines are printed.
@@ -92,7 +83,7 @@ fn watch(dir: &Path) -> Result<rustix::fd::OwnedFd, Failure> {
 }
 
 /// Prints what comes until the supervisor ends, nobody reads any more, or a signal ends this process.
-fn follow(mut client: Client, tail: &mut Tail, watch: &rustix::fd::OwnedFd) -> Result<(), Failure> {
+fn follow(mut client: Client, tail: &mut Tail<'_>, watch: &rustix::fd::OwnedFd) -> Result<(), Failure> {
     let out = io::stdout();
     loop {
         let mut fds = [
@@ -108,7 +99,9 @@ fn follow(mut client: Client, tail: &mut Tail, watch: &rustix::fd::OwnedFd) -> R
             return Ok(());
         }
         let ended = !fds[1].revents().is_empty();
-        forget_events(watch);
+        if take_events(watch) {
+            tail.take_in();
+        }
         let records = tail.read()?;
         if tail.print(&records)? == Printed::NobodyReads {
             return Ok(());
@@ -126,15 +119,24 @@ fn follow(mut client: Client, tail: &mut Tail, watch: &rustix::fd::OwnedFd) -> R
     }
 }
 
-/// That something happened is enough to know; what, the files tell.
-fn forget_events(watch: &rustix::fd::OwnedFd) {
+/// That something happened is enough to know, and whether there may be a file that was not there; what, the files tell.
+fn take_events(watch: &rustix::fd::OwnedFd) -> bool {
+    use inotify::ReadFlags;
+    let news = ReadFlags::CREATE | ReadFlags::MOVED_TO | ReadFlags::QUEUE_OVERFLOW;
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut reader = inotify::Reader::new(watch, &mut buffer);
-    while reader.next().is_ok() {}
+    let mut has_news = false;
+    while let Ok(event) = reader.next() {
+        has_news |= event.events().intersects(news);
+    }
+    has_news
 }
 
 /// The logs of one or several replicas as one stream.
-struct Tail {
+struct Tail<'a> {
+    dir: &'a Path,
+    /// Who was asked for.
+    name: &'a str,
     followers: Vec<(String, Follower)>,
     form: Form,
 }
@@ -142,10 +144,24 @@ struct Tail {
 /// One line, and which of the followers it is of.
 type Record = (usize, Vec<u8>);
 
-impl Tail {
-    fn new(dir: &Path, instances: &[&str], form: Form) -> Tail {
+impl<'a> Tail<'a> {
+    fn new(dir: &'a Path, name: &'a str, instances: &[&str], form: Form) -> Tail<'a> {
         let followers = instances.iter().map(|name| (name.to_string(), Follower::new(dir, name))).collect();
-        Tail { followers, form }
+        Tail { dir, name, followers, form }
+    }
+
+    /// Takes in who else of this name has a log: an agent has other replicas, and one alone another name, once it was scaled.
+    fn take_in(&mut self) {
+        let files =
+            std::fs::read_dir(self.dir).into_iter().flatten().flatten().map(|entry| entry.file_name());
+        let logged = files.filter_map(|file| Some(LogFile::agent_of(file.to_str()?)?.to_owned()));
+        let is_new =
+            |of: &String| is_meant(self.name, of) && self.followers.iter().all(|(name, _)| name != of);
+        let others: BTreeSet<String> = logged.filter(is_new).collect();
+        self.followers.extend(others.into_iter().map(|of| {
+            let follower = Follower::new(self.dir, &of);
+            (of, follower)
+        }));
     }
 
     /// What came since the last call, by time.

@@ -9,6 +9,7 @@ use clap::CommandFactory;
 use super::{Failure, Shoal, print};
 use crate::config::{self, SwarmFile};
 use crate::needs;
+use crate::topology::places;
 
 /// What a unit waits beyond the agents' own time-outs before systemd kills.
 const STOP_BEYOND: Duration = Duration::from_secs(10);
@@ -61,7 +62,10 @@ fn unit_text(file: &SwarmFile, binary: &str, path: &str) -> String {
     let name = &file.name;
     // Stages stop one after the other, the agents of one together.
     let stop: Duration = file.agents.iter().map(|agent| agent.stop_timeout).sum::<Duration>() + STOP_BEYOND;
-    let (stop, descriptors) = (stop.as_secs() + 1, needs::descriptors(file));
+    // So far `shoal scale` may go without starting anybody else again, and a limit cannot be raised while the swarm runs.
+    let mut largest = file.clone();
+    largest.agents.iter_mut().for_each(|agent| agent.replicas = places(agent));
+    let (stop, descriptors) = (stop.as_secs() + 1, needs::descriptors(&largest));
     format!(
         "# Made by `shoal unit`. Install: ~/.config/systemd/user/shoal-{name}.service (user) or\n\
          # /etc/systemd/system/shoal-{name}.service (system: add User=), then `systemctl [--user] enable --now shoal-{name}`.\n\

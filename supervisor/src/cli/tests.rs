@@ -52,6 +52,7 @@ fn durations_are_those_of_the_swarm_file_and_a_number_alone_is_none() {
         &["reload", "--timeout", "30"],
         &["scale", "x", "2", "--timeout", "30"],
         &["upgrade", "x", "--prove", "30"],
+        &["upgrade", "x", "--timeout", "30"],
         &["demo", "--kill-every", "30"],
         &["chaos", "--for", "30"],
     ] {

@@ -14,7 +14,7 @@ pub(super) struct Pending {
     client: ClientId,
     /// What was planned; `None` for an upgrade.
     plan: Option<Plan>,
-    /// Until when agents that are started for it may take to get ready; `None` for an upgrade, which gives each its own time.
+    /// Until when agents that are started for it may take to get ready, if not for ever.
     until: Option<Instant>,
 }
 
@@ -96,9 +96,8 @@ impl Operator {
     pub(super) fn upgrade(
         &mut self,
         client: ClientId,
-        name: &str,
-        command: Option<Vec<String>>,
-        proof: Proof,
+        (name, command): (&str, Option<Vec<String>>),
+        (proof, patience): (Proof, Option<Duration>),
         swarm: &mut Swarm,
     ) {
         let begun = match new_command(swarm, name, command) {
@@ -107,16 +106,20 @@ impl Operator {
         };
         match begun {
             Err(text) => self.control.reply(client, &Response::Error { text }),
-            Ok(()) => self.pending = Some(Pending { client, plan: None, until: None }),
+            Ok(()) => {
+                let until = patience.and_then(|patience| Instant::now().checked_add(patience));
+                self.pending = Some(Pending { client, plan: None, until });
+            }
         }
     }
 
     /// Answers who waits for a change that is over.
     pub(super) fn settle_change(&mut self, swarm: &Swarm) {
         let Some(Pending { client, plan, until }) = &self.pending else { return };
+        let late = until.is_some_and(|until| until <= Instant::now());
         let report = match plan {
-            Some(plan) => reloaded(plan, until.is_some_and(|until| until <= Instant::now()), swarm),
-            None => swarm.upgrade_outcome().map(upgraded),
+            Some(plan) => reloaded(plan, late, swarm),
+            None => upgraded(late, swarm),
         };
         if let Some(report) = report {
             self.control.reply(*client, &Response::Change(Box::new(report)));
@@ -177,17 +180,24 @@ fn reloaded(plan: &Plan, late: bool, swarm: &Swarm) -> Option<ChangeReport> {
     }
 }
 
-fn upgraded(outcome: &Upgraded) -> ChangeReport {
-    match outcome {
-        Upgraded::Done(replicas) => {
+/// What became of an upgrade; `None` as of a reload.
+fn upgraded(late: bool, swarm: &Swarm) -> Option<ChangeReport> {
+    let report = match swarm.upgrade_outcome() {
+        None if late => {
+            let (late, why) = (swarm.not_upgraded(), swarm.change_under_way());
+            ChangeReport { late, why, ..ChangeReport::of(Outcome::UnderWay) }
+        }
+        None => return None,
+        Some(Upgraded::Done(replicas)) => {
             let restart = replicas
                 .iter()
                 .map(|name| Change { name: name.clone(), why: vec!["its command changes".into()] });
             let plan = Plan { restart: restart.collect(), ..Plan::default() };
             ChangeReport { plan: Some(plan), ..ChangeReport::of(Outcome::Applied) }
         }
-        Upgraded::RolledBack(why) => {
+        Some(Upgraded::RolledBack(why)) => {
             ChangeReport { why: Some(why.clone()), ..ChangeReport::of(Outcome::RolledBack) }
         }
-    }
+    };
+    Some(report)
 }

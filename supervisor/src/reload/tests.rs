@@ -49,7 +49,7 @@ impl Side {
         let stand = |side: &'_ Side, manifests: &'_ [Manifest]| -> (Plan, Work) {
             let before = Stand { file: &self.file, topology: &self.topology, manifests: &old };
             let after = Stand { file: &side.file, topology: &side.topology, manifests };
-            plan(before, after, kept)
+            plan(before, after, kept, &BTreeSet::new())
         };
         stand(next, &new)
     }

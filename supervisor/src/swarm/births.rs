@@ -1,7 +1,7 @@
 //! The start of an incarnation: spawned, sealed, introduced to its peers, told to begin. Or never ready.
 
 use super::congestion::Waits;
-use super::{Effect, Swarm};
+use super::{Effect, Ends, Swarm};
 use crate::agent::{Live, Sealed};
 use crate::child::{Event, State};
 use crate::events::Kind;
@@ -133,7 +133,7 @@ impl Swarm {
     pub(super) fn fail_start(&mut self, why: String) {
         if self.failed_start.is_none() && !self.started_once() {
             self.failed_start = Some(why);
-            self.kill_all();
+            self.end_at_once(self.ends.max(Ends::Undone));
         }
     }
 

@@ -16,13 +16,17 @@ impl Swarm {
                 self.begin_stage(0);
                 self.advance();
             }
-            Ends::Stage(_) | Ends::Killed => self.kill_all(),
+            Ends::Stage(_) | Ends::Undone | Ends::Killed => self.kill_all(),
         }
     }
 
     /// Ends the swarm by SIGKILL.
     pub fn kill_all(&mut self) {
-        self.ends = Ends::Killed;
+        self.end_at_once(Ends::Killed);
+    }
+
+    pub(super) fn end_at_once(&mut self, ends: Ends) {
+        self.ends = ends;
         self.waiting.clear();
         self.records.events.note(Kind::SwarmEnding, Of::default(), "by SIGKILL");
         for agent in 0..self.agents.len() {

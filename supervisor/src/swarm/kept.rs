@@ -239,7 +239,8 @@ impl Swarm {
             ends: match self.ends {
                 Ends::No => 0,
                 Ends::Killed => 1,
-                Ends::Stage(stage) => stage as u64 + 2,
+                Ends::Undone => 2,
+                Ends::Stage(stage) => stage as u64 + 3,
             },
             stage_due_ns: kept.stage_due_ns,
             waiting: self.waiting.iter().map(|agent| *agent as u64).collect(),

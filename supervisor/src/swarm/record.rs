@@ -95,7 +95,7 @@ pub struct VerdictRecord {
 /// The swarm as a whole.
 #[derive(Archive, Serialize, Deserialize, Debug, PartialEq, Default)]
 pub struct SwarmRecord {
-    /// 0: it is not ending; 1: killed; n + 2: in stage n.
+    /// 0: it is not ending; 1: killed; 2: its start is undone; n + 3: in stage n.
     pub ends: u64,
     /// When the stage has had its time, CLOCK_MONOTONIC ns.
     pub stage_due_ns: u64,

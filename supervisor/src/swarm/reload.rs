@@ -103,7 +103,7 @@ impl Swarm {
         let (old, new) = (told(&self.file, &self.topology), told(&file, &topology));
         let before = Stand { file: &self.file, topology: &self.topology, manifests: &old };
         let after = Stand { file: &file, topology: &topology, manifests: &new };
-        let (plan, work) = reload::plan(before, after, &self.kept());
+        let (plan, work) = reload::plan(before, after, &self.kept(), &self.resting());
         if !plan.stop.is_empty() && !self.is_run_by_somebody(&topology, &work) {
             return Err(format!(
                 "without {} nobody would run, and the swarm would end: `shoal down` ends it, `shoal stop` lets an agent rest and the swarm go on",
@@ -125,6 +125,12 @@ impl Swarm {
             "the swarm would need up to {needed} open descriptors instead of {now}, the limit is {limit}: run fewer agents, or end the \
              swarm and raise the limit (`ulimit -Hn {needed}`, or LimitNOFILE= of the unit)"
         ))
+    }
+
+    /// Who rests, whatever changes, as long as nobody starts it.
+    fn resting(&self) -> BTreeSet<usize> {
+        let rests = |agent: &usize| !self.comes_again(*agent) && !self.is_waiting(*agent);
+        (0..self.agents.len()).filter(rests).collect()
     }
 
     /// Whether somebody is there after a change for whose sake the swarm goes on: who runs, is started, or was stopped by an operator.

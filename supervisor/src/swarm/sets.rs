@@ -1,6 +1,6 @@
 //! Sets of agents that are restarted together: does what `strategy.rs` orders, and tells the operator.
 
-use super::{Effect, Ends, Swarm, Timer};
+use super::{Effect, Swarm, Timer};
 use crate::child::{Event, State};
 use crate::counted::counted;
 use crate::events::Kind;
@@ -144,7 +144,7 @@ impl Swarm {
         self.supervision.cancel();
         for agent in 0..self.agents.len() {
             if self.agents[agent].state == State::Aside {
-                let returns = self.ends != Ends::Killed && self.has_to_read(agent);
+                let returns = !self.is_killed() && self.has_to_read(agent);
                 self.feed(agent, if returns { Event::Recalled } else { Event::StopAsked });
             }
         }

@@ -143,6 +143,13 @@ impl Swarm {
         Some(format!("an upgrade of {}: {what}{more}", self.file.agents[*config].name))
     }
 
+    /// Whose turn is not over, forwards or back.
+    pub fn not_upgraded(&self) -> Vec<String> {
+        let now = self.upgrade.iter().filter_map(|upgrade| Some(upgrade.now.as_ref()?.agent));
+        let todo = self.upgrade.iter().flat_map(|upgrade| upgrade.todo.iter().copied());
+        now.chain(todo).map(|agent| self.agents[agent].name.clone()).collect()
+    }
+
     /// An agent has ended, or could not be started, and nobody had ordered that. Whether it was to prove itself: then all go back, this one
     /// with its next start.
     pub(super) fn fails_upgrade(&mut self, agent: usize, how: &str) -> bool {

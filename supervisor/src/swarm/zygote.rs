@@ -102,7 +102,7 @@ impl Swarm {
         let config = self.topology.agents[agent].config;
         let record = &self.agents[agent];
         let itself = record.command.is_none() && record.stand_in.is_none();
-        self.file.agents[config].prefork && itself && self.ends != Ends::Killed
+        self.file.agents[config].prefork && itself && !self.is_killed()
     }
 
     /// Whether any process of an agent of the file is, or may come to be.

@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use shoal::control::PsState;
-use shoal_tests::{Stage, stage, until};
+use shoal_tests::{Running, Stage, stage, until};
 use std::fs;
 
 /// The lines that hooks wrote into the file `told`.
@@ -271,4 +271,60 @@ fn down_waits_for_hooks_and_no_longer_than_it_is_to() {
     assert_eq!(shoal.ended().status, 0);
     assert_eq!(told(&stage), ["begins", "begins", "ends", "begins", "ends"]);
     stage.assert_nothing_left();
+}
+
+/// Goal: a start that is undone lets its hooks to their end, and no longer than `down --timeout`, or whoever interrupts it, wants. Method:
+/// an agent that ends before it is ready, so that a hook runs that never ends by itself and others wait for their turn; then both ways of asking,
+/// also of a successor of the supervisor that undid the start.
+#[test]
+fn hooks_of_a_start_that_is_undone_end_when_they_are_to() {
+    let stage = stage!("hooks-undone");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [hooks]
+        crash = ["/bin/sh", "-c", "echo begins >> told; exec sleep 1000"]
+        stopped = ["/bin/sh", "-c", "echo never >> told"]
+        timeout = "10m"
+        at_once = 1
+        [agent.bad]
+        command = ["/bin/sh", "-c", "while [ ! -e go ]; do sleep 0.01; done; exit 3"]
+        [agent.good]
+        command = ["BIN/misbehaving", "idle"]
+        "#;
+    let file = stage.write("swarm.toml", text);
+    let undone = || {
+        let mut shoal = stage.run(&file);
+        shoal.until_agent("good", "ready", |a| (a.state == PsState::Ready).then_some(()));
+        fs::write(stage.path("go"), "").expect("a file of the stage");
+        until_told(&stage, "begins");
+        shoal.until("all at rest", |r| r.agents.iter().all(|a| a.state == PsState::Stopped).then_some(()));
+        shoal
+    };
+    let was_cut_short = |shoal: Running<'_>, begun: &[&str]| {
+        let done = shoal.ended();
+        assert_eq!(done.status, 2, "{}", done.err);
+        for said in [
+            "hook crash for agent bad was killed with the swarm",
+            "2 hooks were not run: the swarm was killed",
+            "the swarm did not start",
+        ] {
+            assert!(done.err.contains(said), "{}", done.err);
+        }
+        assert_eq!(told(&stage), begun);
+        stage.assert_nothing_left();
+        fs::remove_file(stage.path("told")).and(fs::remove_file(stage.path("go"))).expect("for the next one");
+    };
+
+    let shoal = undone();
+    let done = stage.done(&["down", "--timeout", "50ms", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&done.out).expect("an object");
+    assert_eq!((done.status, report["killed"].as_bool()), (1, Some(true)), "{done:?}");
+    was_cut_short(shoal, &["begins"]);
+
+    let mut shoal = undone();
+    shoal.succeed();
+    until("the hook, once more", || (told(&stage).len() == 2).then_some(()));
+    shoal.send(Signal::INT);
+    was_cut_short(shoal, &["begins", "begins"]);
 }

@@ -264,6 +264,37 @@ fn logs_of_an_agent_hold_what_it_said_under_another_name_before_it_was_scaled() 
     stage.assert_nothing_left();
 }
 
+/// Goal: who follows an agent follows its replicas that come later, too, and its end is the swarm's. Method: one replica, then two by scale and
+/// three by reload; what each says first, and at the end.
+#[test]
+fn who_follows_an_agent_follows_replicas_that_come_later() {
+    let stage = stage!("newcomers");
+    let file = swarm(&stage);
+    let mut shoal = stage.run(&file);
+    shoal.until_ready();
+    let mut follower = stage.start(stage.shoal(&["logs", "-f", "talker"]));
+    follower.until_said("out talker begins");
+    assert_eq!(stage.done(&["scale", "talker", "2"]).status, 0);
+    for name in ["talker.1", "talker.2"] {
+        follower.until_said(&format!("out {name} begins"));
+    }
+    let text = std::fs::read_to_string(&file).expect("the file");
+    std::fs::write(&file, text.replace("[agent.talker]", "[agent.talker]\nreplicas = 3")).expect("written");
+    assert_eq!(stage.done(&["reload"]).status, 0);
+    follower.until_said("out talker.3 begins");
+    assert!(follower.poll().is_none(), "it follows on");
+    assert_eq!(shoal.stop().status, 0);
+    let followed = follower.ended();
+    assert_eq!((followed.status, followed.err.as_str()), (0, ""));
+    for name in ["talker.1", "talker.2", "talker.3"] {
+        let lines = followed.out.lines().filter(|line| line.starts_with(&format!("{name} | ")));
+        let said: Vec<_> = lines.filter_map(|line| line.split_once(" out ")).map(|(_, said)| said).collect();
+        let [begins, ends] = ["begins", "ends"].map(|what| format!("{name} {what}"));
+        assert_eq!((said.first(), said.last()), (Some(&&*begins), Some(&&*ends)), "{said:?}");
+    }
+    stage.assert_nothing_left();
+}
+
 /// Goal: an operator is not left waiting by a supervisor that is stopped. Method: SIGSTOP, then orders, all at once.
 #[test]
 fn stopped_supervisor_is_told_as_such() {

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use serde_json::Value;
-use shoal::control::PsState;
+use shoal::control::{PsAgent, PsState};
 use shoal_tests::tapped::{arguments, change, finish, held, let_go, lives, text, until_met, want, write};
 use shoal_tests::{Book, stage, traces, until};
 use std::ffi::OsStr;
@@ -324,6 +324,46 @@ fn upgrade_that_is_under_way_is_shown_and_goes_on_after_an_order_to_kill() {
     finish(&stage, shoal, 100);
 }
 
+/// Goal: who waits for an upgrade waits no longer than `--timeout` says, is told who is not done, and it goes on. Method: a command that gets
+/// ready when it may, for two replicas; then one that is done in time.
+#[test]
+fn upgrade_that_is_not_done_in_time_names_who_is_not_and_goes_on() {
+    let stage = stage!("late-upgrade");
+    let idlers =
+        "[agent.a]\ncommand = [\"BIN/misbehaving\", \"idle\"]\nready_timeout = \"600s\"\nreplicas = 2\n";
+    let mut shoal = stage.run(&write(&stage, &text("16 KiB", "", 0, idlers)));
+    shoal.until_ready();
+    let [idle, slow] =
+        ["misbehaving", "stages"].map(|name| stage.program().with_file_name(name).display().to_string());
+    let upgrade = |more: &[&str]| stage.done(&[&["upgrade", "a", "--prove", "1ms"], more].concat());
+
+    let done = upgrade(&["--timeout", "50ms", "--json", "--command", &slow, "slow"]);
+    assert_eq!(done.status, 1, "{}{}", done.out, done.err);
+    let report: Value = serde_json::from_str(&done.out).expect("an object");
+    assert_eq!(
+        (&report["outcome"], &report["late"]),
+        (&"under-way".into(), &serde_json::json!(["a.1", "a.2"]))
+    );
+    assert!(
+        done.err.contains("a.1, a.2 not done in time; that goes on: an upgrade of a: a.1"),
+        "{}",
+        done.err
+    );
+    let refused = upgrade(&["--timeout", "50ms"]);
+    assert!(refused.status == 1 && refused.err.contains("an upgrade is under way"), "{}", refused.err);
+    for name in ["a.1", "a.2"] {
+        fs::write(stage.path(&format!("let-{name}")), "").expect("a file of the stage");
+    }
+    shoal.until("the end of the upgrade", |report| report.under_way.is_none().then_some(()));
+    for name in ["a.1", "a.2"] {
+        assert!(arguments(&mut shoal, name).ends_with("stages slow "), "{name}");
+    }
+
+    let done = upgrade(&["--timeout", "10m", "--command", &idle, "idle"]);
+    assert_eq!(done.status, 0, "{}{}", done.out, done.err);
+    finish(&stage, shoal, 100);
+}
+
 /// Goal: a reload that changes an agent that was given up starts it, whether its command changes or its lanes, and who was stopped by an
 /// operator rests on. Method: a command that is no good, corrected, alone and with another size of a lane.
 #[test]
@@ -359,6 +399,66 @@ fn reload_starts_whom_it_changes_also_who_had_been_given_up() {
         assert_eq!(lives(&shoal)["resting"], (None, at_rest));
     }
     finish(&stage, shoal, 500);
+}
+
+/// Goal: the plan says what happens: who was stopped by an operator, or has done its work, is not started, but told with its next start. Method:
+/// one of whom a lane changes, two of whom the environment does, and one that nothing concerns; a plan, then the same done, then a start.
+#[test]
+fn plan_names_who_rests_and_is_told_with_its_next_start() {
+    let stage = stage!("at-rest");
+    let file = |capacity: &str, kind: &str| {
+        let agent = |name: &str, how: &str, more: &str| {
+            format!("[agent.{name}]\ncommand = [\"BIN/misbehaving\", \"{how}\"]\n{more}\n")
+        };
+        let env = format!("env = {{ KIND = \"{kind}\" }}");
+        let agents = [
+            agent("talks", "publishes", "publishes = [\"tasks\"]"),
+            agent("hears", "subscribes", "subscribes = [\"tasks\"]"),
+            agent("idle", "idle", &env),
+            agent("done", "subscribes-nothing", &format!("restart = \"transient\"\n{env}")),
+            agent("other", "idle", ""),
+        ];
+        let head = format!(
+            "[swarm]\nname = \"NAME\"\n[channel.tasks]\nmessage = \"Task\"\ncapacity = \"{capacity}\"\n"
+        );
+        write(&stage, &(head + &agents.concat()))
+    };
+    let mut shoal = stage.run(&file("8 KiB", "first"));
+    shoal.until("all ready, or done", |report| {
+        let is_there = |a: &PsAgent| {
+            a.generation > 0 && a.state == if a.name == "done" { PsState::Stopped } else { PsState::Ready }
+        };
+        report.agents.iter().all(is_there).then_some(())
+    });
+    for name in ["talks", "idle"] {
+        assert_eq!(stage.done(&["stop", name]).status, 0);
+    }
+    let before = lives(&shoal);
+
+    file("16 KiB", "second");
+    let names = |report: &Value, of: &str| -> Vec<String> {
+        let changes = report["plan"][of].as_array().expect("a list").iter();
+        changes.map(|change| change["name"].as_str().expect("a name").to_owned()).collect()
+    };
+    for args in [&["reload", "--dry-run", "--json"][..], &["reload", "--json"]] {
+        let report = change(&stage, args);
+        assert_eq!(names(&report, "restart"), ["hears"], "{report}");
+        assert_eq!(names(&report, "next_start"), ["talks", "idle", "done"], "{report}");
+        assert_eq!(report["plan"]["kept"], 1, "{report}");
+    }
+    shoal.until_said("reload: next start of idle: its env changes");
+    let now = lives(&shoal);
+    assert_eq!(now["hears"].1, before["hears"].1 + 1);
+    for name in ["talks", "idle", "done", "other"] {
+        assert_eq!(before[name], now[name], "{name} is not started");
+    }
+    file("16 KiB", "third");
+    assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied", "there is something to do");
+    assert_eq!(stage.done(&["start", "idle"]).status, 0);
+    let environment = fs::read(format!("/proc/{}/environ", shoal.pid_of("idle"))).expect("its environment");
+    assert!(environment.split(|byte| *byte == 0).any(|entry| entry == b"KIND=third"));
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
 }
 
 /// Goal: who does not get ready is not waited for beyond `--timeout`: a reload, a scale, a start and a restart say who is not, and what was ordered

@@ -131,6 +131,37 @@ fn descriptors_of_a_unit_suffice_for_start_doctor_and_reloads_that_do_not_grow_t
 }
 
 #[test]
+fn descriptors_of_a_unit_suffice_for_as_many_replicas_as_there_are_places() {
+    // Goal: a swarm whose unit gives it its descriptors is scaled as far as `replicas_max`, and no further. Method: the limit that the unit
+    // gives; an agent that says how many it may have, and one with the places that each group has.
+    let stage = stage!("unit-places");
+    let lines = r#"
+        [swarm]
+        name = "NAME"
+        [agent.single]
+        command = ["BIN/misbehaving", "idle"]
+        replicas_max = 3
+        [agent.group]
+        command = ["BIN/misbehaving", "idle"]
+        replicas = 2
+        "#;
+    let file = stage.write("swarm.toml", lines);
+    let unit = stage.done(&["unit", text(&file)]).out;
+    let limit = unit.lines().find_map(|line| line.strip_prefix("LimitNOFILE=")).expect("a limit");
+    let mut shoal = stage.start(stage.shoal_limited(&format!("-n {limit}"), &["run", text(&file)]));
+    shoal.until_ready();
+    for (name, places) in [("single", "3"), ("group", "8")] {
+        let done = stage.done(&["scale", name, places]);
+        assert_eq!((done.status, done.err.as_str()), (0, ""), "{name}");
+    }
+    assert_eq!(shoal.until_ready().agents.len(), 11);
+    let grown = stage.done(&["scale", "group", "9"]);
+    assert!(grown.status == 1 && grown.err.contains(&format!("instead of {limit}")), "{grown:?}");
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+#[test]
 fn template_of_a_unit_is_one_that_systemd_takes() {
     let stage = stage!("template");
     let template = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/shoal@.service");

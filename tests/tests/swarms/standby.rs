@@ -335,7 +335,7 @@ fn swarm_with_many_standbys_runs_with_just_the_descriptors_that_its_unit_gives()
     // Goal: what `shoal unit` writes as LimitNOFILE suffices, and one less is refused at the start. Method: that limit, four relays that
     // are forked and have eight standbys each; all are parked; agents are killed, and nothing was lacking.
     let stage = stage!("standby-limit");
-    let relay = "replicas = 4\nstandby = 8\nprefork = true";
+    let relay = "replicas = 4\nreplicas_max = 4\nstandby = 8\nprefork = true";
     let file = Relayed { relay, ways: 0, ..Relayed::default() }.write(&stage);
     let path = file.to_str().expect("a UTF-8 path");
     let unit = stage.done(&["unit", path]);

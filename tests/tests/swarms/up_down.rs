@@ -301,19 +301,27 @@ fn start_that_fails_for_want_of_room_is_told_with_its_reason() {
     stage.until_no_process();
 }
 
-/// Goal: the log of a swarm in the background says when, over several runs, and who waits is told nothing twice. Method: a run of which an
-/// agent dies, and a start that fails; each text begins with a time, and times never go back.
+/// Goal: the log of a swarm in the background says when, over several runs, and who waits is told nothing twice. Method: a run of which the
+/// supervisor panics and an agent dies, and a start that fails; each text begins with a time, and times never go back.
 #[test]
 fn log_of_the_background_says_when() {
     let stage = stage!("dated");
     let log = stage.path("up.log");
     assert_eq!(up(&stage, &swarm(&stage)).status, 0);
-    kill_until(&stage, &log, "a death in the log", |said| said.contains("talker"));
+    let supervisor =
+        asked(&stage, &["status", "--over", "0"]).1["supervisor"].as_i64().expect("a process") as i32;
+    until("a supervisor that waits", || (traces::state(supervisor) == Some('S')).then_some(()));
+    assert!(traces::send(supervisor, stage.mark(), PANICS));
+    let has_panicked = |said: &str| said.contains("the supervisor panicked: number 2 takes over");
+    kill_until(&stage, &log, "a panic and a death in the log", |said| {
+        has_panicked(said) && said.contains("talker")
+    });
     down(&stage);
     let good = std::fs::read_to_string(swarm(&stage)).expect("read");
     let done = up(&stage, &stage.write("broken.toml", &good.replace("\"talks\"", "\"exits\"")));
     assert_eq!(done.err.matches("did not start").count(), 1, "{}", done.err);
     let said = std::fs::read_to_string(&log).expect("the log");
+    assert!(said.contains(":\n  a test wants it so\n"), "{said}");
     let texts: Vec<&str> = said.lines().filter(|line| !line.starts_with("  ")).collect();
     let times: Vec<&str> = texts.iter().filter_map(|line| Some(line.split_once(" shoal: ")?.0)).collect();
     assert!(times.len() == texts.len() && times.is_sorted(), "{said}");

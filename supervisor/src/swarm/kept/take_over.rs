@@ -251,7 +251,8 @@ impl Swarm {
         self.ends = match record.ends {
             0 => Ends::No,
             1 => Ends::Killed,
-            stage => Ends::Stage(stage as usize - 2),
+            2 => Ends::Undone,
+            stage => Ends::Stage(stage as usize - 3),
         };
         self.waiting = record.waiting.iter().map(|agent| *agent as usize).collect();
         self.failed_start = record.failed_start;
