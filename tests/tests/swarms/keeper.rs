@@ -102,8 +102,7 @@ fn death_that_the_supervisor_was_told_of_as_it_died_is_concluded_by_the_next() {
     shoal.until_ready();
     for round in 1..=3 {
         let (victim, supervisor) = (shoal.pid_of("relay.1"), shoal.supervisor().expect("a supervisor"));
-        assert!(traces::send(supervisor, stage.mark(), Signal::STOP));
-        until("its stop", || (traces::state(supervisor) == Some('T')).then_some(()));
+        stage.halt(supervisor);
         assert!(traces::kill(victim, stage.mark()));
         until("a death", || matches!(traces::state(victim), None | Some('Z')).then_some(()));
         assert!(taken_events(supervisor) > 0, "nothing was told of the death");

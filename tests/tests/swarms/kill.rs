@@ -392,8 +392,7 @@ fn stopped_agent_is_killed_after_its_time_at_a_shutdown() {
     let mut shoal = stage.run(&file);
     let pid = shoal.pid_of("idle.1");
     shoal.until_ready();
-    assert!(traces::send(pid, stage.mark(), Signal::STOP));
-    until("the stop", || (traces::state(pid) == Some('T')).then_some(()));
+    stage.halt(pid);
     let done = shoal.stop();
     assert_eq!(done.status, 0, "{}", done.err);
     stage.assert_nothing_left();
