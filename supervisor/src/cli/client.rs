@@ -428,7 +428,7 @@ mod tests {
             Request::Down,
             Request::Crashes { name: None },
             Request::Events { from: 0, wait: false },
-            Request::Reload { file: None, dry_run: true, timeout_ms },
+            Request::Reload { file: None, on_gone: None, dry_run: true, timeout_ms },
             Request::Scale { name: name(), replicas: 2, dry_run: true, timeout_ms },
         ];
         for request in &twice {
@@ -438,7 +438,7 @@ mod tests {
             Request::Kill { name: name(), signal: None },
             Request::Restart { name: name(), timeout_ms: None },
             Request::Replay { ids: None },
-            Request::Reload { file: None, dry_run: false, timeout_ms },
+            Request::Reload { file: None, on_gone: None, dry_run: false, timeout_ms },
             Request::Scale { name: name(), replicas: 2, dry_run: false, timeout_ms },
             Request::Upgrade { name: name(), command: None, prove_ms: 1, prove_messages: None },
         ];
