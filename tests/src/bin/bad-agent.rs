@@ -5,7 +5,7 @@ use shoal_runtime::attachment::{Attachment, Found, attach};
 use shoal_runtime::consumer::Frame;
 use shoal_runtime::layout::{header, input, mark};
 use shoal_runtime::wire::{self, CONTROL_FD, FromAgent, Manifest, Received, ToAgent};
-use shoal_runtime::{bootstrap, segment};
+use shoal_runtime::{Incarnation, bootstrap, segment};
 use shoal_tests::agents::RawNumber;
 use shoal_tests::attack::{self, OwnMap};
 use std::mem::MaybeUninit;
@@ -272,6 +272,16 @@ fn of_supervisor() -> usize {
     std::fs::read_dir(format!("/proc/{supervisor}/fd")).expect("readable").count()
 }
 
+/// Accuses everybody whose memory it does not see, there or not, and lives of its neighbours that have not begun.
+fn slander(a: &Attachment) {
+    let neighbours: Vec<u32> = a.manifest.neighbours.iter().map(|neighbour| neighbour.agent).collect();
+    for agent in (0..9).filter(|agent| *agent != a.manifest.agent) {
+        let generation = if neighbours.contains(&agent) { 2 } else { 1 };
+        let of = Incarnation { agent, generation };
+        wire::say(attack::borrowed(CONTROL_FD), &FromAgent::Fault { of, seen_ns: 1 }, &[]).expect("said");
+    }
+}
+
 /// Sound packets, each with as many descriptors as one may carry.
 fn hand_descriptors() {
     let socket = attack::borrowed(CONTROL_FD);
@@ -320,6 +330,7 @@ fn turn(a: &mut Attachment, role: &str, value: u64) {
         }
         "descriptors" => return hand_descriptors(),
         "empty" => return empty_bells(),
+        "slander" => return slander(a),
         _ => {}
     }
     let map = OwnMap::find().expect("a segment");

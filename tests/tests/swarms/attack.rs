@@ -241,6 +241,18 @@ fn accused_agent_that_is_trusted_less_than_its_accuser_is_killed_at_once() {
     assert_removed(&told);
 }
 
+#[test]
+fn agent_that_accuses_whom_it_does_not_meet_is_not_believed_however_much_it_is_trusted() {
+    let told = play_among("slander", "block", "", "trust = \"isolated\"");
+    assert_sink_is_exact(&told);
+    assert_ear_is_exact(&told);
+    assert_nobody_else_died(&told);
+    for name in ["source", "ear", "dead-letters"] {
+        assert!(told.stderr.contains(&format!("agent bad accuses {name} (generation 2)")), "{}", told.all());
+    }
+    assert_eq!(told.stderr.matches("accuses").count(), 3, "of others nothing is told: {}", told.all());
+}
+
 // What it printed last is kept, in as many files as large as are promised, and a line more.
 #[test]
 fn agent_that_prints_without_end_disturbs_nobody_and_its_logs_are_bounded() {

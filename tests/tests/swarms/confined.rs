@@ -102,6 +102,19 @@ fn secret_stands_in_no_command_line_no_environment_no_log_and_no_file_but_its_ow
     assert_eq!(running.stop().status, 0);
 }
 
+#[test]
+fn secret_is_read_again_at_each_start_and_children_do_not_inherit_it_once_it_was_read() {
+    let stage = stage!("confined-secret-read");
+    fs::write(stage.path("key"), "s3cret\n").expect("written");
+    let mut running = stage.run(&swarm(&stage, "hands-down", "secrets = { KEY = \"key\" }"));
+    running.until_said("a secret of 7 bytes, inherited before: true, after: false");
+    fs::write(stage.path("key"), "another s3cret\n").expect("written");
+    assert_eq!(stage.done(&["restart", "a"]).status, 0, "{}", running.err());
+    running.until_said("a secret of 15 bytes, inherited before: true, after: false");
+    assert_eq!(running.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
 /// The files below a folder that hold a text.
 fn files_with(folder: &std::path::Path, text: &str) -> Vec<std::path::PathBuf> {
     let mut found = Vec::new();
