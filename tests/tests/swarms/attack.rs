@@ -173,6 +173,21 @@ fn hostile_agent_is_ended_by_the_first_call_that_it_does_not_need() {
     assert!(told.stdout.contains(&format!("bad ends in generation {}", REACHES + 1)), "{}", told.all());
 }
 
+/// Goal: what a producer that is not trusted writes into a message that was leased reaches nobody. Method: its reader looks at a message, and
+/// once more when it was written anew; of one that is trusted it sees the other value, so that the attempt is a real one.
+#[test]
+fn message_that_is_written_anew_while_its_reader_holds_it_stays_as_it_was_unless_its_sender_is_trusted() {
+    for (lines, then) in [("", 0xbad), ("trust = \"isolated\"", 2999), (HOSTILE, 2999)] {
+        let told = play_with("rewrites", "block", lines);
+        assert!(
+            told.stdout.contains(&format!("ear holds 2999, and then {then}\n")),
+            "{lines}: {}",
+            told.all()
+        );
+        assert_sink_is_exact(&told);
+    }
+}
+
 #[test]
 fn agent_that_writes_its_frames_while_they_are_read_hurts_no_reader_that_copies() {
     let told = play_with("flicker", "block", "trust = \"isolated\"");

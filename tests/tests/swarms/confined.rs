@@ -82,6 +82,15 @@ fn bounds_of_the_swarm_file_are_the_processes() {
 }
 
 #[test]
+fn hostile_agent_of_whose_bounds_nothing_is_said_has_those_of_its_tier() {
+    let stage = stage!("confined-quotas");
+    let (out, _) = told(&stage, "trust = \"hostile\"\nlandlock = { read = [\"/proc\"] }");
+    let bounds =
+        ["file size 67108864 67108864 bytes", "core file size 0 0 bytes", "open files 256 256 files"];
+    assert_said(&out, &bounds.map(|bound| format!("Max {bound}")).each_ref().map(String::as_str));
+}
+
+#[test]
 fn secret_stands_in_no_command_line_no_environment_no_log_and_no_file_but_its_own() {
     let stage = stage!("confined-secret");
     fs::write(stage.path("key"), "s3cret-of-nobody\n").expect("written");
