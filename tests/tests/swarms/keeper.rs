@@ -313,3 +313,33 @@ fn keeper_takes_no_memory_whatever_it_does() {
     assert_exactly_once(&stage);
     stage.assert_nothing_left();
 }
+
+/// An agent is given up after as many deaths as it may die, however many supervisors have seen one of them each.
+#[test]
+fn deaths_of_an_agent_are_counted_over_the_deaths_of_supervisors() {
+    let stage = stage!("counted");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [agent.mortal]
+        command = ["BIN/misbehaving", "idle"]
+        restart = { intensity = 2, period = "1h", backoff = "1ms" }
+        [agent.other]
+        command = ["BIN/misbehaving", "idle"]
+        "#;
+    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    for generation in 1..=3 {
+        shoal.until_agent("mortal", "ready", |a| {
+            (a.generation == generation && a.state == PsState::Ready).then_some(())
+        });
+        shoal.succeed();
+        assert!(traces::kill(shoal.pid_of("mortal"), stage.mark()));
+    }
+    let generation = shoal.until_agent("mortal", "given up or back", |a| {
+        (a.state == PsState::Failed || a.generation > 3).then_some(a.generation)
+    });
+    assert_eq!(generation, 3, "{}", shoal.err());
+    assert!(shoal.err().contains("mortal is given up"), "{}", shoal.err());
+    assert_eq!(shoal.stop().status, 1, "one was given up");
+    stage.assert_nothing_left();
+}
