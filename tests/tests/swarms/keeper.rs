@@ -6,7 +6,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pid
 use serde_json::Value;
 use shoal::control::{PsAgent, PsState};
 use shoal_tests::stage::Relayed;
-use shoal_tests::tapped::{held, lives, until_met};
+use shoal_tests::tapped::{held, lives, until_met, want, with_tap};
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::fs;
 use std::path::PathBuf;
@@ -341,5 +341,36 @@ fn deaths_of_an_agent_are_counted_over_the_deaths_of_supervisors() {
     assert_eq!(generation, 3, "{}", shoal.err());
     assert!(shoal.err().contains("mortal is given up"), "{}", shoal.err());
     assert_eq!(shoal.stop().status, 1, "one was given up");
+    stage.assert_nothing_left();
+}
+
+/// Goal: the state of an agent that does not run outlives the supervisor that took it over from its memory. Method: one that counts what it reads in
+/// its state, and says so when that is not the number that it is given, is stopped, and started by the next supervisor but one.
+#[test]
+fn state_of_a_stopped_agent_outlives_supervisors() {
+    let stage = stage!("stateful");
+    let text = r#"
+        [channel.relayed]
+        message = "Number"
+        [agent.relay]
+        command = ["BIN/numbers", "steps", "handler"]
+        subscribes = ["numbers"]
+        publishes = ["relayed"]
+        [agent.sink]
+        command = ["BIN/numbers", "sink", "1"]
+        subscribes = ["relayed"]
+        "#;
+    let mut shoal = stage.run(&with_tap(&stage, text));
+    want(&stage, 10);
+    until_met(&stage, &mut shoal, 10);
+    assert_eq!(stage.done(&["stop", "relay"]).status, 0);
+    shoal.succeed();
+    shoal.succeed();
+    want(&stage, 20);
+    assert_eq!(stage.done(&["start", "relay"]).status, 0, "{}", shoal.err());
+    until_met(&stage, &mut shoal, 20);
+    assert!(Book::read(&stage.path("sink")).expect("a book").into_iter().eq(0..20));
+    let done = shoal.stop();
+    assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);
     stage.assert_nothing_left();
 }
