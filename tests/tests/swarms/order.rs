@@ -214,6 +214,35 @@ fn significant_agent_of_several_processes_ends_the_swarm_with_the_last_of_them()
     stage.assert_nothing_left();
 }
 
+/// Goal: why a swarm ends is known to the supervisor that ends it, though another has begun to. Method: an agent is given up and escalates; one that
+/// is asked to end for that stays until the next supervisor is there.
+#[test]
+fn swarm_that_ends_because_of_an_agent_says_so_also_under_the_next_supervisor() {
+    let stage = stage!("escalates-on");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [agent.well]
+        command = ["BIN/stages", "slow"]
+        stop_timeout = "10m"
+        [agent.bad]
+        command = ["BIN/stages", "fails"]
+        after = ["well"]
+        restart = { intensity = 2, on_give_up = "escalate" }
+        "#;
+    for file in ["let-well", "stay-well"] {
+        fs::write(stage.path(file), "").expect("a file of the stage");
+    }
+    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    shoal.until_agent("well", "asked to end", |a| (a.state == PsState::Stopping).then_some(()));
+    shoal.succeed();
+    fs::remove_file(stage.path("stay-well")).expect("it was there");
+    let done = shoal.ended();
+    assert_eq!(done.status, 1, "{}", done.err);
+    assert!(done.err.contains("the swarm ended: agent bad died more than 2 times"), "{}", done.err);
+    stage.assert_nothing_left();
+}
+
 /// Goal: `on_give_up = "escalate"` without a set ends the swarm, with status 1 and the reason; `fail` leaves it running. Method: an agent that
 /// dies at once, beside one that is well.
 #[test]
