@@ -16,6 +16,7 @@ pub mod status;
 
 use std::path::PathBuf;
 
+use crate::config::OnGone;
 use crate::reload::Plan;
 use serde::{Deserialize, Serialize};
 
@@ -108,6 +109,9 @@ pub enum Request {
     Reload {
         /// The file, absolute; none for the one that the swarm runs.
         file: Option<PathBuf>,
+        /// What becomes of what agents that it does not name have not read; none for what was said of each.
+        #[serde(default)]
+        on_gone: Option<OnGone>,
         /// Only say what would be done.
         dry_run: bool,
         /// How long it may take: until agents are stopped and read, or it is undone; then until those that are started are ready.

@@ -124,9 +124,9 @@ impl Operator {
             }
             Request::Pause { name } => return self.pause(client, &name, swarm),
             Request::Resume { name } => resume(swarm, &name),
-            Request::Reload { file, dry_run, timeout_ms } => {
+            Request::Reload { file, on_gone, dry_run, timeout_ms } => {
                 let how = (dry_run, Duration::from_millis(timeout_ms));
-                return self.reload(client, file.as_ref(), how, swarm);
+                return self.reload(client, (file.as_deref(), on_gone), how, swarm);
             }
             Request::Scale { name, replicas, dry_run, timeout_ms } => {
                 let how = (dry_run, Duration::from_millis(timeout_ms));

@@ -103,6 +103,8 @@ pub struct Work {
     pub lost: BTreeSet<(usize, usize)>,
     /// Those of them that read before what is there, as their `on_gone` wants it, each with who sends it.
     pub owed: BTreeSet<(usize, usize)>,
+    /// Agents that were removed before and are waited for no more.
+    pub let_go: BTreeSet<usize>,
     /// Agents that are restarted after it.
     pub again: BTreeSet<usize>,
     /// Tables, by producer and lane in the new order, whose groups come back and begin at the lane's end.
@@ -422,8 +424,12 @@ fn unsubscribed(before: Stand<'_>, after: Stand<'_>, agent: usize, work: &mut Wo
     text
 }
 
+fn unread_is(on_gone: OnGone) -> String {
+    format!("what it has not read is {}", on_gone.says())
+}
+
 /// For an agent that is removed, what becomes of what it has not read, if nobody of its group reads on.
-fn left(after: Stand<'_>, agent: usize) -> Option<&'static str> {
+fn left(after: Stand<'_>, agent: usize) -> Option<Vec<String>> {
     let instance = &after.topology.agents[agent];
     let reads_on = |input: &InputSpec| {
         let readers = &after.topology.agents[input.producer].lanes[input.lane].readers;
@@ -433,8 +439,13 @@ fn left(after: Stand<'_>, agent: usize) -> Option<&'static str> {
         })
     };
     let is_left = !instance.inputs.iter().all(reads_on);
-    is_left.then(|| after.file.agents[instance.config].on_gone.says())
+    let Agent { on_gone, removed, .. } = after.file.agents[instance.config];
+    let way_out = (removed && on_gone == OnGone::Block).then_some(LETS_GO);
+    is_left.then(|| [Some(&*unread_is(on_gone)), way_out].into_iter().flatten().map(str::to_owned).collect())
 }
+
+/// The way out for the senders of an agent that a file names no more and that is waited for.
+pub const LETS_GO: &str = "`shoal reload --on-gone drop` (or `dead-letter`) lets go of it";
 
 /// What is to be done, by names and by indices. Who is `kept` is gone, and comes back to where it was; who is `resting` has no process, and
 /// is given none.
@@ -492,11 +503,18 @@ pub fn plan(
     }
     let name = |topology: &Topology, agent: usize| topology.agents[agent].name.clone();
     plan.stop = work.stop.iter().map(|&agent| name(before.topology, agent)).collect();
-    let left = |&agent: &usize| {
-        let why = vec![format!("what it has not read is {}", left(after, agent)?)];
-        Some(Change { name: name(before.topology, agent), why })
-    };
+    let left = |&agent: &usize| Some(Change { name: name(before.topology, agent), why: left(after, agent)? });
     plan.left = work.stop.iter().filter_map(left).collect();
+    let word = |agent: usize| after.file.agents[after.topology.agents[agent].config].on_gone;
+    let is_let_go = |agent: usize| {
+        let stays_away = !runs(before.topology, agent) && !runs(after.topology, agent);
+        stays_away && word(agent) != OnGone::Block
+    };
+    work.let_go = kept.iter().copied().filter(|&agent| is_let_go(agent)).collect();
+    plan.settings.extend(work.let_go.iter().map(|&agent| Change {
+        name: name(before.topology, agent),
+        why: vec!["on_gone".into(), unread_is(word(agent))],
+    }));
     plan.start = work.start.iter().map(|&agent| name(after.topology, agent)).collect();
     let postman = |agent: usize| after.topology.agents[agent].name == crate::postman::NAME;
     for (agent, why) in why.into_iter().filter(|(agent, _)| !postman(*agent)) {

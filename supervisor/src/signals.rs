@@ -87,7 +87,7 @@ fn has_terminal() -> bool {
 /// Reads the swarm file again, and applies what changed; what is wrong is said.
 fn reload(swarm: &mut Swarm) {
     swarm.tell(Level::Debug, Kind::Order, None, "somebody (SIGHUP): shoal reload");
-    let prepared = read_again(swarm, None).and_then(|file| swarm.prepare(file));
+    let prepared = read_again(swarm, None).and_then(|file| swarm.prepare(file, None));
     if let Err(why) = prepared.and_then(|prepared| swarm.reload(prepared, PATIENCE)) {
         swarm.notice(&format!("nothing is reloaded: {why}"));
     }

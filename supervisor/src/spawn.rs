@@ -9,8 +9,9 @@ pub use crate::ended::{Ended, Ending, Usage};
 
 use crate::keeper::{self, Link, Word};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec};
-use rustix::process::PidfdFlags;
+use rustix::process::{Pid, PidfdFlags};
 use shoal_runtime::journal::Journal;
 use shoal_runtime::wire::CONTROL_FD;
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -66,9 +67,16 @@ impl Child {
     /// Whoever made the socket pair that this is one end of.
     ///
     /// # Errors
-    /// It is no such socket, or who made it is dead.
+    /// It is no such socket, or who made it is dead, or has no number in this namespace.
     pub fn adopt(control: impl AsFd) -> io::Result<Child> {
-        let maker = rustix::net::sockopt::socket_peercred(control)?.pid;
+        // Not by rustix, for which a process number is never 0.
+        let maker = getsockopt(&control.as_fd(), PeerCredentials)?.pid();
+        let maker = Pid::from_raw(maker).ok_or_else(|| {
+            io::Error::other(
+                "who is at the other end of its socket has no process number here: hand over one end of a socket pair that was \
+                 made in the same namespace of process numbers as this supervisor",
+            )
+        })?;
         let pidfd = rustix::process::pidfd_open(maker, PidfdFlags::empty())?;
         Ok(Child { pid: maker.as_raw_nonzero().get(), pidfd, adopted: true })
     }

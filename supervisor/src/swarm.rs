@@ -203,6 +203,7 @@ pub type Captures = Box<dyn FnMut(&str) -> Capture>;
 pub type Notices = Box<dyn FnMut(&str)>;
 
 mod act;
+mod bells;
 mod births;
 mod congestion;
 mod crashes;

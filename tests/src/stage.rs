@@ -1,6 +1,7 @@
 //! A test's own place: a folder, a runtime folder, a swarm's name, and the command line under test.
 
 use crate::{Running, traces, until};
+use rustix::process::Signal;
 use std::fs;
 use std::os::unix::fs::chown;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -136,6 +137,15 @@ impl Stage {
     /// The mark of its processes.
     pub fn mark(&self) -> &str {
         self.folder.path().to_str().expect("a temporary folder with a UTF-8 name")
+    }
+
+    /// Stops one of its processes by a signal, and waits until it stands.
+    ///
+    /// # Panics
+    /// When it is none of its own, or gone.
+    pub fn halt(&self, pid: i32) {
+        assert!(traces::send(pid, self.mark(), Signal::STOP), "process {pid} is none of the stage's");
+        until("the stop", || (traces::state(pid) == Some('T')).then_some(()));
     }
 
     /// The folder of its running swarm.

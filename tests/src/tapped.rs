@@ -42,6 +42,20 @@ pub fn write(stage: &Stage, text: &str) -> PathBuf {
     stage.write("swarm.toml", text)
 }
 
+/// Writes a swarm file: a tap of numbers, and what is given besides.
+pub fn with_tap(stage: &Stage, more: &str) -> PathBuf {
+    const TAP: &str = r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        [agent.tap]
+        command = ["BIN/numbers", "tap"]
+        publishes = ["numbers"]
+        "#;
+    write(stage, &format!("{TAP}{more}"))
+}
+
 /// Lets the tap send numbers up to this one.
 pub fn want(stage: &Stage, count: u64) {
     // In one piece: the tap reads it at any time.

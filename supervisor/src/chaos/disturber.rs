@@ -261,7 +261,7 @@ impl Disturber {
 /// Begins to change the swarm's file to one of another shape, with as many workers as it has; whether that changes anything.
 fn reload(swarm: &mut Swarm, shape: Shape) -> Result<bool, String> {
     let file = file::read(&swarm.file.name, Shape::workers_of(&swarm.file), shape)?;
-    let prepared = swarm.prepare(file)?;
+    let prepared = swarm.prepare(file, None)?;
     let changes = !prepared.plan.is_empty();
     swarm.reload(prepared, CHANGE_MAX).map(|()| changes)
 }

@@ -2,9 +2,10 @@
 
 use super::client::{Client, check_name};
 use super::{Failure, duration, print};
-use crate::config;
+use crate::config::{self, OnGone};
 use crate::control::{ChangeReport, Outcome, Request, Response, logs_of};
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,8 +14,22 @@ use std::time::Duration;
 pub struct ReloadOptions {
     /// The changed swarm file; default: the one that the swarm was started from
     pub file: Option<PathBuf>,
+    /// What becomes of what agents that the file names no more have not read, also of those removed before for whom it is kept; default: what
+    /// was last said of each
+    #[arg(long, value_name = "WORD")]
+    on_gone: Option<OnGone>,
     #[command(flatten)]
     change: ChangeOptions,
+}
+
+impl ValueEnum for OnGone {
+    fn value_variants<'a>() -> &'a [Self] {
+        &OnGone::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(self.word().into())
+    }
 }
 
 /// What `shoal scale` is asked to do.
@@ -75,8 +90,9 @@ pub(super) fn reload(swarm: Option<&str>, options: &ReloadOptions) -> Result<(),
     };
     // Here first: what is wrong with it is bad input, told as `shoal check` tells it.
     config::read(&path).map_err(|error| Failure::bad_input(error.to_string()))?;
-    let ReloadOptions { change, .. } = options;
-    let request = Request::Reload { file, dry_run: change.dry_run, timeout_ms: millis(change.timeout) };
+    let ReloadOptions { change, on_gone, .. } = options;
+    let (on_gone, timeout_ms) = (*on_gone, millis(change.timeout));
+    let request = Request::Reload { file, on_gone, dry_run: change.dry_run, timeout_ms };
     ask(&mut client, &request, change.json)
 }
 

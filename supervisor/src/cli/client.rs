@@ -35,7 +35,7 @@ impl Client {
 
     pub(super) fn connect_in(place: &Place, swarm: Option<&str>) -> Result<Client, Failure> {
         let running = list_running_in(place).map_err(|error| Failure::failed(error.to_string()))?;
-        Client::to(choose(running, swarm)?)
+        Client::to(choose(place, running, swarm)?)
     }
 
     pub(super) fn status(&mut self) -> Result<StatusReport, Failure> {
@@ -200,8 +200,9 @@ fn elsewhere(swarm: &Running, socket: &UnixStream) -> Option<String> {
     let here = if here == 0 { "PID".to_owned() } else { here.to_string() };
     Some(format!(
         "the swarm `{}` is in another namespace of process numbers (its process {here} is {there} there), and hears only who is in it: ask \
-         from inside, as `nsenter --user --pid --mount --preserve-credentials --target {here} shoal ps`",
-        swarm.name
+         from inside, as {}",
+        swarm.name,
+        from_inside(&here)
     ))
 }
 
@@ -243,14 +244,31 @@ fn cannot_connect(swarm: &Running, error: &io::Error) -> Failure {
     })
 }
 
-/// The swarm that is meant.
-pub(super) fn choose(running: Vec<Running>, wanted: Option<&str>) -> Result<Running, Failure> {
+/// A command that is given from inside of the namespaces of a process.
+fn from_inside(pid: &str) -> String {
+    format!("`nsenter --user --pid --mount --preserve-credentials --target {pid} shoal ps`")
+}
+
+/// Where it was looked for swarms, and where others could be, of which nothing is seen there.
+pub(super) fn looked_in(place: &Place) -> String {
+    format!(
+        "looked in {}; one that was started with another XDG_RUNTIME_DIR, or with a /tmp of its own as in a container, is asked with the same, or \
+         from inside, as {}",
+        place.path().display(),
+        from_inside("PID")
+    )
+}
+
+/// The swarm that is meant, of those that run in a place.
+pub(super) fn choose(place: &Place, running: Vec<Running>, wanted: Option<&str>) -> Result<Running, Failure> {
     let names: Vec<&str> = running.iter().map(|swarm| swarm.name.as_str()).collect();
     let list = names.join(", ");
     let text = match wanted {
         Some(wanted) => match running.iter().find(|swarm| swarm.name == wanted) {
             Some(found) => return Ok(found.clone()),
-            None if names.is_empty() => format!("no swarm `{wanted}` is running, nor any other"),
+            None if names.is_empty() => {
+                format!("no swarm `{wanted}` is running, nor any other ({})", looked_in(place))
+            }
             None => {
                 let hint =
                     nearest(wanted, &names).map_or(String::new(), |near| format!("did you mean `{near}`? "));
@@ -259,7 +277,11 @@ pub(super) fn choose(running: Vec<Running>, wanted: Option<&str>) -> Result<Runn
         },
         None => match running.as_slice() {
             [only] => return Ok(only.clone()),
-            [] => return Err(Failure::failed("no swarm is running: start one with `shoal run FILE`")),
+            [] => {
+                let text =
+                    format!("no swarm is running: start one with `shoal run FILE` ({})", looked_in(place));
+                return Err(Failure::failed(text));
+            }
             _ => format!("several swarms are running, name one with `--swarm NAME`: {list}"),
         },
     };
@@ -277,12 +299,13 @@ impl Target {
     /// # Errors
     /// With the status [`NOT_RUNNING`]: there is none.
     pub(super) fn find(swarm: Option<&str>) -> Result<Target, Failure> {
-        let running = list_running_in(&own_place()?).map_err(|error| Failure::failed(error.to_string()))?;
+        let place = own_place()?;
+        let running = list_running_in(&place).map_err(|error| Failure::failed(error.to_string()))?;
         let none = match swarm {
             Some(wanted) => !running.iter().any(|found| found.name == wanted),
             None => running.is_empty(),
         };
-        match choose(running, swarm) {
+        match choose(&place, running, swarm) {
             Ok(swarm) => Ok(Target { swarm }),
             Err(failure) if none => Err(Failure { status: NOT_RUNNING, ..failure }),
             Err(failure) => Err(failure),
@@ -428,7 +451,7 @@ mod tests {
             Request::Down,
             Request::Crashes { name: None },
             Request::Events { from: 0, wait: false },
-            Request::Reload { file: None, dry_run: true, timeout_ms },
+            Request::Reload { file: None, on_gone: None, dry_run: true, timeout_ms },
             Request::Scale { name: name(), replicas: 2, dry_run: true, timeout_ms },
         ];
         for request in &twice {
@@ -438,7 +461,7 @@ mod tests {
             Request::Kill { name: name(), signal: None },
             Request::Restart { name: name(), timeout_ms: None },
             Request::Replay { ids: None },
-            Request::Reload { file: None, dry_run: false, timeout_ms },
+            Request::Reload { file: None, on_gone: None, dry_run: false, timeout_ms },
             Request::Scale { name: name(), replicas: 2, dry_run: false, timeout_ms },
             Request::Upgrade {
                 name: name(),

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use comfy_table::{Cell, CellAlignment, Table};
 use serde::Serialize;
 
-use super::client::Client;
+use super::client::{Client, looked_in};
 use super::{Failure, own_place, print};
 use crate::control::{Request, Response, nearest};
 use crate::dead_letters::{self, Letter};
@@ -125,7 +125,10 @@ impl LetterBox {
                 Ok(LetterBox { swarm: swarm.to_owned(), folder, place })
             }
             (None, _) if known.is_empty() => {
-                Err(Failure::failed("no swarm is running, and none has left dead letters"))
+                let looked = looked_in(&place);
+                Err(Failure::failed(format!(
+                    "no swarm is running, and none has left dead letters ({looked})"
+                )))
             }
             (None, Some(wanted)) => {
                 let hint =

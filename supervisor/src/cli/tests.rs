@@ -1,9 +1,10 @@
 use super::*;
 use crate::control::{PsAgent, PsReport, PsState};
 use crate::output::{Capture, Echo, LogFile, Stream};
-use crate::run_dir::Running;
+use crate::run_dir::{Place, Running};
 use clap::CommandFactory;
 use std::os::fd::AsFd;
+use std::path::Path;
 
 fn demo_of(args: &[&str]) -> DemoOptions {
     match Shoal::try_parse_from([&["shoal", "demo"], args].concat()).unwrap().command {
@@ -80,14 +81,20 @@ fn running(names: &[&str]) -> Vec<Running> {
 
 #[test]
 fn swarm_is_the_one_named_or_the_only_one() {
-    assert_eq!(client::choose(running(&["a"]), None).unwrap().name, "a");
-    assert_eq!(client::choose(running(&["a", "b"]), Some("b")).unwrap().name, "b");
-    let none = client::choose(running(&[]), None).unwrap_err();
+    let choose =
+        |names: &[&str], wanted| client::choose(&Place::at(Path::new("/run/x")), running(names), wanted);
+    assert_eq!(choose(&["a"], None).unwrap().name, "a");
+    assert_eq!(choose(&["a", "b"], Some("b")).unwrap().name, "b");
+    let none = choose(&[], None).unwrap_err();
     assert_eq!(none.status, FAILED);
-    let several = client::choose(running(&["alpha", "beta"]), None).unwrap_err();
+    let none_of_that_name = choose(&[], Some("a")).unwrap_err();
+    for text in [none.text, none_of_that_name.text] {
+        assert!(text.contains("looked in /run/x; ") && text.contains("nsenter"), "{text}");
+    }
+    let several = choose(&["alpha", "beta"], None).unwrap_err();
     assert_eq!(several.status, BAD_INPUT);
     assert!(several.text.contains("alpha, beta") && several.text.contains("--swarm"), "{}", several.text);
-    let unknown = client::choose(running(&["alpha", "beta"]), Some("alpah")).unwrap_err();
+    let unknown = choose(&["alpha", "beta"], Some("alpah")).unwrap_err();
     assert!(unknown.text.contains("did you mean `alpha`?"), "{}", unknown.text);
 }
 

@@ -2,11 +2,11 @@
 
 use super::Operator;
 use crate::child::State;
-use crate::config;
+use crate::config::{self, OnGone};
 use crate::control::{ChangeReport, ClientId, Outcome, Response};
 use crate::reload::{self, Change, Plan};
 use crate::swarm::{self, Prepared, Proof, Swarm, Upgraded};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Who waits for the end of a change.
@@ -42,11 +42,11 @@ impl Operator {
     pub(super) fn reload(
         &mut self,
         client: ClientId,
-        file: Option<&PathBuf>,
+        (file, on_gone): (Option<&Path>, Option<OnGone>),
         (dry_run, patience): (bool, Duration),
         swarm: &mut Swarm,
     ) {
-        let prepared = read_again(swarm, file.map(PathBuf::as_path)).and_then(|file| swarm.prepare(file));
+        let prepared = read_again(swarm, file).and_then(|file| swarm.prepare(file, on_gone));
         self.change(client, prepared, (dry_run, patience), swarm);
     }
 

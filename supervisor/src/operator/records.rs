@@ -80,8 +80,11 @@ fn words(request: &Request) -> Option<String> {
         Request::Pause { name } => format!("pause {name}"),
         Request::Resume { name } => format!("resume {name}"),
         Request::Shutdown | Request::Down => "down".to_owned(),
-        Request::Reload { dry_run: false, file: None, .. } => "reload".to_owned(),
-        Request::Reload { dry_run: false, file: Some(file), .. } => format!("reload {}", file.display()),
+        Request::Reload { dry_run: false, file, on_gone, .. } => {
+            let file = file.as_ref().map(|file| format!(" {}", file.display()));
+            let word = on_gone.map(|word| format!(" --on-gone {}", word.word()));
+            format!("reload{}{}", file.unwrap_or_default(), word.unwrap_or_default())
+        }
         Request::Scale { dry_run: false, name, replicas, .. } => format!("scale {name} {replicas}"),
         Request::Upgrade { name, command: None, .. } => format!("upgrade {name}"),
         Request::Upgrade { name, command: Some(command), .. } => {

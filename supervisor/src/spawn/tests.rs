@@ -1,6 +1,7 @@
 //! Real processes: what they begin with, how they end, and what is left of their making.
 
 use super::*;
+use rustix::net::{AddressFamily, SocketType};
 use rustix::process::Signal;
 
 fn order(command: &[&str]) -> (Order, OwnedFd, OwnedFd) {
@@ -124,6 +125,14 @@ fn adopted_process_is_who_made_the_pair_and_is_never_signalled() {
     kill_tree(&child);
     signal(&child, libc::SIGTERM);
     assert_eq!(reap(&child).unwrap().ending, Ending::Exited(0));
+}
+
+/// Nobody at its other end has the number that the kernel gives where who made it is in another namespace: 0.
+#[test]
+fn adopted_process_that_has_no_number_here_is_refused_and_told() {
+    let unpaired = rustix::net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    let error = Child::adopt(&unpaired).unwrap_err().to_string();
+    assert!(error.contains("has no process number here") && error.contains("same namespace"), "{error}");
 }
 
 #[test]

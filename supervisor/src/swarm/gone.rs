@@ -11,7 +11,9 @@ use crate::counted::{counted, one_or};
 use crate::events::Kind;
 use crate::log::Level;
 use crate::on_gone::Course;
+use crate::reload::LETS_GO;
 use crate::stand_in;
+use crate::topology::Instance;
 use shoal_runtime::board::Status;
 use std::collections::BTreeSet;
 
@@ -82,11 +84,15 @@ impl Swarm {
             }
             Course::Keep => {
                 self.publish_gone(agent, Status::Kept);
-                let until = match self.topology.agents[agent].active {
-                    true => {
+                let Instance { active, config, .. } = self.topology.agents[agent];
+                let until = match (active, self.file.agents[config].removed) {
+                    (true, _) => {
                         format!("it is started (`shoal start {name}`) or `shoal reload` brings another {key}")
                     }
-                    false => "the swarm file, or `shoal scale`, brings it back".to_owned(),
+                    (false, true) => {
+                        format!("the swarm file, or `shoal scale`, brings it back, or {LETS_GO}")
+                    }
+                    (false, false) => "`shoal reload` or `shoal scale` brings it back".to_owned(),
                 };
                 let text = format!(
                     "agent {name} is gone, and its senders wait for it, with {messages} that it has not read, until {until}"
@@ -163,6 +169,7 @@ impl Swarm {
             match self.on_gone_of(agent) {
                 OnGone::Block if removed && self.is_replaced(agent) => self.strike(agent),
                 OnGone::Block => {}
+                OnGone::Drop | OnGone::DeadLetter if removed => self.depart(agent),
                 OnGone::Drop | OnGone::DeadLetter => self.go(agent),
             }
         }

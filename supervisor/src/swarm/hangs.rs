@@ -11,7 +11,7 @@
 //! Who was stopped by a signal is hung, too, if it holds no message but is awake, or messages wait for it: from when that is seen first,
 //! its deadline runs.
 
-use super::night::forget_rings;
+use super::bells::Bells;
 use super::rescue::{Doing, Peek, peek};
 use super::{Effect, Swarm, Timer};
 use crate::agent::Live;
@@ -20,11 +20,9 @@ use crate::config::SwarmFile;
 use crate::events::Kind;
 use crate::log::Level;
 use crate::topology::Topology;
-use rustix::event::epoll;
-use rustix::io::Errno;
 use shoal_runtime::{clock, desk};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// How long an aborted agent may take to end before SIGKILL, at most; else a quarter of its deadline.
@@ -146,8 +144,8 @@ pub(super) struct Hangs {
     planned_ns: Option<u64>,
     since_ns: u64,
     tick_ns: u64,
-    /// Becomes readable when one of them is rung.
-    bells: OwnedFd,
+    /// Theirs.
+    bells: Bells,
 }
 
 /// The agents that have a deadline and read something, and how long it is in ns.
@@ -172,7 +170,7 @@ impl Hangs {
             planned_ns: None,
             since_ns: 0,
             tick_ns: clock::coarse_tick_ns(),
-            bells: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            bells: Bells::new()?,
         })
     }
 
@@ -209,11 +207,8 @@ impl Swarm {
     pub(super) fn hear_bell(&mut self, agent: usize) {
         let Some(live) = self.agents[agent].live.as_ref().filter(|live| !live.child.adopted) else { return };
         if self.is_watched(agent) {
-            let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
             // Without it the agent is looked at once a second.
-            let added = epoll::add(&self.hangs.bells, &live.doorbell, epoll::EventData::new_u64(0), edge);
-            // It may be listened to already: a predecessor has begun with it, or another swarm file holds.
-            self.hangs.deaf |= added.is_err_and(|error| error != Errno::EXIST);
+            self.hangs.deaf |= self.hangs.bells.hear(&live.doorbell).is_err();
         }
     }
 
@@ -300,7 +295,7 @@ impl Swarm {
 
     /// Everybody sleeps: the next ring begins the looks anew.
     fn await_ring(&mut self) {
-        forget_rings(&self.hangs.bells);
+        self.hangs.bells.forget();
         // Who was rung before the rings were forgotten is awake by now, or will be seen within a second.
         match self.all_sleep() {
             true => self.effects.push(Effect::AwaitRing),

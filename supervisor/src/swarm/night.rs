@@ -5,17 +5,17 @@
 //! No message can be forgotten at night: who could send one without being rung or told something first is a light sleeper, and looked at.
 
 use super::Swarm;
+use super::bells::Bells;
 use super::rescue::{Peek, peek};
-use rustix::event::{Timespec, epoll};
-use shoal_runtime::again::insist;
 use shoal_runtime::desk::Rest;
+use shoal_runtime::doorbell::Doorbell;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// While it is night.
 pub(super) struct Night {
-    /// Becomes readable when anybody is rung.
-    rings: OwnedFd,
+    /// Of all agents.
+    bells: Bells,
     /// Who may wake by itself: as after a time-out.
     light: Vec<usize>,
 }
@@ -27,15 +27,20 @@ fn light_sleepers(peeks: &[Option<Peek>]) -> Vec<usize> {
 }
 
 impl Night {
-    fn of(swarm: &Swarm, peeks: &[Option<Peek>]) -> io::Result<Night> {
-        let rings = insist(|| epoll::create(epoll::CreateFlags::CLOEXEC))?;
-        let edge = epoll::EventFlags::IN | epoll::EventFlags::ET;
-        for live in swarm.agents.iter().filter_map(|agent| agent.live.as_ref()) {
-            insist(|| epoll::add(&rings, &live.doorbell, epoll::EventData::new_u64(0), edge))?;
+    /// Night for all who sleep as these peeks say, unless a further one at each shows that somebody woke while their doorbells were gathered.
+    fn fall<'a>(
+        peeks: &[Option<Peek>],
+        doorbells: impl Iterator<Item = &'a Doorbell>,
+        again: impl Fn(usize) -> Option<Peek>,
+    ) -> io::Result<Option<Night>> {
+        let bells = Bells::new()?;
+        for doorbell in doorbells {
+            bells.hear(doorbell)?;
         }
-        let night = Night { rings, light: light_sleepers(peeks) };
-        forget_rings(&night.rings);
-        Ok(night)
+        bells.forget();
+        // Whoever rang one before it was forgotten was awake for that, and now sleeps another sleep if any; what is rung later is heard.
+        let slept_on = peeks.iter().enumerate().all(|(agent, before)| again(agent) == *before);
+        Ok(slept_on.then(|| Night { bells, light: light_sleepers(peeks) }))
     }
 
     /// Whether somebody sleeps until it is rung.
@@ -49,39 +54,70 @@ impl Night {
     }
 }
 
-/// Forgets the rings that such an epoll has heard so far. Each is told once, so this ends.
-pub(super) fn forget_rings(bells: &OwnedFd) {
-    let mut rung: Vec<epoll::Event> = Vec::with_capacity(64);
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    while matches!(epoll::wait(bells, rustix::buffer::spare_capacity(&mut rung), Some(&now)), Ok(1..)) {
-        rung.clear();
-    }
-}
-
 impl Swarm {
     /// Where the event loop hears of the first ring of a night; `None` by day.
     pub fn night_rings(&self) -> Option<BorrowedFd<'_>> {
-        self.sleepers.night.as_ref().map(|night| night.rings.as_fd())
+        self.sleepers.night.as_ref().map(|night| night.bells.as_fd())
     }
 
-    /// Night for all who sleep as these peeks say, unless somebody was rung or woke while it fell; `None` too where the kernel has no room for it:
+    /// Night for all who sleep as these peeks say, unless somebody woke while it fell; `None` too where the kernel has no room for it:
     /// then there are looks as by day.
     pub(super) fn nightfall(&self, peeks: &[Option<Peek>]) -> Option<Night> {
-        let night = Night::of(self, peeks).ok()?;
-        // Who was rung before the rings were forgotten has woken since, or sleeps another sleep.
-        let is_as_before = |(agent, before): (&_, &_)| peek(agent) == *before;
-        self.agents.iter().zip(peeks).all(is_as_before).then_some(night)
+        let lives = self.agents.iter().filter_map(|agent| agent.live.as_ref());
+        let doorbells = lives.map(|live| &live.doorbell);
+        Night::fall(peeks, doorbells, |agent| peek(&self.agents[agent])).ok()?
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    use std::cell::Cell;
 
     #[test]
     fn light_sleepers_are_all_who_may_wake_without_a_ring() {
         let peek = |rest| Some(Peek { generation: 1, rest, done: 5 });
         let [awake, light, until_rung] = [Rest::Awake, Rest::Light, Rest::UntilRung].map(peek);
         assert_eq!(light_sleepers(&[until_rung, light, None, until_rung, awake]), [1, 2, 4]);
+    }
+
+    /// Goal: no ring is lost between day and night. Method: an agent wakes once, at each moment of a nightfall in turn, and rings another; the
+    /// one that it rings has not noticed yet when it is looked at.
+    #[test]
+    fn ring_while_night_falls_is_heard_then_or_keeps_it_day() {
+        let [ringer, rung] = [0, 1];
+        let asleep = |done| Some(Peek { generation: 1, rest: Rest::UntilRung, done });
+        // Before each doorbell is added and when all are, then before each look.
+        for (moment, falls) in [false, false, false, false, true].into_iter().enumerate() {
+            let doorbells = [(); 2].map(|()| Doorbell::create().expect("a doorbell"));
+            let (moments, done) = (Cell::new(0), Cell::new(7));
+            let pass = || {
+                if moments.replace(moments.get() + 1) == moment {
+                    done.set(9);
+                    doorbells[rung].ring();
+                }
+            };
+            let again = |agent| {
+                pass();
+                asleep(if agent == ringer { done.get() } else { 7 })
+            };
+            let mut listed = doorbells.iter();
+            let gathered = std::iter::from_fn(|| {
+                pass();
+                listed.next()
+            });
+            let night = Night::fall(&[asleep(7); 2], gathered, again).expect("room for it");
+            assert_eq!(night.as_ref().map(is_disturbed), falls.then_some(true), "rung at moment {moment}");
+        }
+        let doorbell = Doorbell::create().expect("a doorbell");
+        let night = Night::fall(&[asleep(7)], [&doorbell].into_iter(), |_| asleep(7));
+        assert!(!is_disturbed(&night.expect("room for it").expect("a night")), "nobody rang");
+    }
+
+    /// Whether a ring was heard.
+    fn is_disturbed(night: &Night) -> bool {
+        let mut polled = [PollFd::new(&night.bells, PollFlags::IN)];
+        poll(&mut polled, Some(&Timespec::default())).expect("its epoll") == 1
     }
 }

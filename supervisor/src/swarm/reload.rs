@@ -15,9 +15,9 @@ mod exchange;
 use super::{Ends, Swarm, Timer};
 use crate::birth;
 use crate::child::{Event, State};
-use crate::config::SwarmFile;
+use crate::config::{OnGone, SwarmFile};
 use crate::needs;
-use crate::reload::{self, Plan, Stand, Work};
+use crate::reload::{self, LETS_GO, Plan, Stand, Work};
 use crate::topology::Topology;
 use nix::sys::resource::Resource;
 use shoal_runtime::layout::BoardShape;
@@ -68,12 +68,15 @@ pub enum Outcome {
 }
 
 impl Swarm {
-    /// What a file would change.
+    /// What a file would change; with a word for what those have not read that it does not name, if another holds than was said of each.
     ///
     /// # Errors
     /// What cannot be applied to a swarm that runs, and what to do.
-    pub fn prepare(&self, file: SwarmFile) -> Result<Prepared, String> {
-        let file = reload::merge(&self.file, file)?;
+    pub fn prepare(&self, file: SwarmFile, on_gone: Option<OnGone>) -> Result<Prepared, String> {
+        let mut file = reload::merge(&self.file, file)?;
+        for agent in file.agents.iter_mut().filter(|agent| agent.removed) {
+            agent.on_gone = on_gone.unwrap_or(agent.on_gone);
+        }
         self.prepare_merged(file)
     }
 
@@ -295,22 +298,34 @@ impl Swarm {
         let name = &self.agents[agent].name;
         let work = &reload.prepared.work;
         let due = work.owed.iter().map(|(_, producer)| producer).chain(&work.reshaped);
-        let undrained: BTreeSet<&str> = due
-            .filter(|&&a| a < self.agents.len() && !self.agents[a].graves.is_empty())
-            .map(|&a| self.agents[a].name.as_str())
-            .collect();
-        let undrained: Vec<&str> = undrained.into_iter().collect();
-        Err(match undrained[..] {
+        let undrained: BTreeSet<usize> =
+            due.copied().filter(|&a| a < self.agents.len() && !self.agents[a].graves.is_empty()).collect();
+        let reads_it = |reader: &usize| {
+            self.topology.agents[*reader].inputs.iter().any(|input| undrained.contains(&input.producer))
+        };
+        let removed = |reader: &usize| self.file.agents[self.topology.agents[*reader].config].removed;
+        let missing = self.names(self.kept().into_iter().filter(|a| removed(a) && reads_it(a)));
+        let reader = match missing.is_empty() {
+            true => "see `shoal ps` for who should read it".to_owned(),
+            false => format!(
+                "{missing} should, which is removed and waited for; with the file as it was, {LETS_GO}"
+            ),
+        };
+        let undrained = self.names(undrained.into_iter());
+        Err(match &*undrained {
             _ if self.agents[agent].stand_in.is_some() && !self.agents[agent].state.is_at_rest() => {
                 format!("what {name} has not read was not put with the dead letters in time")
             }
-            [] => format!("agent {name} did not stop in time"),
+            "" => format!("agent {name} did not stop in time"),
             _ => format!(
-                "what {} sent was not read in time, and must be before its memory or its readers change: see `shoal ps` for who should read it, \
-                 and reload again, or with a longer --timeout",
-                undrained.join(", ")
+                "what {undrained} sent was not read in time, and must be before its memory or its readers change: {reader}, \
+                 and reload again, or with a longer --timeout"
             ),
         })
+    }
+
+    fn names(&self, agents: impl Iterator<Item = usize>) -> String {
+        agents.map(|agent| self.agents[agent].name.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     /// Whether everything that an agent's dead incarnations left was read.

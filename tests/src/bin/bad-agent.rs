@@ -3,9 +3,10 @@
 use rustix::process::{Pid, getpid, getppid};
 use shoal_runtime::attachment::{Attachment, Found, attach};
 use shoal_runtime::consumer::Frame;
+use shoal_runtime::cursor::HEADER_BYTES;
 use shoal_runtime::layout::{header, input, mark};
 use shoal_runtime::wire::{self, CONTROL_FD, FromAgent, Manifest, Received, ToAgent};
-use shoal_runtime::{bootstrap, segment};
+use shoal_runtime::{Incarnation, bootstrap, segment};
 use shoal_tests::agents::RawNumber;
 use shoal_tests::attack::{self, OwnMap};
 use std::mem::MaybeUninit;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 /// The message at which a bad agent shows its nature.
 const TURN: u64 = 3_000;
+/// What is written into a message that was sent.
+const REWRITTEN: u64 = 0xbad;
 /// More descriptors go with no packet: the kernel's bound.
 const DESCRIPTORS_MAX: usize = 253;
 
@@ -107,6 +110,9 @@ fn listen(a: &mut Attachment, name: &str, count: u64) {
     while let Some((input, frame, value)) = next(a) {
         if seen == TURN / 2 && name == "ear" && note("descriptors").exists() {
             descriptors = Some(of_supervisor());
+        }
+        if seen == TURN - 1 && name == "ear" && note("rewrites").exists() {
+            println!("{name} holds {value}, and then {}", leased_again(a, input, &frame));
         }
         // The first that came after them.
         if seen == TURN - 1
@@ -272,6 +278,16 @@ fn of_supervisor() -> usize {
     std::fs::read_dir(format!("/proc/{supervisor}/fd")).expect("readable").count()
 }
 
+/// Accuses everybody whose memory it does not see, there or not, and lives of its neighbours that have not begun.
+fn slander(a: &Attachment) {
+    let neighbours: Vec<u32> = a.manifest.neighbours.iter().map(|neighbour| neighbour.agent).collect();
+    for agent in (0..9).filter(|agent| *agent != a.manifest.agent) {
+        let generation = if neighbours.contains(&agent) { 2 } else { 1 };
+        let of = Incarnation { agent, generation };
+        wire::say(attack::borrowed(CONTROL_FD), &FromAgent::Fault { of, seen_ns: 1 }, &[]).expect("said");
+    }
+}
+
 /// Sound packets, each with as many descriptors as one may carry.
 fn hand_descriptors() {
     let socket = attack::borrowed(CONTROL_FD);
@@ -295,8 +311,8 @@ fn until_closed(before: usize) {
     println!("of the supervisor's descriptors there are {} more", after.saturating_sub(before));
 }
 
-/// Sends a message whose header lies about its length, or about its number.
-fn lie_in_a_header(a: &mut Attachment, map: OwnMap, value: u64, lie: impl FnOnce(u64) -> u64) {
+/// Writes a message, without committing it; where it lies in the own segment.
+fn written_at(a: &mut Attachment, map: OwnMap, value: u64) -> usize {
     let producer = a.outputs.producer(0);
     let position = producer.pending().position;
     assert!(write(a, value), "there is room");
@@ -304,9 +320,38 @@ fn lie_in_a_header(a: &mut Attachment, map: OwnMap, value: u64, lie: impl FnOnce
     let at = ring + (position & (a.manifest.shape.lanes[0].capacity_bytes - 1)) as usize;
     // The facts are the header's second word: what it is, is said in these bits. Where the lap ends, the message is at the beginning.
     let is_message = map.load(at + 8) >> 28 & 3 == 0;
-    let facts = if is_message { at } else { ring } + 8;
+    if is_message { at } else { ring }
+}
+
+/// Sends a message whose header lies about its length, or about its number.
+fn lie_in_a_header(a: &mut Attachment, map: OwnMap, value: u64, lie: impl FnOnce(u64) -> u64) {
+    let facts = written_at(a, map, value) + 8;
     map.store(facts, lie(map.load(facts)));
     a.outputs.commit(None, &mut a.world).expect("alive");
+}
+
+/// Sends a message, and writes another value into it while its reader, which has looked at it once, holds it.
+fn rewrite(a: &mut Attachment, map: OwnMap, value: u64) {
+    let payload = written_at(a, map, value) + HEADER_BYTES as usize;
+    std::fs::write(note("rewrites"), "").expect("noted");
+    a.outputs.commit(None, &mut a.world).expect("alive");
+    until_noted("leased");
+    map.store(payload, REWRITTEN);
+    std::fs::write(note("rewritten"), "").expect("noted");
+}
+
+/// What a reader sees of a message that it holds, once its sender has written it anew.
+fn leased_again(a: &mut Attachment, input: usize, frame: &Frame) -> u64 {
+    std::fs::write(note("leased"), "").expect("noted");
+    until_noted("rewritten");
+    let (sources, _) = a.inputs.consumer(input).split();
+    u64::from_le_bytes(sources.leased(frame).try_into().expect("eight bytes"))
+}
+
+fn until_noted(name: &str) {
+    while std::fs::read(note(name)).is_err() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn turn(a: &mut Attachment, role: &str, value: u64) {
@@ -320,6 +365,7 @@ fn turn(a: &mut Attachment, role: &str, value: u64) {
         }
         "descriptors" => return hand_descriptors(),
         "empty" => return empty_bells(),
+        "slander" => return slander(a),
         _ => {}
     }
     let map = OwnMap::find().expect("a segment");
@@ -333,6 +379,7 @@ fn turn(a: &mut Attachment, role: &str, value: u64) {
         "lie-ahead" => lie(a, map, 1 << 40),
         "lie-back" => lie(a, map, 64 * 1024),
         "lie-length" => lie_in_a_header(a, map, value, |facts| facts | 0xf_fff0),
+        "rewrites" => rewrite(a, map, value),
         "lie-number" => lie_in_a_header(a, map, value, |facts| facts + (7 << 32)),
         "garbage" => garbage(),
         "chatter" => chatter(),

@@ -3,6 +3,7 @@
 use shoal_agent::{Agent, Result};
 use std::fs;
 use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 
 fn main() -> std::process::ExitCode {
@@ -18,6 +19,7 @@ fn body(agent: &mut Agent, kind: &str) -> Result<()> {
     match kind {
         "tells" => tell(),
         "changes" => change(),
+        "hands-down" => hand_down(),
         "filtered" if agent.generation() > 1 => println!("filtered: it is back"),
         "filtered" => be_filtered(),
         "hoards" => hoard(agent),
@@ -65,6 +67,17 @@ fn tell() {
     let parent = |file: &str| fs::read_to_string(file).map_or_else(|e| e.to_string(), |_| "read".to_owned());
     println!("outside {} inside {}", parent("outside"), parent("inside/file"));
     println!("told");
+}
+
+/// Reads its secret; prints whether a child that it makes before, and one that it makes after, has it.
+fn hand_down() {
+    let number = std::env::var("SHOAL_SECRET_KEY").unwrap_or_default();
+    let has = format!("test -e /proc/self/fd/{number}");
+    let inherits =
+        || Command::new("/bin/sh").args(["-c", &has]).status().is_ok_and(|status| status.success());
+    let before = inherits();
+    let bytes = shoal_agent::secret("KEY").map_or(0, |secret| secret.bytes().len());
+    println!("a secret of {bytes} bytes, inherited before: {before}, after: {}", inherits());
 }
 
 const STATUS: &[&str] =

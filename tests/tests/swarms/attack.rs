@@ -173,6 +173,21 @@ fn hostile_agent_is_ended_by_the_first_call_that_it_does_not_need() {
     assert!(told.stdout.contains(&format!("bad ends in generation {}", REACHES + 1)), "{}", told.all());
 }
 
+/// Goal: what a producer that is not trusted writes into a message that was leased reaches nobody. Method: its reader looks at a message, and
+/// once more when it was written anew; of one that is trusted it sees the other value, so that the attempt is a real one.
+#[test]
+fn message_that_is_written_anew_while_its_reader_holds_it_stays_as_it_was_unless_its_sender_is_trusted() {
+    for (lines, then) in [("", 0xbad), ("trust = \"isolated\"", 2999), (HOSTILE, 2999)] {
+        let told = play_with("rewrites", "block", lines);
+        assert!(
+            told.stdout.contains(&format!("ear holds 2999, and then {then}\n")),
+            "{lines}: {}",
+            told.all()
+        );
+        assert_sink_is_exact(&told);
+    }
+}
+
 #[test]
 fn agent_that_writes_its_frames_while_they_are_read_hurts_no_reader_that_copies() {
     let told = play_with("flicker", "block", "trust = \"isolated\"");
@@ -239,6 +254,18 @@ fn accused_agent_that_is_trusted_less_than_its_accuser_is_killed_at_once() {
     assert!(told.stderr.contains("is trusted less than who accuses it and is killed"), "{}", told.all());
     assert!(told.stdout.contains("bad ends in generation 2"), "{}", told.all());
     assert_removed(&told);
+}
+
+#[test]
+fn agent_that_accuses_whom_it_does_not_meet_is_not_believed_however_much_it_is_trusted() {
+    let told = play_among("slander", "block", "", "trust = \"isolated\"");
+    assert_sink_is_exact(&told);
+    assert_ear_is_exact(&told);
+    assert_nobody_else_died(&told);
+    for name in ["source", "ear", "dead-letters"] {
+        assert!(told.stderr.contains(&format!("agent bad accuses {name} (generation 2)")), "{}", told.all());
+    }
+    assert_eq!(told.stderr.matches("accuses").count(), 3, "of others nothing is told: {}", told.all());
 }
 
 // What it printed last is kept, in as many files as large as are promised, and a line more.

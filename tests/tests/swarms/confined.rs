@@ -82,6 +82,15 @@ fn bounds_of_the_swarm_file_are_the_processes() {
 }
 
 #[test]
+fn hostile_agent_of_whose_bounds_nothing_is_said_has_those_of_its_tier() {
+    let stage = stage!("confined-quotas");
+    let (out, _) = told(&stage, "trust = \"hostile\"\nlandlock = { read = [\"/proc\"] }");
+    let bounds =
+        ["file size 67108864 67108864 bytes", "core file size 0 0 bytes", "open files 256 256 files"];
+    assert_said(&out, &bounds.map(|bound| format!("Max {bound}")).each_ref().map(String::as_str));
+}
+
+#[test]
 fn secret_stands_in_no_command_line_no_environment_no_log_and_no_file_but_its_own() {
     let stage = stage!("confined-secret");
     fs::write(stage.path("key"), "s3cret-of-nobody\n").expect("written");
@@ -100,6 +109,19 @@ fn secret_stands_in_no_command_line_no_environment_no_log_and_no_file_but_its_ow
     let holders = files_with(&stage.path(""), "s3cret");
     assert_eq!(holders, [stage.path("key")]);
     assert_eq!(running.stop().status, 0);
+}
+
+#[test]
+fn secret_is_read_again_at_each_start_and_children_do_not_inherit_it_once_it_was_read() {
+    let stage = stage!("confined-secret-read");
+    fs::write(stage.path("key"), "s3cret\n").expect("written");
+    let mut running = stage.run(&swarm(&stage, "hands-down", "secrets = { KEY = \"key\" }"));
+    running.until_said("a secret of 7 bytes, inherited before: true, after: false");
+    fs::write(stage.path("key"), "another s3cret\n").expect("written");
+    assert_eq!(stage.done(&["restart", "a"]).status, 0, "{}", running.err());
+    running.until_said("a secret of 15 bytes, inherited before: true, after: false");
+    assert_eq!(running.stop().status, 0);
+    stage.assert_nothing_left();
 }
 
 /// The files below a folder that hold a text.

@@ -459,8 +459,7 @@ fn a_death_while_the_supervisor_was_dead_is_reported_by_the_next_one() {
     let agent = shoal.pid_of("a");
     let keeper = shoal.keeper().expect("a keeper");
     let supervisor = shoal.supervisor().expect("a supervisor");
-    assert!(traces::send(keeper, stage.mark(), Signal::STOP));
-    until("the stop", || (traces::state(keeper) == Some('T')).then_some(()));
+    stage.halt(keeper);
     for pid in [supervisor, agent] {
         assert!(traces::kill(pid, stage.mark()));
         until("its death", || (traces::state(pid) == Some('Z')).then_some(()));

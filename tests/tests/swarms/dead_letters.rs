@@ -8,7 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use shoal::control::PsState;
 use shoal_tests::seized::Seized;
-use shoal_tests::{Running, Stage, stage, until};
+use shoal_tests::{Running, Stage, stage, traces, until};
 use std::fs;
 
 /// How many numbers there are.
@@ -201,6 +201,25 @@ fn kills_from_outside_count_and_kills_that_are_ordered_do_not() {
     assert_eq!((letters.len(), &letters[0]["attempts"]), (1, &3.into()));
     let reports = letters[0]["reports"].as_array().expect("a list");
     assert!(reports.len() == 3 && reports.iter().all(|r| r["signal"] == 9), "{reports:?}");
+    swarm.end();
+}
+
+/// A supervisor counts from what its predecessor had counted.
+#[test]
+fn attempts_in_vain_are_counted_over_the_deaths_of_supervisors() {
+    let stage = stage!("succeeded");
+    let mut swarm = swarm(&stage, "\"sink\"", "5 holds\n", "", "");
+    for attempt in 1..=3 {
+        until("5 in hand", || (swarm.tried(5).len() == attempt).then_some(()));
+        swarm.shoal.succeed();
+        assert!(traces::kill(swarm.shoal.pid_of("sink"), stage.mark()));
+    }
+    swarm.until_done();
+    assert_eq!(swarm.tried(5), [1, 2, 3].map(|n| format!("5 attempt {n}")));
+    assert_eq!(swarm.handled(), but(&[5]));
+    let letters = swarm.letters();
+    assert_eq!((letters.len(), &letters[0]["attempts"]), (1, &3.into()));
+    assert_eq!(letters[0]["reports"].as_array().map(Vec::len), Some(3), "{}", letters[0]);
     swarm.end();
 }
 

@@ -147,15 +147,13 @@ fn stopped_member_keeps_nobody_waiting_and_goes_on_later() {
     want(&stage, 10);
     until_met(&stage, &mut shoal, 10);
     let pid = shoal.pid_of("member.1");
-    assert!(traces::send(pid, stage.mark(), Signal::STOP));
-    until("the stop", || (traces::state(pid) == Some('T')).then_some(()));
+    stage.halt(pid);
     // More than the ring holds.
     want(&stage, 3000);
     until_met(&stage, &mut shoal, 3000);
     assert!(traces::send(pid, stage.mark(), Signal::CONT));
     let other = shoal.pid_of("member.2");
-    assert!(traces::send(other, stage.mark(), Signal::STOP));
-    until("the other's stop", || (traces::state(other) == Some('T')).then_some(()));
+    stage.halt(other);
     want(&stage, 6000);
     until_met(&stage, &mut shoal, 6000 - 4);
     assert!(traces::send(other, stage.mark(), Signal::CONT));

@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use shoal::control::PsState;
-use shoal_tests::tapped::want;
+use shoal_tests::tapped::{want, with_tap};
 use shoal_tests::{Stage, stage, traces, until};
 use std::fs;
 use std::path::PathBuf;
@@ -11,24 +11,20 @@ use std::time::{Duration, Instant};
 
 const DEADLINE_MS: u64 = 200;
 
-/// A tap of numbers, and an agent that reads them in some way.
-fn slow(stage: &Stage, way: &str) -> PathBuf {
-    let text = format!(
+/// An agent that reads the tap's numbers in some way.
+fn reader(name: &str, way: &str, deadline_ms: u64) -> String {
+    format!(
         r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
-        [agent.tap]
-        command = ["BIN/numbers", "tap"]
-        publishes = ["numbers"]
-        [agent.slow]
-        command = ["BIN/slow", "{way}", "{DEADLINE_MS}"]
+        [agent.{name}]
+        command = ["BIN/slow", "{way}", "{deadline_ms}"]
         subscribes = ["numbers"]
-        deadline = "{DEADLINE_MS}ms"
+        deadline = "{deadline_ms}ms"
         "#
-    );
-    stage.write("swarm.toml", &text)
+    )
+}
+
+fn slow(stage: &Stage, way: &str) -> PathBuf {
+    with_tap(stage, &reader("slow", way, DEADLINE_MS))
 }
 
 /// The numbers that an agent handled, each with the life that did it and the attempt that it was.
@@ -83,20 +79,9 @@ fn busy_blocked_idle_and_sleeping_agents_outlive_their_deadlines() {
     let stage = stage!("busy");
     let text = format!(
         r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
         [channel.flood]
         message = "Number"
         capacity = "4 KiB"
-        [agent.tap]
-        command = ["BIN/numbers", "tap"]
-        publishes = ["numbers"]
-        [agent.busy]
-        command = ["BIN/slow", "busy", "{DEADLINE_MS}"]
-        subscribes = ["numbers"]
-        deadline = "{DEADLINE_MS}ms"
         [agent.floods]
         command = ["BIN/slow", "floods", "{DEADLINE_MS}"]
         subscribes = ["numbers"]
@@ -106,13 +91,11 @@ fn busy_blocked_idle_and_sleeping_agents_outlive_their_deadlines() {
         command = ["BIN/slow", "naps", "{DEADLINE_MS}"]
         subscribes = ["flood"]
         deadline = "{DEADLINE_MS}ms"
-        [agent.sleeper]
-        command = ["BIN/slow", "sleeps", "{DEADLINE_MS}"]
-        subscribes = ["numbers"]
-        deadline = "{DEADLINE_MS}ms"
-        "#
+        {}{}"#,
+        reader("busy", "busy", DEADLINE_MS),
+        reader("sleeper", "sleeps", DEADLINE_MS)
     );
-    let mut shoal = stage.run(&stage.write("swarm.toml", &text));
+    let mut shoal = stage.run(&with_tap(&stage, &text));
     // The sleeper gets its number 5 when the others are done.
     want(&stage, 5);
     until_handled(&stage, "sleeper", 5);
@@ -189,25 +172,9 @@ impl Drop for Load {
 fn overloaded_machine_makes_nobody_hung_who_is_not_and_hides_nobody_who_is() {
     const COUNT: u64 = 300;
     let stage = stage!("loaded");
-    let text = r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
-        [agent.tap]
-        command = ["BIN/numbers", "tap"]
-        publishes = ["numbers"]
-        [agent.works]
-        command = ["BIN/slow", "works", "400"]
-        subscribes = ["numbers"]
-        deadline = "400ms"
-        [agent.sleeps]
-        command = ["BIN/slow", "sleeps", "400"]
-        subscribes = ["numbers"]
-        deadline = "400ms"
-        "#;
     fs::write(stage.path("met-sleeps-5"), "").expect("a file in the stage's folder");
-    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    let readers = ["works", "sleeps"].map(|way| reader(way, way, 400)).concat();
+    let mut shoal = stage.run(&with_tap(&stage, &readers));
     shoal.until_ready();
     let load = Load::of(&stage, 8);
     want(&stage, COUNT);
@@ -231,21 +198,8 @@ fn overloaded_machine_makes_nobody_hung_who_is_not_and_hides_nobody_who_is() {
 fn who_is_given_no_processor_over_its_deadline_is_not_hung() {
     const COUNT: u64 = 4;
     let stage = stage!("starved");
-    let text = r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
-        [agent.tap]
-        command = ["BIN/numbers", "tap"]
-        publishes = ["numbers"]
-        [agent.works]
-        command = ["BIN/slow", "works", "100"]
-        subscribes = ["numbers"]
-        deadline = "100ms"
-        limits = { nice = 19 }
-        "#;
-    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    let works = reader("works", "works", 100);
+    let mut shoal = stage.run(&with_tap(&stage, &format!("{works}limits = {{ nice = 19 }}")));
     shoal.until_ready();
     let load = Load::of(&stage, 8);
     want(&stage, COUNT);
@@ -266,15 +220,8 @@ fn supervisor_that_was_stopped_for_several_deadlines_kills_nobody_who_was_not_hu
     const DEADLINE: Duration = Duration::from_secs(2);
     let stage = stage!("frozen");
     let text = r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
         [channel.relayed]
         message = "Number"
-        [agent.tap]
-        command = ["BIN/numbers", "tap"]
-        publishes = ["numbers"]
         [agent.relay]
         command = ["BIN/numbers", "relay"]
         subscribes = ["numbers"]
@@ -284,7 +231,7 @@ fn supervisor_that_was_stopped_for_several_deadlines_kills_nobody_who_was_not_hu
         command = ["BIN/numbers", "sink", "1"]
         subscribes = ["relayed"]
         "#;
-    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    let mut shoal = stage.run(&with_tap(&stage, text));
     let relay = shoal.pid_of("relay");
     shoal.until_ready();
     let hold = stage.path("hold-relay");
@@ -300,8 +247,7 @@ fn supervisor_that_was_stopped_for_several_deadlines_kills_nobody_who_was_not_hu
     until("the first look", || (begun.elapsed() >= DEADLINE * 6 / 10).then_some(()));
     let supervisor = shoal.supervisor().expect("a supervisor");
     for pid in [supervisor, relay] {
-        assert!(traces::send(pid, stage.mark(), Signal::STOP));
-        until("the stop", || (traces::state(pid) == Some('T')).then_some(()));
+        stage.halt(pid);
     }
     let stopped = Instant::now();
     until("five deadlines", || (stopped.elapsed() >= DEADLINE * 5).then_some(()));

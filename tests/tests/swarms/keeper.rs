@@ -6,7 +6,7 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, Signal, pidfd_getfd, pid
 use serde_json::Value;
 use shoal::control::{PsAgent, PsState};
 use shoal_tests::stage::Relayed;
-use shoal_tests::tapped::{held, lives, until_met};
+use shoal_tests::tapped::{held, lives, until_met, want, with_tap};
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::fs;
 use std::path::PathBuf;
@@ -102,8 +102,7 @@ fn death_that_the_supervisor_was_told_of_as_it_died_is_concluded_by_the_next() {
     shoal.until_ready();
     for round in 1..=3 {
         let (victim, supervisor) = (shoal.pid_of("relay.1"), shoal.supervisor().expect("a supervisor"));
-        assert!(traces::send(supervisor, stage.mark(), Signal::STOP));
-        until("its stop", || (traces::state(supervisor) == Some('T')).then_some(()));
+        stage.halt(supervisor);
         assert!(traces::kill(victim, stage.mark()));
         until("a death", || matches!(traces::state(victim), None | Some('Z')).then_some(()));
         assert!(taken_events(supervisor) > 0, "nothing was told of the death");
@@ -312,5 +311,66 @@ fn keeper_takes_no_memory_whatever_it_does() {
     assert_eq!(own(), before);
     assert_eq!(shoal.stop().status, 0);
     assert_exactly_once(&stage);
+    stage.assert_nothing_left();
+}
+
+/// An agent is given up after as many deaths as it may die, however many supervisors have seen one of them each.
+#[test]
+fn deaths_of_an_agent_are_counted_over_the_deaths_of_supervisors() {
+    let stage = stage!("counted");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [agent.mortal]
+        command = ["BIN/misbehaving", "idle"]
+        restart = { intensity = 2, period = "1h", backoff = "1ms" }
+        [agent.other]
+        command = ["BIN/misbehaving", "idle"]
+        "#;
+    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    for generation in 1..=3 {
+        shoal.until_agent("mortal", "ready", |a| {
+            (a.generation == generation && a.state == PsState::Ready).then_some(())
+        });
+        shoal.succeed();
+        assert!(traces::kill(shoal.pid_of("mortal"), stage.mark()));
+    }
+    let generation = shoal.until_agent("mortal", "given up or back", |a| {
+        (a.state == PsState::Failed || a.generation > 3).then_some(a.generation)
+    });
+    assert_eq!(generation, 3, "{}", shoal.err());
+    assert!(shoal.err().contains("mortal is given up"), "{}", shoal.err());
+    assert_eq!(shoal.stop().status, 1, "one was given up");
+    stage.assert_nothing_left();
+}
+
+/// Goal: the state of an agent that does not run outlives the supervisor that took it over from its memory. Method: one that counts what it reads in
+/// its state, and says so when that is not the number that it is given, is stopped, and started by the next supervisor but one.
+#[test]
+fn state_of_a_stopped_agent_outlives_supervisors() {
+    let stage = stage!("stateful");
+    let text = r#"
+        [channel.relayed]
+        message = "Number"
+        [agent.relay]
+        command = ["BIN/numbers", "steps", "handler"]
+        subscribes = ["numbers"]
+        publishes = ["relayed"]
+        [agent.sink]
+        command = ["BIN/numbers", "sink", "1"]
+        subscribes = ["relayed"]
+        "#;
+    let mut shoal = stage.run(&with_tap(&stage, text));
+    want(&stage, 10);
+    until_met(&stage, &mut shoal, 10);
+    assert_eq!(stage.done(&["stop", "relay"]).status, 0);
+    shoal.succeed();
+    shoal.succeed();
+    want(&stage, 20);
+    assert_eq!(stage.done(&["start", "relay"]).status, 0, "{}", shoal.err());
+    until_met(&stage, &mut shoal, 20);
+    assert!(Book::read(&stage.path("sink")).expect("a book").into_iter().eq(0..20));
+    let done = shoal.stop();
+    assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);
     stage.assert_nothing_left();
 }

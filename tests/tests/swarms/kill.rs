@@ -323,7 +323,21 @@ fn first_signal_stops_everything_in_the_order_of_the_messages() {
 /// waits; then messages are sent, and the swarm is asked to end.
 #[test]
 fn reader_that_is_down_at_a_shutdown_comes_back_and_drains() {
-    let stage = stage!("drained");
+    assert_drained(&stage!("drained"), |shoal| shoal.send(Signal::TERM));
+}
+
+/// The successor goes on with the time that a stage of the shutdown has.
+#[test]
+fn reader_that_is_down_at_a_shutdown_comes_back_and_drains_also_under_the_next_supervisor() {
+    assert_drained(&stage!("drained-on"), |shoal| {
+        shoal.send(Signal::TERM);
+        shoal.until_agent("tap", "stopped", |a| (a.state == PsState::Stopped).then_some(()));
+        shoal.succeed();
+    });
+}
+
+/// Runs a swarm whose sink is down, and has all to read, when it is asked to end.
+fn assert_drained(stage: &Stage, end: impl FnOnce(&mut Running<'_>)) {
     let file = stage.write(
         "swarm.toml",
         r#"
@@ -351,9 +365,10 @@ fn reader_that_is_down_at_a_shutdown_comes_back_and_drains() {
         }
         (sink.state == PsState::Backoff).then_some(())
     });
-    want(&stage, 50);
+    want(stage, 50);
     shoal.until_agent("tap", "done", |a| (a.sent == 50).then_some(()));
-    let done = shoal.stop();
+    end(&mut shoal);
+    let done = shoal.ended();
     assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);
     assert!(!done.err.contains("not read by"), "{}", done.err);
     assert_eq!(Book::count(&stage.path("sink")), 50);
@@ -392,8 +407,7 @@ fn stopped_agent_is_killed_after_its_time_at_a_shutdown() {
     let mut shoal = stage.run(&file);
     let pid = shoal.pid_of("idle.1");
     shoal.until_ready();
-    assert!(traces::send(pid, stage.mark(), Signal::STOP));
-    until("the stop", || (traces::state(pid) == Some('T')).then_some(()));
+    stage.halt(pid);
     let done = shoal.stop();
     assert_eq!(done.status, 0, "{}", done.err);
     stage.assert_nothing_left();

@@ -332,6 +332,84 @@ fn what_a_removed_reader_had_not_read_is_kept_until_it_is_back() {
     end(&stage, shoal);
 }
 
+/// Goal: one reload lets go of what is kept for a removed reader, as it removes it or later, and starts nobody. Method: its `block` has another
+/// word on the command line; its senders go on, also under the next supervisor.
+#[test]
+fn operator_lets_go_of_what_is_kept_for_a_removed_reader_with_one_reload() {
+    let hint = "`shoal reload --on-gone drop` (or `dead-letter`) lets go of it";
+    let ways = ["with its removal", "once it is removed", "once it is scaled to nothing"];
+    for (word, way) in ["drop", "dead-letter"].into_iter().flat_map(|word| ways.map(|way| (word, way))) {
+        let stage = stage!("removed-let-go");
+        let mut shoal = removable(&stage, "on_gone = \"block\"");
+        let source = shoal.pid_of("source");
+        let becomes = if word == "drop" { "dropped" } else { "put with the dead letters" };
+        let mut line = format!("settings of relay: on_gone; what it has not read is {becomes}\n");
+        if way == "once it is scaled to nothing" {
+            assert_eq!(change(&stage, &["scale", "relay", "0", "--json"])["outcome"], "applied");
+            shoal.until_said("until `shoal reload` or `shoal scale` brings it back");
+            write_removable(&stage, "");
+        } else {
+            write_removable(&stage, "");
+            let plan = stage.done(&["reload", "--dry-run"]);
+            let kept =
+                "stop relay: what it has not read is kept for it until it is back, and its senders wait";
+            assert!(plan.out.contains(&format!("{kept}; {hint}\n")), "{}", plan.out);
+        }
+        if way == "once it is removed" {
+            assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied");
+            shoal.until_said(hint);
+            assert_eq!(
+                change(&stage, &["reload", "--json"])["outcome"],
+                "unchanged",
+                "nothing is lost unasked"
+            );
+        } else if way == "with its removal" {
+            line = format!("stop relay: what it has not read is {becomes}\n");
+        }
+        let plan = stage.done(&["reload", "--on-gone", word, "--dry-run"]);
+        assert!(plan.out.contains(&line), "{way}: {}", plan.out);
+        let told = change(&stage, &["reload", "--on-gone", word, "--json"]);
+        let unread = format!(
+            "{FIT} messages of channel numbers were not read by relay, which is removed, and are {becomes}"
+        );
+        assert_eq!((&told["unread"][0], &told["unread"][1]), (&unread.into(), &Value::Null), "{told}");
+        until_removed(&shoal);
+        assert_eq!(shoal.pid_of("source"), source, "nobody is started again for it");
+        succeed(&shoal);
+        want(&stage, 200);
+        until_sent(&mut shoal, 200);
+        let expected = if word == "drop" { 0 } else { FIT };
+        assert!(letters(&stage).into_iter().eq(0..expected), "{word}, {way}: {}", shoal.err());
+        assert_eq!(Book::count(&stage.path("sink")), 0, "it was not started once more");
+        let events = stage.done(&["events"]);
+        assert!(events.out.contains(&format!("shoal reload --on-gone {word}")), "{}", events.out);
+        end(&stage, shoal);
+    }
+}
+
+#[test]
+fn change_of_a_lane_that_a_removed_reader_is_waited_for_on_is_undone_and_says_what_lets_go_of_it() {
+    let stage = stage!("removed-in-the-way");
+    let mut shoal = removable(&stage, "on_gone = \"block\"");
+    let file = write_removable(&stage, "");
+    assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied");
+    let as_it_was = fs::read_to_string(&file).expect("the file");
+    let resized = as_it_was.replace("4 KiB", "8 KiB");
+    fs::write(&file, &resized).expect("written");
+    let undone = stage.done(&["reload", "--timeout", "100ms"]);
+    let said = "what source sent was not read in time, and must be before its memory or its readers change: relay should, which is removed and \
+                waited for; with the file as it was, `shoal reload --on-gone drop`";
+    assert!(undone.status == 1 && undone.err.contains(said), "{}", undone.err);
+    for (text, options) in [(as_it_was, &["--on-gone", "drop"][..]), (resized, &[])] {
+        fs::write(&file, text).expect("written");
+        assert_eq!(change(&stage, &[&["reload", "--json"], options].concat())["outcome"], "applied");
+    }
+    want(&stage, 200);
+    until_sent(&mut shoal, 200);
+    until("all at the other reader", || (Book::count(&stage.path("witness")) >= 200).then_some(()));
+    end(&stage, shoal);
+}
+
 /// No replica of a group is left: by its word, and by what else comes it is one again.
 #[test]
 fn what_a_group_had_not_read_that_is_scaled_to_nothing_goes_by_its_word() {

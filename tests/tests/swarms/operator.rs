@@ -144,6 +144,32 @@ fn orders_that_cannot_be_followed_say_why() {
     assert_eq!(shoal.stop().status, 0);
 }
 
+/// A command cannot know of a swarm whose folder it does not see: in another runtime folder, another `/tmp`, another mount namespace.
+#[test]
+fn command_that_looks_in_another_folder_says_in_which_and_how_the_swarm_is_asked() {
+    let stage = stage!("elsewhere");
+    let mut shoal = stage.run(&swarm(&stage));
+    shoal.until_ready();
+    let other = stage.path("other");
+    std::fs::create_dir(&other).expect("a folder");
+    let looked =
+        format!("looked in {}/shoal; one that was started with another XDG_RUNTIME_DIR", other.display());
+    let commands = [(&["status"][..], 3), (&["down"], 3), (&["ps"], 1), (&["dlq", "list"], 1)];
+    for (args, status) in commands.into_iter().chain([(&["ps", "--swarm", stage.name()][..], 2)]) {
+        let mut command = stage.shoal(args);
+        command.env("XDG_RUNTIME_DIR", &other);
+        let done = stage.finish(command);
+        assert_eq!(done.status, status, "{args:?}: {}", done.err);
+        assert!(
+            done.err.contains(&looked) && done.err.contains("from inside, as `nsenter"),
+            "{args:?}: {}",
+            done.err
+        );
+    }
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
 #[test]
 fn several_swarms_are_told_apart_by_name() {
     let stage = stage!("several");

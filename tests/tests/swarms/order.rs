@@ -2,7 +2,7 @@
 
 use rustix::process::Signal;
 use shoal::control::PsState;
-use shoal_tests::tapped::want;
+use shoal_tests::tapped::{want, with_tap};
 use shoal_tests::{Stage, stage, traces, until};
 use std::fs;
 
@@ -201,8 +201,7 @@ fn significant_agent_of_several_processes_ends_the_swarm_with_the_last_of_them()
     let mut shoal = stage.run(&stage.write("swarm.toml", text));
     let slow = shoal.pid_of("source.2");
     shoal.until_ready();
-    assert!(traces::send(slow, stage.mark(), Signal::STOP));
-    until("the stop", || (traces::state(slow) == Some('T')).then_some(()));
+    stage.halt(slow);
     fs::remove_file(stage.path("hold-relay")).expect("it was there");
     shoal.until_agent("source.1", "ended", |a| (a.state == PsState::Stopped).then_some(()));
     assert!(!shoal.err().contains("is significant"), "{}", shoal.err());
@@ -212,6 +211,35 @@ fn significant_agent_of_several_processes_ends_the_swarm_with_the_last_of_them()
     assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);
     assert_eq!(done.err.matches("has done its work and is significant").count(), 1, "{}", done.err);
     assert_eq!(done.out.matches("sent 50000").count(), 2, "{}", done.out);
+    stage.assert_nothing_left();
+}
+
+/// Goal: why a swarm ends is known to the supervisor that ends it, though another has begun to. Method: an agent is given up and escalates; one that
+/// is asked to end for that stays until the next supervisor is there.
+#[test]
+fn swarm_that_ends_because_of_an_agent_says_so_also_under_the_next_supervisor() {
+    let stage = stage!("escalates-on");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [agent.well]
+        command = ["BIN/stages", "slow"]
+        stop_timeout = "10m"
+        [agent.bad]
+        command = ["BIN/stages", "fails"]
+        after = ["well"]
+        restart = { intensity = 2, on_give_up = "escalate" }
+        "#;
+    for file in ["let-well", "stay-well"] {
+        fs::write(stage.path(file), "").expect("a file of the stage");
+    }
+    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    shoal.until_agent("well", "asked to end", |a| (a.state == PsState::Stopping).then_some(()));
+    shoal.succeed();
+    fs::remove_file(stage.path("stay-well")).expect("it was there");
+    let done = shoal.ended();
+    assert_eq!(done.status, 1, "{}", done.err);
+    assert!(done.err.contains("the swarm ended: agent bad died more than 2 times"), "{}", done.err);
     stage.assert_nothing_left();
 }
 
@@ -261,15 +289,14 @@ fn agent_is_told_of_peers_that_are_gone_for_good_when_all_that_they_sent_is_read
     };
     const MOURNERS: [&str; 3] = ["handler", "receiver", "waiter"];
     let text = format!(
-        "[swarm]\nname = \"NAME\"\n[channel.numbers]\nmessage = \"Number\"\n[channel.relayed]\nmessage = \"Number\"\n\
-         [agent.tap]\ncommand = [\"BIN/numbers\", \"tap\"]\npublishes = [\"numbers\"]\n{}{}{}{}{}",
+        "[channel.relayed]\nmessage = \"Number\"\n{}{}{}{}{}",
         relay("hardy", "permanent"),
         relay("mortal", "temporary"),
         mourner(MOURNERS[0], ""),
         mourner(MOURNERS[1], ", \"receive\""),
         mourner(MOURNERS[2], ", \"descriptor\""),
     );
-    let mut shoal = stage.run(&stage.write("swarm.toml", &text));
+    let mut shoal = stage.run(&with_tap(&stage, &text));
     shoal.until_ready();
     let gone = |name: &str| std::fs::read_to_string(stage.path(&format!("gone-{name}"))).unwrap_or_default();
     want(&stage, 5);

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use shoal::control::PsState;
-use shoal_tests::tapped::want;
+use shoal_tests::tapped::{want, with_tap};
 use shoal_tests::{Stage, stage, until};
 
 fn done(stage: &Stage, args: &[&str]) -> String {
@@ -16,16 +16,9 @@ fn done(stage: &Stage, args: &[&str]) -> String {
 #[test]
 fn paused_agents_take_nothing_new_until_resumed_also_after_a_kill() {
     let stage = stage!("pause");
-    let file = stage.write(
-        "swarm.toml",
+    let file = with_tap(
+        &stage,
         r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
-        [agent.tap]
-        command = ["BIN/numbers", "tap"]
-        publishes = ["numbers"]
         [agent.sink]
         command = ["BIN/numbers", "sink", "1"]
         env = { CHANNEL = "numbers" }
@@ -79,18 +72,11 @@ fn paused_agents_take_nothing_new_until_resumed_also_after_a_kill() {
 #[test]
 fn members_of_a_group_go_on_while_one_is_paused() {
     let stage = stage!("pause-group");
-    let file = stage.write(
-        "swarm.toml",
+    let file = with_tap(
+        &stage,
         r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
         [channel.relayed]
         message = "Number"
-        [agent.tap]
-        command = ["BIN/numbers", "tap"]
-        publishes = ["numbers"]
         [agent.relay]
         command = ["BIN/numbers", "relay"]
         replicas = 2

@@ -2,7 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use shoal::control::{PsSetState, PsState};
-use shoal_tests::tapped::want;
+use shoal_tests::tapped::{want, with_tap};
 use shoal_tests::{Book, Chance, Running, Stage, stage, until};
 use std::fs;
 use std::time::Duration;
@@ -281,18 +281,11 @@ fn restart_ordered_by_a_strategy_is_no_attempt_and_loses_no_message() {
     fs::write(&hold, "").expect("a file of the stage");
     want(&stage, 100);
     let text = r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
         [channel.relayed]
         message = "Number"
         [set.pair]
         members = ["beside", "relay"]
         strategy = "rest_for_one"
-        [agent.tap]
-        command = ["BIN/numbers", "tap"]
-        publishes = ["numbers"]
         [agent.relay]
         command = ["BIN/numbers", "relay"]
         subscribes = ["numbers"]
@@ -305,7 +298,7 @@ fn restart_ordered_by_a_strategy_is_no_attempt_and_loses_no_message() {
         [agent.beside]
         command = ["BIN/stages", "slow"]
         "#;
-    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    let mut shoal = stage.run(&with_tap(&stage, text));
     let held = |count: usize| {
         until("a message in hand", || {
             let text = fs::read_to_string(stage.path("held")).unwrap_or_default();

@@ -125,8 +125,7 @@ fn promoted_standby_begins_before_it_is_named_and_nothing_that_it_did_is_lost() 
         shoal.until_agent("relay", "being promoted", |agent| {
             (agent.pid == Some(standby as u32) && agent.state == PsState::Starting).then_some(())
         });
-        assert!(traces::send(supervisor, stage.mark(), Signal::STOP));
-        until("a stopped supervisor", || (traces::state(supervisor) == Some('T')).then_some(()));
+        stage.halt(supervisor);
         fs::remove_file(&hold).expect("no hold");
         fs::remove_file(&own).expect("no program");
         assert!(traces::send(standby, stage.mark(), Signal::CONT));

@@ -2,14 +2,8 @@
 
 use rustix::process::Signal;
 use shoal::control::PsState;
-use shoal_tests::tapped::want;
+use shoal_tests::tapped::{want, with_tap};
 use shoal_tests::{Running, Stage, stage, traces, until};
-
-/// Stops a process, and waits until it stands.
-fn stop(stage: &Stage, pid: i32) {
-    assert!(traces::send(pid, stage.mark(), Signal::STOP));
-    until("the stop", || (traces::state(pid) == Some('T')).then_some(()));
-}
 
 fn proceed(stage: &Stage, pid: i32) {
     assert!(traces::send(pid, stage.mark(), Signal::CONT));
@@ -32,15 +26,8 @@ fn assert_untouched(shoal: &mut Running<'_>, name: &str, state: PsState) {
 fn stopped_agent_that_messages_wait_for_is_ended_after_its_deadline_and_no_idle_or_paused_one() {
     let stage = stage!("stopped");
     let text = r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
         [channel.flood]
         message = "Number"
-        [agent.tap]
-        command = ["BIN/numbers", "tap"]
-        publishes = ["numbers"]
         [agent.asleep]
         command = ["BIN/numbers", "sink", "1"]
         env = { CHANNEL = "numbers" }
@@ -65,7 +52,7 @@ fn stopped_agent_that_messages_wait_for_is_ended_after_its_deadline_and_no_idle_
         subscribes = ["flood"]
         deadline = "200ms"
         "#;
-    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    let mut shoal = stage.run(&with_tap(&stage, text));
     shoal.until_ready();
     let [asleep, paused, awake] = ["asleep", "paused", "awake"].map(|name| shoal.pid_of(name));
     want(&stage, 5);
@@ -77,7 +64,7 @@ fn stopped_agent_that_messages_wait_for_is_ended_after_its_deadline_and_no_idle_
     let pause = stage.start(stage.shoal(&["pause", "asked"]));
     shoal.until_agent("asked", "asked to pause", |a| (a.state == PsState::Paused).then_some(()));
     let supervisor = shoal.supervisor().expect("a supervisor");
-    stop(&stage, asked);
+    stage.halt(asked);
     // Twice a deadline it looks at who is awake.
     let looks = traces::sleeps(supervisor) + 20;
     until("ten deadlines", || (traces::sleeps(supervisor) > looks).then_some(()));
@@ -85,14 +72,14 @@ fn stopped_agent_that_messages_wait_for_is_ended_after_its_deadline_and_no_idle_
     assert_eq!(stage.done(&["stop", "asked"]).status, 0);
     drop(pause);
 
-    stop(&stage, awake);
+    stage.halt(awake);
     let ended = |a: &shoal::control::PsAgent| (a.hangs == 1 && a.generation == 2).then_some(());
     shoal.until_agent("awake", "ended", ended);
     // It naps on and keeps the supervisor awake otherwise.
     assert_eq!(stage.done(&["stop", "awake"]).status, 0);
 
     assert_eq!(stage.done(&["pause", "paused"]).status, 0);
-    [asleep, paused].into_iter().for_each(|pid| stop(&stage, pid));
+    [asleep, paused].into_iter().for_each(|pid| stage.halt(pid));
     shoal.until_quiet();
     assert_untouched(&mut shoal, "asleep", PsState::Suspended);
     want(&stage, 10);
@@ -121,15 +108,8 @@ fn stopped_agent_that_messages_wait_for_is_ended_after_its_deadline_and_no_idle_
 fn stopped_agent_without_a_deadline_is_shown_and_told_of_once_a_stop_and_goes_on() {
     let stage = stage!("stopped");
     let text = r#"
-        [swarm]
-        name = "NAME"
-        [channel.numbers]
-        message = "Number"
         [channel.relayed]
         message = "Number"
-        [agent.tap]
-        command = ["BIN/numbers", "tap"]
-        publishes = ["numbers"]
         [agent.asleep]
         command = ["BIN/numbers", "sink", "1"]
         env = { CHANNEL = "numbers" }
@@ -142,13 +122,13 @@ fn stopped_agent_without_a_deadline_is_shown_and_told_of_once_a_stop_and_goes_on
         command = ["BIN/numbers", "sink", "1"]
         subscribes = ["relayed"]
         "#;
-    let mut shoal = stage.run(&stage.write("swarm.toml", text));
+    let mut shoal = stage.run(&with_tap(&stage, text));
     shoal.until_ready();
     let [asleep, relay] = ["asleep", "relay"].map(|name| shoal.pid_of(name));
     want(&stage, 5);
     until_received(&mut shoal, "asleep", 5);
     until_received(&mut shoal, "sink", 5);
-    stop(&stage, asleep);
+    stage.halt(asleep);
     let hold = stage.path("hold-relay");
     std::fs::write(&hold, "").expect("a file in the stage's folder");
     want(&stage, 10);
@@ -163,7 +143,7 @@ fn stopped_agent_without_a_deadline_is_shown_and_told_of_once_a_stop_and_goes_on
         status.out
     );
     // Two looks later nothing more is said of the first.
-    stop(&stage, relay);
+    stage.halt(relay);
     shoal.until_said(&told("relay", relay));
     assert_eq!(shoal.err().matches(&told("asleep", asleep)).count(), 1, "{}", shoal.err());
 
@@ -172,7 +152,7 @@ fn stopped_agent_without_a_deadline_is_shown_and_told_of_once_a_stop_and_goes_on
     until_received(&mut shoal, "asleep", 10);
     until_received(&mut shoal, "sink", 10);
     assert_untouched(&mut shoal, "relay", PsState::Ready);
-    stop(&stage, asleep);
+    stage.halt(asleep);
     want(&stage, 15);
     until("the second stop told", || {
         (shoal.err().matches(&told("asleep", asleep)).count() == 2).then_some(())

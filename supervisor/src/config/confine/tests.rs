@@ -60,7 +60,12 @@ fn tiers_bring_their_filters_and_a_hostile_one_its_quotas() {
     let hostile = confinement("trust = \"hostile\"\nlimits = { memory = \"2 MiB\" }");
     assert_eq!((hostile.profile, hostile.env_clear), (Profile::Strict, true));
     assert_eq!(hostile.limits.memory_bytes, Some(2 << 20), "the file's word stands");
-    assert_eq!(hostile.limits.processes, quotas().processes);
+    let quotas = confinement("trust = \"hostile\"").limits;
+    assert_eq!(
+        (quotas.memory_bytes, quotas.processes, quotas.open_files),
+        (Some(512 << 20), Some(64), Some(256))
+    );
+    assert_eq!((quotas.file_size_bytes, quotas.core_size_bytes), (Some(64 << 20), Some(0)));
 }
 
 #[test]

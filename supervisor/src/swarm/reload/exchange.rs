@@ -224,7 +224,7 @@ impl Swarm {
                 ));
             }
         }
-        for &agent in &work.stop {
+        for &agent in work.stop.union(&work.let_go) {
             let others = |instance: &Instance| {
                 let same_group = |other: &usize| {
                     let config = |a: usize| &self.file.agents[after.agents[a].config].group;
