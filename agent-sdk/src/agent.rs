@@ -285,9 +285,14 @@ impl Agent {
     /// good (see [`Next::Closed`]).
     ///
     /// # Errors
-    /// The supervisor is gone, or cannot store a message that is given up. With `max_attempts = 0` also what trying again
-    /// cannot help: a message too large for its lane, an invalid message.
+    /// A channel was subscribed without a handler, and nothing was received or sent before: nobody would ever read it. The supervisor is
+    /// gone, or cannot store a message that is given up. With `max_attempts = 0` also what trying again cannot help: a message too large for
+    /// its lane, an invalid message.
     pub fn serve(&mut self) -> Result<()> {
+        let unserved = self.subscriptions.iter().find(|subscribed| subscribed.handler.is_none());
+        if let Some(subscribed) = unserved.filter(|_| !self.core.ready) {
+            return Err(handle::unserved(&self.core.at.manifest, subscribed.channel));
+        }
         self.core.ready(&self.subscriptions)?;
         let mut among = Vec::new();
         let mut subscription_of = vec![0; self.core.failures.len()];

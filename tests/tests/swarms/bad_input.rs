@@ -313,8 +313,12 @@ fn definitions_of_a_message_that_differ_are_refused_with_both_fingerprints() {
 #[test]
 fn channels_that_agent_code_gets_wrong_are_told_with_the_line_to_change() {
     // What the lister does, and what it is told.
-    let cases: [(&str, &[&str]); 4] = [
-        ("publishes-unknown", &["asks for channel `taks`", "did you mean `tasks`?", "swarm.toml"]),
+    let cases: [(&str, &[&str]); 5] = [
+        (
+            "publishes-unknown",
+            &["asks for channel `taks`", "did you mean `tasks`? It has `tasks`", "swarm.toml"],
+        ),
+        ("publishes-far", &["asks for channel `elsewhere`", "swarm.toml does not have. It has `tasks`"]),
         ("publishes-count", &["carries `Task`", "swarm.toml:3", "uses it with `Count`", "change `message`"]),
         (
             "subscribes",
@@ -341,6 +345,17 @@ fn channels_that_agent_code_gets_wrong_are_told_with_the_line_to_change() {
         if words.is_empty() {
             assert!(done.out.contains("says ready without reading it"), "{}", done.out);
         }
+    }
+}
+
+/// Nobody would read it while the agent serves, and its producers would wait for ever.
+#[test]
+fn serving_without_a_handler_for_a_channel_that_was_subscribed_is_refused() {
+    let stage = stage!("unheard");
+    let done = run_changed(&stage, &[("\"subscribes\"", "\"serves-without-handler\"")]);
+    assert_refused(&stage, &done, &["swarm.toml:9", "before it was ready"]);
+    for word in ["`worker` serves without a handler for channel `tasks`", "swarm.toml:3", "call `agent.on`"] {
+        assert!(done.out.contains(word), "{word:?} is not in:\n{}", done.out);
     }
 }
 
