@@ -359,6 +359,31 @@ fn serving_without_a_handler_for_a_channel_that_was_subscribed_is_refused() {
     }
 }
 
+/// Those that an agent is told by its supervisor: a second one of a name would be the first that it finds.
+#[test]
+fn environment_variables_that_are_the_supervisors_to_set_are_refused_and_none_is_inherited() {
+    let stage = stage!("environment");
+    for name in ["SHOAL_SWARM", "SHOAL_AGENT", "SHOAL_CONTROL_FD", "SHOAL_ZYGOTE", "SHOAL_SECRET_KEY"] {
+        let table = format!("env = {{ {name} = \"3\" }}\nsubscribes = ");
+        let done = run_changed(&stage, &[("subscribes = ", &table)]);
+        assert_refused(&stage, &done, &["swarm.toml:11", &format!("{name:?} is set by the supervisor")]);
+    }
+    let file = stage.write("swarm.toml", GOOD);
+    let mut command = stage.shoal(&["run", file.to_str().expect("a UTF-8 path")]);
+    let inherited = ["SHOAL_SWARM", "SHOAL_AGENT", "SHOAL_CONTROL_FD", "SHOAL_ZYGOTE", "SHOAL_SECRET_KEY"];
+    inherited.iter().for_each(|name| _ = command.env(name, "9"));
+    let mut shoal = stage.start(command);
+    shoal.until_ready();
+    let environment = std::fs::read(format!("/proc/{}/environ", shoal.pid_of("worker"))).expect("its own");
+    let environment = String::from_utf8_lossy(&environment);
+    let mut told: Vec<&str> =
+        environment.split('\0').filter(|entry| inherited.iter().any(|n| entry.starts_with(n))).collect();
+    told.sort_unstable();
+    assert_eq!(told, ["SHOAL_AGENT=worker", "SHOAL_CONTROL_FD=3", &format!("SHOAL_SWARM={}", stage.name())]);
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
 #[test]
 fn publishing_what_an_agent_only_subscribes_is_told_with_the_line_to_change() {
     let stage = stage!("way");
