@@ -268,7 +268,8 @@ fn make<'a>(file: SwarmFile, folder: &RunDir, setting: Setting<'a>) -> Result<Ma
     let logs = logs.canonicalize().map_err(|e| format!("finding the log folder {}: {e}", logs.display()))?;
     let control = Control::listen(&folder.socket())
         .map_err(|e| format!("listening at {}: {e}", folder.socket().display()))?;
-    let path = file.path.canonicalize().unwrap_or_else(|_| file.path.clone());
+    // Not what it is a link to: that may be another by the next reload, and its paths begin here.
+    let path = std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
     let name = file.name.clone();
     let hooks = Hooks::of(&file, &logs, &echo).map_err(|e| format!("preparing hooks: {e}"))?;
     let letters = folder.dead_letters();

@@ -65,7 +65,9 @@ pub struct UpgradeOptions {
 /// Applies a changed swarm file.
 pub(super) fn reload(swarm: Option<&str>, options: &ReloadOptions) -> Result<(), Failure> {
     let mut client = Client::connect(swarm)?;
-    let file = options.file.as_ref().map(|file| file.canonicalize().unwrap_or_else(|_| file.clone()));
+    // Where the supervisor runs in another folder; and a link stays one.
+    let absolute = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
+    let file = options.file.as_ref().map(absolute);
     let path = match &file {
         Some(file) => file.clone(),
         None => client.swarm_info()?.file,

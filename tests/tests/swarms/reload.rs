@@ -8,6 +8,7 @@ use shoal_tests::{Book, stage, traces, until};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 
 /// Goal: replicas come and go while numbers flow, each number once, and the others do not notice. Method: while numbers are under way
 /// the swarm is scaled up and down; processes and generations of all others are compared.
@@ -455,6 +456,44 @@ fn change_after_which_nobody_would_run_is_refused_and_who_is_scaled_to_nothing_i
     write(&stage, &[head, &agent("ticker", "idle")].concat());
     assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied");
     assert_eq!(change(&stage, &["ps", "--json"])["scaled_to_nothing"], serde_json::json!([]));
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+/// Goal: a swarm file behind a link is the one that the link names now, and its paths begin at the link, at the start and later. Method: a
+/// link to one of two versions in a folder of their own, its agents beside the link; the link is made to name the other.
+#[test]
+fn swarm_file_behind_a_link_is_found_behind_it_again_and_its_paths_begin_at_the_link() {
+    let stage = stage!("link");
+    let at = |name: &str| stage.path(name);
+    let agent = |name: &str| format!("[agent.{name}]\ncommand = [\"./program\", \"idle\"]\n");
+    let head = "[swarm]\nname = \"NAME\"\n";
+    fs::create_dir(at("versions")).expect("a folder");
+    stage.write("versions/1.toml", &[head, &agent("one")].concat());
+    stage.write("versions/2.toml", &[head, &agent("one"), &agent("two")].concat());
+    symlink(env!("CARGO_BIN_EXE_misbehaving"), at("program")).expect("a program");
+    symlink("versions/1.toml", at("current.toml")).expect("a link");
+    let mut shoal = stage.start(stage.shoal(&["run", "current.toml"]));
+    shoal.until_ready();
+    let before = lives(&shoal);
+    for again in [&["reload", "--json"][..], &["reload", "current.toml", "--json"]] {
+        assert_eq!(change(&stage, again)["outcome"], "unchanged", "{again:?}");
+    }
+    symlink("versions/2.toml", at("next")).expect("a link");
+    fs::rename(at("next"), at("current.toml")).expect("another link");
+    let report = change(&stage, &["reload", "--json"]);
+    assert_eq!(
+        (&report["outcome"], &report["plan"]["start"]),
+        (&"applied".into(), &["two"].into()),
+        "{report}"
+    );
+    assert_eq!(lives(&shoal)["one"], before["one"]);
+    let unit = stage.done(&["unit", "current.toml"]).out;
+    for line in
+        [format!("up {}", at("current.toml").display()), format!("WorkingDirectory={}\n", at("").display())]
+    {
+        assert!(unit.contains(line.trim_end_matches("/\n")), "{line} is not in:\n{unit}");
+    }
     assert_eq!(shoal.stop().status, 0);
     stage.assert_nothing_left();
 }
