@@ -133,10 +133,13 @@ fn not_up(report: &ChangeReport) -> Option<String> {
         .map(|_| format!("{} could not be started: see {}", failed.join(", "), logs_of(failed)));
     let late = late.first().map(|_| {
         let all = late.join(", ");
-        format!(
-            "{all} not ready in time, and not given up: the change stays applied; see `shoal ps`, {}",
-            logs_of(late)
-        )
+        match &report.why {
+            Some(why) => format!("{all} was not started again: {why}"),
+            None => format!(
+                "{all} not ready in time, and not given up: the change stays applied; see `shoal ps`, {}",
+                logs_of(late)
+            ),
+        }
     });
     let texts: Vec<String> = failed.into_iter().chain(late).collect();
     (!texts.is_empty()).then(|| texts.join("; "))

@@ -460,6 +460,27 @@ fn change_after_which_nobody_would_run_is_refused_and_who_is_scaled_to_nothing_i
     stage.assert_nothing_left();
 }
 
+/// Goal: a reload that was applied, and whose agents the end of the swarm keeps from starting, is not told as done. Method: the environment of
+/// a relay that holds a message changes, and the swarm is ended before it lets go.
+#[test]
+fn reload_that_the_end_of_the_swarm_overtakes_names_who_was_not_started() {
+    let stage = stage!("overtaken");
+    let mut shoal = held(&stage);
+    write(&stage, &text("16 KiB", "stop_timeout = \"60s\"\nenv = { MORE = \"1\" }", 1, ""));
+    let reload = stage.start(stage.shoal(&["reload", "--json"]));
+    shoal.until_agent("relay", "asked to stop", |a| (a.state == PsState::Stopping).then_some(()));
+    let down = stage.start(stage.shoal(&["down"]));
+    let told = reload.ended();
+    fs::remove_file(stage.path("hold-relay")).expect("let go");
+    let report: Value = serde_json::from_str(&told.out).expect("a report");
+    assert_eq!((told.status, &report["outcome"]), (1, &"applied".into()), "{}{}", told.out, told.err);
+    assert_eq!((&report["late"], &report["why"]), (&["relay"].into(), &"the swarm is stopping".into()));
+    assert!(told.err.contains("relay was not started again: the swarm is stopping"), "{}", told.err);
+    assert_eq!(down.ended().status, 0);
+    assert_eq!(shoal.ended().status, 0);
+    stage.assert_nothing_left();
+}
+
 /// Goal: a swarm file behind a link is the one that the link names now, and its paths begin at the link, at the start and later. Method: a
 /// link to one of two versions in a folder of their own, its agents beside the link; the link is made to name the other.
 #[test]
