@@ -481,6 +481,52 @@ fn reload_that_the_end_of_the_swarm_overtakes_names_who_was_not_started() {
     stage.assert_nothing_left();
 }
 
+/// Goal: what a removed group had not read is told once, and at the end nobody is told that it has not read what was sent since. Method: a group
+/// that never reads is removed, and numbers go on to another reader.
+#[test]
+fn what_a_removed_group_has_not_read_is_told_once_and_nothing_that_is_sent_since() {
+    let stage = stage!("since");
+    let head = r#"
+        [swarm]
+        name = "NAME"
+        [channel.flood]
+        message = "Number"
+        [agent.tap]
+        command = ["BIN/numbers", "tap"]
+        env = { ON = "flood" }
+        publishes = ["flood"]
+        [agent.sink]
+        command = ["BIN/numbers", "sink", "1"]
+        env = { CHANNEL = "flood" }
+        subscribes = ["flood"]
+    "#;
+    let idlers = r#"
+        [agent.idler]
+        command = ["BIN/slow", "naps", "100"]
+        replicas = 2
+        subscribes = ["flood"]
+    "#;
+    let mut shoal = stage.run(&write(&stage, &[head, idlers].concat()));
+    shoal.until_ready();
+    want(&stage, 10);
+    until_met(&stage, &mut shoal, 10);
+    write(&stage, head);
+    let told = change(&stage, &["reload", "--json"]);
+    let unread = "10 messages of channel flood were not read by idler, which is removed, and are dropped";
+    assert_eq!(told["unread"], serde_json::json!([unread]), "{told}");
+    want(&stage, 20);
+    until_met(&stage, &mut shoal, 20);
+    assert_eq!(change(&stage, &["down", "--json"])["unread"], serde_json::json!([]));
+    let done = shoal.ended();
+    assert_eq!(
+        (done.status, done.err.matches("not read by").count()),
+        (0, 1),
+        "with the reload: {}",
+        done.err
+    );
+    stage.assert_nothing_left();
+}
+
 /// Goal: a swarm file behind a link is the one that the link names now, and its paths begin at the link, at the start and later. Method: a
 /// link to one of two versions in a folder of their own, its agents beside the link; the link is made to name the other.
 #[test]

@@ -2,6 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use shoal_tests::stage::Relayed;
 use shoal_tests::{Done, PANICS, Stage, stage, traces, until};
 use std::io::Write;
 use std::path::PathBuf;
@@ -557,6 +558,32 @@ fn down_says_what_nobody_read() {
         (0, &Value::from("stuck"), &Value::from("numbers"))
     );
     assert!(unread["count"].as_u64() == Some(20), "{report}");
+    stage.assert_nothing_left();
+}
+
+/// Goal: what a group shares is told once when nobody read it, and not for each of its members and places. Method: two replicas with places for
+/// eight hold a message each for ever, and are killed.
+#[test]
+fn down_says_once_what_nobody_of_a_group_read() {
+    let stage = stage!("group");
+    for hold in ["hold-relay.1", "hold-relay.2"] {
+        std::fs::write(stage.path(hold), "").expect("written");
+    }
+    let relayed = Relayed {
+        count: 20,
+        relay: "group = \"stuck\"\nreplicas = 2\nstop_timeout = \"300ms\"",
+        ways: 0,
+        ..Relayed::default()
+    };
+    let file = relayed.write(&stage);
+    assert_eq!(up(&stage, &file).status, 0);
+    until("twenty messages sent", || {
+        let (_, report) = asked(&stage, &["ps"]);
+        (report["agents"][0]["sent"] == 20).then_some(())
+    });
+    let (status, report) = asked(&stage, &["down"]);
+    let unread = serde_json::json!([{ "agent": "stuck", "channel": "numbers", "count": 20 }]);
+    assert_eq!((status, &report["unread"]), (0, &unread), "{report}");
     stage.assert_nothing_left();
 }
 
