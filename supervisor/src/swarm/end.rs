@@ -99,7 +99,10 @@ impl Swarm {
     pub fn unread_by_reader(&self) -> Vec<(&str, &str, u64)> {
         let (mut all, mut told) = (Vec::<(&str, &str, u64)>::new(), HashSet::new());
         for (agent, instance) in self.topology.agents.iter().enumerate() {
-            if self.file.agents[instance.config].removed && self.is_gone(agent) {
+            // A place that no replica has tells of nothing, but for the first of who is scaled to nothing.
+            let others_run = self.topology.active(instance.config).next().is_some();
+            let is_empty_place = !instance.active && (instance.replica > 0 || others_run);
+            if is_empty_place || self.file.agents[instance.config].removed && self.is_gone(agent) {
                 continue;
             }
             for (reader, channel, count) in self.unread_once(agent, &mut told) {

@@ -561,30 +561,37 @@ fn down_says_what_nobody_read() {
     stage.assert_nothing_left();
 }
 
-/// Goal: what a group shares is told once when nobody read it, and not for each of its members and places. Method: two replicas with places for
-/// eight hold a message each for ever, and are killed.
+/// Goal: what a group shares is told once when nobody read it, and not for each of its members and places; where members share by number,
+/// each tells of its own, and no place that nobody has. Method: two replicas with places for eight hold a message each for ever, and are killed.
 #[test]
 fn down_says_once_what_nobody_of_a_group_read() {
-    let stage = stage!("group");
-    for hold in ["hold-relay.1", "hold-relay.2"] {
-        std::fs::write(stage.path(hold), "").expect("written");
+    let left =
+        |agent: &str, count: u32| serde_json::json!({ "agent": agent, "channel": "numbers", "count": count });
+    let cases =
+        [("block", vec![left("stuck", 20)]), ("drop-oldest", vec![left("relay.1", 10), left("relay.2", 10)])];
+    for (when_full, unread) in cases {
+        let stage = stage!("group");
+        for hold in ["hold-relay.1", "hold-relay.2"] {
+            std::fs::write(stage.path(hold), "").expect("written");
+        }
+        let relayed = Relayed {
+            count: 20,
+            relay: "group = \"stuck\"\nreplicas = 2\nstop_timeout = \"300ms\"",
+            ways: 0,
+            ..Relayed::default()
+        };
+        let text = std::fs::read_to_string(relayed.write(&stage)).expect("written");
+        let full = format!("[channel.numbers]\nwhen_full = \"{when_full}\"");
+        let file = stage.write("swarm.toml", &text.replace("[channel.numbers]", &full));
+        assert_eq!(up(&stage, &file).status, 0);
+        until("twenty messages sent", || {
+            let (_, report) = asked(&stage, &["ps"]);
+            (report["agents"][0]["sent"] == 20).then_some(())
+        });
+        let (status, report) = asked(&stage, &["down"]);
+        assert_eq!((status, &report["unread"]), (0, &Value::from(unread)), "{when_full}: {report}");
+        stage.assert_nothing_left();
     }
-    let relayed = Relayed {
-        count: 20,
-        relay: "group = \"stuck\"\nreplicas = 2\nstop_timeout = \"300ms\"",
-        ways: 0,
-        ..Relayed::default()
-    };
-    let file = relayed.write(&stage);
-    assert_eq!(up(&stage, &file).status, 0);
-    until("twenty messages sent", || {
-        let (_, report) = asked(&stage, &["ps"]);
-        (report["agents"][0]["sent"] == 20).then_some(())
-    });
-    let (status, report) = asked(&stage, &["down"]);
-    let unread = serde_json::json!([{ "agent": "stuck", "channel": "numbers", "count": 20 }]);
-    assert_eq!((status, &report["unread"]), (0, &unread), "{report}");
-    stage.assert_nothing_left();
 }
 
 #[test]
