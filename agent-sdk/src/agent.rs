@@ -287,9 +287,9 @@ impl Agent {
     /// good (see [`Next::Closed`]).
     ///
     /// # Errors
-    /// A channel was subscribed without a handler, and nothing was received or sent before: nobody would ever read it. The supervisor is
-    /// gone, or cannot store a message that is given up. With `max_attempts = 0` also what trying again cannot help: a message too large for
-    /// its lane, an invalid message.
+    /// A channel was subscribed without a handler, and the agent did not say ready before, by [`Agent::ready`], a receive or a send: nobody
+    /// would ever read it. The supervisor is gone, or cannot store a message that is given up. With `max_attempts = 0` also what trying
+    /// again cannot help: a message too large for its lane, an invalid message.
     pub fn serve(&mut self) -> Result<()> {
         let unserved = self.subscriptions.iter().find(|subscribed| subscribed.handler.is_none());
         if let Some(subscribed) = unserved.filter(|_| !self.core.ready) {
