@@ -24,6 +24,8 @@ pub struct Agent {
     mourner: Option<(Mourner, Gone)>,
     /// In the loop form, if it asked for it.
     gone: Option<Gone>,
+    /// Name and fingerprint of its state's type, once it asked for it.
+    state: Option<(&'static str, u64)>,
 }
 
 /// Who is gone for good, in the loop form: a plain handle, made by [`Agent::peers`].
@@ -84,7 +86,7 @@ impl Agent {
             lost: Lost::Nothing,
             batch: 1,
         };
-        Agent { core, subscriptions: Vec::new(), mourner: None, gone: None }
+        Agent { core, subscriptions: Vec::new(), mourner: None, gone: None, state: None }
     }
 
     /// The agent's name in the swarm, with its replica: `worker.1`.
@@ -285,9 +287,14 @@ impl Agent {
     /// good (see [`Next::Closed`]).
     ///
     /// # Errors
-    /// The supervisor is gone, or cannot store a message that is given up. With `max_attempts = 0` also what trying again
-    /// cannot help: a message too large for its lane, an invalid message.
+    /// A channel was subscribed without a handler, and the agent did not say ready before, by [`Agent::ready`], a receive or a send: nobody
+    /// would ever read it. The supervisor is gone, or cannot store a message that is given up. With `max_attempts = 0` also what trying
+    /// again cannot help: a message too large for its lane, an invalid message.
     pub fn serve(&mut self) -> Result<()> {
+        let unserved = self.subscriptions.iter().find(|subscribed| subscribed.handler.is_none());
+        if let Some(subscribed) = unserved.filter(|_| !self.core.ready) {
+            return Err(handle::unserved(&self.core.at.manifest, subscribed.channel));
+        }
         self.core.ready(&self.subscriptions)?;
         let mut among = Vec::new();
         let mut subscription_of = vec![0; self.core.failures.len()];
@@ -467,10 +474,16 @@ impl Agent {
     /// The agent's one state, of type `S`: what its next incarnation finds as it was at the last commit.
     ///
     /// # Errors
-    /// What was kept is of another type; both fingerprints are named.
+    /// What was kept is of another type; both fingerprints are named. Or it was asked for as another type before.
     pub fn state<S: Message>(&mut self) -> Result<State<S>> {
         let Attachment { manifest, outputs, .. } = &mut self.core.at;
-        State::open(&manifest.name, outputs.state())
+        let own = (S::NAME, S::FINGERPRINT.0);
+        if let Some((name, _)) = self.state.filter(|(_, fingerprint)| *fingerprint != own.1) {
+            return Err(state::second(&manifest.name, name, S::NAME));
+        }
+        let state = State::open(&manifest.name, outputs.state())?;
+        self.state = Some(own);
+        Ok(state)
     }
 
     /// The state as it was committed last; `None` before the first.

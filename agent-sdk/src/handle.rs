@@ -89,7 +89,7 @@ pub(crate) fn channel<T: Payload>(manifest: &Manifest, name: &str, way: Way) -> 
         let near = channel_names.lines().map(|c| (strsim::damerau_levenshtein(c, name), c)).min();
         let hint = match near {
             Some((distance, near)) if distance <= 1 + name.len() / 3 => format!("; did you mean `{near}`?"),
-            _ => String::new(),
+            _ => ".".to_owned(),
         };
         let all: Vec<String> = channel_names.lines().map(|c| format!("`{c}`")).collect();
         return Err(Error::from(format!(
@@ -170,6 +170,18 @@ pub(crate) fn unread(manifest: &Manifest, input: usize) -> Error {
          [agent.{}]",
         entry.line,
         table(manifest)
+    ))
+}
+
+/// A channel that the agent subscribed without a handler, and that nobody reads while it serves.
+pub(crate) fn unserved(manifest: &Manifest, channel: u32) -> Error {
+    let Manifest { file, name: agent, .. } = manifest;
+    let entry = manifest.channel(channel);
+    let channel = &entry.name;
+    Error::from(format!(
+        "agent `{agent}` serves without a handler for channel `{channel}` ({file}:{}), so that its producers would wait for ever: call \
+         `agent.on` instead of `agent.subscribe`, or `agent.receive` instead of `agent.serve`",
+        entry.line
     ))
 }
 

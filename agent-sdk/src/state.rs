@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 /// The agent's one state, of type `S`: a plain handle, made by [`crate::Agent::state`].
 ///
 /// A step reads it with `load` and changes it with `keep`; a change becomes real with everything else that the step does, or
-/// not at all.
+/// not at all. There is one: what else is to be kept is a field of it.
 /// ```no_run
 /// #[shoal_agent::message] struct Tick { by: u64 }
 /// #[shoal_agent::message] struct Total { sum: u64 }
@@ -56,6 +56,13 @@ impl<S: Message> State<S> {
             _ => Ok(State { carries: PhantomData }),
         }
     }
+}
+
+/// Refuses a state beside another: both would lie in one place.
+pub(crate) fn second(agent: &str, first: &str, second: &str) -> Error {
+    Error::from(format!(
+        "agent `{agent}` asks for a state `{second}` and has one already, `{first}`: an agent has one state, so put both in one message"
+    ))
 }
 
 /// The value as the step in hand sees it.

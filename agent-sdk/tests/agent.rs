@@ -716,6 +716,20 @@ fn state_of_a_failed_step_is_forgotten_and_the_next_incarnation_finds_what_was_c
     assert_eq!(found, Some((6, vec!["n1".to_string(), "n2".into(), "n3".into()])));
 }
 
+/// They would lie in one place, and each be read as the other.
+#[test]
+fn second_state_of_another_type_is_refused_before_anything_is_kept() {
+    let mut harness = Harness::new("keeper").publishes::<Number>("out");
+    let refused = harness.run(|agent| {
+        agent.state::<Total>()?;
+        agent.state::<Total>()?;
+        agent.state::<Number>().map(|_| ())
+    });
+    let text = refused.expect_err("refused").to_string();
+    assert!(text.contains("`keeper`") && text.contains("`Total`") && text.contains("`Number`"), "{text}");
+    assert!(text.contains("put both in one message"), "{text}");
+}
+
 #[test]
 fn state_of_another_type_or_too_large_is_an_error_that_says_so() {
     let mut harness = Harness::new("summer").subscribes::<Number>("in");

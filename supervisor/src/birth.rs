@@ -213,7 +213,7 @@ pub fn bear(
         }
         (None, None) => {
             let (cage, _) = cradle.cages.of(cradle.urgency, manifest.agent, &manifest.name, config)?;
-            let own = [("SHOAL_SWARM", manifest.swarm.as_str()), (NAME_ENV, &manifest.name)];
+            let own = [(spawn::SWARM_ENV, manifest.swarm.as_str()), (NAME_ENV, &manifest.name)];
             spawn(&mut cradle.spawner, cage, config, &own, &handed)?
         }
     };

@@ -295,7 +295,7 @@ pub struct DownReport {
 /// Messages that an agent did not read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unread {
-    /// Who should have read them.
+    /// Who should have read them: an agent, or a group that shares them.
     pub agent: String,
     /// From where.
     pub channel: String,

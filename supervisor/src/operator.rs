@@ -27,6 +27,8 @@ const TOKEN: u64 = 2;
 
 /// What is said of agents that were asked to pause.
 const PAUSED: &str = "paused";
+/// Why nothing is begun any more.
+const STOPPING: &str = "the swarm is stopping";
 /// How often it is looked whether they hold a message still.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// How often it is looked while anything is waited for with a time-out, however long that is.
@@ -106,7 +108,7 @@ impl Operator {
             }
             Request::Shutdown => {
                 swarm.shut_down();
-                Response::Done { text: "the swarm is stopping".into() }
+                Response::Done { text: STOPPING.into() }
             }
             Request::Status => Response::Status(Box::new(status::status(swarm, &self.info))),
             Request::Down => {
@@ -160,7 +162,7 @@ impl Operator {
     /// Replays dead letters; answered when all of them lie in their lanes.
     fn replay(&mut self, client: ClientId, ids: Option<&[u64]>, swarm: &mut Swarm) {
         if swarm.is_ending() {
-            self.control.reply(client, &Response::Error { text: "the swarm is stopping".into() });
+            self.control.reply(client, &Response::Error { text: STOPPING.into() });
             return;
         }
         match swarm.replay(ids) {
@@ -175,7 +177,7 @@ impl Operator {
     fn ask(&mut self, client: ClientId, name: &str, order: Order, swarm: &mut Swarm) {
         let Order { verb, event, over, patience } = order;
         if swarm.is_ending() && event != Event::StopAsked {
-            self.control.reply(client, &Response::Error { text: "the swarm is stopping".into() });
+            self.control.reply(client, &Response::Error { text: STOPPING.into() });
             return;
         }
         let mut agents = match meant(swarm, name) {
@@ -211,7 +213,7 @@ impl Operator {
     /// Pauses agents; answered when none of them holds a message any more.
     fn pause(&mut self, client: ClientId, name: &str, swarm: &mut Swarm) {
         if swarm.is_ending() {
-            self.control.reply(client, &Response::Error { text: "the swarm is stopping".into() });
+            self.control.reply(client, &Response::Error { text: STOPPING.into() });
             return;
         }
         match meant(swarm, name) {
@@ -231,7 +233,7 @@ impl Operator {
             let all = waiting.agents.iter().map(|&(a, g)| (a, (waiting.over)(&swarm.agents[a], g)));
             let all: Vec<_> = all.collect();
             if all.iter().any(|(_, over)| over.is_none()) {
-                let late = waiting.late(swarm);
+                let late = waiting.overtaken(swarm).or_else(|| waiting.late(swarm));
                 late.iter().for_each(|late| control.reply(waiting.client, late));
                 return late.is_none();
             }
@@ -247,7 +249,12 @@ impl Operator {
                 let agents = all.iter().map(|&(a, _)| swarm.agents[a].name.clone()).collect();
                 Response::Ordered { text: format!("{} {}", names(true).join(", "), waiting.verb), agents }
             } else {
-                Response::Error { text: not_done(&failed, waiting.verb) }
+                let text = if waiting.verb == PAUSED && swarm.is_ending() {
+                    STOPPING.into()
+                } else {
+                    not_done(&failed, waiting.verb)
+                };
+                Response::Error { text }
             };
             control.reply(waiting.client, &response);
             false
@@ -266,6 +273,12 @@ impl Operator {
 }
 
 impl Waiting {
+    /// The answer when the swarm is being ended, and with it whoever was to be there again.
+    fn overtaken(&self, swarm: &Swarm) -> Option<Response> {
+        let starts = matches!(self.verb, "started" | "restarted");
+        (starts && swarm.is_ending()).then(|| Response::Error { text: STOPPING.into() })
+    }
+
     /// The answer when it has not come to pass in time.
     fn late(&self, swarm: &Swarm) -> Option<Response> {
         let (_, name) = self.until.as_ref().filter(|(until, _)| *until <= Instant::now())?;
@@ -314,9 +327,9 @@ fn over(agent: &Agent, _: u32) -> Option<bool> {
     (agent.state.is_at_rest() && agent.generation > 0).then_some(true)
 }
 
-/// No event tells that an agent let go of its message: it is looked at.
+/// No event tells that an agent let go of its message: it is looked at. The pause of one may be over before it began.
 fn paused(agent: &Agent, _: u32) -> Option<bool> {
-    (!agent.paused || is_at_pause(agent)).then_some(true)
+    (!agent.paused || is_at_pause(agent)).then_some(agent.paused)
 }
 
 /// Lets paused agents go on.
@@ -335,6 +348,7 @@ fn not_done(failed: &[String], verb: &str) -> String {
     let (names, logs) = (failed.join(", "), logs_of(failed));
     match verb {
         "ready" => format!("{names} will not get ready, being given up: see {logs}"),
+        PAUSED => format!("{names} could not be paused: it was let go on before"),
         _ => format!("{names} could not be {verb}: see {logs}"),
     }
 }

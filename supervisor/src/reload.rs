@@ -322,7 +322,15 @@ fn relinked(before: Stand<'_>, after: Stand<'_>, agent: usize) -> Vec<String> {
         };
         m.lanes.iter().flat_map(of).collect()
     };
-    let mut tell = |what: &str, pairs: Vec<(u32, u32)>| {
+    // Not of places for further replicas, unless they are all that it is about.
+    let runs = |agent: u32| {
+        let on = |stand: Stand<'_>| stand.topology.agents.get(agent as usize).is_some_and(|i| i.active);
+        on(before) || on(after)
+    };
+    let mut tell = |what: &str, mut pairs: Vec<(u32, u32)>| {
+        if pairs.iter().any(|&(_, agent)| runs(agent)) {
+            pairs.retain(|&(_, agent)| runs(agent));
+        }
         let mut by_channel: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
         pairs.into_iter().for_each(|(on, agent)| by_channel.entry(on).or_default().push(named(agent)));
         by_channel.into_iter().for_each(|(on, agents)| {

@@ -51,25 +51,27 @@ pub fn run(file: &Path, manner: Manner) -> ExitCode {
 pub(crate) fn run_read(file: SwarmFile, manner: Manner) -> ExitCode {
     let swarm = file.name.clone();
     let words = manner.last_words(&swarm);
-    let status = begin(file, manner, words).unwrap_or_else(|error| {
+    let echo = manner.echo(&swarm);
+    let status = begin(file, manner, words, echo.clone()).unwrap_or_else(|error| {
         words.say(&error);
         BAD_INPUT
     });
     if manner == Manner::Json {
         // Whether anybody reads it does not change how it ended.
-        let _ = print(format!("{}\n", serde_json::json!({ "swarm": swarm, "status": status })).as_bytes());
+        let end = format!("{}\n", serde_json::json!({ "swarm": swarm, "status": status }));
+        let _ = print(&[&echo.take_rest(), end.as_bytes()].concat());
     }
     ExitCode::from(status)
 }
 
-fn begin(mut file: SwarmFile, manner: Manner, words: LastWords<'_>) -> Result<u8, String> {
+fn begin(mut file: SwarmFile, manner: Manner, words: LastWords<'_>, echo: Echo) -> Result<u8, String> {
     heed_environment(&mut file)?;
     if manner == Manner::Json {
         file.records.log_format = Format::Json;
     }
     tell_panics(manner, &file.name);
     let mut signals = Signals::that_reload()?;
-    let (echo, say) = (manner.echo(&file.name), manner.voice());
+    let say = manner.voice();
     let mut herald = Herald::new(manner);
     let notices: Notices = match file.records.log_format {
         Format::Text => Box::new(move |text| say(&manner.for_people(text))),
@@ -216,6 +218,7 @@ pub fn run_kept(
 ) -> Result<u8, String> {
     let (name, realtime) = (file.name.clone(), file.realtime);
     let urgency = Urgency::of(realtime);
+    let echo = setting.echo.clone();
     let split = Split::prepare().map_err(|e| format!("preparing a keeper: {e}"))?;
     let Made { mut swarm, operator, hooks, logs, companions, watch } = make(file, folder, setting)?;
     let urgency = urgency.unwrap_or_else(|error| {
@@ -239,6 +242,7 @@ pub fn run_kept(
         };
         let ran = ready.and_then(|()| supervise(&mut swarm, &mut operator, &mut hooks, companions, &watch));
         let status = conclude(ran.map(|()| &mut swarm));
+        echo.leave_rest();
         // What is let go of now is gone for a successor, too.
         keeper::set_word(&journal, Word::Over, 1 + u64::from(status));
         status
@@ -287,7 +291,8 @@ fn make<'a>(file: SwarmFile, folder: &RunDir, setting: Setting<'a>) -> Result<Ma
     let logs = logs.canonicalize().map_err(|e| format!("finding the log folder {}: {e}", logs.display()))?;
     let control = Control::listen(&folder.socket())
         .map_err(|e| format!("listening at {}: {e}", folder.socket().display()))?;
-    let path = file.path.canonicalize().unwrap_or_else(|_| file.path.clone());
+    // Not what it is a link to: that may be another by the next reload, and its paths begin here.
+    let path = std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
     let name = file.name.clone();
     let hooks = Hooks::of(&file, &logs, &echo).map_err(|e| format!("preparing hooks: {e}"))?;
     let letters = folder.dead_letters();

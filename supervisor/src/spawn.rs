@@ -12,8 +12,10 @@ use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use rustix::io::{DupFlags, dup3, fcntl_dupfd_cloexec};
 use rustix::process::{Pid, PidfdFlags};
+use shoal_runtime::bootstrap::SECRET_ENV;
 use shoal_runtime::journal::Journal;
-use shoal_runtime::wire::CONTROL_FD;
+use shoal_runtime::wire::{CONTROL_ENV, CONTROL_FD};
+use shoal_runtime::zygote::{NAME_ENV, ZYGOTE_ENV};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -26,6 +28,9 @@ mod urgency;
 pub use confine::{Cage, Step, landlock_version, may_unshare};
 pub use end::{Stray, kill_tree, reap, signal};
 pub use urgency::{ORDINARY, Policy, Urgency, be_ordinary};
+
+/// The environment variable that tells an agent the name of its swarm.
+pub const SWARM_ENV: &str = "SHOAL_SWARM";
 
 /// What a child is to be.
 pub struct Order {
@@ -309,8 +314,14 @@ pub fn become_subreaper() -> io::Result<()> {
     rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1)).map_err(io::Error::from)
 }
 
+/// Whether a variable is one by which a supervisor tells an agent who it is and what it is handed.
+pub fn is_told(name: &[u8]) -> bool {
+    [CONTROL_ENV, NAME_ENV, SWARM_ENV, ZYGOTE_ENV].iter().any(|told| name == told.as_bytes())
+        || name.starts_with(SECRET_ENV.as_bytes())
+}
+
 /// The environment of a child: those of this process's own variables that it inherits, without what a service manager told it
-/// alone, changed by `changes`.
+/// alone, or another supervisor whose agent it is, changed by `changes`.
 ///
 /// # Errors
 /// A name or value with a NUL byte.
@@ -319,7 +330,7 @@ pub fn environment(inherits: impl Fn(&[u8]) -> bool, changes: &[(&str, &str)]) -
     let told = |name: &[u8]| crate::notify::VARIABLES.iter().any(|n| name == n.as_bytes());
     let kept = std::env::vars_os().filter(|(name, _)| {
         let name = name.as_bytes();
-        inherits(name) && !told(name) && !changes.iter().any(|(n, _)| name == n.as_bytes())
+        inherits(name) && !told(name) && !is_told(name) && !changes.iter().any(|(n, _)| name == n.as_bytes())
     });
     let kept = kept.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
     let changed = changes.iter().map(|(name, value)| format!("{name}={value}").into_bytes());

@@ -83,7 +83,9 @@ pub struct UpgradeOptions {
 /// Applies a changed swarm file.
 pub(super) fn reload(swarm: Option<&str>, options: &ReloadOptions) -> Result<(), Failure> {
     let mut client = Client::connect(swarm)?;
-    let file = options.file.as_ref().map(|file| file.canonicalize().unwrap_or_else(|_| file.clone()));
+    // Where the supervisor runs in another folder; and a link stays one.
+    let absolute = |file: &PathBuf| std::path::absolute(file).unwrap_or_else(|_| file.clone());
+    let file = options.file.as_ref().map(absolute);
     let path = match &file {
         Some(file) => file.clone(),
         None => client.swarm_info()?.file,
@@ -156,10 +158,13 @@ fn not_up(report: &ChangeReport) -> Option<String> {
         .map(|_| format!("{} could not be started: see {}", failed.join(", "), logs_of(failed)));
     let late = late.first().map(|_| {
         let all = late.join(", ");
-        format!(
-            "{all} not ready in time, and not given up: the change stays applied; see `shoal ps`, {}",
-            logs_of(late)
-        )
+        match &report.why {
+            Some(why) => format!("{all} was not started again: {why}"),
+            None => format!(
+                "{all} not ready in time, and not given up: the change stays applied; see `shoal ps`, {}",
+                logs_of(late)
+            ),
+        }
     });
     let texts: Vec<String> = failed.into_iter().chain(late).collect();
     (!texts.is_empty()).then(|| texts.join("; "))

@@ -48,7 +48,7 @@ pub(super) fn man(dir: Option<&Path>) -> Result<(), Failure> {
 pub(super) fn unit(file: &Path) -> Result<(), Failure> {
     let file = config::read(file).map_err(|error| Failure::bad_input(error.to_string()))?;
     let binary = config::own_binary().map_err(Failure::failed)?;
-    let path = file.path.canonicalize();
+    let path = std::path::absolute(&file.path);
     let path = path.map_err(|error| Failure::failed(format!("finding {}: {error}", file.path.display())))?;
     let Some(path) = path.to_str() else {
         return Err(Failure::bad_input("systemd wants a swarm file whose path is UTF-8".to_owned()));

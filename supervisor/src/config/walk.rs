@@ -12,6 +12,7 @@ use toml::de::DeTable;
 
 use crate::control::ALL;
 use crate::postman;
+use crate::spawn;
 
 use super::Orphans;
 use super::alike;
@@ -458,6 +459,10 @@ impl Walker<'_> {
             if entry.name.is_empty() || entry.name.contains(['=', '\0']) {
                 let what = format!("{:?} cannot name an environment variable", entry.name);
                 self.note(entry.key_span.clone(), &entry.key, what, "use a name without `=` and NUL");
+            }
+            if spawn::is_told(entry.name.as_bytes()) {
+                let what = format!("{:?} is set by the supervisor", entry.name);
+                self.note(entry.key_span.clone(), &entry.key, what, "use another name");
             }
             let Some((text, entry)) = self.optional_text(&table, entry.name) else { continue };
             if text.contains('\0') {

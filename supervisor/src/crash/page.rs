@@ -149,7 +149,8 @@ fn ms(ms: u64) -> String {
     }
 }
 
-fn us(us: u64) -> String {
+/// A time of so many microseconds, in the unit in which it is read best.
+pub fn us(us: u64) -> String {
     match us {
         0..10_000 => format!("{us} µs"),
         _ => ms(us / 1000),

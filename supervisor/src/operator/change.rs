@@ -1,6 +1,6 @@
 //! What an operator changes about a running swarm: reload, scale, upgrade. Answered when it is done, or undone.
 
-use super::Operator;
+use super::{Operator, STOPPING};
 use crate::child::State;
 use crate::config::{self, OnGone};
 use crate::control::{ChangeReport, ClientId, Outcome, Response};
@@ -166,16 +166,18 @@ fn reloaded(plan: &Plan, late: bool, swarm: &Swarm) -> Option<ChangeReport> {
                 let state = record(agent).state;
                 state == State::Ready || state.is_at_rest() && !swarm.is_waiting(*agent)
             };
-            if !started.iter().all(is_over) && !swarm.is_ending() && !late {
+            let (all_are_over, is_ending) = (started.iter().all(is_over), swarm.is_ending());
+            if !all_are_over && !is_ending && !late {
                 return None;
             }
             let names = |agents: &mut dyn Iterator<Item = &usize>| -> Vec<String> {
                 agents.map(|agent| record(agent).name.clone()).collect()
             };
             let failed = names(&mut started.iter().filter(|agent| record(agent).state == State::Failed));
-            let late = names(&mut started.iter().filter(|agent| late && !is_over(agent)));
+            let late = names(&mut started.iter().filter(|agent| !is_over(agent)));
+            let why = (is_ending && !all_are_over).then(|| STOPPING.to_owned());
             let outcome = if plan.is_empty() { Outcome::Unchanged } else { Outcome::Applied };
-            Some(ChangeReport { unread: unread.clone(), failed, late, ..report(outcome) })
+            Some(ChangeReport { unread: unread.clone(), failed, late, why, ..report(outcome) })
         }
     }
 }

@@ -76,13 +76,10 @@ impl Operator {
 
 /// How a swarm that is over ended.
 fn down_report(swarm: &Swarm) -> DownReport {
-    let unread = swarm.agents.iter().enumerate().flat_map(|(agent, record)| {
-        let unread = swarm.unread(agent).into_iter().filter(|(_, count)| *count > 0);
-        unread.map(|(channel, count)| Unread {
-            agent: record.name.clone(),
-            channel: swarm.topology.channels[channel].name.clone(),
-            count,
-        })
+    let unread = swarm.unread_by_reader().into_iter().map(|(reader, channel, count)| Unread {
+        agent: reader.to_owned(),
+        channel: channel.to_owned(),
+        count,
     });
     let failed = swarm.agents.iter().filter(|agent| agent.state == State::Failed);
     DownReport {

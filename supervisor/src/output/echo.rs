@@ -2,13 +2,13 @@
 
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 
 use super::object;
 use crate::log::{self, Level};
@@ -34,6 +34,8 @@ struct Sink {
     closed: bool,
     /// Where lines are shown as objects, the swarm whose they are.
     swarm: Option<String>,
+    /// There: what is left to be shown when the swarm is over, for the process that shows its end.
+    rest: Option<File>,
 }
 
 impl Echo {
@@ -73,17 +75,54 @@ impl Echo {
         } else {
             (own, true)
         };
-        let sink =
-            Sink { out, may_block, begun: Vec::new(), lost: 0, lost_count: 0, closed: false, swarm: None };
+        let sink = Sink {
+            out,
+            may_block,
+            begun: Vec::new(),
+            lost: 0,
+            lost_count: 0,
+            closed: false,
+            swarm: None,
+            rest: None,
+        };
         Ok(Echo { sink: Some(Rc::new(RefCell::new(sink))) })
     }
 
     /// Shows lines of this swarm as objects, as `shoal logs --json` prints them; and those that were lost as a record of the log.
     pub fn in_objects(self, swarm: &str) -> Echo {
         if let Some(sink) = &self.sink {
-            sink.borrow_mut().swarm = Some(swarm.to_owned());
+            let mut sink = sink.borrow_mut();
+            sink.swarm = Some(swarm.to_owned());
+            sink.rest = rustix::fs::memfd_create("shoal-rest", MemfdFlags::CLOEXEC).ok().map(File::from);
         }
         self
+    }
+
+    /// The last line is shown: where lines are objects, what is left of one of which a part was written, and how many were lost since, are left
+    /// to who shows the end ([`Echo::take_rest`]), who waits for the reader anyway.
+    pub fn leave_rest(&self) {
+        let Some(sink) = &self.sink else { return };
+        let mut sink = sink.borrow_mut();
+        sink.push();
+        if sink.closed {
+            return;
+        }
+        if sink.lost > 0 {
+            let remark = sink.remark();
+            sink.begin(&remark);
+        }
+        // Without memory for it the line stays cut.
+        let _ = sink.rest.as_ref().map(|mut rest| rest.write_all(&sink.begun));
+    }
+
+    /// What was left in another process.
+    pub fn take_rest(&self) -> Vec<u8> {
+        let mut left = Vec::new();
+        if let Some(mut rest) = self.sink.as_ref().and_then(|sink| sink.borrow_mut().rest.take()) {
+            // What cannot be read is not shown.
+            let _ = rest.rewind().and_then(|()| rest.read_to_end(&mut left));
+        }
+        left
     }
 
     /// Shows a line, or counts it as lost: its record, and its text without control characters.
@@ -113,11 +152,7 @@ impl Sink {
         }
         // Remark and line are one unit: where only the remark fits, it would be told line by line.
         if self.lost > 0 {
-            let remark = format!("{} lines not shown here: the reader was too slow", self.lost);
-            let remark = match &self.swarm {
-                Some(swarm) => log::record(Level::Warn, swarm, &remark),
-                None => format!("shoal | {remark}"),
-            };
+            let remark = self.remark();
             self.begin(&remark);
         }
         self.begin(line);
@@ -128,6 +163,15 @@ impl Sink {
             self.lose();
         } else {
             self.lost = 0;
+        }
+    }
+
+    /// What was lost, in words.
+    fn remark(&self) -> String {
+        let remark = format!("{} lines not shown here: the reader was too slow", self.lost);
+        match &self.swarm {
+            Some(swarm) => log::record(Level::Warn, swarm, &remark),
+            None => format!("shoal | {remark}"),
         }
     }
 

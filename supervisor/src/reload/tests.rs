@@ -111,6 +111,10 @@ fn one_that_becomes_several_takes_its_neighbours_along_and_keeps_its_place() {
     assert_eq!((plan.restart.len(), plan.start.as_slice()), (3, &["worker.2".to_owned()][..]));
     let why = &plan.restart.iter().find(|change| change.name == "worker").expect("it is told").why;
     assert!(why.iter().any(|why| why == "it is named worker.1 now"), "{why:?}");
+    let of =
+        |name: &str| plan.restart.iter().find(|change| change.name == name).expect("it is told").why.clone();
+    assert_eq!(of("lister"), ["sends tasks to worker.2"], "and to no place that nobody has");
+    assert_eq!(of("collector"), ["reads counts of worker.2"]);
     assert_eq!(side.topology.find("worker")[0], next.topology.find("worker.1")[0]);
 }
 

@@ -7,6 +7,7 @@ use super::{Ends, Swarm};
 use crate::agent::Live;
 use crate::child::State;
 use crate::crash::core_file::Whose;
+use crate::crash::page::us;
 use crate::crash::{Core, Counts, Crash, Decision, Filed, InHand, Seen, What};
 use crate::ended::{Ended, signal_name};
 use crate::events::Kind;
@@ -296,7 +297,7 @@ impl Swarm {
 fn what_follows(decision: &Decision) -> String {
     match decision.what {
         What::Restarted => "started again".to_owned(),
-        What::Pauses => format!("started again after {} µs", decision.pause_us.unwrap_or(0)),
+        What::Pauses => format!("started again after {}", us(decision.pause_us.unwrap_or(0))),
         What::Drains => "its start waits for readers".to_owned(),
         What::Together => "started again with its set".to_owned(),
         What::GivenUp => "given up".to_owned(),
@@ -313,5 +314,28 @@ fn counts(view: &Region) -> Counts {
         aborted: count(Counter::Aborted),
         rejected: count(Counter::Rejected),
         peer_faults: count(Counter::PeerFaults),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pause_is_told_in_the_unit_in_which_the_report_tells_it() {
+        let told = |pause_us| {
+            let decision = Decision {
+                what: What::Pauses,
+                why: String::new(),
+                pause_us: Some(pause_us),
+                counted: true,
+                deaths: 3,
+                deaths_max: 10,
+                period_ms: 1000,
+            };
+            what_follows(&decision)
+        };
+        assert_eq!(told(4_200), "started again after 4200 µs");
+        assert_eq!(told(811_525), "started again after 811 ms");
     }
 }

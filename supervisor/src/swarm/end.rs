@@ -4,6 +4,7 @@ use super::{Effect, Ends, Swarm, Timer};
 use crate::child::{Event, State};
 use crate::counted::{counted, one_or};
 use crate::events::{Kind, Of};
+use std::collections::HashSet;
 use std::time::Instant;
 
 impl Swarm {
@@ -89,14 +90,32 @@ impl Swarm {
 
     /// What nobody read, in words: for the end of a swarm.
     pub fn left_unread(&self) -> Vec<String> {
-        let mut texts = Vec::new();
-        for (agent, record) in self.agents.iter().enumerate() {
-            for (channel, count) in self.unread(agent).into_iter().filter(|(_, count)| *count > 0) {
-                let channel = &self.topology.channels[channel].name;
-                let (messages, were) = (counted(count, "message"), one_or(count, "was", "were"));
-                texts.push(format!("{messages} of channel {channel} {were} not read by {}", record.name));
+        let unread = self.unread_by_reader().into_iter();
+        let texts = unread.map(|(reader, channel, count)| {
+            let (messages, were) = (counted(count, "message"), one_or(count, "was", "were"));
+            format!("{messages} of channel {channel} {were} not read by {reader}")
+        });
+        texts.collect()
+    }
+
+    /// What nobody read: who should have, on which channel, and how many. What a group shares counts once, by the group's name. For who is
+    /// removed nobody sends any more; what it had not read was told with the change.
+    pub fn unread_by_reader(&self) -> Vec<(&str, &str, u64)> {
+        let (mut all, mut told) = (Vec::<(&str, &str, u64)>::new(), HashSet::new());
+        for (agent, instance) in self.topology.agents.iter().enumerate() {
+            // A place that no replica has tells of nothing, but for the first of who is scaled to nothing.
+            let others_run = self.topology.active(instance.config).next().is_some();
+            let is_empty_place = !instance.active && (instance.replica > 0 || others_run);
+            if is_empty_place || self.file.agents[instance.config].removed && self.is_gone(agent) {
+                continue;
+            }
+            for (reader, channel, count) in self.unread_once(agent, &mut told) {
+                match all.iter_mut().rev().find(|(r, c, _)| (*r, *c) == (reader, channel)) {
+                    Some((.., sum)) => *sum += count,
+                    None => all.push((reader, channel, count)),
+                }
             }
         }
-        texts
+        all
     }
 }

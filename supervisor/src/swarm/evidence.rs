@@ -4,11 +4,12 @@
 use super::Swarm;
 use crate::agent::Remains;
 use crate::death::Bounds;
+use crate::topology::TableSpec;
 use shoal_runtime::board::Status;
 use shoal_runtime::commit::{self, Key};
 use shoal_runtime::mark::Place;
 use shoal_runtime::{clock, desk};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 impl Swarm {
     /// What is known of an agent's lanes and inputs apart from its own words.
@@ -66,6 +67,22 @@ impl Swarm {
             *channels.entry(input.channel).or_default() += self.unread_of(agent, index);
         }
         channels.into_iter().collect()
+    }
+
+    /// The same in names and without what is read: what a group shares by the group's name, and of tables that were `told` of nothing.
+    pub(super) fn unread_once(&self, agent: usize, told: &mut HashSet<TableSpec>) -> Vec<(&str, &str, u64)> {
+        let mut all = BTreeMap::new();
+        for (index, input) in self.topology.agents[agent].inputs.iter().enumerate() {
+            if input.table.is_none_or(|table| told.insert(table)) {
+                let group = input.table.map(|table| self.topology.groups[table.group].name.as_str());
+                let reader = group.unwrap_or(&self.agents[agent].name);
+                *all.entry((input.channel, reader)).or_default() += self.unread_of(agent, index);
+            }
+        }
+        let unread = all.into_iter().filter(|(_, count)| *count > 0);
+        unread
+            .map(|((channel, reader), count)| (reader, &*self.topology.channels[channel].name, count))
+            .collect()
     }
 
     /// How many committed messages of an input lie unread.

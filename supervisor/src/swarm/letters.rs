@@ -2,6 +2,7 @@
 
 use super::Swarm;
 use crate::agent::Live;
+use crate::counted::counted;
 use crate::dead_letters::{Kept, Letter};
 use crate::events::Kind;
 use crate::log::Level;
@@ -134,8 +135,11 @@ impl Swarm {
             return Ok(());
         }
         let text = format!(
-            "agent {} gives up message {} after {} attempts: {}",
-            letter.agent, letter.message, letter.attempts, letter.reason
+            "agent {} gives up message {} after {}: {}",
+            letter.agent,
+            letter.message,
+            counted(letter.attempts, "attempt"),
+            letter.reason
         );
         let Kept { id, whole, dropped } =
             self.dead_letters.keep(letter, &bytes).map_err(|e| e.to_string())?;

@@ -200,14 +200,15 @@ impl Swarm {
         let Some(agent) = self.topology.active(config).next() else { return };
         self.tell_lacks(agent);
         let told = &self.file.agents[config];
-        let started =
-            self.cradle.cages.of(self.cradle.urgency, agent as u32, &self.agents[agent].name, told).and_then(
-                |(cage, _)| {
-                    let own =
-                        [("SHOAL_SWARM", self.file.name.as_str()), (NAME_ENV, &told.name), (ZYGOTE_ENV, "1")];
-                    birth::spawn(&mut self.cradle.spawner, cage, told, &own, &[])
-                },
-            );
+        let started = self
+            .cradle
+            .cages
+            .of(self.cradle.urgency, agent as u32, &self.agents[agent].name, told)
+            .and_then(|(cage, _)| {
+                let own =
+                    [(spawn::SWARM_ENV, self.file.name.as_str()), (NAME_ENV, &told.name), (ZYGOTE_ENV, "1")];
+                birth::spawn(&mut self.cradle.spawner, cage, told, &own, &[])
+            });
         let (told, ready_timeout) = (told.clone(), told.ready_timeout);
         match started {
             Ok((child, control, pipes)) => {

@@ -77,6 +77,7 @@ fn body(agent: &mut Agent, kind: &str) -> Result<()> {
             idle(agent)
         }
         "publishes-unknown" => agent.publish::<one::Task>("taks").map(|_| ()),
+        "publishes-far" => agent.publish::<one::Task>("elsewhere").map(|_| ()),
         "publishes-count" => agent.publish::<Count>("tasks").map(|_| ()),
         "subscribes" => {
             let tasks = agent.subscribe::<one::Task>("tasks")?;
@@ -91,6 +92,10 @@ fn body(agent: &mut Agent, kind: &str) -> Result<()> {
                 number.commit()?;
             }
             Ok(())
+        }
+        "serves-without-handler" => {
+            let _ = agent.subscribe::<one::Task>("tasks")?;
+            agent.serve()
         }
         "subscribes-nothing" => agent.ready(),
         "sends-large" => {

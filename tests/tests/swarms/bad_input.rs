@@ -313,8 +313,12 @@ fn definitions_of_a_message_that_differ_are_refused_with_both_fingerprints() {
 #[test]
 fn channels_that_agent_code_gets_wrong_are_told_with_the_line_to_change() {
     // What the lister does, and what it is told.
-    let cases: [(&str, &[&str]); 4] = [
-        ("publishes-unknown", &["asks for channel `taks`", "did you mean `tasks`?", "swarm.toml"]),
+    let cases: [(&str, &[&str]); 5] = [
+        (
+            "publishes-unknown",
+            &["asks for channel `taks`", "did you mean `tasks`? It has `tasks`", "swarm.toml"],
+        ),
+        ("publishes-far", &["asks for channel `elsewhere`", "swarm.toml does not have. It has `tasks`"]),
         ("publishes-count", &["carries `Task`", "swarm.toml:3", "uses it with `Count`", "change `message`"]),
         (
             "subscribes",
@@ -342,6 +346,42 @@ fn channels_that_agent_code_gets_wrong_are_told_with_the_line_to_change() {
             assert!(done.out.contains("says ready without reading it"), "{}", done.out);
         }
     }
+}
+
+/// Nobody would read it while the agent serves, and its producers would wait for ever.
+#[test]
+fn serving_without_a_handler_for_a_channel_that_was_subscribed_is_refused() {
+    let stage = stage!("unheard");
+    let done = run_changed(&stage, &[("\"subscribes\"", "\"serves-without-handler\"")]);
+    assert_refused(&stage, &done, &["swarm.toml:9", "before it was ready"]);
+    for word in ["`worker` serves without a handler for channel `tasks`", "swarm.toml:3", "call `agent.on`"] {
+        assert!(done.out.contains(word), "{word:?} is not in:\n{}", done.out);
+    }
+}
+
+/// Those that an agent is told by its supervisor: a second one of a name would be the first that it finds.
+#[test]
+fn environment_variables_that_are_the_supervisors_to_set_are_refused_and_none_is_inherited() {
+    let stage = stage!("environment");
+    for name in ["SHOAL_SWARM", "SHOAL_AGENT", "SHOAL_CONTROL_FD", "SHOAL_ZYGOTE", "SHOAL_SECRET_KEY"] {
+        let table = format!("env = {{ {name} = \"3\" }}\nsubscribes = ");
+        let done = run_changed(&stage, &[("subscribes = ", &table)]);
+        assert_refused(&stage, &done, &["swarm.toml:11", &format!("{name:?} is set by the supervisor")]);
+    }
+    let file = stage.write("swarm.toml", GOOD);
+    let mut command = stage.shoal(&["run", file.to_str().expect("a UTF-8 path")]);
+    let inherited = ["SHOAL_SWARM", "SHOAL_AGENT", "SHOAL_CONTROL_FD", "SHOAL_ZYGOTE", "SHOAL_SECRET_KEY"];
+    inherited.iter().for_each(|name| _ = command.env(name, "9"));
+    let mut shoal = stage.start(command);
+    shoal.until_ready();
+    let environment = std::fs::read(format!("/proc/{}/environ", shoal.pid_of("worker"))).expect("its own");
+    let environment = String::from_utf8_lossy(&environment);
+    let mut told: Vec<&str> =
+        environment.split('\0').filter(|entry| inherited.iter().any(|n| entry.starts_with(n))).collect();
+    told.sort_unstable();
+    assert_eq!(told, ["SHOAL_AGENT=worker", "SHOAL_CONTROL_FD=3", &format!("SHOAL_SWARM={}", stage.name())]);
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
 }
 
 #[test]

@@ -291,6 +291,8 @@ fn a_message_that_is_rejected_is_parked_at_once_with_its_reason() {
         assert!(done.out.contains("rejected: nobody wants 8"), "{}", done.out);
         let done = stage.done(&["dlq", "show", "1"]);
         assert!(done.out.contains("rejected") && done.out.contains("00000000  08 00 00 00"), "{}", done.out);
+        let said = swarm.shoal.err();
+        assert!(said.contains("source/numbers/") && said.contains(" after 1 attempt: "), "{said}");
         swarm.end();
     }
 }

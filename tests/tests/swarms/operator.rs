@@ -2,6 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use shoal::control::PsState;
+use shoal_tests::tapped::held;
 use shoal_tests::{Running, Stage, stage, until};
 use std::collections::BTreeSet;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -318,6 +319,24 @@ fn who_follows_an_agent_follows_replicas_that_come_later() {
         let [begins, ends] = ["begins", "ends"].map(|what| format!("{name} {what}"));
         assert_eq!((said.first(), said.last()), (Some(&&*begins), Some(&&*ends)), "{said:?}");
     }
+    stage.assert_nothing_left();
+}
+
+/// Goal: a restart that the end of the swarm overtakes is told as such, and when that begins. Method: a relay that holds a message is to be
+/// started again, and the swarm is ended before it lets go.
+#[test]
+fn restart_that_the_end_of_the_swarm_overtakes_says_so_at_once() {
+    let stage = stage!("overtaken");
+    let mut shoal = held(&stage);
+    let restart = stage.start(stage.shoal(&["restart", "relay"]));
+    shoal.until_agent("relay", "asked to stop", |a| (a.state == PsState::Stopping).then_some(()));
+    let down = stage.start(stage.shoal(&["down"]));
+    let told = restart.ended();
+    std::fs::remove_file(stage.path("hold-relay")).expect("let go");
+    assert_eq!((told.status, told.out.as_str()), (1, ""), "{}", told.err);
+    assert!(told.err.contains("the swarm is stopping"), "{}", told.err);
+    assert_eq!(down.ended().status, 0);
+    assert_eq!(shoal.ended().status, 0);
     stage.assert_nothing_left();
 }
 

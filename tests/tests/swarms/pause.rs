@@ -2,8 +2,9 @@
 
 use serde_json::Value;
 use shoal::control::PsState;
-use shoal_tests::tapped::{want, with_tap};
-use shoal_tests::{Stage, stage, until};
+use shoal_tests::tapped::{held, want, with_tap};
+use shoal_tests::{Running, Stage, stage, until};
+use std::fs;
 
 fn done(stage: &Stage, args: &[&str]) -> String {
     let done = stage.done(args);
@@ -100,6 +101,33 @@ fn members_of_a_group_go_on_while_one_is_paused() {
     want(&stage, 2000);
     shoal.until_agent("relay.1", "has the others", |a| (a.received == 1000).then_some(()));
     done(&stage, &["down"]);
+    assert_eq!(shoal.ended().status, 0);
+    stage.assert_nothing_left();
+}
+
+/// Goal: a pause that is taken back before it began is not told as one, whether by an operator or by the end of the swarm. Method: a relay
+/// that holds a message is paused; it is let go on, and paused again, and the swarm is ended.
+#[test]
+fn pause_that_is_taken_back_before_it_began_is_told_as_such() {
+    let stage = stage!("back");
+    let mut shoal = held(&stage);
+    let paused = |shoal: &mut Running<'_>| {
+        let asked = stage.start(stage.shoal(&["pause", "relay"]));
+        shoal.until_agent("relay", "asked to pause", |a| (a.state == PsState::Paused).then_some(()));
+        asked
+    };
+    let asked = paused(&mut shoal);
+    assert_eq!(done(&stage, &["resume", "relay"]), "relay resumed\n");
+    let told = asked.ended();
+    assert_eq!((told.status, told.out.as_str()), (1, ""), "{}", told.err);
+    assert!(told.err.contains("relay could not be paused: it was let go on before"), "{}", told.err);
+    let asked = paused(&mut shoal);
+    let down = stage.start(stage.shoal(&["down"]));
+    let told = asked.ended();
+    fs::remove_file(stage.path("hold-relay")).expect("let go");
+    assert_eq!((told.status, told.out.as_str()), (1, ""), "{}", told.err);
+    assert!(told.err.contains("the swarm is stopping"), "{}", told.err);
+    assert_eq!(down.ended().status, 0);
     assert_eq!(shoal.ended().status, 0);
     stage.assert_nothing_left();
 }

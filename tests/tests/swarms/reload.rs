@@ -8,6 +8,7 @@ use shoal_tests::{Book, stage, traces, until};
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::symlink;
 
 /// Goal: replicas come and go while numbers flow, each number once, and the others do not notice. Method: while numbers are under way
 /// the swarm is scaled up and down; processes and generations of all others are compared.
@@ -555,6 +556,111 @@ fn change_after_which_nobody_would_run_is_refused_and_who_is_scaled_to_nothing_i
     write(&stage, &[head, &agent("ticker", "idle")].concat());
     assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied");
     assert_eq!(change(&stage, &["ps", "--json"])["scaled_to_nothing"], serde_json::json!([]));
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
+/// Goal: a reload that was applied, and whose agents the end of the swarm keeps from starting, is not told as done. Method: the environment of
+/// a relay that holds a message changes, and the swarm is ended before it lets go.
+#[test]
+fn reload_that_the_end_of_the_swarm_overtakes_names_who_was_not_started() {
+    let stage = stage!("overtaken");
+    let mut shoal = held(&stage);
+    write(&stage, &text("16 KiB", "stop_timeout = \"60s\"\nenv = { MORE = \"1\" }", 1, ""));
+    let reload = stage.start(stage.shoal(&["reload", "--json"]));
+    shoal.until_agent("relay", "asked to stop", |a| (a.state == PsState::Stopping).then_some(()));
+    let down = stage.start(stage.shoal(&["down"]));
+    let told = reload.ended();
+    fs::remove_file(stage.path("hold-relay")).expect("let go");
+    let report: Value = serde_json::from_str(&told.out).expect("a report");
+    assert_eq!((told.status, &report["outcome"]), (1, &"applied".into()), "{}{}", told.out, told.err);
+    assert_eq!((&report["late"], &report["why"]), (&["relay"].into(), &"the swarm is stopping".into()));
+    assert!(told.err.contains("relay was not started again: the swarm is stopping"), "{}", told.err);
+    assert_eq!(down.ended().status, 0);
+    assert_eq!(shoal.ended().status, 0);
+    stage.assert_nothing_left();
+}
+
+/// Goal: what a removed group had not read is told once, and at the end nobody is told that it has not read what was sent since. Method: a group
+/// that never reads is removed, and numbers go on to another reader.
+#[test]
+fn what_a_removed_group_has_not_read_is_told_once_and_nothing_that_is_sent_since() {
+    let stage = stage!("since");
+    let head = r#"
+        [swarm]
+        name = "NAME"
+        [channel.flood]
+        message = "Number"
+        [agent.tap]
+        command = ["BIN/numbers", "tap"]
+        env = { ON = "flood" }
+        publishes = ["flood"]
+        [agent.sink]
+        command = ["BIN/numbers", "sink", "1"]
+        env = { CHANNEL = "flood" }
+        subscribes = ["flood"]
+    "#;
+    let idlers = r#"
+        [agent.idler]
+        command = ["BIN/slow", "naps", "100"]
+        replicas = 2
+        subscribes = ["flood"]
+    "#;
+    let mut shoal = stage.run(&write(&stage, &[head, idlers].concat()));
+    shoal.until_ready();
+    want(&stage, 10);
+    until_met(&stage, &mut shoal, 10);
+    write(&stage, head);
+    let told = change(&stage, &["reload", "--json"]);
+    let unread = "10 messages of channel flood were not read by idler, which is removed, and are dropped";
+    assert_eq!(told["unread"], serde_json::json!([unread]), "{told}");
+    want(&stage, 20);
+    until_met(&stage, &mut shoal, 20);
+    assert_eq!(change(&stage, &["down", "--json"])["unread"], serde_json::json!([]));
+    let done = shoal.ended();
+    assert_eq!(
+        (done.status, done.err.matches("not read by").count()),
+        (0, 1),
+        "with the reload: {}",
+        done.err
+    );
+    stage.assert_nothing_left();
+}
+
+/// Goal: a swarm file behind a link is the one that the link names now, and its paths begin at the link, at the start and later. Method: a
+/// link to one of two versions in a folder of their own, its agents beside the link; the link is made to name the other.
+#[test]
+fn swarm_file_behind_a_link_is_found_behind_it_again_and_its_paths_begin_at_the_link() {
+    let stage = stage!("link");
+    let at = |name: &str| stage.path(name);
+    let agent = |name: &str| format!("[agent.{name}]\ncommand = [\"./program\", \"idle\"]\n");
+    let head = "[swarm]\nname = \"NAME\"\n";
+    fs::create_dir(at("versions")).expect("a folder");
+    stage.write("versions/1.toml", &[head, &agent("one")].concat());
+    stage.write("versions/2.toml", &[head, &agent("one"), &agent("two")].concat());
+    symlink(env!("CARGO_BIN_EXE_misbehaving"), at("program")).expect("a program");
+    symlink("versions/1.toml", at("current.toml")).expect("a link");
+    let mut shoal = stage.start(stage.shoal(&["run", "current.toml"]));
+    shoal.until_ready();
+    let before = lives(&shoal);
+    for again in [&["reload", "--json"][..], &["reload", "current.toml", "--json"]] {
+        assert_eq!(change(&stage, again)["outcome"], "unchanged", "{again:?}");
+    }
+    symlink("versions/2.toml", at("next")).expect("a link");
+    fs::rename(at("next"), at("current.toml")).expect("another link");
+    let report = change(&stage, &["reload", "--json"]);
+    assert_eq!(
+        (&report["outcome"], &report["plan"]["start"]),
+        (&"applied".into(), &["two"].into()),
+        "{report}"
+    );
+    assert_eq!(lives(&shoal)["one"], before["one"]);
+    let unit = stage.done(&["unit", "current.toml"]).out;
+    for line in
+        [format!("up {}", at("current.toml").display()), format!("WorkingDirectory={}\n", at("").display())]
+    {
+        assert!(unit.contains(line.trim_end_matches("/\n")), "{line} is not in:\n{unit}");
+    }
     assert_eq!(shoal.stop().status, 0);
     stage.assert_nothing_left();
 }

@@ -2,6 +2,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use shoal_tests::stage::Relayed;
 use shoal_tests::{Done, PANICS, Stage, stage, traces, until};
 use std::io::Write;
 use std::path::PathBuf;
@@ -566,6 +567,72 @@ fn down_says_what_nobody_read() {
     );
     assert!(unread["count"].as_u64() == Some(20), "{report}");
     stage.assert_nothing_left();
+}
+
+/// Goal: with `--json` each line is an object however late it is read, the last says how the swarm ended, and what was not shown is told. Method:
+/// lines of which a pipe takes some and a part of one; it is read when the swarm is over.
+#[test]
+fn run_in_objects_that_is_read_late_ends_with_whole_lines() {
+    let stage = stage!("late");
+    let file = stage.write(
+        "late.toml",
+        r#"
+        [swarm]
+        name = "NAME"
+        logs = "logs"
+        [agent.talker]
+        command = ["/bin/sh", "-c", "line=$(head -c 8190 /dev/zero | tr '\\0' y); for i in 0 1 2 3 4 5 6 7 8 9; do echo $line; done; exec BIN/misbehaving subscribes-nothing"]
+        restart = "temporary"
+        "#,
+    );
+    let mut command = stage.shoal(&["run", "--json", path(&file)]);
+    let mut run = command.stdout(std::process::Stdio::piped()).spawn().expect("it runs");
+    until("the end of the swarm", || {
+        let events = std::fs::read_to_string(stage.path("logs/events.jsonl")).unwrap_or_default();
+        (events.contains("swarm-ended") && stage.done(&["status"]).status == 3).then_some(())
+    });
+    let mut out = String::new();
+    std::io::Read::read_to_string(run.stdout.as_mut().expect("piped"), &mut out).expect("text");
+    assert_eq!(run.wait().expect("its end").code(), Some(0));
+    let objects: Vec<Value> = out.lines().map(object).collect();
+    let [.., remark, end] = &objects[..] else { panic!("{out}") };
+    assert_eq!(end, &serde_json::json!({ "swarm": stage.name(), "status": 0 }));
+    let lost = format!("{} lines not shown here", 10 - (objects.len() - 2));
+    assert!(remark["text"].as_str().is_some_and(|text| text.contains(&lost)), "{lost}: {remark}");
+    stage.assert_nothing_left();
+}
+
+/// Goal: what a group shares is told once when nobody read it, and not for each of its members and places; where members share by number,
+/// each tells of its own, and no place that nobody has. Method: two replicas with places for eight hold a message each for ever, and are killed.
+#[test]
+fn down_says_once_what_nobody_of_a_group_read() {
+    let left =
+        |agent: &str, count: u32| serde_json::json!({ "agent": agent, "channel": "numbers", "count": count });
+    let cases =
+        [("block", vec![left("stuck", 20)]), ("drop-oldest", vec![left("relay.1", 10), left("relay.2", 10)])];
+    for (when_full, unread) in cases {
+        let stage = stage!("group");
+        for hold in ["hold-relay.1", "hold-relay.2"] {
+            std::fs::write(stage.path(hold), "").expect("written");
+        }
+        let relayed = Relayed {
+            count: 20,
+            relay: "group = \"stuck\"\nreplicas = 2\nstop_timeout = \"300ms\"",
+            ways: 0,
+            ..Relayed::default()
+        };
+        let text = std::fs::read_to_string(relayed.write(&stage)).expect("written");
+        let full = format!("[channel.numbers]\nwhen_full = \"{when_full}\"");
+        let file = stage.write("swarm.toml", &text.replace("[channel.numbers]", &full));
+        assert_eq!(up(&stage, &file).status, 0);
+        until("twenty messages sent", || {
+            let (_, report) = asked(&stage, &["ps"]);
+            (report["agents"][0]["sent"] == 20).then_some(())
+        });
+        let (status, report) = asked(&stage, &["down"]);
+        assert_eq!((status, &report["unread"]), (0, &Value::from(unread)), "{when_full}: {report}");
+        stage.assert_nothing_left();
+    }
 }
 
 #[test]

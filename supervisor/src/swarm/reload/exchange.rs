@@ -3,7 +3,7 @@
 use super::{Outcome, Prepared, Reload};
 use crate::birth;
 use crate::child::{Event, State};
-use crate::config::{Channel, SwarmFile};
+use crate::config::SwarmFile;
 use crate::counted::{counted, one_or};
 use crate::reload::Work;
 use crate::restart::Intensity;
@@ -236,13 +236,11 @@ impl Swarm {
             if others(&self.topology.agents[agent]) {
                 continue;
             }
-            for (channel, count) in self.unread(agent).into_iter().filter(|(_, count)| *count > 0) {
-                let Channel { name, .. } = &self.topology.channels[channel];
+            for (reader, channel, count) in self.unread_once(agent, &mut told) {
                 let messages = counted(count, "message");
                 let (were, are) = (one_or(count, "was", "were"), one_or(count, "is", "are"));
                 texts.push(format!(
-                    "{messages} of channel {name} {were} not read by {}, which is removed, and {are} {}",
-                    self.agents[agent].name,
+                    "{messages} of channel {channel} {were} not read by {reader}, which is removed, and {are} {}",
                     file.agents[after.agents[agent].config].on_gone.says()
                 ));
             }
