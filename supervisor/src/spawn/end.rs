@@ -72,24 +72,29 @@ impl Spawner {
     }
 
     /// Kills what is no child that anybody knows, or reaps it: descendants of agents that were orphaned, and fell to the keeper or to this
-    /// process. Returns those that were killed: they are dead soon, and are to be buried then.
-    pub fn end_strays(&self, known: impl Fn(i32) -> bool) -> Vec<Stray> {
+    /// process. Returns those that were killed, which are dead soon, and are to be buried then; and whether another had ended before it could be
+    /// killed: what that left is to be looked for now, as nobody will hear of its death.
+    pub fn end_strays(&self, known: impl Fn(i32) -> bool) -> (Vec<Stray>, bool) {
         let (own, parent) = (std::process::id() as i32, self.parent());
         if let Some(keeper) = &self.keeper {
             keeper.settle();
         }
         let strays = children_of(parent).into_iter().filter(|&pid| pid != own && !known(pid));
-        let mut killed = Vec::new();
+        let (mut killed, mut outran) = (Vec::new(), false);
         for pid in strays.filter_map(rustix::process::Pid::from_raw) {
             // Through a pidfd: a number read from a list may have been used again. Only a child can be waited for.
             let Ok(pidfd) = rustix::process::pidfd_open(pid, PidfdFlags::empty()) else { continue };
             let stray = Stray { pid: pid.as_raw_nonzero().get(), pidfd };
-            if let Ok(true) = self.bury_stray(&stray).map(|dead| !dead) {
-                let _ = rustix::process::pidfd_send_signal(&stray.pidfd, Signal::KILL);
-                killed.push(stray);
+            match self.bury_stray(&stray) {
+                Ok(false) => {
+                    let _ = rustix::process::pidfd_send_signal(&stray.pidfd, Signal::KILL);
+                    killed.push(stray);
+                }
+                Ok(true) => outran = true,
+                Err(_) => {}
             }
         }
-        killed
+        (killed, outran)
     }
 
     /// Reaps a stray, if it is dead.

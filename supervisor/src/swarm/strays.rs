@@ -1,11 +1,15 @@
 //! Strays: descendants of agents that are dead, and forks that died, or went silent, before their first word. They fall to the keeper,
 //! or to this process: descendants only once their agent is dead, for until then whatever is orphaned falls to the agent itself
 //! (`spawn.rs`). So nobody has to ask whose they were. They are looked for after each death, killed, and reaped as soon as they are dead;
-//! then it is looked for what they left.
+//! then it is looked for what they left, and at once for what those left who were dead before.
 
 use super::{Effect, Swarm};
 use crate::spawn::Stray;
 use std::os::fd::{AsFd, BorrowedFd};
+
+/// So often it is looked again at once for what those left who had ended before they were killed: who forks and ends all the time is met
+/// between the two sooner or later, and others wait meanwhile.
+const LOOKS_MAX: u32 = 32;
 
 /// All of a swarm.
 #[derive(Default)]
@@ -23,15 +27,27 @@ impl Swarm {
         if self.strays.due {
             return;
         }
+        for _ in 0..LOOKS_MAX {
+            if !self.end_those_there_are() {
+                return;
+            }
+        }
+        self.end_strays_later();
+    }
+
+    /// Ends those that there are. True when one had ended by itself: then there may be others.
+    fn end_those_there_are(&mut self) -> bool {
         let dying = |pid| self.strays.dying.iter().any(|stray| stray.pid == pid);
         let mut agents: Vec<i32> = self.agents.iter().flat_map(|a| a.lives()).map(|l| l.child.pid).collect();
         agents.sort_unstable();
         let is_agents = |pid: i32| agents.binary_search(&pid).is_ok() || self.nurseries.know(pid);
         let known = |pid| self.guests.contains(&pid) || is_agents(pid) || dying(pid);
-        for stray in self.cradle.spawner.end_strays(known) {
+        let (killed, outran) = self.cradle.spawner.end_strays(known);
+        for stray in killed {
             self.effects.push(Effect::WatchStray(stray.pid));
             self.strays.dying.push(stray);
         }
+        outran
     }
 
     /// A fork has said who it is, or never will.

@@ -29,6 +29,12 @@ fn main() {
         let _ = std::fs::write(note("attacked"), "");
         return attacker();
     }
+    if args[1] == "write-one" {
+        let life = lives_before();
+        if life <= attack::WRITES.len() {
+            return write_one(attack::WRITES.get(life));
+        }
+    }
     let mut a = attach().expect("attached");
     a.ready().expect("ready");
     let first_life = a.manifest.generation == 1;
@@ -488,8 +494,30 @@ fn chatter() {
     std::fs::write(note("chatter-over"), "").expect("noted");
 }
 
-/// Attaches by hand, keeps every descriptor that it is handed, and tries everything with these and with all that /proc has.
-fn attacker() {
+/// How many lives have noted that they began; this one does, too.
+fn lives_before() -> usize {
+    let before = std::fs::read(note("lives")).map_or(0, |lives| lives.len());
+    // Who is hostile renames nothing, so this note is not left whole: it is added to.
+    let mut lives = std::fs::OpenOptions::new().create(true).append(true).open(note("lives")).expect("noted");
+    std::io::Write::write_all(&mut lives, b".").expect("noted");
+    before
+}
+
+/// Tries one way to write to the memory of a peer, by the descriptor that was handed over, and dies; without one it tries the seal on its own
+/// memory that forbids all further ones.
+fn write_one(write: Option<&attack::Write>) {
+    let (_, own, linked) = attach_by_hand();
+    let (name, write) = write.unwrap_or(&attack::SEAL_FOR_EVER);
+    let of = if *name == attack::SEAL_FOR_EVER.0 { &own } else { &linked };
+    let fd = of.first().expect("handed over");
+    let len = rustix::fs::fstat(fd).map_or(0, |seen| seen.st_size) as usize;
+    println!("tries {name}");
+    tell(name, write(fd.as_fd(), len));
+    attack::kill_self();
+}
+
+/// Attaches by hand, and keeps every descriptor that it is handed: its own, and its peers' memory.
+fn attach_by_hand() -> (impl Sized, Vec<OwnedFd>, Vec<OwnedFd>) {
     let socket = bootstrap::take_control_socket().expect("a socket");
     let Ok(Received::Packet(ToAgent::Hello, handed)) = wire::hear(&socket, true) else { panic!("no hello") };
     let manifest = Manifest::from_bytes(&segment::thaw(&handed[3]).expect("thawed")).expect("a manifest");
@@ -508,6 +536,14 @@ fn attacker() {
         }
     }
     wire::say(&socket, &FromAgent::Ready, &[]).expect("said");
+    // It is not to be closed: that would be this agent's end.
+    std::mem::forget(socket);
+    (own, handed, linked)
+}
+
+/// Attaches by hand, and tries everything with what it is handed and with all that /proc has.
+fn attacker() {
+    let (own, handed, linked) = attach_by_hand();
     let (mut targets, mut broken) = (0, 0);
     let mut attack = |what: &str, fd: &OwnedFd| {
         let len = rustix::fs::fstat(fd).map_or(0, |s| s.st_size) as usize;

@@ -2,6 +2,7 @@
 //!
 //! - `sleeps`, `loops`: for ever, in the first life that is given them;
 //! - `stops`: stopped by a signal of its own;
+//! - `ignores`: for ever, and SIGABRT does not end it;
 //! - `busy`: eight deadlines long, and says so all the time;
 //! - `yields`: until it is asked to pause, and says so all the time;
 //! - `floods`: waiting eight deadlines for space on the full channel `flood`, once;
@@ -51,6 +52,7 @@ fn serves(agent: &mut Agent, way: &str, long: Duration) -> Result<()> {
             match (way.as_str(), &flood) {
                 ("sleeps", _) => for_ever(),
                 ("loops", _) => spin(),
+                ("ignores", _) => ignore()?,
                 ("stops", _) => nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)?,
                 ("busy", _) => busy(step, long),
                 ("yields", _) => while !step.yield_now() {},
@@ -87,6 +89,14 @@ fn spin() -> ! {
     loop {
         std::hint::spin_loop();
     }
+}
+
+/// Waits for ever, without an ear for who would have it end by itself.
+fn ignore() -> Result<()> {
+    let mut deaf = nix::sys::signal::SigSet::empty();
+    deaf.add(nix::sys::signal::Signal::SIGABRT);
+    deaf.thread_block()?;
+    for_ever()
 }
 
 fn work(time: Duration) {

@@ -3,6 +3,7 @@
 
 use crate::layers::user;
 use shoal::output::{FILE_BYTES_MAX, FILES_MAX, LINE_BYTES_MAX};
+use shoal_tests::attack::{SEAL_FOR_EVER, WAYS, WRITES};
 use shoal_tests::attacked::{Play, Told, run_among};
 use std::time::Duration;
 
@@ -121,7 +122,7 @@ fn assert_removed(told: &Told) {
 }
 
 /// Ways by which one process reaches into another; all that `reach` tries.
-pub const REACHES: usize = 14;
+pub const REACHES: usize = WAYS.len();
 
 // The ways are real: whom the swarm trusts, and the kernel lets, gets in by them.
 #[test]
@@ -156,21 +157,63 @@ fn isolated_agent_changes_no_segment_by_any_descriptor() {
     assert!(told.stdout.contains("sealed for ever: 0 of 3"), "{}", told.all());
 }
 
-// Every life tries one thing more. The filter ends it there, the supervisor starts it again, and nobody else notices.
+// Every life tries one thing more. The filter ends it there, inside the call, or landlock refuses it; the supervisor starts it again, and nobody
+// else notices.
 #[test]
 fn hostile_agent_is_ended_by_the_first_call_that_it_does_not_need() {
-    let told = play_with(
-        "reach-one",
-        "block",
-        "trust = \"hostile\"\nenv_allow = [\"NOTES\"]\nlandlock = { read = [\"notes\"] }",
-    );
+    let blind = "trust = \"hostile\"\nenv_allow = [\"NOTES\"]\nlandlock = { read = [\"notes\"] }";
+    // Who may not list processes finds nobody to signal.
+    for (lines, finds_others) in [(blind, false), (HOSTILE, true)] {
+        let told = play_with("reach-one", "block", lines);
+        assert_sink_is_exact(&told);
+        assert_ear_is_exact(&told);
+        assert_nobody_else_died(&told);
+        let attempts = attempts(&told);
+        assert!(attempts.iter().all(|(_, came)| *came != "succeeded"), "{attempts:?}");
+        assert_eq!(ended_inside(WAYS.iter().map(|(name, _)| *name), &attempts), {
+            let calls = ["ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kill"];
+            let bounds = ["prlimit", "setpriority", "sched_setaffinity"];
+            [&calls[..], if finds_others { &["kill of anybody"] } else { &[] }, &bounds].concat()
+        });
+        let ended = told.stderr.matches("was killed by SIGSYS").count();
+        assert_eq!(ended, REACHES, "who came through was ended as it would end itself: {}", told.all());
+        assert!(told.stdout.contains(&format!("bad ends in generation {}", REACHES + 1)), "{}", told.all());
+    }
+}
+
+/// The attempts of which no answer came.
+fn ended_inside(all: impl Iterator<Item = &'static str>, attempts: &[(&str, &str)]) -> Vec<&'static str> {
+    let came_back = |name: &str| attempts.iter().any(|(tried, _)| *tried == name);
+    all.filter(|name| !came_back(name)).collect()
+}
+
+// The same for each way to write to a peer's memory through what was handed over, and for the seal that would make its own death unprovable: the
+// filter ends whoever needs a call that no agent does, and the seals refuse the others. The bytes are looked at by those who count.
+#[test]
+fn hostile_agent_changes_no_peers_memory_by_any_call_and_is_ended_by_those_that_it_does_not_need() {
+    let told = play_with("write-one", "block", HOSTILE);
     assert_sink_is_exact(&told);
     assert_ear_is_exact(&told);
+    assert_nobody_else_died(&told);
+    let tries = told.stdout.lines().filter(|line| line.contains("tries ")).count();
+    assert_eq!(tries, WRITES.len() + 1, "{}", told.all());
     let attempts = attempts(&told);
     assert!(attempts.iter().all(|(_, came)| *came != "succeeded"), "{attempts:?}");
-    let ended = told.stderr.matches("was killed by SIGSYS").count();
-    assert!(ended >= 8, "{ended} {}", told.all());
-    assert!(told.stdout.contains(&format!("bad ends in generation {}", REACHES + 1)), "{}", told.all());
+    // A map that grew would be read by a child, which is not made either.
+    let due = [
+        "mremap beyond the file",
+        "ftruncate, longer",
+        "ftruncate, shorter",
+        "punching a hole",
+        "zeroing a range",
+        "allocating beyond",
+        SEAL_FOR_EVER.0,
+    ];
+    let all = [&WRITES[..], &[SEAL_FOR_EVER]].concat();
+    assert_eq!(ended_inside(all.iter().map(|(name, _)| *name), &attempts), due);
+    assert_eq!(told.stderr.matches("was killed by SIGSYS").count(), tries, "{}", told.all());
+    let last = format!("bad ends in generation {}", tries + 1);
+    assert!(told.stdout.contains(&last), "{}", told.all());
 }
 
 /// Goal: what a producer that is not trusted writes into a message that was leased reaches nobody. Method: its reader looks at a message, and

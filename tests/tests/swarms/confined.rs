@@ -104,6 +104,18 @@ fn secret_stands_in_no_command_line_no_environment_no_log_and_no_file_but_its_ow
             assert!(!String::from_utf8_lossy(&text).contains("s3cret"), "{file} of {pid}");
         }
     }
+    // Nor in what is told of its death, and of its next life, which is given it again.
+    assert!(traces::kill(running.pid_of("a"), stage.mark()));
+    running.until_agent("a", "back", |a| (a.generation == 2 && a.state == PsState::Ready).then_some(()));
+    for asked in
+        [&["crashes", "show", "1", "--json"][..], &["crashes", "show", "1"], &["events"], &["ps", "--json"]]
+    {
+        let done = stage.done(asked);
+        assert!(
+            done.status == 0 && !done.out.is_empty() && !done.out.contains("s3cret"),
+            "{asked:?}: {done:?}"
+        );
+    }
     let (out, err) = (running.out(), running.err());
     assert!(out.contains("secret KEY has 17 bytes") && !(out + &err).contains("s3cret"));
     let holders = files_with(&stage.path(""), "s3cret");

@@ -337,6 +337,51 @@ fn a_storm_of_deaths_leaves_as_many_reports_as_were_asked_for_and_the_last_says_
     purge(&stage);
 }
 
+/// Goal: pauses double up to their cap, each shortened by chance and no more than by its share; a life as long as the period makes all before
+/// it void, so that who dies once in a while is never given up. Method: two agents are killed from outside as soon as they are ready, again
+/// and again; no life is short beside the period of one of them, none is long beside the other's. Their reports say what was decided.
+#[test]
+fn pauses_grow_to_their_cap_with_chance_and_a_quiet_period_ends_the_streak() {
+    const DEATHS: u64 = 12;
+    let stage = stage!("pauses");
+    let agent = |name: &str, restart: &str| {
+        format!("[agent.{name}]\ncommand = [\"BIN/misbehaving\", \"talks\"]\nrestart = {{ {restart} }}\n")
+    };
+    let text = [
+        "[swarm]\nname = \"NAME\"\n".to_owned(),
+        agent("hasty", "intensity = 1000, period = \"24h\", backoff = \"8ms..32ms\", jitter = \"50%\""),
+        // Between a spawn and `ready` a program is executed, which takes longer.
+        agent("rare", "intensity = 1, period = \"1ms\", backoff = \"1h\""),
+    ];
+    let mut shoal = stage.run(&stage.write("swarm.toml", &text.concat()));
+    for generation in 1..=DEATHS {
+        for name in ["hasty", "rare"] {
+            let pid = shoal.until_agent(name, &format!("ready in generation {generation}"), |a| {
+                (a.state == PsState::Ready && a.generation == generation).then_some(a.pid?)
+            });
+            assert!(traces::kill(pid as i32, stage.mark()));
+        }
+    }
+    for name in ["hasty", "rare"] {
+        shoal.until_agent(name, "back", |a| (a.generation > DEATHS).then_some(()));
+    }
+    let decisions = |name: &str| -> Vec<Value> {
+        crashes(&stage, &[name]).into_iter().map(|report| report["decision"].clone()).collect()
+    };
+    let (hasty, rare) = (decisions("hasty"), decisions("rare"));
+    assert_eq!((hasty.len() as u64, rare.len() as u64), (DEATHS, DEATHS));
+    assert!(rare.iter().all(|d| d["what"] == "restarted" && d["deaths"] == 1), "{rare:?}");
+    assert!(hasty[..2].iter().all(|d| d["what"] == "restarted"), "{hasty:?}");
+    let pauses =
+        hasty[2..].iter().map(|d| d["pause_us"].as_u64().unwrap_or_else(|| panic!("a pause in {d}")));
+    let dues = [8_000, 16_000].into_iter().chain(std::iter::repeat(32_000));
+    let shares: Vec<f64> = pauses.zip(dues).map(|(pause, due)| pause as f64 / due as f64).collect();
+    assert!(shares.iter().all(|share| (0.499..=1.0).contains(share)), "{shares:?}");
+    assert!(shares.iter().any(|share| *share != shares[0]), "chance: {shares:?}");
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
+}
+
 /// Goal: a full disk is told and stops nothing; what could not be written is in memory. Method: the log folder is a file system
 /// of 24 KiB of its own, in a namespace of mounts; where there may be none, a file stands where the folder of the reports belongs.
 #[test]

@@ -47,7 +47,9 @@ fn hostile_agent_is_ended_when_it_seals_itself_or_makes_a_doorbell_blocking_or_w
         let told = play(role);
         assert_ended_by_its_filter(&told);
         assert_ear_is_exact(&told);
-        assert!(!told.stdout.contains("sealed: true") && !told.stdout.contains("BROKEN"), "{}", told.all());
+        // It did not come to tell what came of its attempt, after which it would be ended, too.
+        let came_through = ["sealed: true", "made blocking:", "attacker tried", "BROKEN"];
+        assert!(!came_through.iter().any(|said| told.stdout.contains(said)), "{}", told.all());
     }
 }
 

@@ -374,3 +374,47 @@ fn state_of_a_stopped_agent_outlives_supervisors() {
     assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);
     stage.assert_nothing_left();
 }
+
+/// Goal: the keeper uses no heap after its start, whatever it does. Method: what the C library knows of the free pieces of the keeper's heap is
+/// made nonsense, so that whoever asks for one, or gives one back, is aborted. It serves and buries as before; and each supervisor that it
+/// starts then, a copy of it, is aborted at once, until it ends everything.
+#[test]
+#[cfg(target_env = "gnu")]
+fn keeper_goes_on_though_whoever_uses_its_heap_is_aborted() {
+    let stage = stage!("heapless");
+    let mut shoal = stage.run(&numbers(&stage, ""));
+    shoal.until_ready();
+    let keeper = shoal.keeper().expect("a keeper");
+    spoil_heap(keeper);
+    for name in ["relay.1", "sink"] {
+        let victim = shoal.pid_of(name);
+        assert!(traces::kill(victim, stage.mark()));
+        shoal.until_agent(name, "another", |a| {
+            (a.state == PsState::Ready && a.pid != Some(victim as u32)).then_some(())
+        });
+        until("the burial", || traces::state(victim).is_none().then_some(()));
+    }
+    assert_eq!(shoal.keeper(), Some(keeper));
+    kill_supervisor(&shoal);
+    let done = shoal.ended();
+    assert_eq!(done.status, 1, "{}", done.err);
+    let last = "supervisors die as soon as they are started: everything is ended";
+    assert!(done.err.contains(last), "the keeper itself says so: {}", done.err);
+    stage.assert_nothing_left();
+}
+
+/// Overwrites the first piece of a process's heap, in which its only thread keeps the lists of free pieces.
+#[cfg(target_env = "gnu")]
+fn spoil_heap(process: i32) {
+    use std::os::unix::fs::FileExt;
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).expect("it lives");
+    let line = maps.lines().find(|line| line.ends_with("[heap]")).expect("it was used before the split");
+    let from = line.split('-').next().and_then(|hex| u64::from_str_radix(hex, 16).ok()).expect("an address");
+    let memory = fs::OpenOptions::new().read(true).write(true).open(format!("/proc/{process}/mem"));
+    let memory = memory.expect("memory of our own");
+    let mut size = [0; 8];
+    memory.read_exact_at(&mut size, from + 8).expect("the piece's size");
+    let size = u64::from_le_bytes(size) & !7;
+    assert!((256..4096).contains(&size), "{size}");
+    memory.write_all_at(&vec![0xa5; size as usize - 16], from + 16).expect("overwritten");
+}

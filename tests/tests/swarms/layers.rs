@@ -104,21 +104,40 @@ fn signal_to_everybody_reaches_the_agents_of_its_user_and_from_an_isolated_or_ho
 #[test]
 fn fork_bomb_is_bounded_disturbs_nobody_and_ends_with_its_agent() {
     let Some((uid, user)) = user(2) else { return };
-    let told = play_with(
-        "fork-bomb",
-        "block",
-        &format!("{user}\ntrust = \"isolated\"\nlimits = {{ processes = 40 }}"),
-    );
-    // Whatever came of it, it must not go on.
-    assert_runs_nothing(uid);
+    for trust in ["trusted", "isolated"] {
+        let told = play_with(
+            "fork-bomb",
+            "block",
+            &format!("{user}\ntrust = \"{trust}\"\nlimits = {{ processes = 40 }}"),
+        );
+        // Whatever came of it, it must not go on.
+        assert_runs_nothing(uid);
+        assert_sink_is_exact(&told);
+        assert_ear_is_exact(&told);
+        assert_nobody_else_died(&told);
+        let refused = told
+            .stdout
+            .split("bomb refused ")
+            .nth(1)
+            .and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+        assert!(refused.is_some_and(|count| count > 0), "{trust}: {}", told.all());
+        assert!(told.stdout.contains("bomb forked"), "{trust}: {}", told.all());
+        assert!(told.stdout.contains("bad ends in generation 2"), "{trust}: {}", told.all());
+    }
+}
+
+/// Who is hostile makes no process at all: its filter ends it inside the first call that would.
+#[test]
+fn fork_bomb_of_a_hostile_agent_is_ended_at_its_first_fork() {
+    let told = play_with("fork-bomb", "block", HOSTILE);
     assert_sink_is_exact(&told);
     assert_ear_is_exact(&told);
     assert_nobody_else_died(&told);
-    let refused = told
-        .stdout
-        .split("bomb refused ")
-        .nth(1)
-        .and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
-    assert!(refused.is_some_and(|count| count > 0), "{}", told.all());
+    if !rustix::process::geteuid().is_root() {
+        // Its user is that of the tests then, as whom the attack is not tried.
+        return;
+    }
+    assert!(told.stderr.contains("agent bad (generation 1) was killed by SIGSYS"), "{}", told.all());
+    assert!(!told.stdout.contains("bomb"), "{}", told.all());
     assert!(told.stdout.contains("bad ends in generation 2"), "{}", told.all());
 }

@@ -228,6 +228,76 @@ fn too_many_deaths_are_told_from_set_to_set_until_the_swarm_ends_with_status_1()
     stage.assert_nothing_left();
 }
 
+/// Goal: a set within a set falls as a whole, in its order, with whoever it is a member with, and within it its own strategy holds. Method:
+/// SIGKILL to the second of three with `rest_for_one`, then to the first of the `one_for_all` set around these.
+#[test]
+fn set_within_a_set_falls_as_a_member_of_it_and_keeps_its_own_strategy() {
+    let stage = stage!("nested");
+    const NAMES: [&str; 5] = ["base", "store", "cache", "page", "last"];
+    may(&stage, &NAMES);
+    let agents = NAMES.map(|name| format!("[agent.{name}]\ncommand = [\"BIN/stages\", \"slow\"]\n")).concat();
+    let text = format!(
+        "[swarm]\nname = \"NAME\"\n[set.outer]\nmembers = [\"base\", \"inner\", \"last\"]\nstrategy = \"one_for_all\"\n\
+         [set.inner]\nmembers = [\"store\", \"cache\", \"page\"]\nstrategy = \"rest_for_one\"\n{agents}"
+    );
+    let mut shoal = stage.run(&stage.write("swarm.toml", &text));
+    shoal.until_ready();
+    let comes_back = |name: &&str| [format!("{name} begins"), format!("{name} is ready")];
+    let fall_and_come_back =
+        |shoal: &mut Running<'_>, victim: &str, down: &[&str], up: &[&str], generations: [u64; 5]| {
+            let before = order(&stage).len();
+            crash(shoal, victim);
+            for (name, generation) in NAMES.into_iter().zip(generations) {
+                until_life(shoal, name, generation);
+            }
+            let ends = down.iter().map(|name| format!("{name} ends"));
+            let due: Vec<String> = ends.chain(up.iter().flat_map(comes_back)).collect();
+            assert_eq!(order(&stage)[before..], due, "after the death of {victim}");
+        };
+    fall_and_come_back(&mut shoal, "cache", &["page"], &["cache", "page"], [1, 1, 2, 2, 1]);
+    fall_and_come_back(&mut shoal, "base", &["last", "page", "cache", "store"], &NAMES, [2, 2, 3, 3, 2]);
+    let done = shoal.stop();
+    assert_eq!(done.status, 0, "{}", done.err);
+    stage.assert_nothing_left();
+}
+
+/// Goal: a significant member of a set has its set fall with it while it fails, and ends the swarm, and nobody starts again, once it ends
+/// well. Method: a batch worker whose first life fails in the middle, with one that falls with it; a source that never ends feeds it.
+#[test]
+fn significant_member_of_a_set_takes_its_set_along_when_it_fails_and_ends_the_swarm_when_it_is_done() {
+    let stage = stage!("significant");
+    may(&stage, &["beside"]);
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [channel.numbers]
+        message = "Number"
+        [set.batch]
+        members = ["beside", "worker"]
+        strategy = "one_for_all"
+        [agent.source]
+        command = ["BIN/numbers", "source", "0"]
+        publishes = ["numbers"]
+        [agent.worker]
+        command = ["BIN/stages", "worker", "1000"]
+        subscribes = ["numbers"]
+        restart = "transient"
+        significant = true
+        [agent.beside]
+        command = ["BIN/stages", "slow"]
+        "#;
+    let done = stage.run(&stage.write("swarm.toml", text)).ended();
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert!(done.err.contains("agent worker died, beside fall"), "{}", done.err);
+    assert!(done.err.contains("agent worker has done its work and is significant"), "{}", done.err);
+    assert!(done.out.contains("1000 numbers were read"), "{}", done.out);
+    let life = ["beside begins", "beside is ready", "beside ends"];
+    let mut lines = order(&stage);
+    lines.retain(|line| line.starts_with("beside"));
+    assert_eq!(lines, [life, life].concat());
+    stage.assert_nothing_left();
+}
+
 /// Goal: a set that says `on_give_up = "fail"` is given up with all that is in it, the rest goes on, and an operator can start it
 /// again. Method: as above; then the agent is let to live.
 #[test]

@@ -14,6 +14,8 @@ use std::process::Command;
 /// How many descendants an agent makes.
 const MANY: usize = 200;
 const FEW: usize = 20;
+/// So often a chain goes on that nobody ends.
+const HOPS_MAX: u64 = 10_000;
 
 /// A brood's list.
 fn list(stage: &Stage, agent: &str, generation: u64) -> PathBuf {
@@ -119,6 +121,38 @@ fn tree_of_an_agent_ends_with_it_and_nobody_elses_does() {
     until_ended(&stage, "a", 3);
     stage.assert_nothing_left();
     assert_eq!(traces::cgroups(&owner), Vec::<PathBuf>::new(), "with the swarm");
+}
+
+/// Goal: also who is another process each time that it is looked at ends with its agent. Method: a chain of processes in sessions of their own
+/// of which each forks the next and ends, as fast as it can; all of them together hold a lock, which is free when there is none any more.
+#[test]
+fn chain_of_processes_that_fork_and_end_all_the_time_ends_with_its_agent() {
+    let stage = stage!("tree-hops");
+    let file = stage.path("a");
+    let text = format!(
+        "[swarm]\nname = \"NAME\"\n[agent.a]\ncommand = [\"BIN/brood\", \"hops\", \"{}\"]\n\
+         restart = {{ intensity = 100, backoff = \"1ms\" }}\n",
+        file.display()
+    );
+    let mut shoal = stage.run(&stage.write("swarm.toml", &text));
+    for generation in 1..=8 {
+        let agent = shoal.until_agent("a", &format!("in generation {generation}"), |a| {
+            (a.generation == generation && a.state == PsState::Ready).then_some(a.pid?)
+        });
+        let list = list(&stage, "a", generation);
+        until("some hops", || fs::metadata(&list).is_ok_and(|list| list.len() > 100).then_some(()));
+        let lock = fs::File::open(&list).expect("the list");
+        let free = || rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok();
+        assert!(!free(), "it is held");
+        assert!(traces::kill(agent as i32, stage.mark()));
+        until("the end of the chain", || free().then_some(()));
+        let hops = fs::metadata(&list).expect("the list").len();
+        println!("{hops} hops in generation {generation}");
+        assert!(hops < HOPS_MAX, "it ended by itself");
+    }
+    until_reaped(&shoal);
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
 }
 
 enum Who {
