@@ -365,24 +365,31 @@ fn remove_cgroup(folder: &Path) {
 #[test]
 fn everything_in_a_delegated_cgroup_ends_and_starts_again_by_systemd_though_guard_and_keeper_died_at_one_instant()
  {
-    // Goal: what the guide says of the unit. Method: a service manager of this test's own, which knows nothing but that unit.
+    // Goal: what the guide says of the unit. Method: a service manager of this test's own, which is told no more than the guide's commands tell it.
     let Some(delegated) = delegated() else { return };
     if Command::new("systemd").arg("--version").output().is_err() {
         return println!("there is no systemd here: nothing to see");
     }
     let stage = stage!("tree-service");
     let unit = stage.done(&["unit", swarm_of(&stage, "", EACH_WAY).to_str().expect("UTF-8")]);
-    let (config, own) = (stage.path("config"), delegated.join("manager"));
-    for folder in [&config.join("systemd/user"), &stage.path("run/systemd"), &own] {
+    stage.write("shoal-ticks.service", &unit.out);
+    let (home, own) = (stage.path("home"), delegated.join("manager"));
+    for folder in [&home.join(".config/systemd/user"), &stage.path("run/systemd"), &own] {
         fs::create_dir_all(folder).expect("a folder");
     }
-    fs::write(config.join("systemd/user/shoal.service"), unit.out).expect("written");
-    let manage = format!(
-        "echo $$ >{}/cgroup.procs && XDG_CONFIG_HOME={} exec systemd --user --unit=shoal.service",
-        own.display(),
-        config.display()
-    );
-    let mut manager = stage.start(stage.shoal_after(&manage, &[]));
+    let at_home = |line: &str| {
+        let mut command = stage.shoal_after(line, &["--version"]);
+        command.env("HOME", &home);
+        command
+    };
+    let manage =
+        format!("echo $$ >{}/cgroup.procs && exec systemd --user --unit=basic.target", own.display());
+    let mut manager = stage.start(at_home(&manage));
+    until("the manager", || stage.path("run/systemd/private").exists().then_some(()));
+    let begun = stage.finish(at_home(documented("cp shoal-ticks.service ")));
+    assert_eq!(begun.status, 0, "{}", begun.err);
+    let told = stage.finish(at_home(documented("systemctl --user status ").split('#').next().expect("one")));
+    assert!(told.out.contains("of 3 agents ready"), "{}{}", told.out, told.err);
     let manager_pid = manager.pid();
     let guard = || {
         let program = |pid: &i32| fs::read_link(format!("/proc/{pid}/exe")).ok();
