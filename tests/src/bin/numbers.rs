@@ -2,7 +2,8 @@
 //!
 //! A source begins where the lineage left off, and ends after COUNT numbers (0: when it is asked to). A tap sends up to
 //! the number that the file `want` says, to `numbers` or to the channel that ON names. A relay sends on what it reads on `numbers` to `relayed`, or to the channel that ON
-//! names; with a message in hand it waits while the file `hold-NAME` exists, and notes the message in `held`. Who relays in steps of up to 64 (`steps handler`, `steps loop`)
+//! names; with a message in hand it waits while the file `hold-NAME` exists, and notes the message in `held`; while the file
+//! `scribble-NAME` exists each of its lives writes over its own record and dies. Who relays in steps of up to 64 (`steps handler`, `steps loop`)
 //! counts what it did in its state, and at its end notes in `largest` how many a step took at most. A dozer wakes every few seconds, sends a number, and sleeps. The sink notes each number in the file `sink` before it acknowledges it, so that
 //! its next life knows what is due. A mourner notes who is gone. At its end each notes its name in `order`.
 //!
@@ -16,10 +17,11 @@ use nix::unistd::{Pid, getpid, getppid, setpgid};
 use rustix::event::{PollFd, PollFlags, poll};
 use shoal_agent::{Agent, Next, Result};
 use shoal_runtime::bootstrap::take_control_socket;
+use shoal_runtime::layout::desk;
 use shoal_runtime::wire::{self, FromAgent, Received, ToAgent};
 use shoal_runtime::zygote::ZYGOTE_ENV;
 use shoal_tests::agents::{Number, note, number, path, violation};
-use shoal_tests::attack::{fork, kill_self};
+use shoal_tests::attack::{OwnMap, fork, kill_self};
 use shoal_tests::{Book, Entry};
 use std::cell::Cell;
 use std::rc::Rc;
@@ -154,6 +156,10 @@ fn relay(agent: &mut Agent) -> Result<()> {
         }
         step.send(&on, &Number { value })
     })?;
+    if path(&format!("scribble-{}", agent.name())).exists() {
+        OwnMap::find().ok_or("no segment of its own")?.store(desk::COMMIT, u64::MAX);
+        kill_self();
+    }
     agent.serve()
 }
 

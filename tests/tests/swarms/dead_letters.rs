@@ -223,6 +223,63 @@ fn attempts_in_vain_are_counted_over_the_deaths_of_supervisors() {
     swarm.end();
 }
 
+/// An order that was begun stays one: what an agent has in hand as it is killed for it is not held against the message.
+#[test]
+fn a_death_that_was_ordered_counts_nothing_under_the_next_supervisor_either() {
+    let stage = stage!("ordered-on");
+    let mut swarm = swarm(&stage, "\"sink\"", "5 holds\n", "stop_timeout = \"1h\"", "");
+    until("5 in hand", || (swarm.tried(5).len() == 1).then_some(()));
+    let sink = swarm.shoal.pid_of("sink");
+    let restart = stage.start(stage.shoal(&["restart", "sink"]));
+    swarm.shoal.until_agent("sink", "asked to end", |a| (a.state == PsState::Stopping).then_some(()));
+    swarm.shoal.succeed();
+    assert!(traces::kill(sink, stage.mark()));
+    until("5 in the next life's hand", || (swarm.tried(5).len() == 2).then_some(()));
+    assert_eq!(swarm.tried(5), ["5 attempt 1", "5 attempt 1"]);
+    // Who asked is told that nobody answers: it is not asked twice.
+    assert_eq!(restart.ended().status, 1);
+    change_poison(&stage, "");
+    swarm.until_done();
+    assert_eq!((swarm.handled(), swarm.letters().len()), (but(&[]), 0));
+    swarm.end();
+}
+
+/// No letter is written over, and a number that an operator has read names no other letter later, also when it was purged.
+#[test]
+fn numbers_of_dead_letters_are_used_once_whatever_supervisor_gives_them() {
+    let stage = stage!("lettered");
+    let mut swarm = swarm(&stage, "\"sink\"", "3 rejects\n4 rejects\n5 holds\n6 rejects\n", "", "");
+    until("5 in hand", || (swarm.tried(5).len() == 1).then_some(()));
+    assert_eq!(swarm.letters().len(), 2);
+    assert_eq!(swarm.dlq(&["purge", "2"])["purged"], serde_json::json!([2]));
+    swarm.shoal.succeed();
+    change_poison(&stage, "6 rejects\n");
+    swarm.until_done();
+    let letters = swarm.letters();
+    let letters: Vec<_> = letters.iter().map(|letter| (&letter["id"], &letter["reason"])).collect();
+    assert_eq!(letters, [(&1.into(), &"nobody wants 3".into()), (&3.into(), &"nobody wants 6".into())]);
+    swarm.end();
+}
+
+/// Whoever replays knows the orders of one supervisor from those of the next: no letter is taken for one that it has sent already.
+#[test]
+fn letters_are_replayed_also_when_others_were_under_the_supervisor_before() {
+    let stage = stage!("replay-on");
+    let mut swarm = swarm(&stage, "\"sink\"", "5 rejects\n6 rejects\n", "", "");
+    until_handled(&mut swarm, COUNT as usize - 2);
+    change_poison(&stage, "");
+    assert_eq!(swarm.dlq(&["replay", "1"])["replayed"], serde_json::json!([1]));
+    until_handled(&mut swarm, COUNT as usize - 1);
+    swarm.shoal.succeed();
+    assert_eq!(swarm.dlq(&["replay", "2"])["replayed"], serde_json::json!([2]));
+    assert_eq!(swarm.letters(), Vec::<Value>::new());
+    // Both lie before the end of what the sink reads.
+    let handled = swarm.stage.path("handled");
+    swarm.end();
+    let text = fs::read_to_string(handled).expect("the numbers that were handled");
+    assert!(text.ends_with("\n5\n6\n"), "{text}");
+}
+
 #[test]
 fn a_handler_that_fails_thrice_parks_its_message_without_the_end_of_its_process() {
     for sink in ["\"sink\"", "\"loop\""] {

@@ -213,3 +213,40 @@ fn group_ends_when_its_last_message_is_done_wherever_it_was() {
     assert_eq!(missing(&stage, 50), Vec::<u64>::new());
     stage.assert_nothing_left();
 }
+
+/// Goal: what a member has in hand stays its own whoever dies under the next supervisor, which gives no number twice by which claims are told
+/// apart. Method: one member holds a message while another, whose words cannot be believed, so that its claims are found by its number, dies
+/// more often than the first supervisor gave numbers.
+#[test]
+fn message_in_hand_stays_its_members_whoever_dies_under_the_next_supervisor() {
+    let stage = stage!("numbered");
+    let mut shoal = stage.run(&swarm(&stage, r#""tap""#, &(relay("holder", "") + &relay("mortal", ""))));
+    let [holds, scribbles] = ["hold-holder", "scribble-mortal"].map(|name| stage.path(name));
+    fs::write(&holds, "").expect("a hold");
+    shoal.until_ready();
+    let mut sent = 0;
+    until("a message in the holder's hand", || {
+        sent += 1;
+        want(&stage, sent);
+        (!held(&stage).is_empty()).then_some(())
+    });
+    until_met(&stage, &mut shoal, sent - 1);
+    let in_hand = missing(&stage, sent);
+    shoal.succeed();
+    fs::write(&scribbles, "").expect("an order");
+    let mortal = shoal.pid_of("mortal");
+    assert!(traces::kill(mortal, stage.mark()));
+    shoal.until_agent("mortal", "dead often enough", |a| (a.generation > 10).then_some(()));
+    fs::remove_file(&scribbles).expect("let go");
+    shoal.pid_of("mortal");
+    assert!(shoal.err().contains("agent mortal wrote over its own memory"), "{}", shoal.err());
+    want(&stage, sent + 20);
+    until_met(&stage, &mut shoal, sent + 19);
+    assert_eq!(missing(&stage, sent + 20), in_hand, "nobody else is given it");
+    fs::remove_file(&holds).expect("let go");
+    until_met(&stage, &mut shoal, sent + 20);
+    let done = shoal.stop();
+    assert_eq!((done.status, stage.violations().as_str()), (0, ""), "{}", done.err);
+    assert_eq!(Book::count(&stage.path("sink")), sent + 20, "each once");
+    stage.assert_nothing_left();
+}

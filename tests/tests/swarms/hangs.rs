@@ -1,9 +1,10 @@
 //! Handlers that hang, and those that only look as if they did.
 
 use rustix::process::Signal;
-use shoal::control::PsState;
+use shoal::control::{PsAgent, PsReport, PsState};
 use shoal_tests::tapped::{want, with_tap};
 use shoal_tests::{Stage, stage, traces, until};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -73,6 +74,30 @@ fn hung_handler_is_ended_and_its_message_comes_again_though_everybody_slept_befo
         }
         stage.assert_nothing_left();
     }
+}
+
+/// What an agent did in former lives, and how often it hung, is shown by the next supervisor as by the one that saw it.
+#[test]
+fn what_former_lives_counted_is_known_to_the_next_supervisor() {
+    let stage = stage!("counted-on");
+    let mut shoal = stage.run(&slow(&stage, "sleeps"));
+    want(&stage, 10);
+    until_handled(&stage, "slow", 10);
+    // Its third life is given nothing, and the tap's second has nothing to send.
+    for name in ["slow", "tap"] {
+        assert_eq!(stage.done(&["restart", name]).status, 0, "{}", shoal.err());
+    }
+    let counted = |report: &PsReport| {
+        let of = |a: &PsAgent| (a.hangs, a.sent, a.received, a.p50_ns, a.p99_ns);
+        report.agents.iter().map(|a| (a.name.clone(), of(a))).collect::<BTreeMap<_, _>>()
+    };
+    let before = counted(&shoal.until_ready());
+    let &(hangs, _, received, p50_ns, _) = before.get("slow").expect("an agent");
+    assert!(hangs >= 1 && received >= 10 && p50_ns.is_some() && before["tap"].1 == 10, "{before:?}");
+    shoal.succeed();
+    assert_eq!(counted(&shoal.until_ready()), before);
+    assert_eq!(shoal.stop().status, 0);
+    stage.assert_nothing_left();
 }
 
 /// Goal: nobody is taken for hung who is not. Method: side by side, for eight deadlines, one who works and says so, one who waits

@@ -243,6 +243,34 @@ fn swarm_that_ends_because_of_an_agent_says_so_also_under_the_next_supervisor() 
     stage.assert_nothing_left();
 }
 
+/// Goal: why a swarm did not start is known to the supervisor that ends it, though another has begun to. Method: an agent fails before it is ready;
+/// the hook that is told of that stays until the next supervisor is there.
+#[test]
+fn swarm_that_did_not_start_says_so_also_under_the_next_supervisor() {
+    let stage = stage!("unstarted-on");
+    let text = r#"
+        [swarm]
+        name = "NAME"
+        [hooks]
+        crash = ["/bin/sh", "-c", "touch told; while [ -e stay ]; do sleep 0.01; done"]
+        [agent.bad]
+        command = ["BIN/misbehaving", "exits"]
+        "#;
+    fs::write(stage.path("stay"), "").expect("a file of the stage");
+    let shoal = stage.run(&stage.write("swarm.toml", text));
+    until("a hook", || stage.path("told").exists().then_some(()));
+    shoal.succeed();
+    fs::remove_file(stage.path("stay")).expect("it was there");
+    let done = shoal.ended();
+    assert_eq!(done.status, 2, "{}", done.err);
+    assert!(
+        done.err.contains("the swarm did not start: ") && done.err.contains("agent bad exited"),
+        "{}",
+        done.err
+    );
+    stage.assert_nothing_left();
+}
+
 /// Goal: `on_give_up = "escalate"` without a set ends the swarm, with status 1 and the reason; `fail` leaves it running. Method: an agent that
 /// dies at once, beside one that is well.
 #[test]
