@@ -84,28 +84,25 @@ pub fn attach(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io:
     Ok(region)
 }
 
-/// Maps a peer's segment read-only, after checking its seals, size and header. All of it is allocated, but a page is mapped when it is
-/// first read, 16 at once: who dies with few of them is proved dead sooner, and who attaches is there sooner.
+/// Maps a peer's segment read-only, after checking its seals and size. What its header says is for its writer, who could have
+/// changed it: whose it is the supervisor says, and that it fits this build, by whose layout both were made. All of it is allocated, but a page is
+/// mapped when it is first read, 16 at once: who dies with few of them is proved dead sooner, and who attaches is there sooner.
 ///
 /// # Errors
-/// As [`attach`], and when the descriptor could still be written or resized.
-pub fn view(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<Region> {
-    check_live(&fd, shape, expected)?;
-    let region = Region::map_read_only_sparsely(&fd, shape.used_bytes())
-        .map_err(|e| context("mapping a peer's segment", e))?;
-    check_header(&region, shape, expected)?;
-    Ok(region)
+/// When the descriptor could still be written or resized, or is of another size; or the kernel's refusal.
+pub fn view(fd: impl AsFd, shape: &SegmentShape, of: Incarnation) -> io::Result<Region> {
+    check_live(&fd, shape, of)?;
+    Region::map_read_only_sparsely(&fd, shape.used_bytes())
+        .map_err(|e| context("mapping a peer's segment", e))
 }
 
 /// Maps what a supervisor looks at of a segment, read-only and sparsely: all but its rings. Otherwise as [`view`].
 ///
 /// # Errors
 /// As [`view`].
-pub fn look(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io::Result<Region> {
-    check_live(&fd, shape, expected)?;
-    let region = look_again(&fd, shape.ring_offset(0))?;
-    check_header(&region, shape, expected)?;
-    Ok(region)
+pub fn look(fd: impl AsFd, shape: &SegmentShape, of: Incarnation) -> io::Result<Region> {
+    check_live(&fd, shape, of)?;
+    look_again(&fd, shape.ring_offset(0))
 }
 
 /// As [`look`], of a segment that was looked at before, whose head has so many bytes: its seals hold, so it is still of that size.
@@ -426,6 +423,19 @@ mod tests {
             "a read-only map does not disturb the proof"
         );
         assert_eq!(prove_dead(&fd).expect("asked"), Proof::Dead, "whoever asks again hears the same");
+    }
+
+    #[test]
+    fn header_is_read_by_its_writer_alone() {
+        let fd = create(&shape(), &origin()).expect("created");
+        let own = attach(&fd, &shape(), origin().incarnation).expect("attached");
+        seal_live(&fd).expect("sealed");
+        for word in [header::MAGIC, header::VERSION, header::TOTAL_BYTES, header::GENERATION] {
+            own.word(word).store(u64::MAX, Ordering::Relaxed);
+        }
+        assert!(attach(&fd, &shape(), origin().incarnation).is_err());
+        view(&fd, &shape(), origin().incarnation).expect("its peers read it all the same");
+        look(&fd, &shape(), origin().incarnation).expect("so does its supervisor");
     }
 
     #[test]

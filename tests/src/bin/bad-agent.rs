@@ -21,6 +21,9 @@ const REWRITTEN: u64 = 0xbad;
 /// More descriptors go with no packet: the kernel's bound.
 const DESCRIPTORS_MAX: usize = 253;
 
+/// Who writes over all of its memory before it is ready does so in so many lives.
+const EARLY_LIVES: u32 = 10;
+
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let count = args[2].parse::<u64>().expect("a number");
@@ -36,6 +39,11 @@ fn main() {
         }
     }
     let mut a = attach().expect("attached");
+    if args[1] == "scribble-early" && a.manifest.generation <= EARLY_LIVES {
+        // Some of its peers have mapped it by now, others not.
+        scribble(OwnMap::find().expect("a segment"), 0);
+        attack::kill_self();
+    }
     a.ready().expect("ready");
     let first_life = a.manifest.generation == 1;
     match args[1].as_str() {
@@ -44,7 +52,10 @@ fn main() {
             leave("sink", &std::process::id().to_string());
             listen(&mut a, "sink", count);
         }
-        "ear" => listen(&mut a, "ear", count),
+        "ear" => {
+            leave("ear", &std::process::id().to_string());
+            listen(&mut a, "ear", count);
+        }
         role => {
             if !first_life && role.starts_with("zombie") {
                 no_zombie_is_left();
@@ -66,8 +77,12 @@ fn leave(name: &str, text: &str) {
 
 /// The process of another agent, the sink, by its own word.
 fn victim() -> i32 {
+    process_of("sink")
+}
+
+fn process_of(name: &str) -> i32 {
     loop {
-        match std::fs::read_to_string(note("sink")) {
+        match std::fs::read_to_string(note(name)) {
             Ok(pid) => return pid.parse().expect("a number"),
             Err(_) => std::thread::sleep(Duration::from_millis(1)),
         }
@@ -378,6 +393,7 @@ fn turn(a: &mut Attachment, role: &str, value: u64) {
     match role {
         "zombie" => make_zombie(map, false),
         "zombie-session" => make_zombie(map, true),
+        "impostor" => claim_to_be_another(map),
         "scribble" => {
             scribble(map, 0);
             attack::kill_self();
@@ -410,6 +426,17 @@ fn lie(a: &Attachment, map: OwnMap, position: u64) {
     for bell in bells() {
         let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
     }
+}
+
+/// Says in its header that it is another, of another size and another build, and has its reader begin anew, which is to map it.
+fn claim_to_be_another(map: OwnMap) {
+    let told = [header::MAGIC, header::VERSION, header::TOTAL_BYTES, header::AGENT, header::GENERATION];
+    for word in told.into_iter().chain([header::FINGERPRINT]) {
+        map.store(word, 0xbad);
+    }
+    let ear = Pid::from_raw(process_of("ear")).expect("a process");
+    rustix::process::kill_process(ear, rustix::process::Signal::KILL)
+        .expect("its reader is of the same user");
 }
 
 /// Random words over the whole segment.

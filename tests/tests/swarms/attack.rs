@@ -75,6 +75,25 @@ fn agent_that_scribbles_over_its_own_segment_and_dies_disturbs_nobody_and_comes_
     assert!(told.stdout.contains("ear saw"), "{}", told.all());
 }
 
+// Whose memory it is they know from the supervisor, and not from its words.
+#[test]
+fn agent_that_says_it_is_another_of_another_build_keeps_nobody_from_mapping_it() {
+    let told = play("impostor", "block");
+    assert_sink_is_exact(&told);
+    assert_eq!(told.stderr.matches("agent ear (generation").count(), 1, "{}", told.all());
+    // Its next life begins in the middle.
+    assert!(told.stdout.contains(&format!("ear saw {COUNT} of {COUNT}, 1 odd")), "{}", told.all());
+    assert!(told.stdout.contains("bad ends in generation 1"), "{}", told.all());
+}
+
+#[test]
+fn agent_that_scribbles_over_its_memory_while_it_is_introduced_hurts_nobody_else() {
+    let told = play("scribble-early", "block");
+    assert_sink_is_exact(&told);
+    assert_nobody_else_died(&told);
+    assert!(told.stdout.contains("bad ends in generation 11"), "{}", told.all());
+}
+
 #[test]
 fn agent_that_says_its_cursor_is_ahead_is_restarted() {
     let told = play("lie-ahead", "block");
