@@ -214,9 +214,8 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
         let timer = due.next_timer(swarm);
         let deadlines = companions.iter().filter_map(|c| c.deadline());
         let unchecked = (swarm.is_unchecked() || !due.unasked.is_empty()).then(Instant::now);
-        let thrifty = if swarm.started_once() { thrift.at() } else { None };
-        let deadline =
-            deadlines.chain(timer).chain(due.again).chain(quiet).chain(unchecked).chain(thrifty).min();
+        let others = [timer, due.again, quiet, unchecked, thrift.at()];
+        let deadline = deadlines.chain(others.into_iter().flatten()).min();
         let mut events = Vec::with_capacity(256);
         swarm.note_told([].into_iter());
         wait(watch, &mut events, deadline)?;

@@ -43,9 +43,9 @@ impl Thrift {
         self.done = Some(now);
     }
 
-    /// When something is to be given back, if nothing else is to be done until then.
+    /// When something is to be given back once more, if nothing else is to be done until then.
     pub fn at(&self) -> Option<Instant> {
-        self.done.map(|done| done + QUIET)
+        self.done.filter(|_| self.programs > 0).map(|done| done + QUIET)
     }
 
     /// What is to be given back by who has nothing to do now.
@@ -97,6 +97,8 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut thrift = Thrift::new(false);
+        thrift.note(start);
+        assert_eq!(thrift.at(), None, "not all have been started");
         assert_eq!([10, 20, 1000].map(|ms| thrift.due(at(ms))), [Some(Give::All), None, None]);
         assert_eq!(thrift.at(), Some(at(2010)));
         assert_eq!([2010, 2020, 9000].map(|ms| thrift.due(at(ms))), [Some(Give::All), None, None]);
