@@ -33,7 +33,7 @@ impl Held {
 
 /// What is behind a descriptor; nothing known of it is nothing, too.
 fn identity(fd: BorrowedFd<'_>) -> (u64, u64) {
-    rustix::fs::fstat(fd).map_or((0, 0), |seen| (seen.st_dev, seen.st_ino))
+    insist(|| rustix::fs::fstat(fd)).map_or((0, 0), |seen| (seen.st_dev, seen.st_ino))
 }
 
 /// What is open in this process. All of it, or an error: a successor closes what is not known.
@@ -67,10 +67,10 @@ fn list_open() -> io::Result<BTreeSet<RawFd>> {
 pub fn close_others(known: Vec<RawFd>) -> io::Result<()> {
     for (first, last) in gaps(known) {
         // SAFETY: the process that owned what is open there is dead, and no value of this one does: it is in no record.
-        let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-        if closed < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        insist(|| match unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } {
+            ..0 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        })?;
     }
     Ok(())
 }

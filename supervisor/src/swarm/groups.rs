@@ -6,6 +6,7 @@ use crate::keeper::table::Held;
 use crate::reload::Work;
 use crate::settle::{self, DeadMember};
 use crate::topology::{InputSpec, TableSpec, Topology};
+use shoal_runtime::again::insist;
 use shoal_runtime::board::Verdict;
 use shoal_runtime::claims::{self, ClaimTable};
 use shoal_runtime::doorbell::Doorbell;
@@ -149,7 +150,7 @@ impl Groups {
     ) -> io::Result<()> {
         std::mem::take(&mut self.all).into_iter().for_each(Memory::forget);
         for (group, (writable, read_only)) in topology.groups.iter().zip(memory) {
-            let region = segment::open_table(&writable, group.bytes, true)?;
+            let region = insist(|| segment::open_table(&writable, group.bytes, true))?;
             self.all.push(Memory { writable, read_only, region });
         }
         Ok(())

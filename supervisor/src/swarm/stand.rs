@@ -16,6 +16,7 @@ use crate::config::SwarmFile;
 use crate::keeper::table::{self, Held};
 use crate::keeper::{self, Word};
 use crate::topology::Topology;
+use shoal_runtime::again::insist;
 use shoal_runtime::journal::Journal;
 use shoal_runtime::layout::{BoardShape, SegmentShape};
 use std::collections::BTreeSet;
@@ -126,7 +127,7 @@ impl Swarm {
         let Some(number) = keeper::word(&kept.journal, Word::Journal).checked_sub(1) else { return Ok(()) };
         let fd =
             table::claim_number(number as RawFd).ok_or_else(|| contradicts("its journal is not open"))?;
-        let journal = Journal::open(&fd)?;
+        let journal = insist(|| Journal::open(&fd))?;
         let record = journal.records().checked_sub(1).map(|last| read::<StandRecord, _>(&journal, last));
         let Some(StandRecord { file, topology, board, groups, reloads }) = record.transpose()?.flatten()
         else {

@@ -11,6 +11,7 @@ use crate::log::Level;
 use crate::spawn::Child;
 use crate::swarm::record::{self, AgentRecord, LiveRecord, SwarmRecord};
 use crate::swarm::{Effect, Ends, Swarm, Timer};
+use shoal_runtime::again::insist;
 use shoal_runtime::desk::Histogram;
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::journal::Journal;
@@ -334,8 +335,9 @@ impl Swarm {
         let Agent { shape, live, .. } = &mut self.agents[agent];
         let Some(live) = live.as_mut().filter(|live| live.sealed.is_none()) else { return Ok(()) };
         if segment::is_live_sealed(&live.segment) {
-            let read_only = segment::reopen_read_only(&live.segment)?;
-            live.sealed = Some(Sealed::new(read_only, shape, live.incarnation)?);
+            let reopened = || segment::reopen_read_only(&live.segment);
+            let sealed = insist(|| Sealed::new(reopened()?, shape, live.incarnation))?;
+            live.sealed = Some(sealed);
         }
         Ok(())
     }
