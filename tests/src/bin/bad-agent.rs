@@ -69,10 +69,11 @@ fn note(name: &str) -> PathBuf {
     PathBuf::from(std::env::var_os("NOTES").expect("a folder")).join(name)
 }
 
-/// Leaves a note, whole.
+/// Leaves a note, whole: others leave theirs at the same time.
 fn leave(name: &str, text: &str) {
-    std::fs::write(note("half"), text).expect("noted");
-    std::fs::rename(note("half"), note(name)).expect("noted");
+    let half = note(&format!("half-{name}"));
+    std::fs::write(&half, text).expect("noted");
+    std::fs::rename(half, note(name)).expect("noted");
 }
 
 /// The process of another agent, the sink, by its own word.
