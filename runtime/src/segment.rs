@@ -84,8 +84,8 @@ pub fn attach(fd: impl AsFd, shape: &SegmentShape, expected: Incarnation) -> io:
     Ok(region)
 }
 
-/// Maps a peer's segment read-only, after checking its seals and size. What its header says is for its writer, who could have
-/// changed it: whose it is the supervisor says, and that it fits this build, by whose layout both were made. All of it is allocated, but a page is
+/// Maps a peer's segment read-only, after checking its seals and size. Its header is not read: the peer could have changed it. The supervisor,
+/// which made it, says whose it is, and that it fits its build each writer checks of its own ([`attach`]). All of it is allocated, but a page is
 /// mapped when it is first read, 16 at once: who dies with few of them is proved dead sooner, and who attaches is there sooner.
 ///
 /// # Errors

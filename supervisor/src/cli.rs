@@ -54,7 +54,7 @@ pub const NOT_RUNNING: u8 = 3;
 #[command(name = "shoal", version, max_term_width = 100, after_help = STATUSES)]
 struct Shoal {
     /// The swarm that is meant; not needed while only one is running
-    #[arg(long, global = true, value_name = "NAME", env = "SHOAL_SWARM")]
+    #[arg(long, global = true, value_name = "NAME", env = crate::spawn::SWARM_ENV)]
     swarm: Option<String>,
     #[command(subcommand)]
     command: Command,

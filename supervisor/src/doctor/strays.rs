@@ -4,7 +4,9 @@
 use super::{Finding, Weight};
 use crate::confine;
 use crate::run_dir::{self, Place};
+use crate::spawn::SWARM_ENV;
 use shoal_runtime::beacon;
+use shoal_runtime::zygote::NAME_ENV;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -174,8 +176,8 @@ fn home_of_lost_lock(link: &str) -> Option<&str> {
 fn agents() -> Vec<Stray> {
     let strays = processes().filter_map(|pid| {
         let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let agent = variable(&environment, "SHOAL_AGENT")?;
-        let swarm = variable(&environment, "SHOAL_SWARM")?;
+        let agent = variable(&environment, NAME_ENV)?;
+        let swarm = variable(&environment, SWARM_ENV)?;
         is_adopted(&Seen::of(pid)?).then(|| Stray::Agent(pid, format!("{agent} of `{swarm}`")))
     });
     strays.collect()

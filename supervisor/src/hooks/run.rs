@@ -1,8 +1,10 @@
 //! One hook while it runs: its process, what it says, its end.
 
 use super::Happening;
+use crate::spawn::SWARM_ENV;
 use rustix::event::epoll;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use shoal_runtime::zygote::NAME_ENV;
 use std::ffi::OsString;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
@@ -128,8 +130,8 @@ fn spawn(
         .arg(std::process::id().to_string())
         .args(command)
         .env("SHOAL_HOOK", of.occasion.word())
-        .env("SHOAL_SWARM", swarm)
-        .env("SHOAL_AGENT", &of.agent)
+        .env(SWARM_ENV, swarm)
+        .env(NAME_ENV, &of.agent)
         .env("SHOAL_GENERATION", of.generation.to_string())
         .env("SHOAL_REASON", of.reason.replace('\0', " "))
         .stdin(Stdio::null())

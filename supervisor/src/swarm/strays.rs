@@ -27,19 +27,19 @@ impl Swarm {
         if self.strays.due {
             return;
         }
+        let mut agents: Vec<i32> = self.agents.iter().flat_map(|a| a.lives()).map(|l| l.child.pid).collect();
+        agents.sort_unstable();
         for _ in 0..LOOKS_MAX {
-            if !self.end_those_there_are() {
+            if !self.end_those_there_are(&agents) {
                 return;
             }
         }
         self.end_strays_later();
     }
 
-    /// Ends those that there are. True when one had ended by itself: then there may be others.
-    fn end_those_there_are(&mut self) -> bool {
+    /// Ends those that there are beside the processes of agents, in order. True when one had ended by itself: then there may be others.
+    fn end_those_there_are(&mut self, agents: &[i32]) -> bool {
         let dying = |pid| self.strays.dying.iter().any(|stray| stray.pid == pid);
-        let mut agents: Vec<i32> = self.agents.iter().flat_map(|a| a.lives()).map(|l| l.child.pid).collect();
-        agents.sort_unstable();
         let is_agents = |pid: i32| agents.binary_search(&pid).is_ok() || self.nurseries.know(pid);
         let known = |pid| self.guests.contains(&pid) || is_agents(pid) || dying(pid);
         let (killed, outran) = self.cradle.spawner.end_strays(known);
