@@ -4,6 +4,7 @@ use rustix::process::{Pid, getpid, getppid};
 use shoal_runtime::attachment::{Attachment, Found, attach};
 use shoal_runtime::consumer::Frame;
 use shoal_runtime::cursor::HEADER_BYTES;
+use shoal_runtime::frame::EXTENSION_BYTES;
 use shoal_runtime::layout::{header, input, mark};
 use shoal_runtime::wire::{self, CONTROL_FD, FromAgent, Manifest, Received, ToAgent};
 use shoal_runtime::{Incarnation, bootstrap, segment};
@@ -354,7 +355,11 @@ fn lie_in_a_header(a: &mut Attachment, map: OwnMap, value: u64, lie: impl FnOnce
 
 /// Sends a message, and writes another value into it while its reader, which has looked at it once, holds it.
 fn rewrite(a: &mut Attachment, map: OwnMap, value: u64) {
-    let payload = written_at(a, map, value) + HEADER_BYTES as usize;
+    let at = written_at(a, map, value);
+    // Every so often a message is stamped, and begins behind its stamp: that is said in this bit.
+    let is_stamped = map.load(at + 8) >> 30 & 1 == 1;
+    let stamp = if is_stamped { EXTENSION_BYTES } else { 0 };
+    let payload = at + (HEADER_BYTES + stamp) as usize;
     std::fs::write(note("rewrites"), "").expect("noted");
     a.outputs.commit(None, &mut a.world).expect("alive");
     until_noted("leased");
