@@ -270,7 +270,7 @@ fn untold(swarm: &mut Swarm, due: &mut Due, agents: usize) -> Vec<u64> {
     let end = due.unasked.start.saturating_add(agents).min(due.unasked.end);
     while due.unasked.start < end {
         let next = end.min(due.unasked.start + ASKED_AT_ONCE);
-        match ready_of(swarm.agents[due.unasked.start..next].iter()) {
+        match ready_of((due.unasked.start..next).map(|agent| &swarm.agents[agent])) {
             Ok(ready) => untold.extend(ready),
             Err(_) => {
                 // Who is watched anew is told of what is so already.

@@ -177,13 +177,11 @@ impl Companion for Herald {
     }
 
     fn passed(&mut self, swarm: &mut Swarm) {
+        // A predecessor may have said it.
+        self.said_ready = self.said_ready || swarm.kept_for(KEPT) == Some(&[1]);
         if !self.said_ready && !swarm.is_ending() && swarm.started_once() {
-            // A predecessor has said it.
-            self.said_ready = swarm.kept_for(KEPT) == Some(&[1]);
-            if !self.said_ready {
-                self.say_ready();
-                swarm.keep_for(KEPT, vec![1]);
-            }
+            self.say_ready();
+            swarm.keep_for(KEPT, vec![1]);
         }
         if !self.said_stopping && swarm.is_ending() {
             self.said_stopping = true;

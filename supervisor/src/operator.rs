@@ -95,6 +95,9 @@ impl Operator {
 
     fn answer(&mut self, client: ClientId, request: Request, swarm: &mut Swarm) {
         self.note_order(client, &request, swarm);
+        if request != Request::Info {
+            swarm.recollect();
+        }
         let response = match request {
             Request::Ps => {
                 let report = report(swarm);
@@ -262,7 +265,8 @@ impl Operator {
     }
 
     fn shine(&self, swarm: &Swarm) {
-        let Some(beacon) = &self.beacon else { return };
+        // What a predecessor has lit shines on.
+        let Some(beacon) = self.beacon.as_ref().filter(|_| !swarm.agents.any_put_off()) else { return };
         beacon.update(&Counts {
             agents: (0..swarm.agents.len()).filter(|&agent| swarm.is_shown(agent)).count() as u64,
             ready: swarm.agents.iter().filter(|a| a.state == State::Ready).count() as u64,

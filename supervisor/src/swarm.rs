@@ -114,7 +114,7 @@ pub struct Swarm {
     /// Who reads whom.
     pub topology: Topology,
     /// The agents, in the order of the topology.
-    pub agents: Vec<Agent>,
+    pub agents: Agents,
     board: BoardWriter,
     board_shape: BoardShape,
     cradle: Cradle,
@@ -191,6 +191,8 @@ pub struct Swarm {
     upgraded: Option<upgrade::Upgraded>,
     captures: Captures,
     nurseries: nursery::Nurseries,
+    /// Agents of the file that have standbys or a zygote.
+    reared: Vec<usize>,
     strays: strays::Strays,
     /// What the swarm file asks for and this machine does not give, in words.
     pub lacks: Vec<String>,
@@ -203,6 +205,7 @@ pub type Captures = Box<dyn FnMut(&str) -> Capture>;
 pub type Notices = Box<dyn FnMut(&str)>;
 
 mod act;
+mod agents;
 mod bells;
 mod births;
 mod congestion;
@@ -238,6 +241,7 @@ mod upgrade;
 mod urgent;
 mod zygote;
 
+pub use agents::Agents;
 use groups::Groups;
 pub use nursery::End;
 pub use reload::{Outcome, Prepared};
@@ -275,6 +279,7 @@ impl Swarm {
             board: board_fd,
             adopted: HashMap::new(),
         };
+        let reared = standby::reared(&file);
         let mut seed = swarm;
         let agents = topology.agents.iter().map(|instance| {
             let restart = Intensity::new(file.agents[instance.config].restart.clone(), draw(&mut seed));
@@ -333,6 +338,7 @@ impl Swarm {
             upgrade: None,
             captures: capture,
             nurseries: nursery::Nurseries::default(),
+            reared,
             strays: strays::Strays::default(),
             lacks: Vec::new(),
         };

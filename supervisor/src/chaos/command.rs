@@ -208,7 +208,7 @@ fn committed(swarm: &Swarm) -> Committed {
         always.map(|(_, place)| place.sequence).collect()
     };
     let of = |name: &'static str| {
-        let all = swarm.topology.agents.iter().zip(&swarm.agents);
+        let all = swarm.topology.agents.iter().zip(swarm.agents.iter());
         all.filter(move |(_, agent)| is_named(agent, name)).map(lanes)
     };
     let sources = ["source", "beat"].into_iter().flat_map(|name| count(name).into_iter().zip(of(name)));

@@ -233,7 +233,7 @@ impl Sums {
         self.kills += swarm.kills_proven;
         self.seconds += took.as_secs_f64();
         self.recoveries_ns.extend(&swarm.recoveries_ns);
-        for agent in &swarm.agents {
+        for agent in swarm.agents.iter() {
             let totals = agent.totals();
             self.messages += totals.received;
             self.restarts += agent.restarts;

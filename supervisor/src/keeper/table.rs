@@ -76,15 +76,26 @@ pub fn close_others(known: Vec<RawFd>) -> io::Result<()> {
 }
 
 /// The ranges of numbers, first and last, that are not among these.
-fn gaps(mut known: Vec<RawFd>) -> Vec<(u32, u32)> {
-    known.sort_unstable();
-    let mut gaps = Vec::new();
-    let mut next = 0;
+fn gaps(known: impl IntoIterator<Item = RawFd>) -> Vec<(u32, u32)> {
+    let mut open = Vec::new();
     for number in known.into_iter().filter_map(|number| u32::try_from(number).ok()) {
-        if number > next {
-            gaps.push((next, number - 1));
+        let word = number as usize / 64;
+        if word >= open.len() {
+            open.resize(word + 1, 0u64);
         }
-        next = number + 1;
+        open[word] |= 1 << (number % 64);
+    }
+    let (mut gaps, mut next) = (Vec::new(), 0);
+    for (word, bits) in (0..).zip(open) {
+        let mut left = bits;
+        while left != 0 {
+            let number = word * 64 + left.trailing_zeros();
+            if number > next {
+                gaps.push((next, number - 1));
+            }
+            next = number + 1;
+            left &= left - 1;
+        }
     }
     gaps.push((next, u32::MAX));
     gaps

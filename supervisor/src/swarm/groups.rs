@@ -1,7 +1,7 @@
 //! The claim tables of groups: made before any agent, handed to members and producers, and settled for members that died.
 
-use super::Swarm;
-use crate::agent::{Agent, Live, Sealed};
+use super::{Agents, Swarm};
+use crate::agent::{Live, Sealed};
 use crate::keeper::table::Held;
 use crate::reload::Work;
 use crate::settle::{self, DeadMember};
@@ -89,7 +89,7 @@ impl Groups {
         before: &Topology,
         after: &Topology,
         lasts: &[Option<Verdict>],
-        agents: &[Agent],
+        agents: &Agents,
         (work, kept): (&Work, &BTreeSet<usize>),
     ) -> io::Result<Vec<Memory>> {
         let reads = |agent: usize| before.agents[agent].active || kept.contains(&agent);

@@ -200,7 +200,7 @@ impl Swarm {
 
     /// Whether an agent has a deadline that is watched.
     pub(super) fn is_watched(&self, agent: usize) -> bool {
-        self.hangs.watched.iter().any(|(watched, ..)| *watched == agent)
+        self.hangs.watched.binary_search_by_key(&agent, |(watched, ..)| *watched).is_ok()
     }
 
     /// A new incarnation's doorbell is listened to, if the agent has a deadline.
@@ -221,9 +221,9 @@ impl Swarm {
         }
     }
 
-    /// Whether a doorbell could not be listened to.
+    /// Whether a doorbell is not listened to, or not for sure.
     pub(super) fn is_deaf(&self) -> bool {
-        self.hangs.deaf
+        self.hangs.deaf || self.is_unchecked()
     }
 
     /// Once a second: who woke without a ring is not overlooked.
@@ -238,7 +238,7 @@ impl Swarm {
             .collect();
         // Where all slept a second ago and nobody has done anything since, all sleep.
         let still = std::mem::replace(&mut self.hangs.peeks, peeks) == self.hangs.peeks;
-        let sure = still && !self.hangs.deaf;
+        let sure = still && !self.is_deaf();
         if self.hangs.planned_ns.is_none() && !sure && !self.all_sleep() {
             self.watch_on();
         }

@@ -5,8 +5,10 @@
 //! last writing is found by looking: at the board, at the seals of a segment, at the children of the keeper. So a take-over may die at
 //! any point, too, and the next one does the same again.
 
+mod digest;
 mod take_over;
 
+pub(super) use digest::{copy_words, words_for};
 pub(super) use take_over::{claim, read};
 
 use super::record::{self, AgentRecord, GraveRecord, LiveRecord, SwarmRecord, VerdictRecord};
@@ -17,45 +19,18 @@ use crate::child::State;
 use crate::courtesy::Courtesy;
 use crate::keeper::table::Held;
 use crate::keeper::{self, Link, Word};
+use digest::{Digest, Of, word_of};
 use shoal_runtime::journal::Journal;
 use shoal_runtime::{Incarnation, clock};
 use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use take_over::Unchecked;
 
-/// Words before those of the agents: the keeper's, and room.
-const WORDS: usize = 64;
 /// How many values each series keeps.
 const SERIES_MAX: usize = 1 << 20;
-
-/// Words of a journal for so many agents.
-pub(super) fn words_for(agents: usize) -> usize {
-    WORDS + agents * OF_AGENT
-}
-
-/// Words of each agent.
-const OF_AGENT: usize = 2;
-
-/// What an agent's words say.
-#[derive(Clone, Copy)]
-enum Of {
-    /// 1: not all that it is to be handed was handed over.
-    Post = 0,
-    /// Of which life of it all descriptors are watched.
-    Watched = 1,
-}
-
-fn word_of(agent: usize, which: Of) -> usize {
-    WORDS + agent * OF_AGENT + which as usize
-}
-
-/// Copies what the words of so many agents say.
-pub(super) fn copy_words(from: &Journal, to: &Journal, agents: usize) {
-    (WORDS..words_for(agents)).for_each(|index| to.set_word(index, from.word(index)));
-}
 
 /// Series of the journal.
 #[derive(Clone, Copy)]
@@ -83,8 +58,8 @@ pub(super) struct Kept {
     watching_ns: u64,
     /// Of a take-over.
     courtesy: Courtesy,
-    /// What was taken over unchecked, and is checked in turns.
-    unchecked: Vec<Unchecked>,
+    /// Whose descriptors were taken over unchecked, and are checked in turns.
+    unchecked: Range<usize>,
 }
 
 impl Kept {
@@ -138,7 +113,7 @@ impl Swarm {
             complained: false,
             watching_ns: 0,
             courtesy: Courtesy::default(),
-            unchecked: Vec::new(),
+            unchecked: 0..0,
         });
         Ok(journal)
     }
@@ -222,9 +197,13 @@ impl Swarm {
         let Some(kept) = &mut self.kept else { return };
         kept.touched.remove(&agent);
         let record = agent_record(&self.agents[agent]);
+        Digest::clear(&kept.records, agent);
         let written = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&record)
             .map_err(|error| error.to_string())
             .and_then(|bytes| kept.records.write(1 + agent, &bytes).map_err(|error| format!("{error:?}")));
+        if let Some(digest) = Digest::of(&record).filter(|_| written.is_ok()) {
+            digest.write(&kept.records, agent);
+        }
         self.complain(written.err());
     }
 

@@ -70,16 +70,17 @@ impl Swarm {
     /// Does what was put off: when nothing else is to be done, or it was put off long enough.
     pub fn catch_up(&mut self, idle: bool) {
         if idle || self.later.since.is_some_and(|since| since.elapsed() >= AT_LATEST) {
-            self.later.since = None;
             self.file_crashes();
             for remains in std::mem::take(&mut self.later.remains) {
                 if let Remains::Live(live) = remains {
                     self.cradle.spawner.bury(live.child);
                 }
             }
-            if std::mem::take(&mut self.later.strays) {
+            // Of all agents the processes are to be known for that: a successor first remembers them, in turns.
+            if !self.agents.any_put_off() && std::mem::take(&mut self.later.strays) {
                 self.end_strays();
             }
+            self.later.since.take_if(|_| !self.later.strays);
         }
     }
 

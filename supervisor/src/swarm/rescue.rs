@@ -194,6 +194,7 @@ impl Swarm {
         if self.sleepers.armed.is_some_and(|at| at > now) {
             return;
         }
+        self.recollect();
         if self.sleepers.due.is_some_and(|due| due <= now) {
             self.look();
             self.sleepers.due = Some(now + self.sleepers.pause);

@@ -11,7 +11,7 @@
 
 use super::kept::{Kept, claim, copy_words, read, words_for};
 use super::record::StandRecord;
-use super::{Swarm, hangs};
+use super::{Swarm, hangs, standby};
 use crate::config::SwarmFile;
 use crate::keeper::table::{self, Held};
 use crate::keeper::{self, Word};
@@ -150,6 +150,7 @@ impl Swarm {
         (self.file, self.topology, self.board_shape, self.reloads) = (file, topology, board, reloads);
         self.supervision.follow(&self.file, &self.topology, self.cradle.swarm ^ reloads);
         self.stages = self.topology.stop_order();
+        self.reared = standby::reared(&self.file);
         self.hangs.watch_anew(hangs::watched(&self.file, &self.topology));
         (0..self.topology.agents.len()).for_each(|agent| _ = self.fit(agent));
         if let Some(kept) = &mut self.kept {

@@ -13,6 +13,7 @@ use super::hear::PACKETS_AT_ONCE;
 use super::{Effect, Ends, Swarm, Timer, live_of};
 use crate::agent::{Live, Remains};
 use crate::child::{Event, State};
+use crate::config::SwarmFile;
 use crate::events::Kind;
 use crate::hooks::Occasion;
 use crate::log::Level;
@@ -41,6 +42,12 @@ pub(super) fn pause_after(deaths: u32) -> Duration {
 pub(super) fn next_number(last: u32, in_use: impl Fn(u64) -> bool) -> u32 {
     let free = (1..=VERDICT_SLOTS as u32).map(|ahead| last + ahead);
     free.clone().find(|number| !in_use(u64::from(*number) % VERDICT_SLOTS)).unwrap_or(last + 1)
+}
+
+/// The agents of a file that have standbys or a zygote.
+pub(super) fn reared(file: &SwarmFile) -> Vec<usize> {
+    let agents = file.agents.iter().enumerate();
+    agents.filter(|(_, agent)| agent.standby > 0 || agent.prefork).map(|(config, _)| config).collect()
 }
 
 impl Swarm {

@@ -27,6 +27,7 @@ impl Swarm {
         if self.strays.due {
             return;
         }
+        self.recollect();
         let mut agents: Vec<i32> = self.agents.iter().flat_map(|a| a.lives()).map(|l| l.child.pid).collect();
         agents.sort_unstable();
         for _ in 0..LOOKS_MAX {

@@ -1,6 +1,7 @@
 //! The take-over: what a journal says, reconciled with what is. What is written into it: `swarm/kept.rs`.
 
-use super::{Of, Series, instant_of, word_of};
+use super::digest::{Digest, Of, named_by, word_of};
+use super::{Series, instant_of};
 use crate::agent::{Agent, Crash, Grave, Live, Post, Sealed, Totals};
 use crate::child::{Event, Next, State};
 use crate::ended::Ending;
@@ -12,6 +13,7 @@ use crate::spawn::Child;
 use crate::swarm::record::{self, AgentRecord, LiveRecord, SwarmRecord};
 use crate::swarm::{Effect, Ends, Swarm, Timer};
 use shoal_runtime::again::insist;
+use shoal_runtime::board::{BoardWriter, Request};
 use shoal_runtime::desk::Histogram;
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::journal::Journal;
@@ -20,17 +22,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
-/// The descriptors of an agent's life, as a predecessor has named them.
-pub(super) struct Unchecked {
-    agent: usize,
-    generation: u32,
-    fds: [Held; FDS],
-}
-
-/// How many descriptors a life has at most.
-const FDS: usize = 7;
 /// So many lives are checked in a turn of the loop that has nothing else to do.
 const CHECKED_AT_ONCE: usize = 8;
 
@@ -42,8 +36,19 @@ pub(in crate::swarm) fn claim(held: Held, what: &str) -> io::Result<OwnedFd> {
     table::claim(held).ok_or_else(|| gone(what))
 }
 
-/// After so many agents whoever waits for this processor has it.
+/// After so many agents that are restored whoever waits for this processor has it.
 const IN_ONE_GO: usize = 4;
+/// After so many that are put off.
+const PUT_OFF_IN_ONE_GO: usize = 64;
+
+/// What follows from the records of agents.
+#[derive(Default)]
+struct Found {
+    /// Of which agent: what for, when, in which state.
+    timers: Vec<(usize, (u8, u64, u64))>,
+    /// Who is restored, and goes on with what was under way.
+    at_once: Vec<usize>,
+}
 
 impl Swarm {
     /// Whether the start was made, here or by a predecessor.
@@ -81,21 +86,12 @@ impl Swarm {
         self.follow_stand(&mut open)?;
         let Some(kept) = &mut self.kept else { return Ok(()) };
         let (journal, held) = (kept.journal.clone(), kept.records.clone());
-        kept.unchecked.reserve_exact(self.agents.len());
         kept.courtesy.give_way();
         let record = read::<SwarmRecord, _>(&held, 0)?;
         kept.courtesy.give_way();
         let sure = keeper::word(&journal, Word::Unsure) == 0;
-        let (mut known, mut timers) = (Vec::from_iter(open), Vec::new());
-        for agent in 0..self.agents.len() {
-            let Some(of_agent) = read::<AgentRecord, _>(&held, 1 + agent)? else { continue };
-            known.extend(descriptors(&of_agent));
-            if record.is_some() {
-                timers.extend(of_agent.timer.map(|timer| (agent, timer)));
-                self.restore_agent(agent, of_agent, sure)?;
-            }
-            self.give_way_after(agent);
-        }
+        let mut known = Vec::from_iter(open);
+        let Found { timers, at_once } = self.find_agents(&held, (record.is_some(), sure), &mut known)?;
         self.cradle.spawner.begin_link();
         // From here on something may be opened.
         table::close_others(known)?;
@@ -116,7 +112,7 @@ impl Swarm {
             format!("the supervisor {how}: number {number} takes over, the agents have gone on meanwhile");
         self.tell(Level::Warn, Kind::TakeOver, None, &text);
         self.give_way();
-        for agent in 0..self.agents.len() {
+        for &agent in &at_once {
             self.see_sealed(agent)?;
             self.give_way_after(agent);
         }
@@ -125,7 +121,7 @@ impl Swarm {
         self.waiting.retain(|&agent| agents[agent].state.is_at_rest() && agents[agent].live.is_none());
         // What was cloned and never written down, and orphans.
         self.end_strays_later();
-        for agent in 0..self.agents.len() {
+        for &agent in &at_once {
             self.go_on_with(agent);
             self.give_way_after(agent);
         }
@@ -146,13 +142,61 @@ impl Swarm {
         self.start_due();
         self.give_way();
         // Its predecessor's standbys are ended as nobody's.
-        (0..self.agents.len()).for_each(|agent| self.refill(agent));
-        (0..self.file.agents.len()).for_each(|config| self.tend(config));
+        for config in self.reared.clone() {
+            let instances: Vec<usize> = self.topology.instances(config).collect();
+            instances.into_iter().for_each(|agent| self.refill(agent));
+            self.tend(config);
+        }
         self.give_way();
         self.look_soon();
         self.watch_on();
         self.give_way();
         Ok(())
+    }
+
+    /// Restores those that call for something, or all if it is not sure that the records are whole; of all others the journal says what
+    /// a successor has to know at once. Their descriptors are known.
+    fn find_agents(
+        &mut self,
+        held: &Arc<Journal>,
+        (begun, sure): (bool, bool),
+        known: &mut Vec<RawFd>,
+    ) -> io::Result<Found> {
+        let (mut found, mut put_off) = (Found::default(), Vec::new());
+        for agent in 0..self.agents.len() {
+            let digest = Digest::read(held, agent).filter(|_| begun && sure);
+            if let Some(digest) = digest.filter(|digest| self.is_asked_nothing(agent, digest.generation)) {
+                known.extend(digest.fds);
+                put_off.push(agent);
+                if put_off.len() % PUT_OFF_IN_ONE_GO == 0 {
+                    self.give_way();
+                }
+                continue;
+            }
+            let Some(record) = read::<AgentRecord, _>(held, 1 + agent)? else { continue };
+            known.extend(descriptors(&record));
+            if begun {
+                found.timers.extend(record.timer.map(|timer| (agent, timer)));
+                found.at_once.push(agent);
+                let entry = &mut self.agents[agent];
+                restore(entry, agent, record, sure)?;
+                // One that was used and not written down is not used again.
+                entry.numbered = entry.numbered.max(last_number(&self.board, agent));
+            }
+            self.give_way_after(agent);
+        }
+        let held = held.clone();
+        let restore = move |agent: usize, entry: &mut Agent| {
+            let record = read::<AgentRecord, _>(&held, 1 + agent).transpose();
+            let restored = record.map_or(Ok(()), |record| restore(entry, agent, record?, true));
+            // Somebody wrote over it: a death.
+            restored.unwrap_or_else(|error| panic!("{error}"));
+        };
+        self.agents.put_off(&put_off, Box::new(restore));
+        if let Some(kept) = self.kept.as_mut().filter(|_| begun && sure) {
+            kept.unchecked = 0..self.agents.len();
+        }
+        Ok(found)
     }
 
     /// Lets whoever waits for this processor have it: they answer each other meanwhile.
@@ -191,37 +235,37 @@ impl Swarm {
         self.kept.as_ref().is_some_and(|kept| !kept.unchecked.is_empty())
     }
 
+    /// Restores whoever was put off, while others have their turns: before somebody asks about all agents in one go.
+    pub fn recollect(&mut self) {
+        for agent in 0..self.agents.len() {
+            if !self.agents.any_put_off() {
+                return;
+            }
+            self.agents.get(agent);
+            self.give_way_after(agent);
+        }
+    }
+
     /// Checks some of what was taken over unchecked, of who still lives: more of it when nothing else is to be done.
     ///
     /// # Errors
     /// The journal contradicts what is open: somebody wrote over it.
     pub fn check_taken_over(&mut self, idle: bool) -> io::Result<()> {
-        let Some(kept) = &mut self.kept else { return Ok(()) };
-        let rest = kept.unchecked.len().saturating_sub(if idle { CHECKED_AT_ONCE } else { 1 });
-        for Unchecked { agent, generation, fds } in kept.unchecked.drain(rest..) {
-            let of = Incarnation { agent: agent as u32, generation };
-            let Some(live) = self.agents[agent].live.as_ref().filter(|live| live.incarnation == of) else {
-                continue;
-            };
-            let [pidfd, control, segment, doorbell, out, err, read_only] = fds;
-            let [ours_out, ours_err] = &live.pipes;
-            let is = |held: Held, fd: Option<&OwnedFd>| held == Held::NONE || fd.is_none_or(|fd| held.is(fd));
-            let all = is(pidfd, Some(&live.child.pidfd))
-                && is(control, Some(&live.control))
-                && is(segment, Some(&live.segment))
-                && doorbell.is(&live.doorbell)
-                && is(out, ours_out.as_ref())
-                && is(err, ours_err.as_ref())
-                && is(read_only, live.sealed.as_ref().map(|sealed| &sealed.read_only));
-            if !all {
-                return Err(gone(&format!("process, memory, socket or pipe of {of}")));
+        let Some(kept) = self.kept.as_mut().filter(|kept| !kept.unchecked.is_empty()) else { return Ok(()) };
+        let records = kept.records.clone();
+        let rest = kept.unchecked.clone();
+        let at_once = rest.start..rest.end.min(rest.start + if idle { CHECKED_AT_ONCE } else { 1 });
+        kept.unchecked.start = at_once.end;
+        for agent in at_once {
+            let record = read::<AgentRecord, _>(&records, 1 + agent)?.and_then(|record| record.live);
+            let (Some(record), Some(live)) = (record, self.agents[agent].live.as_ref()) else { continue };
+            // What was written since then is of this supervisor's own.
+            if record.generation == live.incarnation.generation && !is_as_named(&record, live) {
+                return Err(gone(&format!("process, memory, socket or pipe of {}", live.incarnation)));
             }
+            self.hear_bell(agent);
         }
-        if rest == 0 {
-            kept.unchecked = Vec::new();
-        } else {
-            self.give_way();
-        }
+        self.give_way();
         Ok(())
     }
 
@@ -280,54 +324,13 @@ impl Swarm {
         }
     }
 
-    fn restore_agent(&mut self, agent: usize, record: AgentRecord, sure: bool) -> io::Result<()> {
-        let shape = &self.agents[agent].shape;
-        let named =
-            self.board.view().generation(agent as u32).max(self.board.view().last_verdict(agent as u32));
-        let mine = |generation| Incarnation { agent: agent as u32, generation };
-        if let (Some(live), Some(kept)) = (&record.live, self.kept.as_mut().filter(|_| sure)) {
-            kept.unchecked.push(Unchecked { agent, generation: live.generation, fds: named_by(live) });
-        }
-        let live =
-            record.live.map(|live| restore_live(mine(live.generation), shape, live, sure)).transpose()?;
-        let graves = record.graves.into_iter().map(|grave| {
-            Ok(Grave {
-                incarnation: mine(grave.generation),
-                read_only: claim(grave.read_only, "segment of a dead incarnation")?,
-                doorbell: Doorbell::from_fd(claim(grave.doorbell, "doorbell of a dead incarnation")?),
-                ends: grave.ends.iter().map(record::place).collect(),
-            })
-        });
-        let graves = graves.collect::<io::Result<_>>()?;
-        let entry = &mut self.agents[agent];
-        entry.state = state_of(record.state);
-        entry.stand_in = record.stand_in.map(state_of);
-        entry.state_serial = record.state_serial;
-        // One that was used and not written down is not used again.
-        entry.generation = record.generation;
-        entry.numbered = record.numbered.max(named);
-        entry.intensity.restore(record.streak);
-        entry.live = live;
-        entry.graves = graves;
-        let last = record.last.verdict();
-        // Who never died has what the keeper knows, which lies in memory that this process shares with it until it writes there.
-        if entry.last != last {
-            entry.last = last;
-        }
-        entry.last_state = record.last_state;
-        entry.last_state.resize(record.last_state_bytes as usize, 0);
-        entry.was_ready = record.was_ready;
-        entry.restarts = record.restarts;
-        entry.rescues = record.rescues;
-        entry.hangs = record.hangs;
-        entry.faults = record.faults;
-        let (sent, received) = record.past;
-        entry.past = Totals { sent, received, latency: Histogram::from_counts(record.past_latency) };
-        entry.died_at = record.died_at;
-        entry.last_ending = record.last_ending;
-        entry.paused = record.paused;
-        entry.last_crash = record.last_crash.map(|(generation, how, at)| Crash { generation, how, at });
-        Ok(())
+    /// Whether a life that calls for nothing is not asked for anything either, in words that stand for themselves.
+    fn is_asked_nothing(&self, agent: usize, generation: u32) -> bool {
+        let word = |which| self.kept.as_ref().map_or(0, |kept| kept.records.word(word_of(agent, which)));
+        word(Of::Watched) == u64::from(generation)
+            && word(Of::Post) == 0
+            && self.board.view().request(agent as u32) == Request::Run
+            && last_number(&self.board, agent) <= generation
     }
 
     /// An incarnation of which the journal says that it is not sealed: it may have been since, and its peers may know it. The kernel knows.
@@ -428,6 +431,66 @@ fn restore_live(
     })
 }
 
+/// Makes an agent what a record says.
+fn restore(entry: &mut Agent, agent: usize, record: AgentRecord, sure: bool) -> io::Result<()> {
+    let mine = |generation| Incarnation { agent: agent as u32, generation };
+    let live = record.live.map(|live| restore_live(mine(live.generation), &entry.shape, live, sure));
+    let graves = record.graves.into_iter().map(|grave| {
+        Ok(Grave {
+            incarnation: mine(grave.generation),
+            read_only: claim(grave.read_only, "segment of a dead incarnation")?,
+            doorbell: Doorbell::from_fd(claim(grave.doorbell, "doorbell of a dead incarnation")?),
+            ends: grave.ends.iter().map(record::place).collect(),
+        })
+    });
+    entry.live = live.transpose()?;
+    entry.graves = graves.collect::<io::Result<_>>()?;
+    entry.state = state_of(record.state);
+    entry.stand_in = record.stand_in.map(state_of);
+    entry.state_serial = record.state_serial;
+    entry.generation = record.generation;
+    entry.numbered = record.numbered;
+    entry.intensity.restore(record.streak);
+    let last = record.last.verdict();
+    // Who never died has what the keeper knows, which lies in memory that this process shares with it until it writes there.
+    if entry.last != last {
+        entry.last = last;
+    }
+    entry.last_state = record.last_state;
+    entry.last_state.resize(record.last_state_bytes as usize, 0);
+    entry.was_ready = record.was_ready;
+    entry.restarts = record.restarts;
+    entry.rescues = record.rescues;
+    entry.hangs = record.hangs;
+    entry.faults = record.faults;
+    let (sent, received) = record.past;
+    entry.past = Totals { sent, received, latency: Histogram::from_counts(record.past_latency) };
+    entry.died_at = record.died_at;
+    entry.last_ending = record.last_ending;
+    entry.paused = record.paused;
+    entry.last_crash = record.last_crash.map(|(generation, how, at)| Crash { generation, how, at });
+    Ok(())
+}
+
+/// The last number of a life of an agent that others were told of.
+fn last_number(board: &BoardWriter, agent: usize) -> u32 {
+    board.view().generation(agent as u32).max(board.view().last_verdict(agent as u32))
+}
+
+/// Whether the descriptors of a life are of what its record names.
+fn is_as_named(record: &LiveRecord, live: &Live) -> bool {
+    let [pidfd, control, segment, doorbell, out, err, read_only] = named_by(record);
+    let [ours_out, ours_err] = &live.pipes;
+    let is = |held: Held, fd: Option<&OwnedFd>| held == Held::NONE || fd.is_none_or(|fd| held.is(fd));
+    is(pidfd, Some(&live.child.pidfd))
+        && is(control, Some(&live.control))
+        && is(segment, Some(&live.segment))
+        && doorbell.is(&live.doorbell)
+        && is(out, ours_out.as_ref())
+        && is(err, ours_err.as_ref())
+        && is(read_only, live.sealed.as_ref().map(|sealed| &sealed.read_only))
+}
+
 /// Reads a record; `None` when it was never written.
 pub(in crate::swarm) fn read<T, A>(journal: &Journal, index: usize) -> io::Result<Option<T>>
 where
@@ -447,12 +510,6 @@ fn descriptors(record: &AgentRecord) -> Vec<RawFd> {
     let live = record.live.iter().flat_map(named_by);
     let all = live.chain(record.graves.iter().flat_map(|grave| [grave.read_only, grave.doorbell]));
     all.map(|held| held.number).collect()
-}
-
-/// The same of a life.
-fn named_by(live: &LiveRecord) -> [Held; FDS] {
-    let LiveRecord { pidfd, control, segment, doorbell, pipes: [out, err], read_only, .. } = *live;
-    [pidfd, control, segment, doorbell, out, err, read_only]
 }
 
 /// A state, by its place in `State::ALL`.

@@ -7,7 +7,7 @@ use crate::config::SwarmFile;
 use crate::counted::{counted, one_or};
 use crate::reload::Work;
 use crate::restart::Intensity;
-use crate::swarm::{Swarm, beginning, hangs, new_agent};
+use crate::swarm::{Swarm, beginning, hangs, new_agent, standby};
 use crate::topology::{Instance, TableSpec, Topology};
 use shoal_runtime::board::{Status, Verdict, VerdictKind};
 use shoal_runtime::cursor::first_position;
@@ -47,6 +47,7 @@ impl Swarm {
         self.file = file;
         self.supervision.follow(&self.file, &self.topology, self.cradle.swarm ^ self.reloads);
         self.stages = self.topology.stop_order();
+        self.reared = standby::reared(&self.file);
         self.reloads += 1;
         self.follow_agents(lasts, &former_board);
         self.watch_new_deadlines();
