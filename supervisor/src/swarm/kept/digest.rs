@@ -11,6 +11,7 @@
 use crate::child::State;
 use crate::keeper::table::Held;
 use crate::swarm::record::{AgentRecord, LiveRecord};
+use shoal_runtime::board::Request;
 use shoal_runtime::journal::Journal;
 use std::os::fd::RawFd;
 
@@ -44,6 +45,25 @@ pub(in crate::swarm) fn copy_words(from: &Journal, to: &Journal, agents: usize) 
     (WORDS..words_for(agents)).for_each(|index| to.set_word(index, from.word(index)));
 }
 
+/// What is known of an agent beside its record, each in a word that stands for itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beside {
+    /// Not all that it is to be handed was handed over.
+    lacks: bool,
+    /// The life of it of which all descriptors are watched.
+    watched: u64,
+    /// What it is asked for, by the board.
+    request: Request,
+}
+
+impl Beside {
+    /// What a journal and, by the caller, the board say.
+    pub(super) fn read(journal: &Journal, agent: usize, request: Request) -> Beside {
+        let word = |which| journal.word(word_of(agent, which));
+        Beside { lacks: word(Of::Post) != 0, watched: word(Of::Watched), request }
+    }
+}
+
 /// An agent that calls for nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Digest {
@@ -65,6 +85,12 @@ impl Digest {
         let is_asked = record.paused || record.stand_in.is_some() || !record.graves.is_empty() || is_timed;
         let is_calm = State::ALL.get(usize::from(record.state)) == Some(&State::Ready) && !is_asked;
         is_calm.then(|| Digest { generation: live.generation, fds: named_by(live).map(|held| held.number) })
+    }
+
+    /// Whether nothing follows from what is known beside it, either.
+    pub(super) fn holds(&self, beside: Beside) -> bool {
+        let Beside { lacks, watched, request } = beside;
+        !lacks && watched == u64::from(self.generation) && request == Request::Run
     }
 
     /// What a predecessor has written; `None` when the agent's record is to be read.
@@ -195,6 +221,18 @@ mod tests {
     }
 
     #[test]
+    fn who_lacks_something_or_is_asked_for_something_is_not_calm() {
+        let digest = Digest::of(&calm()).expect("it is calm");
+        let beside = Beside { lacks: false, watched: 3, request: Request::Run };
+        assert!(digest.holds(beside));
+        assert!(!digest.holds(Beside { lacks: true, ..beside }));
+        assert!(!digest.holds(Beside { watched: 2, ..beside }), "it is watched with the effects of a birth");
+        for request in [Request::Pause, Request::Stop] {
+            assert!(!digest.holds(Beside { request, ..beside }), "{request:?}");
+        }
+    }
+
+    #[test]
     fn each_agents_digest_is_read_as_it_was_written_and_none_while_its_record_changes() {
         let journal = Journal::create(words_for(3), &[], &[]).expect("memory");
         assert_eq!(Digest::read(&journal, 1), None, "it was never written");
@@ -210,6 +248,8 @@ mod tests {
             assert_eq!(Digest::read(&journal, agent).as_ref(), Some(digest));
             let beside = (journal.word(word_of(agent, Of::Post)), journal.word(word_of(agent, Of::Watched)));
             assert_eq!(beside, (0, 70 + agent as u64));
+            let Beside { lacks, watched, .. } = Beside::read(&journal, agent, Request::Run);
+            assert_eq!((u64::from(lacks), watched), beside);
         }
         Digest::clear(&journal, 1);
         let read = [0, 1, 2].map(|agent| Digest::read(&journal, agent).is_some());

@@ -1,6 +1,6 @@
 //! The take-over: what a journal says, reconciled with what is. What is written into it: `swarm/kept.rs`.
 
-use super::digest::{Digest, Of, named_by, word_of};
+use super::digest::{Beside, Digest, Of, named_by, word_of};
 use super::{Series, instant_of};
 use crate::agent::{Agent, Crash, Grave, Live, Post, Sealed, Totals};
 use crate::child::{Event, Next, State};
@@ -13,7 +13,6 @@ use crate::spawn::Child;
 use crate::swarm::record::{self, AgentRecord, LiveRecord, SwarmRecord};
 use crate::swarm::{Effect, Ends, Swarm, Timer};
 use shoal_runtime::again::insist;
-use shoal_runtime::board::{BoardWriter, Request};
 use shoal_runtime::desk::Histogram;
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::journal::Journal;
@@ -164,8 +163,9 @@ impl Swarm {
     ) -> io::Result<Found> {
         let (mut found, mut put_off) = (Found::default(), Vec::new());
         for agent in 0..self.agents.len() {
-            let digest = Digest::read(held, agent).filter(|_| begun && sure);
-            if let Some(digest) = digest.filter(|digest| self.is_asked_nothing(agent, digest.generation)) {
+            let request = self.board.view().request(agent as u32);
+            let calm = Digest::read(held, agent).filter(|it| it.holds(Beside::read(held, agent, request)));
+            if let Some(digest) = calm.filter(|_| begun && sure) {
                 known.extend(digest.fds);
                 put_off.push(agent);
                 if put_off.len() % PUT_OFF_IN_ONE_GO == 0 {
@@ -178,10 +178,12 @@ impl Swarm {
             if begun {
                 found.timers.extend(record.timer.map(|timer| (agent, timer)));
                 found.at_once.push(agent);
+                let (board, of) = (self.board.view(), agent as u32);
+                let named = board.generation(of).max(board.last_verdict(of));
                 let entry = &mut self.agents[agent];
                 restore(entry, agent, record, sure)?;
                 // One that was used and not written down is not used again.
-                entry.numbered = entry.numbered.max(last_number(&self.board, agent));
+                entry.numbered = entry.numbered.max(named);
             }
             self.give_way_after(agent);
         }
@@ -324,15 +326,6 @@ impl Swarm {
         }
     }
 
-    /// Whether a life that calls for nothing is not asked for anything either, in words that stand for themselves.
-    fn is_asked_nothing(&self, agent: usize, generation: u32) -> bool {
-        let word = |which| self.kept.as_ref().map_or(0, |kept| kept.records.word(word_of(agent, which)));
-        word(Of::Watched) == u64::from(generation)
-            && word(Of::Post) == 0
-            && self.board.view().request(agent as u32) == Request::Run
-            && last_number(&self.board, agent) <= generation
-    }
-
     /// An incarnation of which the journal says that it is not sealed: it may have been since, and its peers may know it. The kernel knows.
     fn see_sealed(&mut self, agent: usize) -> io::Result<()> {
         let Agent { shape, live, .. } = &mut self.agents[agent];
@@ -470,11 +463,6 @@ fn restore(entry: &mut Agent, agent: usize, record: AgentRecord, sure: bool) -> 
     entry.paused = record.paused;
     entry.last_crash = record.last_crash.map(|(generation, how, at)| Crash { generation, how, at });
     Ok(())
-}
-
-/// The last number of a life of an agent that others were told of.
-fn last_number(board: &BoardWriter, agent: usize) -> u32 {
-    board.view().generation(agent as u32).max(board.view().last_verdict(agent as u32))
 }
 
 /// Whether the descriptors of a life are of what its record names.
