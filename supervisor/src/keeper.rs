@@ -77,6 +77,14 @@ pub struct Life {
 const GAVE_UP: u8 = 1;
 /// Exit status of a supervisor that panicked.
 pub const PANICKED: u8 = 101;
+/// Exit status of a supervisor that could not take over for want of something.
+pub const LACKED: u8 = 102;
+
+/// Ends this supervisor for want of something that the next one may find: as any death, it has a successor.
+pub fn leave_to_next() -> ! {
+    // What it holds stays open for that.
+    exit(LACKED)
+}
 
 /// What the guard and the keeper have in common before they part.
 pub struct Split {
@@ -221,8 +229,8 @@ fn keep(
             exit(status as u8);
         }
         match ended {
-            // A panic is a death, too.
-            Ending::Exited(status) if status != c_int::from(PANICKED) => {
+            // A panic is a death, too, and so is a lack.
+            Ending::Exited(status) if ![PANICKED, LACKED].map(c_int::from).contains(&status) => {
                 tree::end_children();
                 exit(status as u8);
             }

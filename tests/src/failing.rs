@@ -121,8 +121,17 @@ struct Death {
     nth: u64,
 }
 
+/// Calls of supervisors that lack something.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lack {
+    call: &'static str,
+    /// How many more fail.
+    left: u64,
+}
+
 /// The calls of a command.
 pub struct Failing {
+    lack: Arc<Mutex<Lack>>,
     death: Arc<Mutex<Death>>,
     seen: Arc<AtomicU64>,
     failed: Arc<Mutex<Option<Failed>>>,
@@ -149,10 +158,18 @@ impl Failing {
         start: impl FnOnce() -> R + Send,
     ) -> io::Result<(R, Failing)> {
         let (seen, failed) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Option<Failed>>>::default());
-        let death = Arc::<Mutex<Death>>::default();
-        let (seen_by_all, failed_once, ordered) = (seen.clone(), failed.clone(), death.clone());
-        let mut judge =
-            Judge { counted, fault, begun: false, seen: seen_by_all, failed: failed_once, death: ordered };
+        let (death, lack) = (Arc::<Mutex<Death>>::default(), Arc::<Mutex<Lack>>::default());
+        let (seen_by_all, failed_once) = (seen.clone(), failed.clone());
+        let (ordered, lacked) = (death.clone(), lack.clone());
+        let mut judge = Judge {
+            counted,
+            fault,
+            begun: false,
+            seen: seen_by_all,
+            failed: failed_once,
+            death: ordered,
+            lack: lacked,
+        };
         let (hand_over, take) = std::sync::mpsc::sync_channel::<OwnedFd>(1);
         // The judge must not be judged, so it is there before the filter, which is one thread's and its children's.
         let judge = std::thread::spawn(move || match take.recv() {
@@ -168,7 +185,7 @@ impl Failing {
                 .join()
                 .map_err(|_| io::Error::other("the start panicked"))?
         });
-        started.map(|started: R| (started, Failing { death, seen, failed, judge: Some(judge) }))
+        started.map(|started: R| (started, Failing { lack, death, seen, failed, judge: Some(judge) }))
     }
 
     /// `shoal run` of a stage's `swarm.toml`, whose calls count from when it opens that.
@@ -188,6 +205,22 @@ impl Failing {
     pub fn kill_supervisor_at(&self, nth: u64, from: &str) {
         let death = Death { from: Some(from.to_owned()), left: None, nth };
         *self.death.lock().expect("nobody panics with it") = death;
+    }
+
+    /// Lets the next so many calls of a name that supervisors make meet a lack of memory.
+    ///
+    /// # Panics
+    /// When the judge did.
+    pub fn lack(&self, call: &'static str, times: u64) {
+        *self.lack.lock().expect("nobody panics with it") = Lack { call, left: times };
+    }
+
+    /// How many of them are still to come.
+    ///
+    /// # Panics
+    /// When the judge did.
+    pub fn still_lacking(&self) -> u64 {
+        self.lack.lock().expect("nobody panics with it").left
     }
 
     /// Takes the order back; whether it was carried out.
@@ -229,6 +262,7 @@ struct Judge {
     seen: Arc<AtomicU64>,
     failed: Arc<Mutex<Option<Failed>>>,
     death: Arc<Mutex<Death>>,
+    lack: Arc<Mutex<Lack>>,
 }
 
 impl Judge {
@@ -266,6 +300,9 @@ impl Judge {
             return 0;
         }
         self.end(&place, asked);
+        if self.is_lacking(&place, name) {
+            return libc::ENOMEM;
+        }
         let nth = self.seen.fetch_add(1, Ordering::Relaxed);
         let way = |fault: Fault| if fault.wraps { fault.way % errors.len() } else { fault.way };
         let fault = self.fault.filter(|fault| fault.nth == nth);
@@ -279,6 +316,14 @@ impl Judge {
 }
 
 impl Judge {
+    /// Whether it is the turn of a supervisor to lack something.
+    fn is_lacking(&self, place: &Path, call: &str) -> bool {
+        let Ok(mut lack) = self.lack.lock() else { return false };
+        let its = lack.left > 0 && lack.call == call && is_supervisor(place);
+        lack.left -= u64::from(its);
+        its
+    }
+
     /// Kills the supervisor that asks, if it is its turn: it never hears the answer.
     fn end(&self, place: &Path, asked: &libc::seccomp_notif) {
         let Ok(mut death) = self.death.lock() else { return };
@@ -289,10 +334,9 @@ impl Judge {
             _ => None,
         };
         let opened = |at| text_at(place, at).ends_with(from.as_str());
-        let name = || std::fs::read_to_string(place.join("comm")).unwrap_or_default();
         match left {
-            None if opens.is_some_and(opened) && name() == "shoal-superv\n" => *left = Some(*nth),
-            Some(left) if name() == "shoal-superv\n" => match left.checked_sub(1) {
+            None if opens.is_some_and(opened) && is_supervisor(place) => *left = Some(*nth),
+            Some(left) if is_supervisor(place) => match left.checked_sub(1) {
                 Some(less) => *left = less,
                 None => {
                     // SAFETY: a plain call. Who asks waits for the answer, so the number is its own.
@@ -303,6 +347,11 @@ impl Judge {
             _ => {}
         }
     }
+}
+
+/// Whether a process is a supervisor, by the name that it has then.
+fn is_supervisor(process: &Path) -> bool {
+    std::fs::read_to_string(process.join("comm")).is_ok_and(|name| name == "shoal-superv\n")
 }
 
 /// The beginning of a text in another process's memory.

@@ -6,7 +6,6 @@ use crate::keeper::table::Held;
 use crate::reload::Work;
 use crate::settle::{self, DeadMember};
 use crate::topology::{InputSpec, TableSpec, Topology};
-use shoal_runtime::again::insist;
 use shoal_runtime::board::Verdict;
 use shoal_runtime::claims::{self, ClaimTable};
 use shoal_runtime::doorbell::Doorbell;
@@ -25,11 +24,11 @@ pub(super) struct Groups {
 
 pub(super) struct Memory {
     /// What members are handed.
-    writable: OwnedFd,
+    pub(super) writable: OwnedFd,
     /// What producers of its lanes are handed.
-    read_only: OwnedFd,
+    pub(super) read_only: OwnedFd,
     /// The supervisor's own map: it settles what the dead held.
-    region: Region,
+    pub(super) region: Region,
 }
 
 impl Memory {
@@ -140,20 +139,8 @@ impl Groups {
 
     /// Goes on with the memory that a predecessor of this supervisor had. What this process inherited is forgotten: the predecessor may
     /// have closed it, and used its numbers again.
-    ///
-    /// # Errors
-    /// It is not what it should be, or the kernel's refusal.
-    pub(super) fn take_over(
-        &mut self,
-        topology: &Topology,
-        memory: Vec<(OwnedFd, OwnedFd)>,
-    ) -> io::Result<()> {
-        std::mem::take(&mut self.all).into_iter().for_each(Memory::forget);
-        for (group, (writable, read_only)) in topology.groups.iter().zip(memory) {
-            let region = insist(|| segment::open_table(&writable, group.bytes, true))?;
-            self.all.push(Memory { writable, read_only, region });
-        }
-        Ok(())
+    pub(super) fn take_over(&mut self, memory: Vec<Memory>) {
+        std::mem::replace(&mut self.all, memory).into_iter().for_each(Memory::forget);
     }
 
     /// A number that no incarnation of the swarm has had.

@@ -9,6 +9,7 @@
 //! It is written whole, then named: from that store on a successor takes over what the swarm was changed to, before it what it was.
 //! So nothing that the former swarm would not survive is done before, and whatever follows from the change is done after.
 
+use super::groups::Memory;
 use super::kept::{Kept, claim, copy_words, read, words_for};
 use super::record::StandRecord;
 use super::{Swarm, hangs, standby};
@@ -16,9 +17,9 @@ use crate::config::SwarmFile;
 use crate::keeper::table::{self, Held};
 use crate::keeper::{self, Word};
 use crate::topology::Topology;
-use shoal_runtime::again::insist;
 use shoal_runtime::journal::Journal;
 use shoal_runtime::layout::{BoardShape, SegmentShape};
+use shoal_runtime::segment;
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -127,7 +128,8 @@ impl Swarm {
         let Some(number) = keeper::word(&kept.journal, Word::Journal).checked_sub(1) else { return Ok(()) };
         let fd =
             table::claim_number(number as RawFd).ok_or_else(|| contradicts("its journal is not open"))?;
-        let journal = insist(|| Journal::open(&fd))?;
+        let journal = Journal::open(&fd);
+        let journal = self.or_leave(journal)?;
         let record = journal.records().checked_sub(1).map(|last| read::<StandRecord, _>(&journal, last));
         let Some(StandRecord { file, topology, board, groups, reloads }) = record.transpose()?.flatten()
         else {
@@ -142,10 +144,14 @@ impl Swarm {
         let both = |&(one, other): &(Held, Held)| [one.number, other.number];
         self.groups.held().iter().flat_map(both).for_each(|fd| _ = open.remove(&fd));
         open.extend(groups.iter().flat_map(both).chain([fd.as_raw_fd()]));
-        let memory = groups.into_iter().map(|(writable, read_only)| {
-            Ok((claim(writable, "memory of a group")?, claim(read_only, "memory of a group")?))
-        });
-        self.groups.take_over(&topology, memory.collect::<io::Result<_>>()?)?;
+        let mut memory = Vec::new();
+        for (group, (writable, read_only)) in topology.groups.iter().zip(groups) {
+            let [writable, read_only] = [writable, read_only].map(|held| claim(held, "memory of a group"));
+            let (writable, read_only) = (writable?, read_only?);
+            let region = self.or_leave(segment::open_table(&writable, group.bytes, true))?;
+            memory.push(Memory { writable, read_only, region });
+        }
+        self.groups.take_over(memory);
         self.board.reshape(board.clone());
         (self.file, self.topology, self.board_shape, self.reloads) = (file, topology, board, reloads);
         self.supervision.follow(&self.file, &self.topology, self.cradle.swarm ^ reloads);

@@ -216,6 +216,37 @@ fn supervisor_may_die_at_any_system_call_of_a_change() {
     finish(&stage, shoal, wanted + 100);
 }
 
+/// Goal: a successor that lacks something ends for it, and the next one finds it; meanwhile agents go on, and nothing of it is left open. Method:
+/// the supervisor of a swarm that was changed is killed, and the next so many maps of memory that its successors ask for are refused: the
+/// first is that of what the swarm was changed to.
+#[test]
+fn successor_that_lacks_memory_has_a_successor() {
+    let stage = stage!("lacks");
+    let file = write(&stage, &text("16 KiB", "replicas = 2", 0, ""));
+    let (mut shoal, failing) = Failing::run(&stage, &file, None);
+    shoal.until_ready();
+    assert_eq!(change(&stage, &["scale", "relay", "3", "--json"])["outcome"], "applied");
+    want(&stage, 500);
+    // The first has other files open, for what it has written.
+    shoal.succeed();
+    until_met(&stage, &mut shoal, 400);
+    let keeper = shoal.keeper().expect("a keeper");
+    let (before, living) = (traces::descriptors(keeper), lives(&shoal));
+    failing.lack("mmap", 7);
+    want(&stage, 1000);
+    shoal.succeed();
+    shoal.until_ready();
+    assert_eq!((failing.still_lacking(), lives(&shoal)), (0, living));
+    assert!(shoal.err().contains("the supervisor cannot take over: "), "{}", shoal.err());
+    until_met(&stage, &mut shoal, 900);
+    until("no more descriptors than were open before", || {
+        let open = traces::descriptors(keeper);
+        open.iter().all(|(kind, count)| before.get(kind).is_some_and(|before| before >= count)).then_some(())
+    });
+    assert_answered(&stage, &mut shoal, "relay.3");
+    finish(&stage, shoal, 1200);
+}
+
 /// Goal: wherever in the answer to an agent's death the supervisor dies, its successor answers it, though the kernel has told of the death
 /// once only and tells nobody again. Method: an agent is killed while numbers flow, and the supervisor instead of one of its system calls
 /// since: the first after it was told, too.

@@ -12,7 +12,7 @@ use crate::log::Level;
 use crate::spawn::Child;
 use crate::swarm::record::{self, AgentRecord, LiveRecord, SwarmRecord};
 use crate::swarm::{Effect, Ends, Swarm, Timer};
-use shoal_runtime::again::insist;
+use shoal_runtime::again::is_passing;
 use shoal_runtime::desk::Histogram;
 use shoal_runtime::doorbell::Doorbell;
 use shoal_runtime::journal::Journal;
@@ -78,7 +78,7 @@ impl Swarm {
     /// The next one does the same.
     ///
     /// # Errors
-    /// The journal contradicts what is open: somebody wrote over it.
+    /// The journal contradicts what is open: somebody wrote over it. Or something is lacking, that may be there for the next one.
     pub fn take_over(&mut self, open: &BTreeSet<RawFd>, logs: &Path) -> io::Result<()> {
         self.give_way();
         let mut open = open.clone();
@@ -105,6 +105,9 @@ impl Swarm {
         let number = keeper::word(&journal, Word::Lives);
         let how = match keeper::ended(&journal) {
             Some(Ending::Exited(status)) if status == i32::from(keeper::PANICKED) => "panicked".to_owned(),
+            Some(Ending::Exited(status)) if status == i32::from(keeper::LACKED) => {
+                "lacked something".to_owned()
+            }
             ended => ended.map_or_else(|| "died".to_owned(), |ended| ended.to_string()),
         };
         let text =
@@ -212,6 +215,22 @@ impl Swarm {
         if agent % IN_ONE_GO == IN_ONE_GO - 1 {
             self.give_way();
         }
+    }
+
+    /// What a take-over needs. If it is lacking this supervisor ends as by any death, and the next one may find it. To be asked while all that was
+    /// taken over is still held: what is let go of is closed, for the next one, too.
+    ///
+    /// # Errors
+    /// Those that do not pass.
+    pub(in crate::swarm) fn or_leave<T>(&mut self, needed: io::Result<T>) -> io::Result<T> {
+        if let Some(error) = needed.as_ref().err().filter(|error| is_passing(error)) {
+            self.remark(
+                Level::Warn,
+                &format!("the supervisor cannot take over: {error}; the next one tries it"),
+            );
+            keeper::leave_to_next();
+        }
+        needed
     }
 
     /// What an operator had asked for, and was under way.
@@ -328,11 +347,14 @@ impl Swarm {
 
     /// An incarnation of which the journal says that it is not sealed: it may have been since, and its peers may know it. The kernel knows.
     fn see_sealed(&mut self, agent: usize) -> io::Result<()> {
-        let Agent { shape, live, .. } = &mut self.agents[agent];
-        let Some(live) = live.as_mut().filter(|live| live.sealed.is_none()) else { return Ok(()) };
-        if segment::is_live_sealed(&live.segment) {
-            let reopened = || segment::reopen_read_only(&live.segment);
-            let sealed = insist(|| Sealed::new(reopened()?, shape, live.incarnation))?;
+        let Agent { shape, live: Some(live), .. } = &self.agents[agent] else { return Ok(()) };
+        if live.sealed.is_some() || !segment::is_live_sealed(&live.segment) {
+            return Ok(());
+        }
+        let reopened = segment::reopen_read_only(&live.segment);
+        let sealed = reopened.and_then(|read_only| Sealed::new(read_only, shape, live.incarnation));
+        let sealed = self.or_leave(sealed)?;
+        if let Some(live) = &mut self.agents[agent].live {
             live.sealed = Some(sealed);
         }
         Ok(())
