@@ -217,6 +217,11 @@ impl Journal {
         Journal { region, words, words_at, records, series }
     }
 
+    /// Gives back the pages that this process has of it, for as long as it does not look at them: all that was written stays.
+    pub fn leave_pages(&self) {
+        self.region.leave_pages();
+    }
+
     /// How many records there are.
     pub fn records(&self) -> usize {
         self.records.len()
@@ -433,6 +438,25 @@ mod tests {
         }
         let other = segment::create_journal(64).expect("made");
         assert!(Journal::open(&other).is_err());
+    }
+
+    #[test]
+    fn pages_that_are_left_hold_what_was_written() {
+        for journal in [
+            Journal::create(3, &[64, 20_000], &[8]).expect("made"),
+            Journal::create_named(3, &[64, 20_000]).map(|(journal, _)| journal).expect("made"),
+        ] {
+            let long = vec![7; 20_000];
+            journal.set_word(2, 77);
+            journal.write(0, b"short").expect("it fits");
+            journal.write(1, &long).expect("it fits");
+            journal.leave_pages();
+            assert_eq!(journal.word(2), 77);
+            assert_eq!(
+                (journal.read(0).as_deref(), journal.read(1).as_deref()),
+                (Some(&b"short"[..]), Some(&long[..]))
+            );
+        }
     }
 
     #[test]

@@ -130,12 +130,22 @@ mod mapped {
             Ok(Region { base, len_bytes, _backing: backing })
         }
 
-        /// Gives the pages of a map back, for as long as nobody looks at them: of memory that others hold, what is looked at again is
-        /// there again. That the kernel refuses does no harm.
+        /// Gives the pages of a map back, for as long as nobody looks at them: what is looked at again is there again. That the kernel
+        /// refuses does no harm.
         pub fn leave_pages(&self) {
-            if let Backing::Map(map) = &*self._backing {
-                // SAFETY: the map is shared and of a memfd, so dropped pages come back as they are there; nothing is lost.
-                let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            match &*self._backing {
+                Backing::Map(map) => {
+                    // SAFETY: the map is shared and of a memfd, so dropped pages come back as they are there; nothing is lost.
+                    let _ = unsafe { map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+                }
+                Backing::Anonymous(shared) => {
+                    use rustix::mm::{Advice, madvise};
+                    // SAFETY: as above; what is shared without a name is the kernel's until nobody maps it.
+                    let _ = unsafe {
+                        madvise(shared.base.as_ptr().cast(), shared.len_bytes, Advice::LinuxDontNeed)
+                    };
+                }
+                Backing::Heap(_) => {}
             }
         }
 

@@ -226,8 +226,12 @@ pub fn run(swarm: &mut Swarm, companions: &mut [&mut dyn Companion], watch: &Wat
         if !events.is_empty() {
             thrift.note(Instant::now());
             swarm.stir();
-        } else if !swarm.is_unchecked() && swarm.started_once() {
-            thrift.due(Instant::now()).into_iter().for_each(give_back);
+        } else if !swarm.is_unchecked()
+            && swarm.started_once()
+            && let Some(what) = thrift.due(Instant::now())
+        {
+            give_back(what);
+            swarm.leave_records();
         }
         let told = || events.iter().map(|event| event.data.u64());
         late.retain(|late| told().all(|token| token != *late));

@@ -184,6 +184,13 @@ impl Swarm {
         }
     }
 
+    /// Gives back the pages of the records: they are for a successor, and a supervisor that dies with them takes longer to be gone.
+    pub fn leave_records(&self) {
+        if let Some(kept) = &self.kept {
+            kept.records.leave_pages();
+        }
+    }
+
     /// Writes what was touched since the last time.
     pub fn write_journal(&mut self) {
         let Some(kept) = &mut self.kept else { return };

@@ -286,6 +286,9 @@ impl Swarm {
             }
             self.hear_bell(agent);
         }
+        if !self.is_unchecked() {
+            self.leave_records();
+        }
         self.give_way();
         Ok(())
     }
