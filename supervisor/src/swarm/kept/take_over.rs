@@ -269,6 +269,7 @@ impl Swarm {
             check(&records, agent, &self.agents[agent])?;
             self.hear_bell(agent);
         }
+        self.agents.forget_put_off();
         self.give_way();
         Ok(())
     }
