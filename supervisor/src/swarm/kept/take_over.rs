@@ -662,6 +662,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn words_say_that_an_agent_is_calm_only_while_its_record_says_so_and_is_written() {
+        let (_, journal) = left();
+        let (mut swarm, _folder) = succeed(&journal);
+        let calm = Digest::read(&journal, 0).expect("it was left calm");
+        let write = |swarm: &mut Swarm| {
+            swarm.write_agent(0);
+            Digest::read(&journal, 0)
+        };
+        swarm.agents[0].paused = true;
+        assert_eq!(write(&mut swarm), None, "it is asked for something");
+        swarm.agents[0].paused = false;
+        assert_eq!(write(&mut swarm), Some(calm));
+        swarm.agents[0].last_state = vec![1; 1 << 20];
+        assert_eq!(write(&mut swarm), None, "there is no room for its record");
+        assert_eq!(keeper::word(&journal, Word::Unsure), 1);
+    }
+
     /// Goal: a descriptor that is not what the journal names is told of, also of an agent that something happens to before its turn. Method:
     /// each in turn is made another one; then nothing is written, or the agent's record twice, or all of a changed swarm.
     #[test]
