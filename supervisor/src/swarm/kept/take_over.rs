@@ -533,6 +533,7 @@ mod tests {
     use crate::records::Records;
     use crate::restart::Streak;
     use crate::swarm::stand::room_for;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{PidfdFlags, getpid, pidfd_open};
     use shoal_runtime::board::{Verdict, VerdictKind};
     use std::io::pipe;
@@ -542,9 +543,22 @@ mod tests {
     use std::time::Duration;
     use tempfile::TempDir;
 
-    const TEXT: &str = "[swarm]\nname = \"s\"\n[agent.a]\ncommand = [\"/nowhere\"]\n";
+    /// The first agent has a deadline.
+    const TEXT: &str = r#"
+        [swarm]
+        name = "s"
+        [channel.c]
+        message = "C"
+        [agent.a]
+        command = ["/nowhere"]
+        subscribes = ["c"]
+        deadline = "1s"
+        [agent.b]
+        command = ["/nowhere"]
+        publishes = ["c"]
+    "#;
 
-    /// A swarm of one agent, which keeps this journal or one of its own.
+    /// A swarm, which keeps this journal or one of its own.
     fn swarm(journal: Option<Arc<Journal>>) -> (Swarm, Arc<Journal>, TempDir) {
         let folder = tempfile::tempdir().expect("a folder");
         let file = config::parse(Path::new("t.toml"), TEXT).unwrap_or_else(|error| panic!("{error}"));
@@ -660,6 +674,21 @@ mod tests {
             assert_eq!(timeless(agent_record(&swarm.agents[0])), timeless(record));
             assert!(swarm.is_unchecked() || swarm.check_taken_over(true).is_ok());
         }
+    }
+
+    /// Goal: who has a deadline and was put off is listened to, and until then nobody relies on being rung. Method: a doorbell tells at once who
+    /// begins to listen to it.
+    #[test]
+    fn doorbell_of_who_was_put_off_is_listened_to_once_it_is_checked() {
+        let (_, journal) = left();
+        let (mut swarm, _folder) = succeed(&journal);
+        let is_rung = |swarm: &Swarm| {
+            let mut bells = [PollFd::from_borrowed_fd(swarm.bells(), PollFlags::IN)];
+            poll(&mut bells, Some(&Timespec::default())).expect("its epoll") == 1
+        };
+        assert_eq!((swarm.is_deaf(), is_rung(&swarm)), (true, false));
+        swarm.check_taken_over(true).expect("nothing is another");
+        assert_eq!((swarm.is_deaf(), is_rung(&swarm)), (false, true));
     }
 
     #[test]
