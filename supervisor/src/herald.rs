@@ -126,7 +126,8 @@ impl Herald {
     }
 
     fn tell_status(&mut self, swarm: &Swarm, now: Instant) {
-        if self.service.is_none() || now < self.status_due {
+        // What a predecessor has told stands until all agents are remembered, in turns.
+        if self.service.is_none() || now < self.status_due || swarm.agents.any_put_off() {
             return;
         }
         let status = status(swarm);

@@ -97,6 +97,11 @@ impl Agents {
         self.put_off = Some(PutOff { is, left: agents.len().into(), restore });
     }
 
+    /// Nobody is put off any more: lets go of what restored them, which holds a journal that the swarm may leave behind.
+    pub(super) fn forget_put_off(&mut self) {
+        self.put_off.take_if(|put_off| put_off.left.get() == 0);
+    }
+
     /// Whether somebody is put off.
     pub fn any_put_off(&self) -> bool {
         self.put_off.as_ref().is_some_and(|put_off| put_off.left.get() > 0)
@@ -197,7 +202,11 @@ mod tests {
         assert_eq!((before, agents.len(), agents.get(3).is_none()), (1, 3, true));
         assert_eq!(agents.iter().take(2).count(), 2);
         assert_eq!((restored.take(), agents.any_put_off()), (vec![1], true));
+        agents.forget_put_off();
         let last = agents.iter_mut().last();
-        assert_eq!(last.map(|agent| agent.restarts), Some(1));
+        assert_eq!(last.map(|agent| agent.restarts), Some(1), "it was still put off");
+        assert_eq!(Rc::strong_count(&restored), 2);
+        agents.forget_put_off();
+        assert_eq!(Rc::strong_count(&restored), 1, "what restores them is kept for nobody");
     }
 }

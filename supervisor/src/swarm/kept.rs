@@ -28,6 +28,7 @@ use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use take_over::check;
 
 /// How many values each series keeps.
 const SERIES_MAX: usize = 1 << 20;
@@ -60,12 +61,26 @@ pub(super) struct Kept {
     courtesy: Courtesy,
     /// Whose descriptors were taken over unchecked, and are checked in turns.
     unchecked: Range<usize>,
+    /// What was found to be another when its record was to be written anew.
+    contradiction: Option<io::Error>,
 }
 
 impl Kept {
     /// All agents, of so many, are to be written.
     pub(super) fn touch_all(&mut self, agents: usize) {
         self.touched.extend(0..agents);
+    }
+
+    /// Whose descriptors are not checked yet.
+    pub(super) fn unchecked(&self) -> Range<usize> {
+        self.unchecked.clone()
+    }
+
+    /// An agent's record is about to be written anew, and what it named can be compared no more.
+    pub(super) fn check_before(&mut self, agent: usize, entry: &Agent) {
+        if self.unchecked.contains(&agent) && self.contradiction.is_none() {
+            self.contradiction = check(&self.records, agent, entry).err();
+        }
     }
 }
 
@@ -114,6 +129,7 @@ impl Swarm {
             watching_ns: 0,
             courtesy: Courtesy::default(),
             unchecked: 0..0,
+            contradiction: None,
         });
         Ok(journal)
     }
@@ -203,6 +219,7 @@ impl Swarm {
     pub(super) fn write_agent(&mut self, agent: usize) {
         let Some(kept) = &mut self.kept else { return };
         kept.touched.remove(&agent);
+        kept.check_before(agent, &self.agents[agent]);
         let record = agent_record(&self.agents[agent]);
         Digest::clear(&kept.records, agent);
         let written = rkyv::to_bytes::<rkyv::rancor::BoxedError>(&record)

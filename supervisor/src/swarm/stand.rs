@@ -99,6 +99,9 @@ impl Swarm {
         let (Some(Next { journal, fd, mut record }), Some(kept)) = (next, &mut self.kept) else { return };
         (record.groups, record.reloads) = (self.groups.held(), self.reloads);
         copy_words(&kept.records, &journal, kept.agents());
+        for agent in kept.unchecked() {
+            kept.check_before(agent, &self.agents[agent]);
+        }
         let last = journal.records() - 1;
         let written = bytes_of(&record)
             .and_then(|bytes| journal.write(last, &bytes).map_err(|error| format!("{error:?}")));

@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use shoal::control::{PsAgent, PsState};
 use shoal_tests::stage::Relayed;
-use shoal_tests::tapped::want;
+use shoal_tests::tapped::{change, finish, text, want, write};
 use shoal_tests::{Book, Chance, Running, Stage, stage, traces, until};
 use std::collections::BTreeSet;
 use std::fs;
@@ -149,6 +149,35 @@ fn promoted_standby_begins_before_it_is_named_and_nothing_that_it_did_is_lost() 
     assert_eq!(shoal.stop().status, 0);
     assert_all_arrived(&stage, 6);
     stage.assert_nothing_left();
+}
+
+/// Goal: a successor makes standbys anew, also of an agent that has them only since the swarm was changed. Method: the relay has one; the
+/// supervisor is killed, the sink is given one by a reload, and the supervisor is killed again; then both are killed.
+#[test]
+fn successor_makes_standbys_anew_also_of_who_was_given_them_by_a_change() {
+    let stage = stage!("standby-heirs");
+    let mut shoal = stage.run(&write(&stage, &text("16 KiB", "standby = 1", 0, "")));
+    let another = |shoal: &mut Running<'_>, name: &str, former: Option<u32>| {
+        shoal.until_agent(name, "ready, with another standby", |agent| {
+            let standby = agent.standbys.first().copied().filter(|standby| Some(*standby) != former);
+            standby.filter(|_| agent.state == PsState::Ready)
+        })
+    };
+    let first = another(&mut shoal, "relay", None);
+    shoal.succeed();
+    let second = another(&mut shoal, "relay", Some(first));
+    write(&stage, &text("16 KiB", "standby = 1", 0, "standby = 1"));
+    assert_eq!(change(&stage, &["reload", "--json"])["outcome"], "applied");
+    let third = another(&mut shoal, "sink", None);
+    shoal.succeed();
+    another(&mut shoal, "sink", Some(third));
+    another(&mut shoal, "relay", Some(second));
+    for name in ["relay", "sink"] {
+        let before = until_parked(&mut shoal, name);
+        let after = killed_and_followed(&stage, &mut shoal, &before);
+        assert_eq!(after.pid, before.standbys.first().copied(), "the standby of {name} is the agent now");
+    }
+    finish(&stage, shoal, 100);
 }
 
 #[test]
