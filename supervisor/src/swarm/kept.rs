@@ -66,6 +66,24 @@ pub(super) struct Kept {
 }
 
 impl Kept {
+    /// What is known before anything was written.
+    fn of(journal: Arc<Journal>) -> Kept {
+        Kept {
+            records: journal.clone(),
+            journal,
+            named: None,
+            touched: BTreeSet::new(),
+            companions: Vec::new(),
+            trials: Default::default(),
+            stage_due_ns: 0,
+            complained: false,
+            watching_ns: 0,
+            courtesy: Courtesy::default(),
+            unchecked: 0..0,
+            contradiction: None,
+        }
+    }
+
     /// All agents, of so many, are to be written.
     pub(super) fn touch_all(&mut self, agents: usize) {
         self.touched.extend(0..agents);
@@ -117,20 +135,7 @@ impl Swarm {
         let words = words_for(self.agents.len());
         let journal = Arc::new(Journal::create(words, &sizes, &[SERIES_MAX, SERIES_MAX, SERIES_MAX])?);
         self.cradle.spawner.keep(link, journal.clone());
-        self.kept = Some(Kept {
-            journal: journal.clone(),
-            records: journal.clone(),
-            named: None,
-            touched: BTreeSet::new(),
-            companions: Vec::new(),
-            trials: Default::default(),
-            stage_due_ns: 0,
-            complained: false,
-            watching_ns: 0,
-            courtesy: Courtesy::default(),
-            unchecked: 0..0,
-            contradiction: None,
-        });
+        self.kept = Some(Kept::of(journal.clone()));
         Ok(journal)
     }
 
