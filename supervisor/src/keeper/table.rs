@@ -86,8 +86,7 @@ fn gaps(known: impl IntoIterator<Item = RawFd>) -> Vec<(u32, u32)> {
         open[word] |= 1 << (number % 64);
     }
     let (mut gaps, mut next) = (Vec::new(), 0);
-    for (word, bits) in (0..).zip(open) {
-        let mut left = bits;
+    for (word, mut left) in (0..).zip(open) {
         while left != 0 {
             let number = word * 64 + left.trailing_zeros();
             if number > next {

@@ -13,7 +13,6 @@ use std::ops::{Index, IndexMut};
 pub(super) type Restore = Box<dyn Fn(usize, &mut Agent)>;
 
 /// The agents, in the order of the topology.
-#[derive(Default)]
 pub struct Agents {
     all: Vec<UnsafeCell<Agent>>,
     put_off: Option<PutOff>,
@@ -64,12 +63,8 @@ impl Agents {
 
     /// That at a place, to be changed.
     pub fn get_mut(&mut self, agent: usize) -> Option<&mut Agent> {
-        let place = self.all.get_mut(agent)?.get_mut();
-        if let Some(put_off) = self.put_off.as_ref().filter(|put_off| put_off.is_due(agent)) {
-            (put_off.restore)(agent, place);
-            put_off.is_done(agent);
-        }
-        Some(place)
+        self.get(agent);
+        self.all.get_mut(agent).map(UnsafeCell::get_mut)
     }
 
     /// All of them, each restored when it is its turn.

@@ -131,8 +131,7 @@ impl Swarm {
         let Some(number) = keeper::word(&kept.journal, Word::Journal).checked_sub(1) else { return Ok(()) };
         let fd =
             table::claim_number(number as RawFd).ok_or_else(|| contradicts("its journal is not open"))?;
-        let journal = Journal::open(&fd);
-        let journal = self.or_leave(journal)?;
+        let journal = self.or_leave(Journal::open(&fd))?;
         let record = journal.records().checked_sub(1).map(|last| read::<StandRecord, _>(&journal, last));
         let Some(StandRecord { file, topology, board, groups, reloads }) = record.transpose()?.flatten()
         else {
